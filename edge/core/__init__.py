@@ -1,0 +1,1 @@
+"""The machine, without I/O, clock or event loop."""

@@ -1,0 +1,58 @@
+"""What the hub refuses, as exceptions; the whole tree is in this file.
+
+    EdgeError                     has a stable `code` and a `detail` that says what to do next
+    ├── InvalidRequest            the input is wrong: the caller mends it
+    ├── NotReady                  nobody is connected: `no_connection`
+    ├── LimitReached              a configured bound stands in the way: come back later
+    ├── Draining                  the process is leaving
+    └── DispatchFailed            the target did not take the job
+
+The HTTP status, the title and the documentation of every code stand in one table,
+`edge.http.problems.PROBLEMS`; a test holds that table and these classes together.
+"""
+
+from __future__ import annotations
+
+
+class EdgeError(Exception):
+    """A refusal with a stable `code`, a `detail` sentence, and `fields` for the problem document.
+
+    `retry_after_seconds` becomes the `Retry-After` header where it is set.
+    """
+
+    code = "internal"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        code: str | None = None,
+        retry_after_seconds: float | None = None,
+        **fields: object,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.fields = fields
+        self.retry_after_seconds = retry_after_seconds
+        if code is not None:
+            self.code = code
+
+
+class InvalidRequest(EdgeError):
+    code = "invalid_request"
+
+
+class NotReady(EdgeError):
+    code = "no_connection"
+
+
+class LimitReached(EdgeError):
+    code = "limit_reached"
+
+
+class Draining(EdgeError):
+    code = "draining"
+
+
+class DispatchFailed(EdgeError):
+    code = "dispatch_failed"
