@@ -1,0 +1,72 @@
+# `make` alone says what there is. All of it works in a fresh clone, again and again, and offline the second time.
+
+PYTHON ?= python3
+PORT ?= $(or $(EDGE_SERVER_PORT),8080)
+ARGS ?=
+VENV := .venv/bin/python
+URL := http://127.0.0.1:$(PORT)/projects/demo
+
+export PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check lint types contracts coverage fmt lock clean setup-run setup-dev setup-test
+
+help:  ## say what there is
+	@echo "make TARGET, where TARGET is one of:"
+	@sed -n 's/^\([a-z-]*\):.*  ## /  \1 \t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+
+run: setup-run  ## set up and serve on this machine (PORT=8080, ARGS="--config edge.toml")
+	@printf '%s\n' '' \
+	  'Three lines to try in other terminals:' \
+	  "  curl -N $(URL)/events" \
+	  "  curl $(URL)/events -d '{\"type\": \"progress\", \"data\": {\"percent\": 50}}'" \
+	  "  curl $(URL)/trigger -d '{\"name\": \"api/iterate\", \"data\": {\"prompt\": \"hello\"}}'" ''
+	@exec $(VENV) -m edge serve --port $(PORT) $(ARGS)
+
+test: setup-test  ## set up and run the whole suite (ARGS="-k ring" for a part of it)
+	$(VENV) -m pytest $(ARGS)
+
+check: lint types contracts test  ## all that CI runs
+
+lint: setup-dev  ## ruff: rules and format
+	$(VENV) -m ruff check .
+	$(VENV) -m ruff format --check .
+
+types: setup-dev  ## mypy, strict
+	$(VENV) -m mypy
+
+contracts: setup-dev  ## who may import whom
+	.venv/bin/lint-imports
+
+coverage: setup-test  ## the suite with a report of what it doesn't reach
+	$(VENV) -m pytest --cov --cov-report=term --cov-report=html $(ARGS)
+
+fmt: setup-dev  ## format, and mend what ruff can mend
+	$(VENV) -m ruff check --fix .
+	$(VENV) -m ruff format .
+
+# dev.lock is resolved first and is the constraint of the others: one version of a package everywhere.
+COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --custom-compile-command 'make lock' $(UPGRADE)
+lock: setup-dev  ## write requirements/*.lock anew from pyproject.toml (UPGRADE=--upgrade for newer versions)
+	$(COMPILE) pyproject.toml --group dev --output-file requirements/dev.lock
+	$(COMPILE) pyproject.toml --group build --constraint requirements/dev.lock --output-file requirements/build.lock
+	$(COMPILE) pyproject.toml --constraint requirements/dev.lock --output-file requirements/run.lock
+
+clean:  ## remove all that the other targets made
+	rm -rf .venv dist htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .import_linter_cache tests/node/node_modules
+	find edge tests -name __pycache__ -prune -exec rm -rf {} +
+
+setup-run:
+	@requirements/install run
+
+setup-dev:
+	@requirements/install dev
+
+setup-test: setup-dev
+	@tests/install-system-packages
+	@cmp -s tests/node/package-lock.json tests/node/node_modules/.installed.json || { \
+	  echo 'Installing tests/node/package-lock.json' && \
+	  npm ci --prefix tests/node --ignore-scripts --silent && \
+	  cp tests/node/package-lock.json tests/node/node_modules/.installed.json; }

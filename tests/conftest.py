@@ -1,0 +1,71 @@
+"""What holds for every test: it may not block the event loop, nor leave a task or a descriptor behind.
+
+Warnings are errors and every test has a time-out: see pyproject.toml.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from blockbuster import blockbuster_ctx
+from hypothesis import settings
+
+# No deadline: a shared machine is slow at times, and a timed test is a flaky test.
+settings.register_profile("dev", deadline=None)
+# CI takes the same examples every time, so that a red run can be had again.
+settings.register_profile("ci", deadline=None, derandomize=True, database=None, print_blob=True)
+# For a night: HYPOTHESIS_PROFILE=thorough make test
+settings.register_profile("thorough", deadline=None, max_examples=5_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+GRACE_SECONDS = 2.0  # for tasks that end by themselves a moment after the test
+DESCRIPTORS = Path("/proc/self/fd")
+
+
+@pytest.fixture(autouse=True)
+def _house_rules(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Order is the point: what is set up first is looked at last, when the loop and all else has closed."""
+    if DESCRIPTORS.exists():
+        request.getfixturevalue("_no_descriptor_left")
+    if inspect.iscoroutinefunction(request.function):
+        request.getfixturevalue("_no_task_left")
+    with blockbuster_ctx("edge"):
+        yield
+
+
+@pytest.fixture
+def _no_descriptor_left() -> Iterator[None]:
+    before = open_descriptors()
+    yield
+    left = open_descriptors() - before
+    if left:
+        gc.collect()
+        left = open_descriptors() - before
+    assert set() == left, "descriptors still open after the test"
+
+
+@pytest.fixture
+async def _no_task_left() -> AsyncIterator[None]:
+    before = asyncio.all_tasks()
+    yield
+    left = {task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()}
+    if left:
+        _, left = await asyncio.wait(left, timeout=GRACE_SECONDS)
+    assert set() == left, "tasks still running after the test"
+
+
+def open_descriptors() -> set[tuple[str, str]]:
+    """Each open descriptor with what it leads to; one opened anew under an old number counts as another."""
+    found = set()
+    for entry in DESCRIPTORS.iterdir():
+        try:
+            found.add((entry.name, str(entry.readlink())))
+        except FileNotFoundError:  # the one that listed the folder
+            continue
+    return found
