@@ -36,17 +36,17 @@ types: setup-dev  ## mypy, strict
 	$(VENV) -m mypy
 
 contracts: setup-dev  ## who may import whom
-	.venv/bin/lint-imports
+	.venv/bin/lint-imports --no-logo
 
 coverage: setup-test  ## the suite with a report of what it doesn't reach
 	$(VENV) -m pytest --cov --cov-report=term --cov-report=html $(ARGS)
 
 fmt: setup-dev  ## format, and mend what ruff can mend
-	$(VENV) -m ruff check --fix .
+	$(VENV) -m ruff check --fix-only .
 	$(VENV) -m ruff format .
 
 # dev.lock is resolved first and is the constraint of the others: one version of a package everywhere.
-COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+COMPILE = $(VENV) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command 'make lock' $(UPGRADE)
 lock: setup-dev  ## write requirements/*.lock anew from pyproject.toml (UPGRADE=--upgrade for newer versions)
 	$(COMPILE) pyproject.toml --group dev --output-file requirements/dev.lock
