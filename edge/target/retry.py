@@ -6,6 +6,7 @@ target asks for by `Retry-After` is waited for on top, up to a bound; beyond it,
 
 from __future__ import annotations
 
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 BASE_SECONDS = 0.25
@@ -27,7 +28,10 @@ def retry_after_seconds(header: str | None, now_ms: int) -> float:
     if text.isascii() and text.isdigit():
         return min(float(text), _YEAR_SECONDS)
     try:
-        asked = parsedate_to_datetime(text).timestamp()
+        moment = parsedate_to_datetime(text)
+        if moment.tzinfo is None:  # the asctime form of an HTTP date names no zone and means GMT
+            moment = moment.replace(tzinfo=UTC)
+        asked = moment.timestamp()
     except (ValueError, TypeError, OverflowError):
         return 0.0
     return min(max(0.0, asked - now_ms / 1000), _YEAR_SECONDS)
