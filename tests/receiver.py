@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -26,6 +27,7 @@ class Receiver:
     replies: list[Reply]
     port: int = 0
     requests: list[Received] = field(default_factory=list)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
     dropped: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -35,6 +37,7 @@ class Receiver:
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             self.requests.append(await read_request(reader))
+            self.asked.set()
             reply = self.replies[min(len(self.requests), len(self.replies)) - 1]
             await reply(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):
@@ -50,9 +53,9 @@ async def read_request(reader: asyncio.StreamReader) -> Received:
 
 
 @asynccontextmanager
-async def receiving(*replies: Reply) -> AsyncIterator[Receiver]:
+async def receiving(*replies: Reply, tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver]:
     receiver = Receiver(list(replies))
-    server = await asyncio.start_server(receiver, "127.0.0.1", 0)
+    server = await asyncio.start_server(receiver, "127.0.0.1", 0, ssl=tls)
     receiver.port = server.sockets[0].getsockname()[1]
     try:
         yield receiver
@@ -81,10 +84,15 @@ def raw(*parts: bytes, pause_seconds: float = 0.0) -> Reply:
     return reply
 
 
-async def hang(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-    """Until the other side goes away."""
-    if not await reader.read():
-        raise ConnectionResetError
+def hang(head: bytes = b"") -> Reply:
+    """`head`, then nothing until the other side goes away."""
+
+    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(head)
+        if not await reader.read():
+            raise ConnectionResetError
+
+    return reply
 
 
 async def reset(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -244,7 +244,7 @@ async def test_an_answer_of_exactly_4_kib_is_whole() -> None:
 async def test_a_longer_answer_is_cut_between_characters_and_says_so() -> None:
     async with receiving(answer(200, b"x" + "é".encode() * 3000)) as receiver:
         delivery = await dispatch(receiver)
-    assert msgspec.json.encode("x" + "é" * 2047) == bytes(delivery.answer)  # type: ignore[arg-type]
+    assert msgspec.Raw(msgspec.json.encode("x" + "é" * 2047)) == delivery.answer
     assert delivery.truncated
 
 
@@ -344,10 +344,8 @@ async def test_many_jobs_at_once_each_get_their_own_answer() -> None:
         target = WebhookTarget(receiver.url)
         deliveries = await asyncio.gather(*(target.dispatch(job(id=f"j{n}")) for n in range(150)))
         await target.close()
-    assert [f"j{n}" for n in range(150)] == [
-        json.loads(bytes(each.answer))["id"]
-        for each in deliveries  # type: ignore[arg-type]
-    ]
+    answers = [json.loads(msgspec.json.encode(each))["answer"]["id"] for each in deliveries]
+    assert [f"j{n}" for n in range(150)] == answers
 
 
 async def test_a_closed_target_starts_nothing() -> None:
