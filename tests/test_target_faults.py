@@ -116,6 +116,12 @@ async def test_what_an_earlier_attempt_may_have_started_is_not_forgotten() -> No
     assert fields(2, may_have_started=True, last_status=404) == failure.fields
 
 
+async def test_the_last_status_is_kept_over_an_attempt_that_had_none() -> None:
+    async with receiving(answer(503), reset) as receiver:
+        failure = await failed(receiver.url, retries=1)
+    assert fields(2, may_have_started=True, last_status=503) == failure.fields
+
+
 @pytest.mark.parametrize(
     "reply",
     [

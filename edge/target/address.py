@@ -32,7 +32,7 @@ def parse_address(text: str) -> Address:
         pair = f"{url.user or ''}:{url.password or ''}"
         authorization = "Basic " + b64encode(pair.encode()).decode()
     shown = str(url.origin()) + ("" if url.raw_path_qs in ("", "/") else "/…")
-    return Address(url.with_user(None).with_fragment(None), authorization, shown)
+    return Address(url.with_user(None), authorization, shown)
 
 
 def _parse(text: str) -> URL | None:
