@@ -1,0 +1,197 @@
+"""The command line. Imports little, and each command imports what it needs, so that `--version` is quick.
+
+Exit status: see `edge.exit_codes`. What a user does wrong is one line on standard error, never a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge import __version__, exit_codes
+
+if TYPE_CHECKING:
+    from edge.config import Config, Sources
+
+# Each with what a user can do about it.
+_LISTEN_ERRORS = {
+    errno.EADDRINUSE: "something else listens there: stop it, or take another --port",
+    errno.EADDRNOTAVAIL: "this machine has no such address: see --host",
+    errno.EACCES: "that needs a right this user doesn't have: take a --port above 1023",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `edge` with `argv` (`sys.argv[1:]` if None) and return its exit status."""
+    arguments = _parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = arguments.run
+    try:
+        return run(arguments)
+    except KeyboardInterrupt:
+        return exit_codes.INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edge",
+        description="A Server-Sent Events hub that loses nothing in silence.",
+        epilog="exit status: 0 all is well, 1 failed at run time, 2 wrong usage or configuration",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action=_Version, help="show versions and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    serve = commands.add_parser("serve", help="run the hub", allow_abbrev=False)
+    _add_config_arguments(serve)
+    serve.set_defaults(run=_serve)
+
+    check = commands.add_parser(
+        "check-config", help="check the configuration and show what is in effect", allow_abbrev=False
+    )
+    _add_config_arguments(check)
+    check.set_defaults(run=_check_config)
+
+    health = commands.add_parser("healthcheck", help="ask a running hub whether it lives", allow_abbrev=False)
+    health.add_argument("--config", type=Path, metavar="FILE", help="TOML file (default: $EDGE_CONFIG)")
+    health.add_argument("--url", help="what to ask (default: the hub of the configuration, on this machine)")
+    health.add_argument("--timeout", default="2s", metavar="DURATION", help="how long to wait (default: 2s)")
+    health.set_defaults(run=_healthcheck)
+    return parser
+
+
+def _add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file (default: $EDGE_CONFIG)")
+    parser.add_argument("--host", help="address to listen on (server.host)")
+    parser.add_argument("--port", help="port to listen on, 0 for a free one (server.port)")
+
+
+# --- commands ---
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    loaded = _load(arguments)
+    if loaded is None:
+        return exit_codes.USAGE
+    config = loaded[0]
+    from edge.config import ConfigError  # noqa: PLC0415 - see the head of this module
+    from edge.server import serve  # type: ignore[import-not-found] # noqa: PLC0415
+
+    try:
+        return serve(config)
+    except ConfigError as error:
+        return _refuse(str(error), exit_codes.USAGE)
+    except OSError as error:
+        advice = _LISTEN_ERRORS.get(error.errno or 0)
+        if advice is None:
+            return _refuse(f"edge: {error}", exit_codes.FAILED)
+        where = f"{config.server.host}, port {config.server.port}"
+        return _refuse(f"edge: can't listen on {where}: {advice}", exit_codes.FAILED)
+
+
+def _check_config(arguments: argparse.Namespace) -> int:
+    loaded = _load(arguments)
+    if loaded is None:
+        return exit_codes.USAGE
+    from edge.config import describe  # noqa: PLC0415
+
+    return _say(describe(*loaded))
+
+
+def _healthcheck(arguments: argparse.Namespace) -> int:
+    from edge import healthcheck  # noqa: PLC0415
+    from edge.units import parse_duration  # noqa: PLC0415
+
+    try:
+        timeout_seconds = parse_duration(arguments.timeout)
+        if timeout_seconds <= 0:
+            raise ValueError("must be longer than nothing")
+    except ValueError as error:
+        return _refuse(f"edge: --timeout {error}", exit_codes.USAGE)
+    url = arguments.url
+    if url is None:
+        loaded = _load(arguments)
+        if loaded is None:
+            return exit_codes.USAGE
+        try:
+            url = healthcheck.own_url(loaded[0])
+        except ValueError as error:
+            return _refuse(f"edge: {error}", exit_codes.USAGE)
+    elif (wrong := healthcheck.wrong_with(url)) is not None:
+        return _refuse(f"edge: --url {wrong}", exit_codes.USAGE)
+    healthy, sentence = healthcheck.check(url, timeout_seconds, verify=arguments.url is not None)
+    if not healthy:
+        return _refuse(f"edge: {sentence}", exit_codes.FAILED)
+    return _say(f"edge: {sentence}\n")
+
+
+class _Version(argparse.Action):
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:  # noqa: A002
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        parser.exit(_say(version_text()))
+
+
+def version_text() -> str:
+    """`edge 0.1.0`, the commit where a build wrote it down, and what it runs on."""
+    from importlib import import_module  # noqa: PLC0415
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+
+    try:
+        commit = f" (commit {import_module('edge._build_info').COMMIT})"
+    except ModuleNotFoundError:
+        commit = ""
+    parts = [f"Python {sys.version.split()[0]}"]
+    for package in ("aiohttp", "aiohttp-sse", "uvloop", "msgspec", "structlog"):
+        try:
+            parts.append(f"{package} {version(package)}")
+        except PackageNotFoundError:  # uvloop doesn't exist everywhere, nor metadata in every bundle
+            continue
+    return f"edge {__version__}{commit}\n{', '.join(parts)}\n"
+
+
+# --- helpers ---
+
+
+def _load(arguments: argparse.Namespace) -> tuple[Config, Sources] | None:
+    """The configuration and its sources; None after having said what is wrong with it."""
+    from edge.config import ConfigError, load_with_sources  # noqa: PLC0415
+
+    given = {"server.host": getattr(arguments, "host", None), "server.port": getattr(arguments, "port", None)}
+    flags = {key: text for key, text in given.items() if text is not None}
+    try:
+        return load_with_sources(arguments.config, os.environ, flags)
+    except ConfigError as error:
+        _refuse(str(error), exit_codes.USAGE)
+        return None
+
+
+def _say(text: str) -> int:
+    """Write `text` to standard output; the exit status that this makes."""
+    if sys.stdout is None:  # started with it closed
+        return exit_codes.FAILED
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        # Or Python tries again at exit, and complains in its own words.
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # `edge check-config | head`: they have what they wanted
+            return exit_codes.FAILED
+        return _refuse(f"edge: can't write to standard output: {error.strerror}", exit_codes.FAILED)
+    return exit_codes.OK
+
+
+def _refuse(line: str, status: int) -> int:
+    """Write `line` to standard error, and hand `status` on."""
+    from edge.text import one_line  # noqa: PLC0415
+
+    if sys.stderr is not None:
+        sys.stderr.write(one_line(line) + "\n")
+    return status

@@ -1,0 +1,10 @@
+"""What the exit status of `edge` means: the one list."""
+
+from __future__ import annotations
+
+from typing import Final
+
+OK: Final = 0
+FAILED: Final = 1  # at run time: the port is taken, the hub isn't healthy
+USAGE: Final = 2  # wrong usage or configuration: starting again won't help (argparse's number too)
+INTERRUPTED: Final = 130  # Ctrl-C before the server listens, as shells have it: 128 + SIGINT
