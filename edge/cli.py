@@ -82,7 +82,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     from edge.server import serve  # type: ignore[import-not-found] # noqa: PLC0415
 
     try:
-        return serve(config)
+        status: int = serve(config)
+        return status
     except ConfigError as error:
         return _refuse(str(error), exit_codes.USAGE)
     except OSError as error:

@@ -37,7 +37,7 @@ def wrong_with(url: str) -> str | None:
 def check(url: str, timeout_seconds: float, *, verify: bool = True) -> tuple[bool, str]:
     """Whether `url` answers 200 in time, and a sentence about it. `timeout_seconds` holds for each step.
 
-    `verify=False` takes any certificate: for asking oneself by a loopback address, which no certificate names.
+    `verify=False` takes any certificate: for asking oneself by a loopback address, which none names.
     """
     target = urlsplit(url)
     path = target.path if target.path not in ("", "/") else DEFAULT_PATH

@@ -244,7 +244,7 @@ def _trace(frames: TracebackType | None) -> str:
 
 
 def _is_client_error(error: BaseException | None) -> bool:
-    """The peer's doing: it went away, or doesn't speak HTTP. aiohttp logs that with level error and a trace."""
+    """The peer's doing: it went away, or doesn't speak HTTP. To aiohttp that is an error with a traceback."""
     if isinstance(error, ConnectionError):
         return True
     # Not imported: without aiohttp in the process there is none of its exceptions either.
