@@ -30,7 +30,6 @@ Reader = Callable[[], list[str]]
 def _as_before() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    root.handlers.clear()  # pytest's own, which raise what a library formats wrongly
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
@@ -295,6 +294,7 @@ async def test_a_malformed_request_to_a_real_server_is_not_worth_a_traceback(
 
 def test_the_standard_librarys_logs_and_warnings_take_the_same_way(read: tuple[int, Reader]) -> None:
     fd, lines = read
+    logging.getLogger().handlers.clear()  # pytest's own, which raise what a library formats wrongly
     log.configure("json", "info", fd=fd)
 
     logging.getLogger("asyncio").warning("slow: %s", "x\ny")
