@@ -361,7 +361,7 @@ def test_a_broken_value_is_told_even_where_a_later_layer_would_win(tmp_path: Pat
         ),
         (
             {"EDGE_RING_MAX_BYTES": "1KiB"},
-            "ring.max_bytes = 1KiB (from EDGE_RING_MAX_BYTES): must not be smaller than limits.max_event_bytes",
+            "ring.max_bytes = 1KiB (from EDGE_RING_MAX_BYTES): must not be smaller than limits",
         ),
         ({"EDGE_LIMITS_MAX_BODY_BYTES": "1000"}, "must not be smaller than limits.max_event_bytes (256KiB)"),
         ({"EDGE_RING_TOTAL_BYTES": "300KiB"}, "must not be smaller than ring.max_bytes (1MiB)"),
