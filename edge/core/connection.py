@@ -1,0 +1,168 @@
+"""One reader: a cursor on its project's ring.
+
+Everything a reader is ever sent follows from `cursor`: first connect, reconnect, live event, slow reader and gap are all
+"bring this cursor up to the head" (`Project.bring_up`). The class says nothing about sockets: whoever owns the transport
+subclasses it and gives the five methods at the end their meaning.
+
+Invariant: the reader covers every event after `start` that is not in `skips`. What it covers up to `cursor` has been
+written; what it covers up to `acknowledged` has been acknowledged by its peer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edge.core import sse
+from edge.core.intervals import Intervals, Run
+
+if TYPE_CHECKING:
+    from edge.core.project import Project
+
+_REFRESH_EVERY = 64
+"""Ask the kernel what was acknowledged once in so many entries of `_marks` (two a write)."""
+
+NEVER = float("inf")
+
+
+class Connection:
+    """A subscriber of one project. `chunked`: its bytes are wrapped in HTTP/1.1 chunks."""
+
+    __slots__ = (
+        "_marks",
+        "acknowledged",
+        "address",
+        "chunked",
+        "connected_at_seconds",
+        "cursor",
+        "ends_at_seconds",
+        "ends_reason",
+        "id",
+        "index",
+        "last_write_seconds",
+        "leaving",
+        "paused",
+        "ping",
+        "progress_bytes",
+        "progress_seconds",
+        "project",
+        "replay_to",
+        "skips",
+        "start",
+        "written_bytes",
+    )
+
+    def __init__(
+        self,
+        connection_id: str,
+        address: str,
+        now: float,
+        *,
+        chunked: bool = True,
+        ping_as_event: bool = False,
+        ends_at_seconds: float = NEVER,
+        ends_reason: str = "lifetime",
+    ) -> None:
+        self.id = connection_id
+        self.address = address
+        self.chunked = chunked
+        self.connected_at_seconds = now
+        self.last_write_seconds = now
+        self.ends_at_seconds = ends_at_seconds
+        self.ends_reason = ends_reason
+        self.ping = _PINGS[chunked, ping_as_event]
+        self.project: Project | None = None
+        self.index = -1
+        """Its place in `project.connections`."""
+        self.start = self.cursor = self.acknowledged = self.replay_to = 0
+        self.skips: Intervals | None = None
+        self.written_bytes = 0
+        """Bytes written since the hub took the transport over."""
+        self._marks: list[int] | None = None
+        """Byte offset and sequence number in turns: at that offset, everything up to that number was written."""
+        self.paused = False
+        self.progress_bytes = 0
+        self.progress_seconds = now
+        self.leaving: str | None = None
+        """Why it is to go (`slow`, `deleted`, …), once that is decided."""
+
+    def place(self, cursor: int, skips: Intervals | None, head: int) -> None:
+        """Stand at `cursor`, with everything up to `head` counting as replay."""
+        self.start = self.cursor = self.acknowledged = cursor
+        self.skips = skips
+        self.replay_to = head
+
+    def deliver(self, wire: bytes, seq: int, now: float) -> None:
+        """Write events up to `seq`, already in this connection's wire form, and move the cursor there."""
+        self.cursor = seq
+        self.last_write_seconds = now
+        written_bytes = self.written_bytes = self.written_bytes + len(wire)
+        marks = self._marks
+        if marks is None:
+            self._marks = [written_bytes, seq]
+        else:
+            marks.append(written_bytes)
+            marks.append(seq)
+            if not len(marks) % _REFRESH_EVERY:
+                self.refresh()
+        self.write(wire)
+
+    def control(self, frame: bytes, now: float) -> None:
+        """Write a frame that is no event of the project."""
+        self.write_wire(sse.chunk(frame) if self.chunked else frame, now)
+
+    def write_wire(self, wire: bytes, now: float) -> None:
+        """Write bytes that are in wire form and carry no event of the project."""
+        self.last_write_seconds = now
+        self.written_bytes += len(wire)
+        self.write(wire)
+
+    def refresh(self) -> None:
+        """Learn from the transport what the peer has acknowledged."""
+        marks = self._marks
+        if marks is None:
+            return
+        acked_bytes = self.acked_bytes()
+        passed = 0
+        while passed < len(marks) and marks[passed] <= acked_bytes:
+            passed += 2
+        if passed:
+            self.acknowledged = marks[passed - 1]
+            if passed == len(marks):
+                self._marks = None
+            else:
+                del marks[:passed]
+
+    def covered(self, lo: int, hi: int) -> list[Run]:
+        """What it covers of `lo..hi`, as runs."""
+        lo = max(lo, self.start + 1)
+        if hi < lo:
+            return []
+        return [(lo, hi)] if self.skips is None else self.skips.outside(lo, hi)
+
+    def write(self, wire: bytes) -> None:
+        """Hand bytes to the transport; never raises, never blocks. May set `paused`."""
+        raise NotImplementedError
+
+    def acked_bytes(self) -> int:
+        """How many of `written_bytes` the peer has acknowledged, as far as can be known."""
+        raise NotImplementedError
+
+    def moved_bytes(self) -> int:
+        """A number that grows while the peer takes bytes; a paused reader whose number rests is stuck."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """End the stream politely: what is buffered is still sent."""
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        """End the stream now."""
+        raise NotImplementedError
+
+
+_PINGS = {
+    (False, False): sse.PING_COMMENT,
+    (True, False): sse.chunk(sse.PING_COMMENT),
+    (False, True): sse.PING_EVENT,
+    (True, True): sse.chunk(sse.PING_EVENT),
+}

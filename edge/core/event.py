@@ -1,0 +1,107 @@
+"""What a publisher sends, decoded and checked in one place.
+
+Everything that could let one field forge another on the wire is refused here: CR or LF in a type would start a new
+field, NUL is dropped by browsers, and names beginning with `edge.` belong to the hub. The JSON text of `data` is passed
+through as it came: it is checked to be JSON and UTF-8, never re-encoded.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from edge.core.errors import InvalidRequest, LimitReached
+
+DEFAULT_TYPE = "message"
+RESERVED_PREFIX = "edge."
+MAX_TYPE_BYTES = 256
+"""A type is a name that readers listen for; longer ones are a mistake."""
+
+
+class Event(msgspec.Struct, frozen=True, gc=False):
+    """One event: its `type` and `data`, UTF-8 text that may span lines."""
+
+    type: str
+    data: bytes
+
+
+class _JsonEvent(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    data: msgspec.Raw
+    type: str = DEFAULT_TYPE
+
+
+_decoder = msgspec.json.Decoder(_JsonEvent)
+_checked_types: dict[str, None] = {DEFAULT_TYPE: None}
+_MAX_CHECKED_TYPES = 1024
+
+
+def decode_json(body: bytes | memoryview, max_bytes: int) -> Event:
+    """Decode `{"type": …, "data": …}`.
+
+    Raises:
+        InvalidRequest: `invalid_event`, with a sentence that names what is wrong.
+        LimitReached: `event_too_large`, when `data` is longer than `max_bytes`.
+    """
+    try:
+        decoded = _decoder.decode(body)
+        data = bytes(decoded.data)
+        data.decode()  # msgspec skips over raw text without looking at its encoding
+    except UnicodeDecodeError:
+        raise InvalidRequest("The body is not UTF-8; send JSON in UTF-8.", code="invalid_event") from None
+    except RecursionError:
+        raise InvalidRequest("The JSON is nested too deeply; flatten it.", code="invalid_event") from None
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(
+            f'The body is not an event: {error}. Send {{"type": "progress", "data": <any JSON>}}.',
+            code="invalid_event",
+        ) from None
+    if decoded.type not in _checked_types:
+        check_type(decoded.type)
+    return Event(decoded.type, _bounded(data, max_bytes))
+
+
+def decode_text(body: bytes, event_type: str | None, max_bytes: int) -> Event:
+    """Take `body` as the data itself; `event_type` comes from the query.
+
+    Raises the same errors as `decode_json`.
+    """
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(
+            f"The body is not UTF-8 (byte {error.start}); send text in UTF-8.", code="invalid_event"
+        ) from None
+    name = DEFAULT_TYPE if event_type is None else event_type
+    check_type(name)
+    return Event(name, _bounded(body, max_bytes))
+
+
+def check_type(name: str) -> None:
+    """Raise `InvalidRequest` (`invalid_event`) unless `name` may stand in an `event:` line."""
+    if not name:
+        reason = "The event type is empty; leave it out for `message`."
+    elif any(character in name for character in "\r\n\0"):
+        reason = "The event type holds CR, LF or NUL; remove it."
+    elif name.startswith(RESERVED_PREFIX):
+        reason = "Types that begin with `edge.` are the hub's own; choose another name."
+    else:
+        try:
+            size_bytes = len(name.encode())
+        except UnicodeEncodeError:
+            raise InvalidRequest("The event type is not UTF-8.", code="invalid_event") from None
+        if size_bytes <= MAX_TYPE_BYTES:
+            if len(_checked_types) >= _MAX_CHECKED_TYPES:
+                _checked_types.clear()
+            _checked_types[name] = None
+            return
+        reason = f"The event type has {size_bytes} bytes; {MAX_TYPE_BYTES} are allowed."
+    raise InvalidRequest(reason, code="invalid_event")
+
+
+def _bounded(data: bytes, max_bytes: int) -> bytes:
+    if len(data) > max_bytes:
+        raise LimitReached(
+            f"The data has {len(data)} bytes; limits.max_event_bytes allows {max_bytes}.",
+            code="event_too_large",
+            limit_bytes=max_bytes,
+        )
+    return data

@@ -1,0 +1,402 @@
+"""All projects of one process: the global bounds, the order in which history is given up, the beat.
+
+The hub is told what time it is and asks for nothing: `wake` says that `flush` is wanted soon, the observer hears of every
+fact worth a log line, and whatever must be done to a transport is done through the connection itself.
+
+Invariants:
+    * between decoding an event and its place in the ring nothing waits, so a publisher can't leave half an event;
+    * `counters.ring_bytes` never stays above `bounds.total_bytes`: the project idle longest gives first;
+    * a project without connection and event is forgotten, and one that is deleted is gone at once: whoever still
+      leaves it does so on the old object.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import msgspec
+
+from edge.core import sse
+from edge.core.connection import Connection
+from edge.core.counters import Counters
+from edge.core.errors import Draining, LimitReached
+from edge.core.event import Event
+from edge.core.project import Project, Wires
+from edge.core.resume import Start
+from edge.core.wheel import Wheel
+
+FLUSH_BUDGET = 256
+"""Connections brought up to date in one turn of the loop: about two milliseconds of `send`."""
+BEAT_BUDGET = 512
+_CLOSING_SPREAD = 2.0
+"""Readers told to come back do so within `retry_ms` and this many times more, so that they don't come at once."""
+_AGE_STEPS = 64
+_BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """Every limit of the core. Zero means "no limit" for `max_connections_per_address` only."""
+
+    max_events: int = 1000
+    max_bytes: int = 1 << 20
+    max_age_seconds: float = 3600.0
+    total_bytes: int = 256 << 20
+    max_connections: int = 50_000
+    max_connections_per_project: int = 20_000
+    max_connections_per_address: int = 0
+    max_projects: int = 100_000
+    heartbeat_seconds: float = 15.0
+    dead_after_seconds: float = 30.0
+    retry_ms: int = 1000
+
+
+class Receipt(msgspec.Struct, frozen=True, gc=False):
+    """What became of a published event."""
+
+    project: str
+    id: str
+    connections: int
+    missed: bool
+
+
+class Observer(Protocol):
+    """Hears of what the hub does, for the log and for whoever waits."""
+
+    def connection_added(self, project: Project, connection: Connection) -> None: ...
+    def connection_removed(
+        self, project: Project, connection: Connection, reason: str, missed: int, now: float
+    ) -> None: ...
+    def published_to_nobody(self, project: Project, event_id: str, now: float) -> None: ...
+    def limit_reached(self, code: str, project: str, address: str | None, now: float) -> None: ...
+
+
+class Hub:
+    """The machine. `boot` names this process's life in the epochs: lower-case letters and digits, new at every start."""
+
+    def __init__(self, bounds: Bounds, *, boot: str, wake: Callable[[], None], observer: Observer) -> None:
+        self.bounds = bounds
+        self.counters = Counters()
+        self.projects: dict[str, Project] = {}
+        self.connections: dict[str, Connection] = {}
+        self.draining = False
+        self._boot = boot
+        self._wake = wake
+        self._observer = observer
+        self._epochs_given = 0
+        self._wires = Wires()
+        self._dirty: deque[Project] = deque()
+        self._paused: dict[Connection, None] = {}
+        self._addresses: dict[str, int] = {}
+        self._holders: OrderedDict[str, Project] = OrderedDict()
+        """Projects with events, the one idle longest first."""
+        self._ages: deque[tuple[float, str]] = deque()
+        """When to look at the age of whose events."""
+        self._wheel = Wheel(min(1.0, bounds.heartbeat_seconds / 16))
+
+    @property
+    def beat_seconds(self) -> float:
+        """How often `beat` wants to be called."""
+        return self._wheel.tick_seconds
+
+    def project(self, name: str, now: float) -> Project | None:
+        """The project as it stands: what is over age is given up first. None when the hub knows nothing of it."""
+        project = self.projects.get(name)
+        if project is not None:
+            self._expire(project, now)
+        return self.projects.get(name)
+
+    # Publishing
+
+    def publish(self, name: str, event: Event, now: float) -> Receipt:
+        """Give `event` the next number of project `name` and hold it.
+
+        Raises:
+            Draining: the process is leaving.
+            LimitReached: `too_many_projects`, or `event_too_large` for a frame that no ring could hold.
+        """
+        if self.draining:
+            raise Draining("The hub is shutting down; publish again in a second.", retry_after_seconds=1)
+        project = self.projects.get(name)
+        if project is None:
+            project = self._create(name, None, now)
+        bounds = self.bounds
+        if len(event.data) * 7 >= bounds.max_bytes:
+            self._check_frame(event)
+        seq = project.append(event.type, event.data, now)
+        self._hold(project, now)
+        connections = len(project.connections)
+        if connections:
+            self._mark_dirty(project)
+        receipt = Receipt(name, project.event_id(seq), connections, connections == 0)
+        if not connections:
+            self._observer.published_to_nobody(project, receipt.id, now)
+        return receipt
+
+    def flush(self, now: float) -> bool:
+        """Bring dirty projects up to date, within one turn's budget. Returns whether more is to do."""
+        budget = FLUSH_BUDGET
+        dirty = self._dirty
+        while dirty and budget > 0:
+            project = dirty.popleft()
+            if project.dirty:
+                budget -= project.flush(now, budget) + 1
+                if project.dirty:
+                    dirty.append(project)
+        if dirty:
+            self._wake()
+        return bool(dirty)
+
+    # Readers
+
+    def admit(self, name: str, address: str, now: float) -> None:
+        """Raise unless one more reader of `name` from `address` may come in.
+
+        Raises:
+            Draining, LimitReached: `too_many_connections`, `too_many_project_connections`,
+                `too_many_address_connections`, `too_many_projects`.
+        """
+        bounds = self.bounds
+        project = self.projects.get(name)
+        if self.draining:
+            self.counters.rejected["draining"] += 1
+            raise Draining("The hub is shutting down; connect again in a second.", retry_after_seconds=1)
+        if len(self.connections) >= bounds.max_connections:
+            self._refuse("too_many_connections", "limits.max_connections", bounds.max_connections, name, address, now)
+        if project is not None and len(project.connections) >= bounds.max_connections_per_project:
+            limit = bounds.max_connections_per_project
+            self._refuse(
+                "too_many_project_connections", "limits.max_connections_per_project", limit, name, address, now
+            )
+        per_address = bounds.max_connections_per_address
+        if per_address and self._addresses.get(address, 0) >= per_address:
+            self._refuse(
+                "too_many_address_connections", "limits.max_connections_per_address", per_address, name, address, now
+            )
+        if project is None and len(self.projects) >= bounds.max_projects:
+            self._refuse("too_many_projects", "limits.max_projects", bounds.max_projects, name, address, now)
+
+    def attach(
+        self, name: str, connection: Connection, start: Callable[[Project], Start], now: float
+    ) -> None:
+        """Take `connection` in as a reader of `name`, standing where `start` says; its hello and replay are written."""
+        self.admit(name, connection.address, now)
+        project = self.project(name, now) or self._create(name, connection.address, now)
+        self.connections[connection.id] = connection
+        self._addresses[connection.address] = self._addresses.get(connection.address, 0) + 1
+        self.counters.added += 1
+        project.attach(
+            connection,
+            start(project),
+            {"project": name, "connection": connection.id, "heartbeat_seconds": self.bounds.heartbeat_seconds},
+            self.bounds.retry_ms,
+            now,
+        )
+        self._wheel.put(connection, self._next_look(connection))
+        self._observer.connection_added(project, connection)
+
+    def detach(self, connection: Connection, reason: str, now: float) -> None:
+        """Forget a reader whose transport is gone. `reason` is one of `REMOVAL_REASONS`; calling twice does no harm."""
+        if self.connections.pop(connection.id, None) is None:
+            return
+        project = connection.project
+        assert project is not None
+        missed = project.detach(connection, reason, now)
+        connection.project = None
+        connection.leaving = reason
+        self._paused.pop(connection, None)
+        left_there = self._addresses[connection.address] - 1
+        if left_there:
+            self._addresses[connection.address] = left_there
+        else:
+            del self._addresses[connection.address]
+        self.counters.removed[reason] += 1
+        self._observer.connection_removed(project, connection, reason, missed, now)
+        self._forget_if_empty(project)
+
+    def paused(self, connection: Connection, now: float) -> None:
+        """`connection`'s transport takes no more for now."""
+        connection.paused = True
+        connection.progress_seconds = now
+        connection.progress_bytes = connection.moved_bytes()
+        if connection.project is not None:
+            self._paused[connection] = None
+
+    def drained(self, connection: Connection, now: float) -> None:
+        """`connection`'s transport takes bytes again: it catches up from the ring."""
+        connection.paused = False
+        self._paused.pop(connection, None)
+        if connection.project is not None:
+            connection.project.bring_up(connection, now)
+
+    # Time
+
+    def beat(self, now: float) -> bool:
+        """Heartbeats, ends of life, stuck readers, aged events. Returns whether it wants another turn at once."""
+        self._end_stuck(now)
+        bounds = self.bounds
+        while self._ages and self._ages[0][0] <= now:
+            project = self.projects.get(self._ages.popleft()[1])
+            if project is not None:
+                project.aged_seconds = None
+                self._expire(project, now)
+                if len(project.ring):
+                    self._watch_age(project, project.ring.published_at(project.ring.oldest))
+        due = self._wheel.due(now, BEAT_BUDGET)
+        for connection in due:
+            if connection.project is None:
+                continue
+            if connection.ends_at_seconds <= now and not connection.leaving:
+                self.close(connection, connection.ends_reason, now)
+            elif connection.last_write_seconds + bounds.heartbeat_seconds <= now and not (
+                connection.paused or connection.leaving
+            ):
+                connection.refresh()
+                connection.write_wire(connection.ping, now)
+                self.counters.heartbeats += 1
+            else:
+                connection.refresh()
+            self._wheel.put(connection, max(self._next_look(connection), now + self._wheel.tick_seconds))
+        return len(due) == BEAT_BUDGET
+
+    def close(self, connection: Connection, reason: str, now: float) -> None:
+        """Tell a reader that it is to go and why, then end its stream; `detach` follows when its transport is gone."""
+        if connection.leaving:
+            return
+        retry_ms = self._retry_ms()
+        if not connection.paused:
+            connection.control(
+                sse.control_frame("closing", {"reason": reason, "retry_ms": retry_ms}, retry_ms=retry_ms), now
+            )
+        connection.leaving = reason
+        connection.finish()
+
+    def delete(self, name: str, now: float) -> tuple[int, int] | None:
+        """Close a project's streams and drop its history. Returns `(connections, events)`; None when it isn't there."""
+        project = self.projects.get(name)
+        if project is None:
+            return None
+        connections, events = project.connections.copy(), len(project.ring)
+        project.evict(events, "deleted", now)
+        del self.projects[name]
+        self._holders.pop(name, None)
+        for connection in connections:
+            self.close(connection, "deleted", now)
+        return len(connections), events
+
+    def drain(self, now: float) -> None:
+        """The process is leaving: hand over what is there, tell every reader, take nothing new."""
+        self.draining = True
+        while self.flush(now):
+            pass
+        for connection in list(self.connections.values()):
+            self.close(connection, "shutdown", now)
+
+    def busiest(self) -> Iterator[Project]:
+        """Projects with most connections first, then those without, the one published to last first."""
+        yield from sorted(
+            (project for project in self.projects.values() if project.connections),
+            key=lambda project: (-len(project.connections), project.name),
+        )
+        yield from (project for project in reversed(self._holders.values()) if not project.connections)
+
+    # Inside
+
+    def _create(self, name: str, address: str | None, now: float) -> Project:
+        if len(self.projects) >= self.bounds.max_projects:
+            self._refuse("too_many_projects", "limits.max_projects", self.bounds.max_projects, name, address, now)
+        self._epochs_given += 1
+        project = Project(name, self._boot + _base36(self._epochs_given), self.counters, self._wires)
+        self.projects[name] = project
+        return project
+
+    def _hold(self, project: Project, now: float) -> None:
+        """After an event was appended: bring the ring, and all rings together, within their bounds."""
+        bounds = self.bounds
+        ring = project.ring
+        if ring.size_bytes > bounds.max_bytes or len(ring) > bounds.max_events:
+            by_count, by_bytes = ring.excess(bounds.max_events, bounds.max_bytes)
+            project.evict(by_count, "count", now)
+            project.evict(by_bytes, "bytes", now)
+        holders = self._holders
+        if project.name in holders:
+            holders.move_to_end(project.name)
+        else:
+            holders[project.name] = project
+        if project.aged_seconds is None:
+            self._watch_age(project, now)
+        while self.counters.ring_bytes > bounds.total_bytes:
+            idlest = next(iter(holders.values()))
+            idlest.evict(1, "total", now)
+            self._forget_if_empty(idlest)
+
+    def _watch_age(self, project: Project, oldest_seconds: float) -> None:
+        age = self.bounds.max_age_seconds
+        project.aged_seconds = oldest_seconds
+        self._ages.append((oldest_seconds + age + age / _AGE_STEPS, project.name))
+
+    def _expire(self, project: Project, now: float) -> None:
+        project.evict(project.ring.older_than(now - self.bounds.max_age_seconds), "age", now)
+        self._forget_if_empty(project)
+
+    def _forget_if_empty(self, project: Project) -> None:
+        if self.projects.get(project.name) is not project:
+            return
+        if not len(project.ring):
+            self._holders.pop(project.name, None)
+        if project.empty:
+            del self.projects[project.name]
+
+    def _mark_dirty(self, project: Project) -> None:
+        if not project.dirty:
+            project.dirty = True
+            self._dirty.append(project)
+            if len(self._dirty) == 1:
+                self._wake()
+
+    def _check_frame(self, event: Event) -> None:
+        frame = sse.event_frame(b"z" * 32, 1 << 60, event.type, event.data)
+        if len(frame) > self.bounds.max_bytes:
+            raise LimitReached(
+                f"As an event stream the event has {len(frame)} bytes; ring.max_bytes allows {self.bounds.max_bytes}.",
+                code="event_too_large",
+                limit_bytes=self.bounds.max_bytes,
+            )
+
+    def _end_stuck(self, now: float) -> None:
+        """A reader whose transport has been full and moved nothing for `dead_after_seconds` is `slow`."""
+        for connection in list(self._paused):
+            moved_bytes = connection.moved_bytes()
+            if moved_bytes != connection.progress_bytes:
+                connection.progress_bytes = moved_bytes
+                connection.progress_seconds = now
+            elif now - connection.progress_seconds >= self.bounds.dead_after_seconds:
+                connection.leaving = connection.leaving or "slow"
+                connection.abort()
+
+    def _next_look(self, connection: Connection) -> float:
+        return min(connection.last_write_seconds + self.bounds.heartbeat_seconds, connection.ends_at_seconds)
+
+    def _retry_ms(self) -> int:
+        base_ms = self.bounds.retry_ms
+        return base_ms + int(random.random() * _CLOSING_SPREAD * base_ms)  # noqa: S311  # jitter, no secret
+
+    def _refuse(self, code: str, key: str, limit: int, project: str, address: str | None, now: float) -> None:
+        self.counters.rejected[code] += 1
+        self._observer.limit_reached(code, project, address, now)
+        raise LimitReached(
+            f"{key} is {limit} and all are taken; come back later, or raise the limit.",
+            code=code,
+            retry_after_seconds=5,
+            limit=limit,
+        )
+
+
+def _base36(number: int) -> str:
+    digits = ""
+    while number:
+        number, digit = divmod(number, 36)
+        digits = _BASE36[digit] + digits
+    return digits

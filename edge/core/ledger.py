@@ -1,0 +1,166 @@
+"""Who got what: the miss ledger of one project.
+
+Every event of the project's epoch is, at every moment, exactly one of
+
+    got        written to a connection that is still there, or acknowledged by one that has left
+    waiting    no connection had room for it yet, but one that covers it is there
+    pending    a miss: nobody got it, the ring still holds it
+    lost       a miss: evicted before anybody got it
+
+and the counts obey `misses == recovered + lost + len(pending)`. A miss that is later written to a live connection is
+recovered; if that connection is lost before its peer acknowledged it, it is missed once more. (API page, "Metrics".)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from edge.core.intervals import Intervals, Run
+
+_MAX_RECEIVED_RUNS = 64
+"""Bounds the memory of a project whose readers come and go with holes; beyond it, the oldest knowledge is dropped."""
+
+
+class Tally:
+    """Misses of the whole hub: it outlives the projects."""
+
+    __slots__ = ("lost", "misses", "recovered")
+
+    def __init__(self) -> None:
+        self.misses = 0
+        self.recovered = 0
+        self.lost = 0
+
+    @property
+    def pending(self) -> int:
+        return self.misses - self.recovered - self.lost
+
+
+class Ledger:
+    """The misses of one project, told to `total` as well. Numbers are the project's sequence numbers."""
+
+    __slots__ = (
+        "_received",
+        "_taken_to",
+        "_total",
+        "_waiting",
+        "first_miss_seconds",
+        "last_miss_seconds",
+        "lost",
+        "misses",
+        "pending",
+        "recovered",
+        "untold_lost",
+    )
+
+    def __init__(self, total: Tally, newest: int = 0) -> None:
+        self._total = total
+        self.misses = 0
+        self.recovered = 0
+        self.lost = 0
+        self.untold_lost = 0
+        """Lost misses that no reader has been told of yet, by a gap."""
+        self.first_miss_seconds: float | None = None
+        self.last_miss_seconds: float | None = None
+        self.pending = Intervals()
+        self._waiting = Intervals()
+        self._received = Intervals()
+        self._taken_to = newest
+        """Up to here `_waiting` says which events wait; beyond it, all do."""
+
+    def published_to_nobody(self, seq: int, now: float) -> None:
+        """`seq` is new and the project has no connection."""
+        self.pending.add(seq, seq)
+        self._taken_to = seq
+        self._missed(1, now)
+
+    def taken(self, lo: int, hi: int) -> None:
+        """`lo..hi` were written to a live connection."""
+        if hi > self._taken_to:
+            if lo > self._taken_to + 1:
+                self._waiting.add(self._taken_to + 1, lo - 1)
+            self._taken_to = hi
+        if self._waiting:
+            self._waiting.remove(lo, hi)
+        if self.pending:
+            recovered = self.pending.remove(lo, hi)
+            self.recovered += recovered
+            self._total.recovered += recovered
+
+    def evicted(self, lo: int, hi: int, now: float) -> None:
+        """The ring gave up `lo..hi`, its oldest: what nobody got is lost."""
+        lost = self.pending.remove(lo, hi) if self.pending else 0
+        never_taken = self._waiting.remove(lo, hi) if self._waiting else 0
+        if hi > self._taken_to:
+            never_taken += hi - max(lo - 1, self._taken_to)
+            self._taken_to = hi
+        if never_taken:
+            self._missed(never_taken, now)
+        self._lose(lost + never_taken)
+
+    def acknowledged(self, lo: int, hi: int) -> None:
+        """`lo..hi` are known to have reached a peer."""
+        self._received.add(lo, hi)
+        self._received.keep_newest_runs(_MAX_RECEIVED_RUNS)
+
+    def left(
+        self,
+        acknowledged: list[Run],
+        unacknowledged: list[Run],
+        others: Iterable[tuple[int, Intervals | None]],
+        *,
+        oldest: int,
+        newest: int,
+        now: float,
+    ) -> int:
+        """A connection has left.
+
+        Args:
+            acknowledged: what its peer is known to have got.
+            unacknowledged: the rest of what it was to get, up to `newest`.
+            others: for each connection that stays, the number after which it covers everything, and what it skips.
+            oldest: the ring's oldest number; what lies before it can no longer be held.
+            newest: the ring's newest number.
+            now: seconds.
+
+        Returns:
+            How many events became missed.
+        """
+        for lo, hi in acknowledged:
+            self.acknowledged(lo, hi)
+        orphans = Intervals(unacknowledged)
+        for start, skips in others:
+            if not orphans:
+                break
+            covered = Intervals(orphans.within(start + 1, newest))
+            for lo, hi in skips or ():
+                covered.remove(lo, hi)
+            for lo, hi in covered:
+                orphans.remove(lo, hi)
+        for known in (self._received, self.pending):
+            for lo, hi in known:
+                orphans.remove(lo, hi)
+        if self._taken_to < newest:
+            self._waiting.add(self._taken_to + 1, newest)
+            self._taken_to = newest
+        # What waited and was evicted has been counted then; what was written and evicted since is counted here.
+        for lo, hi in orphans:
+            self._waiting.remove(lo, hi)
+            self.pending.add(max(lo, oldest), hi)
+        missed = len(orphans)
+        if missed:
+            self._missed(missed, now)
+        self._lose(orphans.remove(0, oldest - 1))
+        return missed
+
+    def _missed(self, count: int, now: float) -> None:
+        self.misses += count
+        self._total.misses += count
+        self.last_miss_seconds = now
+        if self.first_miss_seconds is None:
+            self.first_miss_seconds = now
+
+    def _lose(self, count: int) -> None:
+        self.lost += count
+        self.untold_lost += count
+        self._total.lost += count

@@ -1,0 +1,277 @@
+"""One project: its ring, its connections, its ledger, and the one operation that moves events to readers.
+
+Invariant: a connection that is neither paused nor leaving stands at the ring's newest event whenever the project is not
+dirty. There is no other way for an event to reach a reader than `bring_up`, and so no seam between replay and live.
+"""
+
+from __future__ import annotations
+
+from edge.core import sse
+from edge.core.connection import Connection
+from edge.core.counters import Counters
+from edge.core.intervals import Intervals
+from edge.core.ledger import Ledger
+from edge.core.resume import Gap, Start
+from edge.core.ring import Ring
+
+MAX_BATCH_BYTES = 64 * 1024
+"""A write hands over about this much, so that a slow reader costs one batch and not the whole ring."""
+
+
+class Wires:
+    """The few batches last joined, shared by all connections that stand at the same place (bounded over the hub)."""
+
+    __slots__ = ("_held",)
+
+    _MAX_HELD = 16
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[str, int, int, bool], tuple[bytes, int]] = {}
+
+    def get(self, project: Project, cursor: int, until: int, *, chunked: bool) -> tuple[bytes, int]:
+        """The wire form of the events after `cursor`, towards `until`; and the last number in it."""
+        if len(project.connections) <= 1:
+            body, last = project.ring.batch(cursor, until, MAX_BATCH_BYTES)
+            return (sse.chunk(body) if chunked else body), last
+        key = (project.epoch, cursor, until, chunked)
+        found = self._held.get(key)
+        if found is None:
+            body, last = project.ring.batch(cursor, until, MAX_BATCH_BYTES)
+            found = (sse.chunk(body) if chunked else body), last
+            if len(self._held) >= self._MAX_HELD:
+                self._held.clear()
+            self._held[key] = found
+        return found
+
+
+class Project:
+    """What the hub knows of one project. Everything that moves its cursors is in this class."""
+
+    __slots__ = (
+        "_counters",
+        "_flushed",
+        "_sweep",
+        "_sweep_at",
+        "_sweep_head",
+        "_wires",
+        "aged_seconds",
+        "connections",
+        "dirty",
+        "epoch",
+        "first_seq",
+        "id_prefix",
+        "last_connect_seconds",
+        "last_disconnect",
+        "ledger",
+        "name",
+        "ring",
+    )
+
+    def __init__(
+        self, name: str, epoch: str, counters: Counters, wires: Wires, *, newest: int = 0
+    ) -> None:
+        self.name = name
+        self.epoch = epoch
+        self.id_prefix = f"{epoch}-".encode()
+        self.ring = Ring(newest)
+        self.first_seq = newest + 1
+        self.ledger = Ledger(counters.misses, newest)
+        self.connections: list[Connection] = []
+        self.dirty = False
+        self.aged_seconds: float | None = None
+        """Since when the hub will look at the age of its events."""
+        self.last_connect_seconds: float | None = None
+        self.last_disconnect: tuple[float, str] | None = None
+        """When the last reader left, and the reason."""
+        self._counters = counters
+        self._wires = wires
+        self._flushed = newest
+        """Up to here every connection that was not paused has been brought."""
+        self._sweep: list[Connection] | None = None
+        self._sweep_at = 0
+        self._sweep_head = 0
+
+    @property
+    def empty(self) -> bool:
+        """Nothing is left to know: no connection, no event (and so no pending miss)."""
+        return not self.connections and not len(self.ring)
+
+    def event_id(self, seq: int) -> str:
+        return f"{self.epoch}-{seq}"
+
+    @property
+    def oldest_id(self) -> str | None:
+        return self.event_id(self.ring.oldest) if len(self.ring) else None
+
+    @property
+    def newest_id(self) -> str | None:
+        return self.event_id(self.ring.newest) if len(self.ring) else None
+
+    def append(self, event_type: str, data: bytes, now: float) -> int:
+        """Number an event and hold it; who is to get it is `flush`'s business. Returns its number."""
+        ring = self.ring
+        frame = sse.event_frame(self.id_prefix, ring.newest + 1, event_type, data)
+        seq = ring.append(frame, now)
+        counters = self._counters
+        counters.published += 1
+        counters.ring_events += 1
+        counters.ring_bytes += len(frame)
+        if not self.connections:
+            self.ledger.published_to_nobody(seq, now)
+        return seq
+
+    def evict(self, count: int, reason: str, now: float) -> None:
+        """Give up the `count` oldest events."""
+        if count <= 0:
+            return
+        oldest = self.ring.oldest
+        if self.dirty and oldest + count - 1 > self._flushed:
+            self.flush(now, budget=None)
+        counters = self._counters
+        counters.ring_bytes -= self.ring.evict(count)
+        counters.ring_events -= count
+        counters.evicted[reason] += count
+        self.ledger.evicted(oldest, oldest + count - 1, now)
+
+    def attach(self, connection: Connection, start: Start, hello: dict[str, object], retry_ms: int, now: float) -> None:
+        """Take a reader in: hello, a gap where there is one, the replay; from then on it is like any other."""
+        ring = self.ring
+        connection.project = self
+        connection.place(start.cursor, start.skips, ring.newest)
+        connection.index = len(self.connections)
+        self.connections.append(connection)
+        self.last_connect_seconds = now
+        skipped = len(start.skips) if start.skips is not None else 0
+        hello |= {
+            "oldest": self.oldest_id,
+            "newest": self.newest_id,
+            "replayed": ring.newest - start.cursor - skipped,
+        }
+        greeting = sse.control_frame("hello", hello, retry_ms=retry_ms)
+        if start.gap is not None:
+            greeting += self._gap_frame(start.gap)
+        connection.control(greeting, now)
+        self.bring_up(connection, now)
+
+    def detach(self, connection: Connection, reason: str, now: float) -> int:
+        """Let a reader go; what it alone had and did not acknowledge is missed. Returns how much that was."""
+        last = self.connections.pop()
+        if last is not connection:
+            last.index = connection.index
+            self.connections[last.index] = last
+        connection.refresh()
+        self.last_disconnect = (now, reason)
+        oldest, newest = self.ring.oldest, self.ring.newest
+        written = connection.cursor
+        unwritten_from = max(written + 1, oldest)
+        return self.ledger.left(
+            acknowledged=connection.covered(0, connection.acknowledged),
+            unacknowledged=connection.covered(connection.acknowledged + 1, written)
+            + connection.covered(unwritten_from, newest),
+            others=((other.start, other.skips) for other in self.connections),
+            oldest=oldest,
+            newest=newest,
+            now=now,
+        )
+
+    def flush(self, now: float, budget: int | None) -> int:
+        """Bring connections up to the head: at most `budget` of them, all when it is None.
+
+        Returns how many were looked at. The project stays dirty until a whole sweep has met no newer event.
+        """
+        head = self.ring.newest
+        if budget is None or (self._sweep is None and len(self.connections) <= budget):
+            self._sweep = None
+            self._bring_up_all(self.connections, now)
+            self._flushed, self.dirty = head, False
+            return len(self.connections)
+        if self._sweep is None:
+            self._sweep, self._sweep_at, self._sweep_head = self.connections.copy(), 0, head
+        part = self._sweep[self._sweep_at : self._sweep_at + budget]
+        self._bring_up_all(part, now)
+        self._sweep_at += len(part)
+        if self._sweep_at >= len(self._sweep):
+            self._sweep = None
+            self._flushed, self.dirty = self._sweep_head, self._sweep_head < head
+        return len(part)
+
+    def _bring_up_all(self, connections: list[Connection], now: float) -> None:
+        """`bring_up` for many; those that stand where the one before them stood get the very same bytes."""
+        head, oldest = self.ring.newest, self.ring.oldest
+        place, chunked, wire, last = -1, False, b"", -1
+        delivered = 0
+        for connection in connections:
+            cursor = connection.cursor
+            if cursor >= head or connection.paused or connection.leaving:
+                continue
+            if connection.skips is None and cursor + 1 >= oldest:
+                if cursor != place or connection.chunked is not chunked:
+                    place, chunked = cursor, connection.chunked
+                    wire, last = self._wires.get(self, cursor, head, chunked=chunked)
+                    self.ledger.taken(cursor + 1, last)
+                connection.deliver(wire, last, now)
+                delivered += last - cursor
+                if last == head:
+                    continue
+            self.bring_up(connection, now)
+        self._counters.delivered += delivered
+
+    def bring_up(self, connection: Connection, now: float) -> None:
+        """Write what lies between `connection`'s cursor and the head, as far as its transport takes it."""
+        ring = self.ring
+        counters = self._counters
+        while connection.cursor < ring.newest and not connection.paused and not connection.leaving:
+            if connection.cursor + 1 < ring.oldest:
+                self._fell_out(connection, now)
+                continue
+            until = ring.newest
+            if connection.skips is not None:
+                wanted = connection.skips.outside(connection.cursor + 1, until)
+                if not wanted:
+                    connection.cursor = until
+                    return
+                connection.cursor, until = wanted[0][0] - 1, wanted[0][1]
+            cursor = connection.cursor
+            wire, last = self._wires.get(self, cursor, until, chunked=connection.chunked)
+            connection.deliver(wire, last, now)
+            self.ledger.taken(cursor + 1, last)
+            counters.delivered += last - cursor
+            if cursor < connection.replay_to:
+                counters.replayed += min(last, connection.replay_to) - cursor
+
+    def _fell_out(self, connection: Connection, now: float) -> None:
+        """Tell a connected reader that the ring has moved past it, and set it to the oldest event held."""
+        last_gone = self.ring.oldest - 1
+        asked = self.event_id(connection.cursor)
+        lost = sum(hi - lo + 1 for lo, hi in connection.covered(connection.cursor + 1, last_gone))
+        if connection.skips is None:
+            connection.skips = Intervals()
+        connection.skips.add(connection.cursor + 1, last_gone)
+        connection.cursor = last_gone
+        if lost:
+            connection.control(self._gap_frame(Gap(asked, "evicted", lost)), now)
+        self._settle(connection)
+
+    def _settle(self, connection: Connection) -> None:
+        """Fold what the peer acknowledged into the ledger, so that `skips` stays short."""
+        connection.refresh()
+        for lo, hi in connection.covered(0, connection.acknowledged):
+            self.ledger.acknowledged(lo, hi)
+        if connection.skips is not None and connection.acknowledged >= connection.start:
+            connection.start = connection.acknowledged
+            connection.skips.remove(0, connection.start)
+
+    def _gap_frame(self, gap: Gap) -> bytes:
+        self._counters.gaps[gap.reason] += 1
+        if gap.reason == "evicted":
+            self.ledger.untold_lost = 0
+        return sse.control_frame(
+            "gap",
+            {
+                "asked": gap.asked,
+                "oldest": self.oldest_id,
+                "newest": self.newest_id,
+                "lost": gap.lost,
+                "reason": gap.reason,
+            },
+        )

@@ -1,0 +1,89 @@
+"""Where a new reader starts: from the id it last saw, or from what `since` asks for.
+
+Invariant: whatever is asked, the answer is a cursor on the ring plus, when something asked for can't be given any more, a
+gap that says so; everything still held follows.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from edge.core.intervals import Intervals
+
+if TYPE_CHECKING:
+    from edge.core.project import Project
+
+GapReason = Literal["evicted", "restart", "unknown"]
+_EVENT_ID = re.compile(r"([0-9a-z]{1,32})-([0-9]{1,18})", re.ASCII)
+_MAX_ECHOED = 128
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """History that can't be given: `lost` events, or `None` where the number can't be known."""
+
+    asked: str
+    reason: GapReason
+    lost: int | None
+
+
+class Start(msgspec.Struct, frozen=True):
+    """A place on the ring: deliver what comes after `cursor` but for `skips`; tell `gap` first."""
+
+    cursor: int
+    skips: Intervals | None = None
+    gap: Gap | None = None
+
+
+def is_event_id(text: str) -> bool:
+    """Whether `text` has the form `<epoch>-<seq>`."""
+    return _EVENT_ID.fullmatch(text) is not None
+
+
+def after_id(project: Project, asked: str) -> Start:
+    """Continue behind the event `asked`; an id that isn't this project's is a gap, never an error."""
+    ring = project.ring
+    everything = ring.oldest - 1
+    match = _EVENT_ID.fullmatch(asked)
+    if match is None:
+        return Start(everything, gap=Gap(asked[:_MAX_ECHOED], "unknown", None))
+    if match[1] != project.epoch:
+        return Start(everything, gap=Gap(asked, "restart", None))
+    seq = int(match[2])
+    if seq > ring.newest:
+        return Start(everything, gap=Gap(asked, "unknown", None))
+    if seq < everything:
+        return Start(everything, gap=Gap(asked, "evicted", everything - seq))
+    return Start(seq)
+
+
+def everything(project: Project) -> Start:
+    """All that was ever published in this epoch: what is held, and a gap for the rest."""
+    evicted = project.ring.oldest - project.first_seq
+    return Start(project.ring.oldest - 1, gap=Gap("all", "evicted", evicted) if evicted else None)
+
+
+def nothing(project: Project) -> Start:
+    """Only what comes from now on."""
+    return Start(project.ring.newest)
+
+
+def missed(project: Project) -> Start:
+    """What nobody has received yet; events that were lost untold are told now."""
+    ledger, ring = project.ledger, project.ring
+    gap = Gap("missed", "evicted", ledger.untold_lost) if ledger.untold_lost else None
+    if not ledger.pending:
+        return Start(ring.newest, gap=gap)
+    first = ledger.pending.first
+    skips = Intervals(ledger.pending.outside(first, ring.newest))
+    return Start(first - 1, skips if skips else None, gap)
+
+
+def younger_than(project: Project, asked: str, seconds: float, now: float) -> Start:
+    """What was published in the last `seconds`; `lost` can't be counted for a span of time."""
+    ring, moment = project.ring, now - seconds
+    cut = ring.evicted_until_seconds
+    gap = Gap(asked, "evicted", None) if cut is not None and cut >= moment else None
+    return Start(ring.oldest - 1 + ring.older_than(moment), gap=gap)

@@ -1,0 +1,167 @@
+"""aiohttp does the handshake of a stream, then hands the transport over; this is the only module that knows how.
+
+A held request costs 11 KiB in aiohttp (parser, request, response, two tasks); a stream needs none of it. So, once the
+headers are out: the transport gets a `Stream` as its protocol, aiohttp's own protocol object is told that its connection
+is gone (after its `transport` attribute was cleared: `RequestHandler.connection_lost` calls `force_close`, which would close
+it), and the handler returns a response whose `write_eof` does nothing. What is left is 2 KiB: a transport and a `Stream`.
+
+It leans on details of aiohttp 3.14, so the version range in pyproject.toml is narrow and tests/http/test_handover.py pins
+each: the order above, that `StreamResponse` sends its headers at once, that it chunks every HTTP/1.1 body and no other.
+
+Invariant: exactly one protocol owns the transport. From `take_over` on it is the `Stream`, and the hub has forgotten the
+`Stream` before its descriptor is closed, because both uvloop and asyncio call `connection_lost` first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+from aiohttp_sse import EventSourceResponse
+
+from edge import tcp
+from edge.core.connection import Connection
+from edge.core.hub import Hub
+
+UNSENT_LIMIT_BYTES = 32 * 1024
+"""What the kernel may hold for a reader that has stopped, beyond what is in flight."""
+
+_DEAD_ERRNOS = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
+
+
+class Handshake(EventSourceResponse):
+    """The response headers of a stream; the body is not aiohttp's business."""
+
+    async def _ping(self) -> None:
+        """Heartbeats come from the hub's wheel, not from a task a stream."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """The stream goes on after the handler has returned."""
+
+
+class Stream(Connection, asyncio.Protocol):
+    """A connection that is the protocol of its own transport."""
+
+    __slots__ = ("_acked_base_bytes", "_clock", "_exact", "_hub", "_known_acked_bytes", "_sock", "_transport")
+
+    def __init__(self, hub: Hub, clock: Callable[[], float], connection_id: str, address: str, **options: Any) -> None:
+        super().__init__(connection_id, address, clock(), **options)
+        self._hub = hub
+        self._clock = clock
+        self._transport: asyncio.Transport | None = None
+        self._sock: tcp.Socket | None = None
+        self._exact = False
+        self._acked_base_bytes = 0
+        self._known_acked_bytes = 0
+
+    def take_over(self, request: web.BaseRequest) -> bool:
+        """Become the protocol of `request`'s transport. Returns False when the client has already gone."""
+        transport = request.transport
+        if transport is None or transport.is_closing():
+            return False
+        aiohttp_protocol = request.protocol
+        transport.set_protocol(self)
+        aiohttp_protocol.transport = None
+        aiohttp_protocol.connection_lost(None)
+        # With a high-water mark of zero "not paused" means "nothing is buffered": writes reach the kernel at once.
+        transport.set_write_buffer_limits(high=0)
+        if not transport.is_reading():
+            transport.resume_reading()
+        self._transport = transport
+        sock = transport.get_extra_info("socket")
+        if tcp.supported(sock):
+            self._sock = sock
+            self._exact = transport.get_extra_info("ssl_object") is None
+            tcp.keep_unsent_small(sock, UNSENT_LIMIT_BYTES)
+            self._acked_base_bytes = tcp.written_bytes(sock) + transport.get_write_buffer_size()
+        return True
+
+    @property
+    def confirmable(self) -> bool:
+        """Whether the kernel can tell what the peer has acknowledged; if not, written has to do."""
+        return self._sock is not None
+
+    @property
+    def unacked_bytes(self) -> int:
+        """Bytes written that the peer has not acknowledged (on TLS: bytes of its records)."""
+        if self._transport is None:
+            return 0
+        queued_bytes = tcp.unacked_bytes(self._sock) if self._sock is not None else 0
+        return self._transport.get_write_buffer_size() + queued_bytes
+
+    @property
+    def round_trip_seconds(self) -> float | None:
+        return tcp.path(self._sock).round_trip_seconds if self._sock is not None else None
+
+    # What the hub asks of a connection
+
+    def write(self, wire: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(wire)
+
+    def acked_bytes(self) -> int:
+        """Exact on plain TCP; with TLS the last moment at which all was acknowledged; else what was handed over."""
+        transport, sock = self._transport, self._sock
+        if transport is None:
+            return self._known_acked_bytes
+        if sock is None:
+            self._known_acked_bytes = self.written_bytes - transport.get_write_buffer_size()
+        elif self._exact:
+            self._known_acked_bytes = tcp.acked_bytes(sock) - self._acked_base_bytes
+        elif not self.paused and not self.unacked_bytes:
+            self._known_acked_bytes = self.written_bytes
+        return self._known_acked_bytes
+
+    def moved_bytes(self) -> int:
+        if self._transport is None:
+            return 0
+        return self.written_bytes - self.unacked_bytes
+
+    def finish(self) -> None:
+        if self._transport is not None:
+            if self.chunked and not self.paused:
+                self._transport.write(b"0\r\n\r\n")
+            self._transport.close()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    # What the transport says
+
+    def pause_writing(self) -> None:
+        self._hub.paused(self, self._clock())
+
+    def resume_writing(self) -> None:
+        self._hub.drained(self, self._clock())
+
+    def data_received(self, data: bytes) -> None:
+        """A reader has nothing to say: bytes behind its request are dropped unread."""
+
+    def eof_received(self) -> bool:
+        """A half-closed reader can't be told from one that has closed; it leaves, and what it can't take is dropped."""
+        if self.paused:
+            self.abort()
+        return False
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        reason = self.leaving or self._reason(exc)
+        self._hub.detach(self, reason, self._clock())
+        self._transport = None
+        self._sock = None
+
+    def _reason(self, exc: BaseException | None) -> str:
+        if exc is None or isinstance(exc, ConnectionResetError | BrokenPipeError):
+            return "client"
+        if isinstance(exc, OSError) and exc.errno in _DEAD_ERRNOS:
+            return "slow" if self._peer_still_acknowledges() else "dead"
+        return "error"
+
+    def _peer_still_acknowledges(self) -> bool:
+        """TCP_USER_TIMEOUT also ends a reader whose window stayed shut, though its kernel answers every window probe."""
+        if self._sock is None or not self.paused:
+            return False
+        return tcp.path(self._sock).last_ack_age_seconds < self._hub.bounds.dead_after_seconds / 2
