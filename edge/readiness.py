@@ -40,10 +40,10 @@ class Confirmable(Protocol):
 
 
 class Confirmation(msgspec.Struct, frozen=True):
-    """How many confirmed connections there were, how they were confirmed, and how long that took."""
+    """How many confirmed connections there were, how they were confirmed (None: not at all), how long that took."""
 
     connections: int
-    confirmed: Confirmed
+    confirmed: Confirmed | None
     waited_ms: float
 
 

@@ -56,7 +56,7 @@ def decode_json(body: bytes | memoryview, max_bytes: int) -> Event:
         ) from None
     if decoded.type not in _checked_types:
         check_type(decoded.type)
-    return Event(decoded.type, _bounded(data, max_bytes))
+    return Event(decoded.type, bounded(data, max_bytes))
 
 
 def decode_text(body: bytes, event_type: str | None, max_bytes: int) -> Event:
@@ -72,7 +72,7 @@ def decode_text(body: bytes, event_type: str | None, max_bytes: int) -> Event:
         ) from None
     name = DEFAULT_TYPE if event_type is None else event_type
     check_type(name)
-    return Event(name, _bounded(body, max_bytes))
+    return Event(name, bounded(body, max_bytes))
 
 
 def check_type(name: str) -> None:
@@ -97,7 +97,8 @@ def check_type(name: str) -> None:
     raise InvalidRequest(reason, code="invalid_event")
 
 
-def _bounded(data: bytes, max_bytes: int) -> bytes:
+def bounded(data: bytes, max_bytes: int) -> bytes:
+    """`data`, or LimitReached (`event_too_large`) when it is longer than `max_bytes`."""
     if len(data) > max_bytes:
         raise LimitReached(
             f"The data has {len(data)} bytes; limits.max_event_bytes allows {max_bytes}.",

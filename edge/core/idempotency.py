@@ -1,0 +1,95 @@
+"""Receipts remembered by key, so that a request may be sent twice and is done once.
+
+Invariant: for one key there is at most one answer and at most one request at work; a key is forgotten
+`keep_seconds` after its answer, never while it is at work. A full table refuses new keys rather than
+forgetting one that was promised.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from edge.core.errors import InvalidRequest, LimitReached
+
+
+Answer = TypeVar("Answer")
+
+
+class Entry(Generic[Answer]):
+    """One key: what its first request looked like and, once there is one, the answer."""
+
+    __slots__ = ("answer", "answered_seconds", "fingerprint", "waiters")
+
+    def __init__(self, fingerprint: bytes) -> None:
+        self.fingerprint = fingerprint
+        self.answer: Answer | None = None
+        self.answered_seconds = 0.0
+        self.waiters: list[Callable[[], None]] = []
+
+
+class Receipts(Generic[Answer]):
+    """Answers by key. A key is a tuple of strings: what was done, to which project, under which name."""
+
+    def __init__(self, max_keys: int, keep_seconds: float) -> None:
+        self._max_keys = max_keys
+        self._keep_seconds = keep_seconds
+        self._at_work: dict[tuple[str, ...], Entry[Answer]] = {}
+        self._answered: OrderedDict[tuple[str, ...], Entry[Answer]] = OrderedDict()
+        self.refused = 0
+
+    def __len__(self) -> int:
+        return len(self._at_work) + len(self._answered)
+
+    def find(self, key: tuple[str, ...], fingerprint: bytes, now: float) -> Entry[Answer] | None:
+        """The entry of a key that is answered or at work; None for a new one.
+
+        Raises:
+            InvalidRequest: `idempotency_mismatch`, the key was used with another `fingerprint`.
+        """
+        self._expire(now)
+        entry = self._answered.get(key) or self._at_work.get(key)
+        if entry is not None and entry.fingerprint != fingerprint:
+            raise InvalidRequest(
+                "This idempotency key was used with another body; take a new key for a new request.",
+                code="idempotency_mismatch",
+            )
+        return entry
+
+    def begin(self, key: tuple[str, ...], fingerprint: bytes) -> Entry[Answer]:
+        """Note that a new key's request is at work. Raises LimitReached (`too_many_idempotency_keys`)."""
+        if len(self) >= self._max_keys:
+            self.refused += 1
+            raise LimitReached(
+                f"limits.max_idempotency_keys is {self._max_keys} and all are in use; "
+                "try again later, send no key, or raise the limit.",
+                code="too_many_idempotency_keys",
+                retry_after_seconds=5,
+                limit=self._max_keys,
+            )
+        entry = self._at_work[key] = Entry(fingerprint)
+        return entry
+
+    def answer(self, key: tuple[str, ...], answer: Answer, now: float) -> None:
+        """The request of `key` is done; whoever waits for it is told."""
+        entry = self._at_work.pop(key)
+        entry.answer = answer
+        entry.answered_seconds = now
+        self._answered[key] = entry
+        for wake in entry.waiters:
+            wake()
+
+    def drop(self, key: tuple[str, ...]) -> None:
+        """The request of `key` did nothing: it may be sent again as if it had never been."""
+        entry = self._at_work.pop(key, None)
+        if entry is not None:
+            for wake in entry.waiters:
+                wake()
+
+    def _expire(self, now: float) -> None:
+        while self._answered:
+            key, entry = next(iter(self._answered.items()))
+            if entry.answered_seconds + self._keep_seconds > now:
+                return
+            del self._answered[key]

@@ -1,0 +1,48 @@
+"""Request bodies: which kinds are read, and how."""
+
+from __future__ import annotations
+
+import hashlib
+
+from aiohttp import web
+
+from edge.core.errors import InvalidRequest
+
+JSON = "application/json"
+FORM = "application/x-www-form-urlencoded"
+"""What curl says when it is told nothing; such bodies are read as JSON."""
+TEXT = "text/plain"
+NDJSON = "application/x-ndjson"
+
+
+def media_type(request: web.Request, accepted: tuple[str, ...]) -> str:
+    """The body's media type, without parameters; one of `accepted`.
+
+    Raises:
+        InvalidRequest: `unsupported_media_type`, `unsupported_encoding`.
+    """
+    if request.headers.get("Content-Encoding", "identity").strip().lower() not in ("identity", ""):
+        raise InvalidRequest(
+            "Send the body as it is; compressed bodies are not read.", code="unsupported_encoding"
+        )
+    given = request.headers.get("Content-Type")
+    # aiohttp reads a missing or broken header as application/octet-stream; a missing one is JSON to us.
+    name = accepted[0] if given is None else request.content_type
+    if name not in accepted:
+        raise InvalidRequest(
+            f"Send Content-Type: {' or '.join(kind for kind in accepted if kind != FORM)}.",
+            code="unsupported_media_type",
+        )
+    charset = request.charset
+    if charset is not None and charset.lower() not in ("utf-8", "utf8", "us-ascii"):
+        raise InvalidRequest("Send the body in UTF-8.", code="unsupported_media_type")
+    return name
+
+
+def fingerprint(*parts: bytes) -> bytes:
+    """What tells two requests with one idempotency key apart."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(b"%d:" % len(part))
+        digest.update(part)
+    return digest.digest()

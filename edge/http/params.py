@@ -1,0 +1,101 @@
+"""What callers write into paths, queries and headers, read in one place; whatever can't be read is a 400 that says why."""
+
+from __future__ import annotations
+
+import re
+
+from aiohttp import web
+
+from edge.core.errors import InvalidRequest
+from edge.text import one_line, shorten
+from edge.units import parse_duration
+
+_PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}", re.ASCII)
+_INTEGER = re.compile(r"[0-9]{1,9}", re.ASCII)
+_IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}", re.ASCII)
+
+
+def project(request: web.Request) -> str:
+    """The project id in the path."""
+    name = request.match_info["project"]
+    if _PROJECT.fullmatch(name) is None:
+        raise InvalidRequest(
+            "A project id has 1 to 128 letters, digits, dots, underscores, tildes or hyphens, "
+            "and begins with a letter or digit.",
+            code="invalid_project",
+        )
+    return name
+
+
+def integer(request: web.Request, name: str, default: int, *, lowest: int, highest: int) -> int:
+    """A whole number between `lowest` and `highest` from the query."""
+    text = request.query.get(name)
+    if text is None:
+        return default
+    if _INTEGER.fullmatch(text) is None or not lowest <= int(text) <= highest:
+        raise _unreadable(name, text, f"must be a whole number from {lowest} to {highest}")
+    return int(text)
+
+
+def seconds(request: web.Request, name: str, default: float, *, highest: float) -> float:
+    """A duration of at most `highest` seconds from the query."""
+    text = request.query.get(name)
+    if text is None:
+        return default
+    try:
+        value = parse_duration(text)
+    except ValueError as error:
+        raise _unreadable(name, text, str(error)) from None
+    if value > highest:
+        raise _unreadable(name, text, f"may be {highest:g}s at the most")
+    return value
+
+
+def choice(request: web.Request, name: str, default: str, choices: tuple[str, ...]) -> str:
+    """One of `choices` from the query."""
+    text = request.query.get(name, default)
+    if text not in choices:
+        raise _unreadable(name, text, f"must be {' or '.join(choices)}")
+    return text
+
+
+def idempotency_key(request: web.Request) -> str | None:
+    """The `Idempotency-Key` header, if there is one."""
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and _IDEMPOTENCY_KEY.fullmatch(key) is None:
+        raise InvalidRequest(
+            "Idempotency-Key must have 1 to 255 printable ASCII characters without spaces.",
+            code="invalid_parameter",
+        )
+    return key
+
+
+def accepts(header: str | None, media_type: str) -> bool:
+    """Whether an `Accept` header lets `media_type` through (RFC 9110, section 12.5.1); none at all does."""
+    if header is None or not header.strip():
+        return True
+    kind = media_type.partition("/")[0]
+    best: tuple[int, float] = (-1, 0.0)
+    for part in header.split(","):
+        name, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        rank = {media_type: 2, f"{kind}/*": 1, "*/*": 0}.get(name, -1)
+        if rank > best[0]:
+            best = (rank, _quality(parameters))
+    return best[0] >= 0 and best[1] > 0
+
+
+def _quality(parameters: list[str]) -> float:
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            try:
+                return float(value)
+            except ValueError:
+                return 1.0
+    return 1.0
+
+
+def _unreadable(name: str, text: str, reason: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"The parameter {name}={one_line(shorten(text, 64))} {reason}.", code="invalid_parameter", parameter=name
+    )

@@ -1,0 +1,102 @@
+"""Every error the hub answers, in one table, and how it is written: RFC 9457, `application/problem+json`.
+
+`code` is the stable name; `docs/errors.md` has a row for each, and a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import msgspec
+from aiohttp import web
+
+from edge.core.errors import EdgeError
+
+CONTENT_TYPE = "application/problem+json"
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """A row: the HTTP status and the title, which is the same whenever the code is."""
+
+    status: int
+    title: str
+
+
+PROBLEMS: Mapping[str, Problem] = {
+    "invalid_project": Problem(400, "Not a project id"),
+    "invalid_event": Problem(400, "Not an event"),
+    "invalid_trigger": Problem(400, "Not a trigger"),
+    "invalid_parameter": Problem(400, "A parameter can't be read"),
+    "invalid_request": Problem(400, "The request can't be read"),
+    "malformed_http": Problem(400, "Not HTTP"),
+    "not_found": Problem(404, "Nothing is here"),
+    "unknown_project": Problem(404, "The hub knows nothing of this project"),
+    "method_not_allowed": Problem(405, "The method is not allowed here"),
+    "not_acceptable": Problem(406, "No representation the client accepts"),
+    "no_connection": Problem(409, "Nobody is connected"),
+    "body_too_large": Problem(413, "The body is too large"),
+    "event_too_large": Problem(413, "The event is too large"),
+    "unsupported_media_type": Problem(415, "The body is of a type that isn't read here"),
+    "unsupported_encoding": Problem(415, "The body is compressed"),
+    "idempotency_mismatch": Problem(422, "The key was used with another body"),
+    "too_many_project_connections": Problem(429, "The project has all the connections it may have"),
+    "too_many_address_connections": Problem(429, "The address has all the connections it may have"),
+    "internal": Problem(500, "The hub has failed"),
+    "dispatch_failed": Problem(502, "The target did not take the job"),
+    "draining": Problem(503, "The hub is shutting down"),
+    "too_many_connections": Problem(503, "The hub has all the connections it may have"),
+    "too_many_projects": Problem(503, "The hub holds all the projects it may hold"),
+    "too_many_waiting": Problem(503, "Too many callers wait already"),
+    "too_many_idempotency_keys": Problem(503, "Too many idempotency keys are remembered"),
+}
+
+
+def response(
+    code: str,
+    detail: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    retry_after_seconds: float | None = None,
+    fields: Mapping[str, object] | None = None,
+) -> web.Response:
+    """The answer for `code`; `detail` says what to do next, `fields` are the problem's own."""
+    problem = PROBLEMS[code]
+    document = {
+        "type": f"urn:edge:problem:{code}",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": detail,
+        "code": code,
+        **(fields or {}),
+    }
+    answer = web.Response(
+        status=problem.status, body=msgspec.json.encode(document), content_type=CONTENT_TYPE, headers=headers
+    )
+    if retry_after_seconds is not None:
+        answer.headers["Retry-After"] = str(math.ceil(retry_after_seconds))
+    return answer
+
+
+def from_error(error: EdgeError) -> web.Response:
+    """The answer for a refusal of ours."""
+    return response(
+        error.code, error.detail, retry_after_seconds=error.retry_after_seconds, fields=error.fields
+    )
+
+
+def from_http(error: web.HTTPException) -> web.Response:
+    """The answer for what aiohttp itself refuses: no such path, no such method, a body over the bound."""
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(error.allowed_methods))
+        return response(
+            "method_not_allowed", f"Use one of {allowed} here.", headers={"Allow": error.headers["Allow"]}
+        )
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
+        return response(
+            "body_too_large",
+            "The body is longer than limits.max_body_bytes allows; send less at once, or NDJSON line by line.",
+        )
+    if error.status == 404:
+        return response("not_found", "There is nothing at this path; GET /openapi.json lists all there is.")
+    return response("invalid_request", f"{error.reason}.")

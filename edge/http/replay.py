@@ -1,0 +1,75 @@
+"""Do a request once, however often it is sent: `Idempotency-Key`, and the `id` of a trigger.
+
+Invariant: only an answer that did something is remembered. A request that was refused, or whose caller went away before
+anything happened, leaves no trace, and whoever waited for its answer takes its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import msgspec
+from aiohttp import web
+
+from edge.http.service import Service
+
+Ready = TypeVar("Ready")
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """An answer that can be given again."""
+
+    status: int
+    body: bytes
+
+    def response(self, *, replayed: bool) -> web.Response:
+        headers = {"Idempotency-Replayed": "true"} if replayed else None
+        return web.Response(status=self.status, body=self.body, content_type="application/json", headers=headers)
+
+
+async def once(
+    service: Service,
+    key: tuple[str, ...] | None,
+    fingerprint: bytes,
+    wait: Callable[[], Awaitable[Ready]],
+    act: Callable[[Ready], Awaitable[web.Response]],
+) -> web.Response:
+    """Wait, then act: once for each `key`, each time when it is None.
+
+    `wait` ends with its caller, and nothing has happened then. `act` runs in a task of its own: what has begun goes on,
+    and its answer is remembered, even when the caller goes away.
+
+    Raises what `wait` and `act` raise, and `idempotency_mismatch`, `too_many_idempotency_keys`.
+    """
+    receipts = service.receipts
+    if key is not None:
+        while (entry := receipts.find(key, fingerprint, service.clock())) is not None:
+            if entry.answer is not None:
+                return entry.answer.response(replayed=True)
+            settled = asyncio.Event()
+            entry.waiters.append(settled.set)
+            await settled.wait()
+        receipts.begin(key, fingerprint)
+    try:
+        ready = await wait()
+    except BaseException:
+        if key is not None:
+            receipts.drop(key)
+        raise
+    return await asyncio.shield(service.spawn(_settle(service, key, act(ready))))
+
+
+async def _settle(service: Service, key: tuple[str, ...] | None, acting: Awaitable[web.Response]) -> web.Response:
+    try:
+        response = await acting
+    except BaseException:
+        if key is not None:
+            service.receipts.drop(key)
+        raise
+    if key is not None:
+        body = response.body
+        assert isinstance(body, bytes)
+        service.receipts.answer(key, Answer(response.status, body), service.clock())
+    return response

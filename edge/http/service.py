@@ -1,0 +1,73 @@
+"""What the handlers share: the hub and everything that stands around it. Built once per process, in `app.build`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from edge.core.hub import Hub
+from edge.core.idempotency import Receipts
+from edge.core.triggers import TriggerCounters
+from edge.readiness import Readiness
+from edge.settings import Config
+from edge.target import Target
+
+Result = TypeVar("Result")
+
+
+class Service:
+    """The parts, and the few things only the whole can say."""
+
+    def __init__(
+        self,
+        config: Config,
+        hub: Hub,
+        readiness: Readiness,
+        target: Target,
+        receipts: Receipts,
+        clock: Callable[[], float],
+    ) -> None:
+        self.config = config
+        self.hub = hub
+        self.readiness = readiness
+        self.target = target
+        self.receipts = receipts
+        self.clock = clock
+        """Seconds that never fall; the wall clock may be set back, the hub's may not."""
+        self.triggers = TriggerCounters()
+        self.drained = asyncio.Event()
+        """Set once the process has begun to leave: long requests answer and end."""
+        self._wall_offset_seconds = time.time() - clock()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+        """Run `work` in a task of its own: the caller's going away doesn't end it. Shutting down waits for it."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    @property
+    def running(self) -> set[asyncio.Task[Any]]:
+        """Work that was spawned and isn't done."""
+        return set(self._tasks)
+
+    def iso_time(self, moment: float | None) -> str | None:
+        """A moment of the hub's clock as ISO 8601 in UTC, to the millisecond."""
+        if moment is None:
+            return None
+        wall = moment + self._wall_offset_seconds
+        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(wall)) + f".{int(wall % 1 * 1000):03d}Z"
+
+    def drain(self) -> None:
+        """The process is leaving: nothing new comes in, everybody who waits is answered, every stream is told."""
+        self.hub.drain(self.clock())
+        self.readiness.drain()
+        self.drained.set()
+
+
+SERVICE = web.AppKey("service", Service)

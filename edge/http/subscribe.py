@@ -1,0 +1,93 @@
+"""`GET /projects/{project}/events`: the handshake of a stream, then the hand-over.
+
+Invariant: whatever is refused is refused before a byte of the stream is written; after that the reader is the hub's.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+from aiohttp import HttpVersion11, web
+
+from edge.core import resume
+from edge.core.connection import NEVER
+from edge.core.errors import EdgeError, InvalidRequest
+from edge.core.project import Project
+from edge.core.resume import Start
+from edge.http import params
+from edge.http.handover import Handshake, Stream
+from edge.http.problems import response as problem
+from edge.http.service import SERVICE, Service
+from edge.units import parse_duration
+
+MEDIA_TYPE = "text/event-stream"
+_LIFETIME_JITTER = 0.1
+_random = secrets.SystemRandom()
+
+
+async def subscribe(request: web.Request) -> web.StreamResponse:
+    """Open a stream of a project's events."""
+    service = request.app[SERVICE]
+    name = params.project(request)
+    if not params.accepts(request.headers.get("Accept"), MEDIA_TYPE):
+        return problem("not_acceptable", f"Events come as {MEDIA_TYPE} only; ask for that or for */*.")
+    start = _start(request, service.clock())
+    ping_as_event = params.choice(request, "heartbeat", "comment", ("comment", "event")) == "event"
+    if request.method == "HEAD":
+        return web.Response(headers={"Content-Type": MEDIA_TYPE, "Cache-Control": "no-cache"})
+    service.hub.admit(name, _address(request), service.clock())
+    stream = Stream(
+        service.hub,
+        service.clock,
+        secrets.token_hex(8),
+        _address(request),
+        chunked=request.version >= HttpVersion11,
+        ping_as_event=ping_as_event,
+        ends_at_seconds=_end_of_life(service),
+    )
+    answer = Handshake(send_timeout=service.config.stream.dead_after_seconds)
+    answer.force_close()
+    await answer.prepare(request)
+    answer.stop_streaming()
+    if stream.take_over(request):
+        # What was admitted above can be refused by now (the handshake may wait for its turn to write).
+        try:
+            service.hub.attach(name, stream, start, service.clock())
+        except EdgeError:
+            stream.abort()
+    return answer
+
+
+def _start(request: web.Request, now: float) -> Callable[[Project], Start]:
+    """Where the reader wants to start: the header wins, then `last_event_id`, then `since`."""
+    last_id = request.headers.get("Last-Event-ID") or request.query.get("last_event_id")
+    if last_id:
+        asked_id = last_id.encode(errors="replace").decode()
+        return lambda project: resume.after_id(project, asked_id)
+    since = request.query.get("since", "missed")
+    fixed = {"missed": resume.missed, "all": resume.everything, "none": resume.nothing}.get(since)
+    if fixed is not None:
+        return fixed
+    if resume.is_event_id(since):
+        return lambda project: resume.after_id(project, since)
+    try:
+        seconds = parse_duration(since)
+    except ValueError:
+        raise InvalidRequest(
+            "since must be missed, all, none, an event id or a duration such as 10m.",
+            code="invalid_parameter",
+            parameter="since",
+        ) from None
+    return lambda project: resume.younger_than(project, since, seconds, now)
+
+
+def _end_of_life(service: Service) -> float:
+    lifetime = service.config.stream.max_lifetime_seconds
+    if not lifetime:
+        return NEVER
+    return service.clock() + lifetime * _random.uniform(1 - _LIFETIME_JITTER, 1 + _LIFETIME_JITTER)
+
+
+def _address(request: web.Request) -> str:
+    return request.remote or "local"

@@ -1,0 +1,149 @@
+"""`POST /projects/{project}/trigger`: wait for a reader that is really there, then start the job, exactly once.
+
+Invariant: a job is dispatched only after the wait has ended well (or `on_timeout=dispatch` said so), in a task of its own:
+a caller that goes away while waiting leaves nothing behind, one that goes away later can't stop what has begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+
+import msgspec
+from aiohttp import web
+
+from edge.core.errors import EdgeError, InvalidRequest, NotReady
+from edge.core.event import check_type
+from edge.http import bodies, params
+from edge.http.replay import once
+from edge.http.service import SERVICE, Service
+from edge.log import get_logger
+from edge.readiness import Confirmation
+from edge.target import JOB_ID, Job
+
+_MAX_CONNECTIONS = 1_000_000
+_log = get_logger("trigger")
+_NULL = msgspec.Raw(b"null")
+
+
+class Trigger(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The body of a trigger: the job's name, its data as JSON text, and an id to deduplicate by."""
+
+    name: str
+    data: msgspec.Raw = _NULL
+    id: str | None = None
+
+
+_decoder = msgspec.json.Decoder(Trigger)
+
+
+async def trigger(request: web.Request) -> web.StreamResponse:
+    """Start a job as soon as somebody is there to see it."""
+    service = request.app[SERVICE]
+    name = params.project(request)
+    bodies.media_type(request, (bodies.JSON, bodies.FORM))
+    longest = service.config.trigger.max_wait_seconds
+    timeout_seconds = params.seconds(
+        request, "timeout", service.config.trigger.wait_seconds, highest=longest
+    )
+    count = params.integer(request, "connections", 1, lowest=1, highest=_MAX_CONNECTIONS)
+    dispatch_anyway = params.choice(request, "on_timeout", "fail", ("fail", "dispatch")) == "dispatch"
+    key = params.idempotency_key(request)
+    body = await request.read()
+    order = decode(body)
+    job = Job(
+        id=order.id or f"trg_{secrets.token_hex(12)}",
+        name=order.name,
+        ts_ms=time.time_ns() // 1_000_000,
+        project=name,
+        data=order.data,
+    )
+    scope = None
+    if key is not None:
+        scope = ("trigger", name, key)
+    elif order.id is not None:
+        scope = ("trigger-id", name, order.id)
+    mark = bodies.fingerprint(order.name.encode(), bytes(order.data), (order.id or "").encode())
+    response = await once(
+        service,
+        scope,
+        mark,
+        lambda: _wait(service, name, count, timeout_seconds, dispatch_anyway),
+        lambda confirmation: _dispatch(service, job, confirmation),
+    )
+    if "Idempotency-Replayed" in response.headers:
+        service.triggers.outcomes["replayed"] += 1
+    return response
+
+
+def decode(body: bytes) -> Trigger:
+    """Read a trigger's body. Raises InvalidRequest (`invalid_trigger`)."""
+    try:
+        order = _decoder.decode(body)
+        bytes(order.data).decode()  # msgspec skips over raw text without looking at its encoding
+        check_type(order.name)
+    except UnicodeDecodeError:
+        raise _invalid("The body is not UTF-8; send JSON in UTF-8.") from None
+    except RecursionError:
+        raise _invalid("The JSON is nested too deeply; flatten it.") from None
+    except msgspec.DecodeError as error:
+        raise _invalid(f'The body is not a trigger: {error}. Send {{"name": "api/iterate", "data": <any JSON>}}.') from None
+    except InvalidRequest as error:
+        raise _invalid(error.detail.replace("event type", "name")) from None
+    if order.id is not None and JOB_ID.fullmatch(order.id) is None:
+        raise _invalid("id must have 1 to 128 of A-Z a-z 0-9 _ : ~ - as its characters.")
+    return order
+
+
+async def _wait(
+    service: Service, name: str, count: int, timeout_seconds: float, dispatch_anyway: bool
+) -> Confirmation:
+    began = service.clock()
+    outcomes = service.triggers.outcomes
+    try:
+        return await service.readiness.wait(name, count, timeout_seconds)
+    except NotReady:
+        if dispatch_anyway:
+            return Confirmation(0, None, round((service.clock() - began) * 1000, 3))
+        outcomes["no_connection"] += 1
+        raise
+    except asyncio.CancelledError:
+        outcomes["cancelled"] += 1
+        raise
+    finally:
+        service.triggers.wait_seconds.observe(service.clock() - began)
+
+
+async def _dispatch(service: Service, job: Job, confirmation: Confirmation) -> web.Response:
+    outcomes = service.triggers.outcomes
+    try:
+        delivery = await service.target.dispatch(job)
+    except EdgeError:
+        outcomes["failed"] += 1
+        raise
+    outcomes["dispatched"] += 1
+    _log.info(
+        "trigger_dispatched",
+        project=job.project,
+        job=job.id,
+        name=job.name,
+        target=delivery.kind,
+        connections=confirmation.connections,
+        waited_ms=confirmation.waited_ms,
+    )
+    answer = {
+        "project": job.project,
+        "id": job.id,
+        "name": job.name,
+        "waited_ms": confirmation.waited_ms,
+        "connections": confirmation.connections,
+        "confirmed": confirmation.confirmed,
+        "dispatched": True,
+        "target": delivery,
+    }
+    return web.Response(status=202, body=msgspec.json.encode(answer), content_type=bodies.JSON)
+
+
+def _invalid(detail: str) -> InvalidRequest:
+    return InvalidRequest(detail, code="invalid_trigger")
