@@ -79,7 +79,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         return exit_codes.USAGE
     config = loaded[0]
     from edge.config import ConfigError  # noqa: PLC0415 - see the head of this module
-    from edge.server import serve  # type: ignore[import-not-found] # noqa: PLC0415
+    from edge.server import serve  # noqa: PLC0415
 
     try:
         status: int = serve(config)

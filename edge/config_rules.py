@@ -20,9 +20,7 @@ _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?", re.ASCII)
 _BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750's b64token.
 _HMAC = frozenset({"HS256", "HS384", "HS512"})
-_PUBLIC_KEY = frozenset(
-    {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
-)
+_PUBLIC_KEY = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"})
 _MIN_HMAC_KEY_BYTES = 32  # RFC 7518, 3.2: no shorter than SHA-256's output.
 _SIGNING_SECRET_BYTES = range(24, 65)  # Standard Webhooks: between 24 and 64 bytes.
 
@@ -81,9 +79,7 @@ def _token(text: str) -> str:
 
 def _jwt_key(text: str) -> str:
     if not _is_pem(text) and len(text.encode()) < _MIN_HMAC_KEY_BYTES:
-        raise ValueError(
-            f"must be a PEM public key or a shared secret of {_MIN_HMAC_KEY_BYTES} bytes or more"
-        )
+        raise ValueError(f"must be a PEM public key or a shared secret of {_MIN_HMAC_KEY_BYTES} bytes or more")
     if _is_pem(text) and "PRIVATE KEY" in text:
         raise ValueError("is a private key: the hub only verifies, give it the public one")
     return text

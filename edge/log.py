@@ -147,10 +147,7 @@ def _line(level: str, fields: dict[str, object]) -> str:
     }
     # `head` twice: it comes first, and no field can take its place.
     line = _output.render({**head, **{key: _bounded(value) for key, value in fields.items()}, **head})
-    if (
-        len(line) < _MAX_LINE_BYTES // 4
-        or len(line.encode("utf-8", "backslashreplace")) < _MAX_LINE_BYTES - 1
-    ):
+    if len(line) < _MAX_LINE_BYTES // 4 or len(line.encode("utf-8", "backslashreplace")) < _MAX_LINE_BYTES - 1:
         return line
     cut = {key: shorten(_to_text(value), _MAX_CUT_VALUE_CHARS) for key, value in fields.items()}
     while len(line.encode("utf-8", "backslashreplace")) >= _MAX_LINE_BYTES - 1:

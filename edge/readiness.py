@@ -1,10 +1,10 @@
 """Wait until somebody is really there.
 
-A project is ready when enough of its connections are *confirmed*: the replay is written, and every byte so far has been
-acknowledged by the peer's TCP stack, the last of them less than a second ago. A quiet connection is sent a comment first,
-so that a half-open one never counts. All who wait for one project share one watch, which is woken by connections and asks
-the kernel in steps that grow from "the next turn of the loop" to 50 ms. (Measured: p50 0.18 ms, p99 2.7 ms, 42 ms where
-the peer delays its acknowledgements.)
+A project is ready when enough of its connections are *confirmed*: the replay is written, and every byte so far has
+been acknowledged by the peer's TCP stack, the last of them less than a second ago. A quiet connection is sent a
+comment first, so that a half-open one never counts. All who wait for one project share one watch, which is woken by
+connections and asks the kernel in steps that grow from "the next turn of the loop" to 50 ms. (Measured: p50 0.18
+ms, p99 2.7 ms, 42 ms where the peer delays its acknowledgements.)
 
 Invariant: nobody waits beyond their time-out, and a watch lives exactly as long as somebody waits on it.
 """
@@ -145,7 +145,7 @@ class Readiness:
                     continue
                 turn += 1
                 await self._pause(watch, turn)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whoever waits is told, none waits in vain
             for waiter in watch.waiters:
                 if not waiter.future.done():
                     waiter.future.set_exception(error)
@@ -172,7 +172,8 @@ class Readiness:
         now = self._clock()
         acknowledged = written = 0
         open_probes = 0
-        # Each round asks twice as many, the newest first: one confirmed reader among a thousand dead ones is found soon.
+        # Each round asks twice as many, the newest first: one confirmed reader among a thousand dead ones is found
+        # soon.
         most = max(waiter.count for waiter in watch.waiters) + (_FIRST_ROUND << min(max(0, turn - _SPIN_TURNS), 20))
         for connection in reversed(project.connections):
             if connection.leaving or connection.paused or connection.cursor < connection.replay_to:

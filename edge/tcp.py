@@ -43,7 +43,9 @@ class Path(NamedTuple):
 
     round_trip_seconds: float
     last_ack_age_seconds: float
-    """Since the last acknowledgement of any kind; a stopped reader's kernel still sends them, a vanished peer's doesn't."""
+    """Since the last acknowledgement of any kind; a stopped reader's kernel still sends them, a
+    vanished peer's doesn't.
+    """
 
 
 def supported(sock: Socket | None) -> bool:
@@ -86,8 +88,8 @@ def path(sock: Socket) -> Path:
 def keep_unsent_small(sock: Socket, limit_bytes: int) -> None:
     """Let the kernel hold only `limit_bytes` that it can't send yet.
 
-    By default a reader that has stopped swallows 4 MB of kernel memory before a write blocks (measured); bytes in flight
-    are not limited by this, so a fast and distant reader loses nothing.
+    By default a reader that has stopped swallows 4 MB of kernel memory before a write blocks (measured); bytes in
+    flight are not limited by this, so a fast and distant reader loses nothing.
     """
     sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, limit_bytes)
 

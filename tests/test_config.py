@@ -47,9 +47,7 @@ def test_the_defaults_are_the_ones_of_the_documented_contract() -> None:
     config = Config()
 
     assert ("127.0.0.1", 8080, 5.0) == (config.server.host, config.server.port, config.server.drain_seconds)
-    assert (15.0, 30.0, 1000, 0.0) == tuple(
-        value_of(config, key) for key in KEYS if key.startswith("stream.")
-    )
+    assert (15.0, 30.0, 1000, 0.0) == tuple(value_of(config, key) for key in KEYS if key.startswith("stream."))
     assert (1000, 2**20, 3600.0, 2**28) == tuple(value_of(config, k) for k in KEYS if k.startswith("ring."))
     assert (2**18, 100_000) == (config.limits.max_event_bytes, config.limits.max_projects)
     assert (None, "json", 3.0, 60.0, 10.0, 3, None) == tuple(
@@ -209,9 +207,7 @@ def test_what_kubernetes_puts_into_every_pod_is_not_taken_for_a_setting() -> Non
         ),
     ],
 )
-def test_an_impossible_value_is_one_line_with_key_value_source_and_reason(
-    variable: str, value: str, line: str
-) -> None:
+def test_an_impossible_value_is_one_line_with_key_value_source_and_reason(variable: str, value: str, line: str) -> None:
     assert f"edge: {line}" == refusal({f"EDGE_{variable}": value})
 
 
@@ -303,9 +299,7 @@ def test_well_formed_texts_are_taken(variable: str, value: str) -> None:
         ("[server]\nport = " + "9" * 5000, "(from --config): isn't valid TOML: "),
     ],
 )
-def test_what_is_wrong_in_a_file_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, line: str
-) -> None:
+def test_what_is_wrong_in_a_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, line: str) -> None:
     monkeypatch.chdir(tmp_path)
     toml(tmp_path, text)
 

@@ -59,9 +59,7 @@ def test_a_console_line_reads_as_time_level_logger_event_and_values(read: tuple[
     fd, lines = read
     log.configure("console", "info", fd=fd)
 
-    log.get_logger("edge.hub").info(
-        "connection added", project="demo", total=3, peer="a b", empty="", no=None
-    )
+    log.get_logger("edge.hub").info("connection added", project="demo", total=3, peer="a b", empty="", no=None)
 
     (line,) = lines()
     assert re.fullmatch(
@@ -75,9 +73,7 @@ def test_a_json_line_has_time_level_logger_event_and_the_values_as_they_are(read
     fd, lines = read
     log.configure("json", "info", fd=fd)
 
-    log.get_logger("edge.hub").warning(
-        "published to nobody", project="demo", suppressed=3, who=["a"], no=None
-    )
+    log.get_logger("edge.hub").warning("published to nobody", project="demo", suppressed=3, who=["a"], no=None)
 
     (line,) = lines()
     line_fields = fields(line)
@@ -158,9 +154,7 @@ def test_a_value_that_cant_be_written_as_it_is_still_makes_a_line(
 
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
-def test_a_line_is_never_longer_than_a_pipe_takes_at_once(
-    read: tuple[int, Reader], log_format: log.LogFormat
-) -> None:
+def test_a_line_is_never_longer_than_a_pipe_takes_at_once(read: tuple[int, Reader], log_format: log.LogFormat) -> None:
     fd, lines = read
     log.configure(log_format, "info", fd=fd)
     logger = log.get_logger("edge")
@@ -217,9 +211,7 @@ def test_lines_below_the_level_are_not_written(read: tuple[int, Reader]) -> None
     assert "yes" in lines()[0]
 
 
-def test_a_logger_in_use_follows_a_new_format_and_descriptor(
-    read: tuple[int, Reader], tmp_path: Path
-) -> None:
+def test_a_logger_in_use_follows_a_new_format_and_descriptor(read: tuple[int, Reader], tmp_path: Path) -> None:
     fd, lines = read
     log.configure("console", "info", fd=-1)
     logger = log.get_logger("edge").bind(project="demo")

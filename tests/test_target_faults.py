@@ -156,9 +156,7 @@ async def test_a_head_that_never_ends_is_a_time_out(reply: Reply) -> None:
 
 
 async def test_a_protocol_switch_is_no_delivery() -> None:
-    async with receiving(
-        raw(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n")
-    ) as r:
+    async with receiving(raw(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n")) as r:
         failure = await failed(r.url)
     assert fields(1, may_have_started=False, last_status=101) == failure.fields
 

@@ -76,9 +76,7 @@ async def test_the_job_arrives_at_a_real_server_as_one_post() -> None:
     assert headers["traceparent"] == TRACEPARENT
     assert "webhook-signature" not in headers
     assert "Authorization" not in headers
-    assert msgspec.json.encode(delivery) == (
-        b'{"kind":"webhook","status":200,"attempts":1,"answer":{"ids": ["x"]}}'
-    )
+    assert msgspec.json.encode(delivery) == (b'{"kind":"webhook","status":200,"attempts":1,"answer":{"ids": ["x"]}}')
 
 
 @pytest.mark.parametrize(
@@ -112,9 +110,7 @@ async def test_every_attempt_has_the_same_id_and_its_own_timestamp_and_signature
     Webhook(SECRET).verify(second.body, second.headers)
 
 
-@pytest.mark.parametrize(
-    "secret", [SECRET, SECRET.removeprefix("whsec_"), SECRET.rstrip("="), f" {SECRET}\n"]
-)
+@pytest.mark.parametrize("secret", [SECRET, SECRET.removeprefix("whsec_"), SECRET.rstrip("="), f" {SECRET}\n"])
 async def test_a_secret_is_taken_with_or_without_prefix_and_padding(secret: str) -> None:
     async with receiving(answer(200)) as receiver:
         await dispatch(receiver, secret=secret)
@@ -195,9 +191,7 @@ async def test_credentials_in_the_url_become_basic_auth_and_are_never_shown() ->
     assert [expected, expected] == [each.headers["authorization"] for each in receiver.requests]
     assert receiver.requests[0].line == "POST /e/event-key?token=query-key HTTP/1.1"
     shown = repr((logs, failure.value, failure.value.__dict__, failure.value.__context__, target.safe_url))
-    assert [] == [
-        each for each in ("usér", "us%C3", "ss@", "event-key", "query-key", SECRET[6:20]) if each in shown
-    ]
+    assert [] == [each for each in ("usér", "us%C3", "ss@", "event-key", "query-key", SECRET[6:20]) if each in shown]
 
 
 @pytest.mark.parametrize("traceparent", ["00-xyz", f"{TRACEPARENT}\r\nX-Forged: 1", "", TRACEPARENT.upper()])

@@ -1,7 +1,7 @@
 """All projects of one process: the global bounds, the order in which history is given up, the beat.
 
-The hub is told what time it is and asks for nothing: `wake` says that `flush` is wanted soon, the observer hears of every
-fact worth a log line, and whatever must be done to a transport is done through the connection itself.
+The hub is told what time it is and asks for nothing: `wake` says that `flush` is wanted soon, the observer hears of
+every fact worth a log line, and whatever must be done to a transport is done through the connection itself.
 
 Invariants:
     * between decoding an event and its place in the ring nothing waits, so a publisher can't leave half an event;
@@ -74,7 +74,9 @@ class Observer(Protocol):
 
 
 class Hub:
-    """The machine. `boot` names this process's life in the epochs: lower-case letters and digits, new at every start."""
+    """The machine. `boot` names this process's life in the epochs: lower-case letters and digits, new
+    at every start.
+    """
 
     def __init__(self, bounds: Bounds, *, boot: str, wake: Callable[[], None], observer: Observer) -> None:
         self.bounds = bounds
@@ -168,19 +170,27 @@ class Hub:
         if project is not None and len(project.connections) >= bounds.max_connections_per_project:
             limit = bounds.max_connections_per_project
             self._refuse(
-                "too_many_project_connections", "limits.max_connections_per_project", limit, name, address, now
+                "too_many_project_connections",
+                "limits.max_connections_per_project",
+                limit,
+                name,
+                address,
+                now,
             )
         per_address = bounds.max_connections_per_address
         if per_address and self._addresses.get(address, 0) >= per_address:
             self._refuse(
-                "too_many_address_connections", "limits.max_connections_per_address", per_address, name, address, now
+                "too_many_address_connections",
+                "limits.max_connections_per_address",
+                per_address,
+                name,
+                address,
+                now,
             )
         if project is None and len(self.projects) >= bounds.max_projects:
             self._refuse("too_many_projects", "limits.max_projects", bounds.max_projects, name, address, now)
 
-    def attach(
-        self, name: str, connection: Connection, start: Callable[[Project], Start], now: float
-    ) -> None:
+    def attach(self, name: str, connection: Connection, start: Callable[[Project], Start], now: float) -> None:
         """Take `connection` in as a reader of `name`, standing where `start` says; its hello and replay are written."""
         self.admit(name, connection.address, now)
         project = self.project(name, now) or self._create(name, connection.address, now)
@@ -190,7 +200,11 @@ class Hub:
         project.attach(
             connection,
             start(project),
-            {"project": name, "connection": connection.id, "heartbeat_seconds": self.bounds.heartbeat_seconds},
+            {
+                "project": name,
+                "connection": connection.id,
+                "heartbeat_seconds": self.bounds.heartbeat_seconds,
+            },
             self.bounds.retry_ms,
             now,
         )

@@ -13,7 +13,6 @@ from typing import Generic, TypeVar
 
 from edge.core.errors import InvalidRequest, LimitReached
 
-
 Answer = TypeVar("Answer")
 
 

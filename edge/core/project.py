@@ -67,9 +67,7 @@ class Project:
         "ring",
     )
 
-    def __init__(
-        self, name: str, epoch: str, counters: Counters, wires: Wires, *, newest: int = 0
-    ) -> None:
+    def __init__(self, name: str, epoch: str, counters: Counters, wires: Wires, *, newest: int = 0) -> None:
         self.name = name
         self.epoch = epoch
         self.id_prefix = f"{epoch}-".encode()

@@ -1,24 +1,32 @@
 """Where a new reader starts: from the id it last saw, or from what `since` asks for.
 
-Invariant: whatever is asked, the answer is a cursor on the ring plus, when something asked for can't be given any more, a
-gap that says so; everything still held follows.
+Invariant: whatever is asked, the answer is a cursor on the ring plus, when something asked for can't be given any
+more, a gap that says so; everything still held follows.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 import msgspec
 
 from edge.core.intervals import Intervals
-
-if TYPE_CHECKING:
-    from edge.core.project import Project
+from edge.core.ledger import Ledger
+from edge.core.ring import Ring
 
 GapReason = Literal["evicted", "restart", "unknown"]
 _EVENT_ID = re.compile(r"([0-9a-z]{1,32})-([0-9]{1,18})", re.ASCII)
 _MAX_ECHOED = 128
+
+
+class History(Protocol):
+    """What of a project decides where a reader starts."""
+
+    epoch: str
+    first_seq: int
+    ring: Ring
+    ledger: Ledger
 
 
 class Gap(msgspec.Struct, frozen=True):
@@ -42,7 +50,7 @@ def is_event_id(text: str) -> bool:
     return _EVENT_ID.fullmatch(text) is not None
 
 
-def after_id(project: Project, asked: str) -> Start:
+def after_id(project: History, asked: str) -> Start:
     """Continue behind the event `asked`; an id that isn't this project's is a gap, never an error."""
     ring = project.ring
     everything = ring.oldest - 1
@@ -59,18 +67,18 @@ def after_id(project: Project, asked: str) -> Start:
     return Start(seq)
 
 
-def everything(project: Project) -> Start:
+def everything(project: History) -> Start:
     """All that was ever published in this epoch: what is held, and a gap for the rest."""
     evicted = project.ring.oldest - project.first_seq
     return Start(project.ring.oldest - 1, gap=Gap("all", "evicted", evicted) if evicted else None)
 
 
-def nothing(project: Project) -> Start:
+def nothing(project: History) -> Start:
     """Only what comes from now on."""
     return Start(project.ring.newest)
 
 
-def missed(project: Project) -> Start:
+def missed(project: History) -> Start:
     """What nobody has received yet; events that were lost untold are told now."""
     ledger, ring = project.ledger, project.ring
     gap = Gap("missed", "evicted", ledger.untold_lost) if ledger.untold_lost else None
@@ -78,10 +86,10 @@ def missed(project: Project) -> Start:
         return Start(ring.newest, gap=gap)
     first = ledger.pending.first
     skips = Intervals(ledger.pending.outside(first, ring.newest))
-    return Start(first - 1, skips if skips else None, gap)
+    return Start(first - 1, skips or None, gap)
 
 
-def younger_than(project: Project, asked: str, seconds: float, now: float) -> Start:
+def younger_than(project: History, asked: str, seconds: float, now: float) -> Start:
     """What was published in the last `seconds`; `lost` can't be counted for a span of time."""
     ring, moment = project.ring, now - seconds
     cut = ring.evicted_until_seconds

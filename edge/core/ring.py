@@ -1,7 +1,8 @@
 """The bounded history of one project: frames numbered one by one, oldest given up first.
 
-Invariant: the ring holds exactly the frames `oldest..newest`, `size_bytes` is the sum of their lengths, and a number once
-given is never given again in this epoch. What is evicted is counted by the caller, who learns the range.
+Invariant: the ring holds exactly the frames `oldest..newest`, `size_bytes` is the sum of their lengths, and a
+number once given is never given again in this epoch. What is evicted is counted by the caller, who learns the
+range.
 """
 
 from __future__ import annotations

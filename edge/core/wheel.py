@@ -1,7 +1,7 @@
 """When to look at which connection again: a timing wheel, so that no stream has a timer or task of its own.
 
-Invariant: every connection put in comes out once, not before its time and at most one tick after it (if `due` is called).
-Connections that have left stay in until their time comes; whoever takes them out drops them.
+Invariant: every connection put in comes out once, not before its time and at most one tick after it (if `due` is
+called). Connections that have left stay in until their time comes; whoever takes them out drops them.
 """
 
 from __future__ import annotations

@@ -22,9 +22,7 @@ def media_type(request: web.Request, accepted: tuple[str, ...]) -> str:
         InvalidRequest: `unsupported_media_type`, `unsupported_encoding`.
     """
     if request.headers.get("Content-Encoding", "identity").strip().lower() not in ("identity", ""):
-        raise InvalidRequest(
-            "Send the body as it is; compressed bodies are not read.", code="unsupported_encoding"
-        )
+        raise InvalidRequest("Send the body as it is; compressed bodies are not read.", code="unsupported_encoding")
     given = request.headers.get("Content-Type")
     # aiohttp reads a missing or broken header as application/octet-stream; a missing one is JSON to us.
     name = accepted[0] if given is None else request.content_type

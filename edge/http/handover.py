@@ -1,15 +1,18 @@
 """aiohttp does the handshake of a stream, then hands the transport over; this is the only module that knows how.
 
-A held request costs 11 KiB in aiohttp (parser, request, response, two tasks); a stream needs none of it. So, once the
-headers are out: the transport gets a `Stream` as its protocol, aiohttp's own protocol object is told that its connection
-is gone (after its `transport` attribute was cleared: `RequestHandler.connection_lost` calls `force_close`, which would close
-it), and the handler returns a response whose `write_eof` does nothing. What is left is 2 KiB: a transport and a `Stream`.
+A held request costs 11 KiB in aiohttp (parser, request, response, two tasks); a stream needs none of it. So, once
+the headers are out: the transport gets a `Stream` as its protocol, aiohttp's own protocol object is told that its
+connection is gone (after its `transport` attribute was cleared: `RequestHandler.connection_lost` calls
+`force_close`, which would close it), and the handler returns a response whose `write_eof` does nothing. What is
+left is 2 KiB: a transport and a `Stream`.
 
-It leans on details of aiohttp 3.14, so the version range in pyproject.toml is narrow and tests/http/test_handover.py pins
-each: the order above, that `StreamResponse` sends its headers at once, that it chunks every HTTP/1.1 body and no other.
+It leans on details of aiohttp 3.14, so the version range in pyproject.toml is narrow and
+tests/http/test_handover.py pins each: the order above, that `StreamResponse` sends its headers at once, that it
+chunks every HTTP/1.1 body and no other.
 
-Invariant: exactly one protocol owns the transport. From `take_over` on it is the `Stream`, and the hub has forgotten the
-`Stream` before its descriptor is closed, because both uvloop and asyncio call `connection_lost` first.
+Invariant: exactly one protocol owns the transport. From `take_over` on it is the `Stream`, and the hub has
+forgotten the `Stream` before its descriptor is closed, because both uvloop and asyncio call `connection_lost`
+first.
 """
 
 from __future__ import annotations
@@ -161,7 +164,9 @@ class Stream(Connection, asyncio.Protocol):
         return "error"
 
     def _peer_still_acknowledges(self) -> bool:
-        """TCP_USER_TIMEOUT also ends a reader whose window stayed shut, though its kernel answers every window probe."""
+        """TCP_USER_TIMEOUT also ends a reader whose window stayed shut, though its kernel answers
+        every window probe.
+        """
         if self._sock is None or not self.paused:
             return False
         return tcp.path(self._sock).last_ack_age_seconds < self._hub.bounds.dead_after_seconds / 2

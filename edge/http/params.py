@@ -1,4 +1,6 @@
-"""What callers write into paths, queries and headers, read in one place; whatever can't be read is a 400 that says why."""
+"""What callers write into paths, queries and headers, read in one place; whatever can't be read is a
+400 that says why.
+"""
 
 from __future__ import annotations
 
@@ -97,5 +99,7 @@ def _quality(parameters: list[str]) -> float:
 
 def _unreadable(name: str, text: str, reason: str) -> InvalidRequest:
     return InvalidRequest(
-        f"The parameter {name}={one_line(shorten(text, 64))} {reason}.", code="invalid_parameter", parameter=name
+        f"The parameter {name}={one_line(shorten(text, 64))} {reason}.",
+        code="invalid_parameter",
+        parameter=name,
     )

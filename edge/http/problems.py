@@ -80,18 +80,14 @@ def response(
 
 def from_error(error: EdgeError) -> web.Response:
     """The answer for a refusal of ours."""
-    return response(
-        error.code, error.detail, retry_after_seconds=error.retry_after_seconds, fields=error.fields
-    )
+    return response(error.code, error.detail, retry_after_seconds=error.retry_after_seconds, fields=error.fields)
 
 
 def from_http(error: web.HTTPException) -> web.Response:
     """The answer for what aiohttp itself refuses: no such path, no such method, a body over the bound."""
     if isinstance(error, web.HTTPMethodNotAllowed):
         allowed = ", ".join(sorted(error.allowed_methods))
-        return response(
-            "method_not_allowed", f"Use one of {allowed} here.", headers={"Allow": error.headers["Allow"]}
-        )
+        return response("method_not_allowed", f"Use one of {allowed} here.", headers={"Allow": error.headers["Allow"]})
     if isinstance(error, web.HTTPRequestEntityTooLarge):
         return response(
             "body_too_large",

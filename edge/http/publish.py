@@ -32,9 +32,7 @@ async def publish(request: web.Request) -> web.StreamResponse:
     require = params.integer(request, "require", 0, lowest=0, highest=_MAX_REQUIRED)
     wait_seconds = None
     if "wait" in request.query:
-        wait_seconds = params.seconds(
-            request, "wait", 0, highest=service.config.trigger.max_wait_seconds
-        )
+        wait_seconds = params.seconds(request, "wait", 0, highest=service.config.trigger.max_wait_seconds)
     key = params.idempotency_key(request)
     if kind == bodies.NDJSON:
         return await _publish_lines(request, service, name, require, wait_seconds, key)
@@ -53,9 +51,7 @@ async def publish(request: web.Request) -> web.StreamResponse:
         return _receipt(service.hub.publish(name, event, service.clock()))
 
     mark = bodies.fingerprint(kind.encode(), event.type.encode(), body)
-    return await once(
-        service, ("publish", name, key), mark, lambda: _ready(service, name, require, wait_seconds), act
-    )
+    return await once(service, ("publish", name, key), mark, lambda: _ready(service, name, require, wait_seconds), act)
 
 
 async def _ready(service: Service, name: str, require: int, wait_seconds: float | None) -> None:
@@ -120,7 +116,12 @@ class _Lines:
 
 
 async def _publish_lines(
-    request: web.Request, service: Service, name: str, require: int, wait_seconds: float | None, key: str | None
+    request: web.Request,
+    service: Service,
+    name: str,
+    require: int,
+    wait_seconds: float | None,
+    key: str | None,
 ) -> web.StreamResponse:
     if key is not None:
         # The body has to be known before it can be told from another one: it is read whole, and bounded.
@@ -196,11 +197,8 @@ async def _arriving(request: web.Request, service: Service, lines: _Lines) -> As
             await asyncio.wait((reading, drained), return_when=asyncio.FIRST_COMPLETED)
             if not reading.done():
                 reading.cancel()
-                raise Draining(
-                    f"The hub is shutting down: {lines.published} lines were published; send the rest again.",
-                    retry_after_seconds=1,
-                    **lines.totals(),
-                )
+                lines.line += 1
+                raise _ended(lines, Draining("The hub is shutting down; send it again.", retry_after_seconds=1))
             data = reading.result()
             if not data:
                 return
@@ -213,5 +211,3 @@ def _totals(lines: _Lines) -> web.Response:
     totals = lines.totals()
     status = 201 if totals["connections"] and not lines.misses else 202
     return web.Response(status=status, body=msgspec.json.encode(totals), content_type=bodies.JSON)
-
-

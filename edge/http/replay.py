@@ -10,23 +10,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-import msgspec
 from aiohttp import web
 
-from edge.http.service import Service
+from edge.http.service import Answer, Service
 
 Ready = TypeVar("Ready")
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """An answer that can be given again."""
-
-    status: int
-    body: bytes
-
-    def response(self, *, replayed: bool) -> web.Response:
-        headers = {"Idempotency-Replayed": "true"} if replayed else None
-        return web.Response(status=self.status, body=self.body, content_type="application/json", headers=headers)
 
 
 async def once(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+import msgspec
 from aiohttp import web
 
 from edge.core.hub import Hub
@@ -19,6 +20,17 @@ from edge.target import Target
 Result = TypeVar("Result")
 
 
+class Answer(msgspec.Struct, frozen=True):
+    """An answer that can be given again."""
+
+    status: int
+    body: bytes
+
+    def response(self, *, replayed: bool) -> web.Response:
+        headers = {"Idempotency-Replayed": "true"} if replayed else None
+        return web.Response(status=self.status, body=self.body, content_type="application/json", headers=headers)
+
+
 class Service:
     """The parts, and the few things only the whole can say."""
 
@@ -28,7 +40,7 @@ class Service:
         hub: Hub,
         readiness: Readiness,
         target: Target,
-        receipts: Receipts,
+        receipts: Receipts[Answer],
         clock: Callable[[], float],
     ) -> None:
         self.config = config

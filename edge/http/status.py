@@ -104,7 +104,7 @@ async def delete(request: web.Request) -> web.StreamResponse:
     return _json({"project": name, "connections_closed": deleted[0], "events_dropped": deleted[1]})
 
 
-async def healthz(request: web.Request) -> web.StreamResponse:
+async def healthz(_request: web.Request) -> web.StreamResponse:
     """The process lives and its loop turns."""
     return _json({"status": "ok"})
 
@@ -160,5 +160,3 @@ def _unknown(name: str) -> web.Response:
         "unknown_project",
         f"Nothing was published to {name} and nobody subscribes to it; check the id, it is case-sensitive.",
     )
-
-

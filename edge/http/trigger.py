@@ -1,7 +1,8 @@
 """`POST /projects/{project}/trigger`: wait for a reader that is really there, then start the job, exactly once.
 
-Invariant: a job is dispatched only after the wait has ended well (or `on_timeout=dispatch` said so), in a task of its own:
-a caller that goes away while waiting leaves nothing behind, one that goes away later can't stop what has begun.
+Invariant: a job is dispatched only after the wait has ended well (or `on_timeout=dispatch` said so), in a task of
+its own: a caller that goes away while waiting leaves nothing behind, one that goes away later can't stop what has
+begun.
 """
 
 from __future__ import annotations
@@ -44,9 +45,7 @@ async def trigger(request: web.Request) -> web.StreamResponse:
     name = params.project(request)
     bodies.media_type(request, (bodies.JSON, bodies.FORM))
     longest = service.config.trigger.max_wait_seconds
-    timeout_seconds = params.seconds(
-        request, "timeout", service.config.trigger.wait_seconds, highest=longest
-    )
+    timeout_seconds = params.seconds(request, "timeout", service.config.trigger.wait_seconds, highest=longest)
     count = params.integer(request, "connections", 1, lowest=1, highest=_MAX_CONNECTIONS)
     dispatch_anyway = params.choice(request, "on_timeout", "fail", ("fail", "dispatch")) == "dispatch"
     key = params.idempotency_key(request)
@@ -88,7 +87,9 @@ def decode(body: bytes) -> Trigger:
     except RecursionError:
         raise _invalid("The JSON is nested too deeply; flatten it.") from None
     except msgspec.DecodeError as error:
-        raise _invalid(f'The body is not a trigger: {error}. Send {{"name": "api/iterate", "data": <any JSON>}}.') from None
+        raise _invalid(
+            f'The body is not a trigger: {error}. Send {{"name": "api/iterate", "data": <any JSON>}}.'
+        ) from None
     except InvalidRequest as error:
         raise _invalid(error.detail.replace("event type", "name")) from None
     if order.id is not None and JOB_ID.fullmatch(order.id) is None:
@@ -96,9 +97,7 @@ def decode(body: bytes) -> Trigger:
     return order
 
 
-async def _wait(
-    service: Service, name: str, count: int, timeout_seconds: float, dispatch_anyway: bool
-) -> Confirmation:
+async def _wait(service: Service, name: str, count: int, timeout_seconds: float, dispatch_anyway: bool) -> Confirmation:
     began = service.clock()
     outcomes = service.triggers.outcomes
     try:

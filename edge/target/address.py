@@ -24,9 +24,7 @@ def parse_address(text: str) -> Address:
     """Raises ValueError with a sentence that does not repeat the URL."""
     url = _parse(text)
     if url is None or url.scheme not in ("http", "https") or not url.host:
-        raise ValueError(
-            "trigger.url is not a URL like https://host/path: give one with http or https and a host"
-        )
+        raise ValueError("trigger.url is not a URL like https://host/path: give one with http or https and a host")
     authorization = None
     if url.user is not None or url.password is not None:
         pair = f"{url.user or ''}:{url.password or ''}"

@@ -1,0 +1,84 @@
+"""What is wired to what: the routes, and the one middleware that turns every refusal into a problem document."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from aiohttp import web
+
+from edge.core.errors import EdgeError
+from edge.http import problems, publish, status, subscribe, trigger
+from edge.http.service import SERVICE, Service
+from edge.log import get_logger
+from edge.metrics import Exposition
+
+_log = get_logger("http")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Route(NamedTuple):
+    """One thing the hub does, and the right it takes."""
+
+    method: str
+    path: str
+    handler: Handler
+    right: str | None
+
+
+def build(service: Service) -> web.Application:
+    """The application around `service`."""
+    app = web.Application(client_max_size=service.config.limits.max_body_bytes, middlewares=[answer_refusals])
+    app[SERVICE] = service
+    for route in routes(service):
+        if route.method == "GET":
+            app.router.add_get(route.path, route.handler, allow_head=True)
+        else:
+            app.router.add_route(route.method, route.path, route.handler)
+    app.on_response_prepare.append(_no_versions)
+    return app
+
+
+def routes(service: Service) -> tuple[Route, ...]:
+    """Every path, in the order of the API page."""
+    exposition = Exposition(service.hub, service.triggers, service.receipts)
+
+    async def metrics(request: web.Request) -> web.StreamResponse:
+        body, content_type = exposition.text(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    project = "/projects/{project}"
+    return (
+        Route("GET", f"{project}/events", subscribe.subscribe, "subscribe"),
+        Route("POST", f"{project}/events", publish.publish, "publish"),
+        Route("GET", f"{project}/ready", status.ready, "status"),
+        Route("POST", f"{project}/trigger", trigger.trigger, "trigger"),
+        Route("GET", project, status.project, "status"),
+        Route("DELETE", project, status.delete, "admin"),
+        Route("GET", "/projects", status.projects, "status"),
+        Route("GET", "/healthz", status.healthz, None),
+        Route("GET", "/readyz", status.readyz, None),
+        Route("GET", "/metrics", metrics, "metrics"),
+    )
+
+
+@web.middleware
+async def answer_refusals(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every refusal is a problem document; what nobody foresaw is logged with its trace and told without it."""
+    try:
+        return await handler(request)
+    except EdgeError as error:
+        return problems.from_error(error)
+    except web.HTTPException as error:
+        return problems.from_http(error)
+    except ConnectionError:
+        raise
+    except Exception:  # noqa: BLE001 - the last one: it is logged with its trace
+        _log.exception("unexpected_error", method=request.method, path=request.path)
+        return problems.response(
+            "internal", "This is a bug in the hub; its log has the details under unexpected_error."
+        )
+
+
+async def _no_versions(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = "edge"

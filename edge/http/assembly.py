@@ -1,0 +1,94 @@
+"""From a configuration to a running application: what is made of what, in the order it is made."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+from aiohttp import web
+
+from edge.core.hub import Bounds, Hub
+from edge.core.idempotency import Receipts
+from edge.http import app as http_app
+from edge.http.service import Answer, Service
+from edge.observe import HubLog
+from edge.pulse import Pulse
+from edge.readiness import Readiness
+from edge.settings import Config
+from edge.target import StreamTarget, Target, WebhookTarget
+
+_BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+async def assemble(config: Config) -> tuple[web.Application, Service]:
+    """The application for `config`, on the running loop. Its beat starts and ends with it.
+
+    Raises ValueError for a target that can't work.
+    """
+    log = HubLog()
+    pulse = Pulse(log.tell_folded)
+    hub = Hub(bounds(config), boot=new_boot(), wake=pulse.wake, observer=log)
+    pulse.hub = hub
+    readiness = Readiness(hub, pulse.clock, config.limits.max_waiting)
+    log.connection_came.append(readiness.connection_added)
+    receipts = Receipts[Answer](config.limits.max_idempotency_keys, config.limits.idempotency_seconds)
+    service = Service(config, hub, readiness, target_of(config, hub, pulse), receipts, pulse.clock)
+    app = http_app.build(service)
+
+    async def life(_app: web.Application) -> AsyncIterator[None]:
+        beating = asyncio.create_task(pulse.beat())
+        yield
+        beating.cancel()
+        with suppress(asyncio.CancelledError):
+            await beating
+        for connection in list(hub.connections.values()):
+            connection.abort()
+        await service.target.close()
+
+    app.cleanup_ctx.append(life)
+    return app, service
+
+
+def bounds(config: Config) -> Bounds:
+    """The core's limits, as configured."""
+    ring, limits, stream = config.ring, config.limits, config.stream
+    return Bounds(
+        max_events=ring.max_events,
+        max_bytes=ring.max_bytes,
+        max_age_seconds=ring.max_age_seconds,
+        total_bytes=ring.total_bytes,
+        max_connections=limits.max_connections,
+        max_connections_per_project=limits.max_connections_per_project,
+        max_connections_per_address=limits.max_connections_per_address,
+        max_projects=limits.max_projects,
+        heartbeat_seconds=stream.heartbeat_seconds,
+        dead_after_seconds=stream.dead_after_seconds,
+        retry_ms=stream.retry_ms,
+    )
+
+
+def target_of(config: Config, hub: Hub, pulse: Pulse) -> Target:
+    """Where triggered jobs go: the configured webhook, or the project's own stream."""
+    trigger = config.trigger
+    if trigger.url is None:
+        return StreamTarget(hub, pulse.clock, config.limits.max_event_bytes)
+    return WebhookTarget(
+        trigger.url,
+        format=trigger.format,
+        secret=trigger.secret,
+        timeout_seconds=trigger.timeout_seconds,
+        retries=trigger.retries,
+    )
+
+
+def new_boot() -> str:
+    """A name for this life of the process, later ones sorting behind: milliseconds and a little chance, in base 36."""
+    number = time.time_ns() // 1_000_000 * 36**3 + secrets.randbelow(36**3)
+    digits = ""
+    while number:
+        number, digit = divmod(number, 36)
+        digits = _BASE36[digit] + digits
+    return digits

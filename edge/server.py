@@ -1,0 +1,173 @@
+"""The life of one process, top to bottom: sockets, loop, serving, leaving.
+
+Invariant: the process leaves within `server.drain_seconds` + 1 of the first signal, with status 0, whatever its
+clients do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import resource
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from aiohttp import web
+
+from edge import __version__, log
+from edge.config import ConfigError
+from edge.http.assembly import assemble
+from edge.http.service import Service
+from edge.http.serving import HubRunner
+from edge.settings import Config
+
+_log = log.get_logger("server")
+BACKLOG = 4096
+"""Connections that may wait to be accepted; a thousand clients that come back at once must not be refused."""
+_LAST_MOMENT_SECONDS = 0.25
+
+
+def serve(config: Config) -> int:
+    """Serve until a signal says to leave; returns the exit status.
+
+    Raises:
+        ConfigError: what only shows when it is used: an unreadable certificate, a secret that can't sign.
+        OSError: the address can't be listened on.
+    """
+    log.configure(config.server.log_format, config.server.log_level)
+    raise_file_limit()
+    sockets = listen(config.server.host, config.server.port)
+    try:
+        tls = tls_context(config)
+        run = loop_runner()
+        return run(_live(config, sockets, tls))
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+async def _live(config: Config, sockets: list[socket.socket], tls: ssl.SSLContext | None) -> int:
+    try:
+        app, service = await assemble(config)
+    except ValueError as error:
+        raise ConfigError("trigger.secret", "configuration", str(error)) from None
+    runner = HubRunner(app, shutdown_timeout_seconds=_LAST_MOMENT_SECONDS)
+    await runner.setup()
+    leave = asyncio.Event()
+    _on_signals(leave)
+    for sock in sockets:
+        await web.SockSite(runner, sock, backlog=BACKLOG, ssl_context=tls).start()
+    # What lives from here to the end needs no collecting: the collector looks only at what comes later.
+    gc.collect()
+    gc.freeze()
+    _announce(sockets, tls)
+    await leave.wait()
+    await _leave(config, runner, service)
+    return 0
+
+
+async def _leave(config: Config, runner: HubRunner, service: Service) -> None:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + config.server.drain_seconds
+    _log.info("draining", connections=len(service.hub.connections), drain_seconds=config.server.drain_seconds)
+    # 1. Nobody new: listening ends.
+    for site in list(runner.sites):
+        await site.stop()
+    # 2. Everybody who waits is answered, every stream is told and ended.
+    service.drain()
+    # 3. What has begun may end: answers on their way, jobs at their target, streams with a full buffer.
+    while (service.hub.connections or service.running) and loop.time() < deadline:  # noqa: ASYNC110 - two sets
+        await asyncio.sleep(0.01)
+    # 4. Who is left has had their time.
+    left = len(service.hub.connections)
+    for connection in list(service.hub.connections.values()):
+        connection.abort()
+    for task in service.running:
+        task.cancel()
+    await runner.cleanup()
+    _log.info("stopped", connections_aborted=left)
+
+
+def _on_signals(leave: asyncio.Event) -> None:
+    """SIGTERM leaves, and may come twice (a parent process and systemd may both send it); a second
+    Ctrl-C ends it now.
+    """
+    loop = asyncio.get_running_loop()
+
+    def interrupt() -> None:
+        if leave.is_set():
+            # Back to what Python does with it: KeyboardInterrupt out of the loop, now.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGINT)
+        leave.set()
+
+    loop.add_signal_handler(signal.SIGTERM, leave.set)
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+
+
+def loop_runner() -> Callable[[Coroutine[Any, Any, int]], int]:
+    """What runs a coroutine: uvloop where it exists, asyncio elsewhere."""
+    try:
+        import uvloop  # noqa: PLC0415 - it doesn't exist everywhere
+    except ModuleNotFoundError:
+        return asyncio.run
+    return uvloop.run
+
+
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Sockets bound to every address of `host`, all on one port. Raises OSError."""
+    sockets: list[socket.socket] = []
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            sock = socket.socket(family, kind, protocol)
+            sockets.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            taken = sockets[0].getsockname()[1] if len(sockets) > 1 else port
+            sock.bind((address[0], taken, *address[2:]))
+            sock.listen(BACKLOG)
+            sock.setblocking(False)
+    except OSError:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def tls_context(config: Config) -> ssl.SSLContext | None:
+    """The server's side of TLS, when a certificate is configured."""
+    if config.server.tls_cert is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(config.server.tls_cert, config.server.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError("server.tls_cert", "configuration", f"can't be used: {error}") from None
+    return context
+
+
+def raise_file_limit() -> None:
+    """Lift the soft limit on descriptors to the hard one; each stream takes one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= hard:
+        return
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    _log.info("file_limit_raised", before=soft, now=hard)
+
+
+def _announce(sockets: list[socket.socket], tls: ssl.SSLContext | None) -> None:
+    scheme = "http" if tls is None else "https"
+    urls = []
+    for sock in sockets:
+        host, port = sock.getsockname()[:2]
+        urls.append(f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}")
+    _log.info("listening", urls=urls, version=__version__)
+    if sys.stdout is not None:
+        sys.stdout.write(f"edge: listening on {urls[0]}\n")
+        sys.stdout.flush()
