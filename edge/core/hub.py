@@ -15,15 +15,14 @@ from __future__ import annotations
 import random
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from typing import Protocol
-
-import msgspec
 
 from edge.core import sse
+from edge.core.bounds import Bounds
 from edge.core.connection import Connection
 from edge.core.counters import Counters
 from edge.core.errors import Draining, LimitReached
 from edge.core.event import Event
+from edge.core.observer import Observer, Receipt
 from edge.core.project import Project, Wires
 from edge.core.resume import Start
 from edge.core.wheel import Wheel
@@ -35,42 +34,6 @@ _CLOSING_SPREAD = 2.0
 """Readers told to come back do so within `retry_ms` and this many times more, so that they don't come at once."""
 _AGE_STEPS = 64
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
-
-
-class Bounds(msgspec.Struct, frozen=True):
-    """Every limit of the core. Zero means "no limit" for `max_connections_per_address` only."""
-
-    max_events: int = 1000
-    max_bytes: int = 1 << 20
-    max_age_seconds: float = 3600.0
-    total_bytes: int = 256 << 20
-    max_connections: int = 50_000
-    max_connections_per_project: int = 20_000
-    max_connections_per_address: int = 0
-    max_projects: int = 100_000
-    heartbeat_seconds: float = 15.0
-    dead_after_seconds: float = 30.0
-    retry_ms: int = 1000
-
-
-class Receipt(msgspec.Struct, frozen=True, gc=False):
-    """What became of a published event."""
-
-    project: str
-    id: str
-    connections: int
-    missed: bool
-
-
-class Observer(Protocol):
-    """Hears of what the hub does, for the log and for whoever waits."""
-
-    def connection_added(self, project: Project, connection: Connection) -> None: ...
-    def connection_removed(
-        self, project: Project, connection: Connection, reason: str, missed: int, now: float
-    ) -> None: ...
-    def published_to_nobody(self, project: Project, event_id: str, now: float) -> None: ...
-    def limit_reached(self, code: str, project: str, address: str | None, now: float) -> None: ...
 
 
 class Hub:

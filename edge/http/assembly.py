@@ -10,7 +10,8 @@ from contextlib import suppress
 
 from aiohttp import web
 
-from edge.core.hub import Bounds, Hub
+from edge.core.bounds import Bounds
+from edge.core.hub import Hub
 from edge.core.idempotency import Receipts
 from edge.http import app as http_app
 from edge.http.service import Answer, Service

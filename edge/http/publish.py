@@ -14,7 +14,7 @@ from aiohttp import web
 
 from edge.core.errors import Draining, EdgeError, LimitReached, NotReady
 from edge.core.event import decode_json, decode_text
-from edge.core.hub import Receipt
+from edge.core.observer import Receipt
 from edge.http import bodies, params
 from edge.http.replay import once
 from edge.http.service import SERVICE, Service

@@ -1,0 +1,30 @@
+"""What the hub tells the world outside: the receipt of a publisher, and the facts an observer hears."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from edge.core.connection import Connection
+from edge.core.project import Project
+
+
+class Receipt(msgspec.Struct, frozen=True, gc=False):
+    """What became of a published event."""
+
+    project: str
+    id: str
+    connections: int
+    missed: bool
+
+
+class Observer(Protocol):
+    """Hears of what the hub does, for the log and for whoever waits."""
+
+    def connection_added(self, project: Project, connection: Connection) -> None: ...
+    def connection_removed(
+        self, project: Project, connection: Connection, reason: str, missed: int, now: float
+    ) -> None: ...
+    def published_to_nobody(self, project: Project, event_id: str, now: float) -> None: ...
+    def limit_reached(self, code: str, project: str, address: str | None, now: float) -> None: ...
