@@ -17,13 +17,14 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 
 from edge.core import sse
+from edge.core.admission import Admission
 from edge.core.bounds import Bounds
 from edge.core.connection import Connection
 from edge.core.counters import Counters
 from edge.core.errors import Draining, LimitReached
 from edge.core.event import Event
 from edge.core.observer import Observer, Receipt
-from edge.core.project import Project, Wires
+from edge.core.project import Past, Project, Wires
 from edge.core.resume import Start
 from edge.core.wheel import Wheel
 
@@ -54,7 +55,7 @@ class Hub:
         self._wires = Wires()
         self._dirty: deque[Project] = deque()
         self._paused: dict[Connection, None] = {}
-        self._addresses: dict[str, int] = {}
+        self._admission = Admission(bounds, self.counters, observer)
         self._holders: OrderedDict[str, Project] = OrderedDict()
         """Projects with events, the one idle longest first."""
         self._ages: deque[tuple[float, str]] = deque()
@@ -82,23 +83,40 @@ class Hub:
             Draining: the process is leaving.
             LimitReached: `too_many_projects`, or `event_too_large` for a frame that no ring could hold.
         """
-        if self.draining:
-            raise Draining("The hub is shutting down; publish again in a second.", retry_after_seconds=1)
-        project = self.projects.get(name)
-        if project is None:
-            project = self._create(name, None, now)
-        bounds = self.bounds
-        if len(event.data) * 7 >= bounds.max_bytes:
-            self._check_frame(event)
-        seq = project.append(event.type, event.data, now)
-        self._hold(project, now)
-        connections = len(project.connections)
-        if connections:
-            self._mark_dirty(project)
-        receipt = Receipt(name, project.event_id(seq), connections, connections == 0)
-        if not connections:
-            self._observer.published_to_nobody(project, receipt.id, now)
-        return receipt
+        project = self._open(name, event, now)
+        return self._take_in(project, project.frame(event), now)
+
+    def reserve(self, name: str, event: Event, now: float) -> tuple[Project, bytes]:
+        """The next frame of project `name`, numbered but not held: for a store that must have it before any reader.
+
+        `deliver` or `cancel` follows, in the order of the reservations. Raises what `publish` raises.
+        """
+        project = self._open(name, event, now)
+        frame = project.frame(event)
+        project.reserved += 1
+        return project, frame
+
+    def deliver(self, project: Project, frame: bytes, now: float) -> Receipt:
+        """Hold a reserved frame. In a project that was deleted meanwhile it is a miss, lost at once."""
+        project.reserved -= 1
+        if self.projects.get(project.name) is not project:
+            seq = project.append(frame, now)
+            project.evict(1, "deleted", now)
+            return Receipt(project.name, project.event_id(seq), 0, True)
+        return self._take_in(project, frame, now)
+
+    def restore(self, past: Past, now: float) -> None:
+        """Take in a project as an earlier process left it, before anybody else does. It must not be there yet."""
+        project = Project.restored(past, self.counters, self._wires, now)
+        self.projects[past.name] = project
+        self._holders[past.name] = project
+        self._watch_age(project, past.times[0] if past.times else now)
+        self._bound(project, now)
+
+    def cancel(self, project: Project) -> None:
+        """Give up all reservations of a project: its store could not take them."""
+        project.reserved = 0
+        self._forget_if_empty(project)
 
     def flush(self, now: float) -> bool:
         """Bring dirty projects up to date, within one turn's budget. Returns whether more is to do."""
@@ -123,42 +141,26 @@ class Hub:
             Draining, LimitReached: `too_many_connections`, `too_many_project_connections`,
                 `too_many_address_connections`, `too_many_projects`.
         """
-        bounds = self.bounds
-        project = self.projects.get(name)
         if self.draining:
             self.counters.rejected["draining"] += 1
             raise Draining("The hub is shutting down; connect again in a second.", retry_after_seconds=1)
-        if len(self.connections) >= bounds.max_connections:
-            self._refuse("too_many_connections", "limits.max_connections", bounds.max_connections, name, address, now)
-        if project is not None and len(project.connections) >= bounds.max_connections_per_project:
-            limit = bounds.max_connections_per_project
-            self._refuse(
-                "too_many_project_connections",
-                "limits.max_connections_per_project",
-                limit,
-                name,
-                address,
-                now,
-            )
-        per_address = bounds.max_connections_per_address
-        if per_address and self._addresses.get(address, 0) >= per_address:
-            self._refuse(
-                "too_many_address_connections",
-                "limits.max_connections_per_address",
-                per_address,
-                name,
-                address,
-                now,
-            )
-        if project is None and len(self.projects) >= bounds.max_projects:
-            self._refuse("too_many_projects", "limits.max_projects", bounds.max_projects, name, address, now)
+        project = self.projects.get(name)
+        if project is None:
+            self._admission.project(len(self.projects), name, address, now)
+        there = len(project.connections) if project is not None else 0
+        self._admission.connection(len(self.connections), there, name, address, now)
 
     def attach(self, name: str, connection: Connection, start: Callable[[Project], Start], now: float) -> None:
         """Take `connection` in as a reader of `name`, standing where `start` says; its hello and replay are written."""
         self.admit(name, connection.address, now)
-        project = self.project(name, now) or self._create(name, connection.address, now)
+        project = self.projects.get(name)
+        if project is None:
+            project = self._create(name, connection.address, now)
+        else:
+            # Not `_expire`: a project that has just become empty is not forgotten under a reader who comes back to it.
+            self._evict_aged(project, now)
         self.connections[connection.id] = connection
-        self._addresses[connection.address] = self._addresses.get(connection.address, 0) + 1
+        self._admission.entered(connection.address)
         self.counters.added += 1
         project.attach(
             connection,
@@ -184,11 +186,7 @@ class Hub:
         connection.project = None
         connection.leaving = reason
         self._paused.pop(connection, None)
-        left_there = self._addresses[connection.address] - 1
-        if left_there:
-            self._addresses[connection.address] = left_there
-        else:
-            del self._addresses[connection.address]
+        self._admission.left(connection.address)
         self.counters.removed[reason] += 1
         self._observer.connection_removed(project, connection, reason, missed, now)
         self._forget_if_empty(project)
@@ -259,6 +257,7 @@ class Hub:
         project.evict(events, "deleted", now)
         del self.projects[name]
         self._holders.pop(name, None)
+        self.counters.misses.touch(name)
         for connection in connections:
             self.close(connection, "deleted", now)
         return len(connections), events
@@ -281,22 +280,36 @@ class Hub:
 
     # Inside
 
+    def _open(self, name: str, event: Event, now: float) -> Project:
+        """The project that `event` may be published to."""
+        if self.draining:
+            raise Draining("The hub is shutting down; publish again in a second.", retry_after_seconds=1)
+        if len(event.data) * 7 >= self.bounds.max_bytes:
+            self._check_frame(event)
+        project = self.projects.get(name)
+        return project if project is not None else self._create(name, None, now)
+
+    def _take_in(self, project: Project, frame: bytes, now: float) -> Receipt:
+        seq = project.append(frame, now)
+        self._hold(project, now)
+        connections = len(project.connections)
+        if connections:
+            self._mark_dirty(project)
+        receipt = Receipt(project.name, project.event_id(seq), connections, connections == 0)
+        if not connections:
+            self._observer.published_to_nobody(project, receipt.id, now)
+        return receipt
+
     def _create(self, name: str, address: str | None, now: float) -> Project:
-        if len(self.projects) >= self.bounds.max_projects:
-            self._refuse("too_many_projects", "limits.max_projects", self.bounds.max_projects, name, address, now)
+        self._admission.project(len(self.projects), name, address, now)
         self._epochs_given += 1
         project = Project(name, self._boot + _base36(self._epochs_given), self.counters, self._wires)
         self.projects[name] = project
+        self.counters.misses.touch(name)
         return project
 
     def _hold(self, project: Project, now: float) -> None:
-        """After an event was appended: bring the ring, and all rings together, within their bounds."""
-        bounds = self.bounds
-        ring = project.ring
-        if ring.size_bytes > bounds.max_bytes or len(ring) > bounds.max_events:
-            by_count, by_bytes = ring.excess(bounds.max_events, bounds.max_bytes)
-            project.evict(by_count, "count", now)
-            project.evict(by_bytes, "bytes", now)
+        """After an event was appended: its project is the one published to last, and the bounds hold again."""
         holders = self._holders
         if project.name in holders:
             holders.move_to_end(project.name)
@@ -304,8 +317,17 @@ class Hub:
             holders[project.name] = project
         if project.aged_seconds is None:
             self._watch_age(project, now)
+        self._bound(project, now)
+
+    def _bound(self, project: Project, now: float) -> None:
+        """Bring the ring of `project`, and all rings together, within their bounds."""
+        bounds, ring = self.bounds, project.ring
+        if ring.size_bytes > bounds.max_bytes or len(ring) > bounds.max_events:
+            by_count, by_bytes = ring.excess(bounds.max_events, bounds.max_bytes)
+            project.evict(by_count, "count", now)
+            project.evict(by_bytes, "bytes", now)
         while self.counters.ring_bytes > bounds.total_bytes:
-            idlest = next(iter(holders.values()))
+            idlest = next(iter(self._holders.values()))
             idlest.evict(1, "total", now)
             self._forget_if_empty(idlest)
 
@@ -315,8 +337,11 @@ class Hub:
         self._ages.append((oldest_seconds + age + age / _AGE_STEPS, project.name))
 
     def _expire(self, project: Project, now: float) -> None:
-        project.evict(project.ring.older_than(now - self.bounds.max_age_seconds), "age", now)
+        self._evict_aged(project, now)
         self._forget_if_empty(project)
+
+    def _evict_aged(self, project: Project, now: float) -> None:
+        project.evict(project.ring.older_than(now - self.bounds.max_age_seconds), "age", now)
 
     def _forget_if_empty(self, project: Project) -> None:
         if self.projects.get(project.name) is not project:
@@ -325,6 +350,7 @@ class Hub:
             self._holders.pop(project.name, None)
         if project.empty:
             del self.projects[project.name]
+            self.counters.misses.touch(project.name)
 
     def _mark_dirty(self, project: Project) -> None:
         if not project.dirty:
@@ -359,16 +385,6 @@ class Hub:
     def _retry_ms(self) -> int:
         base_ms = self.bounds.retry_ms
         return base_ms + int(random.random() * _CLOSING_SPREAD * base_ms)  # noqa: S311  # jitter, no secret
-
-    def _refuse(self, code: str, key: str, limit: int, project: str, address: str | None, now: float) -> None:
-        self.counters.rejected[code] += 1
-        self._observer.limit_reached(code, project, address, now)
-        raise LimitReached(
-            f"{key} is {limit} and all are taken; come back later, or raise the limit.",
-            code=code,
-            retry_after_seconds=5,
-            limit=limit,
-        )
 
 
 def _base36(number: int) -> str:

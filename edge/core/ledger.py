@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
 from edge.core.intervals import Intervals, Run
 
 _MAX_RECEIVED_RUNS = 64
@@ -24,22 +26,42 @@ _MAX_RECEIVED_RUNS = 64
 class Tally:
     """Misses of the whole hub: it outlives the projects."""
 
-    __slots__ = ("lost", "misses", "recovered")
+    __slots__ = ("lost", "misses", "recovered", "touched")
 
     def __init__(self) -> None:
         self.misses = 0
         self.recovered = 0
         self.lost = 0
+        self.touched: set[str] | None = None
+        """Names of projects whose history or ledger has changed, where a store keeps track."""
+
+    def touch(self, project: str) -> None:
+        if self.touched is not None:
+            self.touched.add(project)
 
     @property
     def pending(self) -> int:
         return self.misses - self.recovered - self.lost
 
 
+class LedgerState(msgspec.Struct, frozen=True):
+    """A ledger between two processes. What waited for a reader's room is missed once the readers are gone."""
+
+    misses: int = 0
+    recovered: int = 0
+    lost: int = 0
+    untold_lost: int = 0
+    first_miss_seconds: float | None = None
+    last_miss_seconds: float | None = None
+    pending: tuple[Run, ...] = ()
+    waiting: tuple[Run, ...] = ()
+
+
 class Ledger:
     """The misses of one project, told to `total` as well. Numbers are the project's sequence numbers."""
 
     __slots__ = (
+        "_project",
         "_received",
         "_taken_to",
         "_total",
@@ -53,8 +75,9 @@ class Ledger:
         "untold_lost",
     )
 
-    def __init__(self, total: Tally, newest: int = 0) -> None:
+    def __init__(self, total: Tally, project: str, newest: int = 0) -> None:
         self._total = total
+        self._project = project
         self.misses = 0
         self.recovered = 0
         self.lost = 0
@@ -86,6 +109,8 @@ class Ledger:
             recovered = self.pending.remove(lo, hi)
             self.recovered += recovered
             self._total.recovered += recovered
+            if recovered:
+                self._total.touch(self._project)
 
     def evicted(self, lo: int, hi: int, now: float) -> None:
         """The ring gave up `lo..hi`, its oldest: what nobody got is lost."""
@@ -153,9 +178,40 @@ class Ledger:
         self._lose(orphans.remove(0, oldest - 1))
         return missed
 
+    def state(self, newest: int) -> LedgerState:
+        """What the next process needs to know."""
+        waiting = Intervals(self._waiting)
+        waiting.add(self._taken_to + 1, newest)
+        return LedgerState(
+            self.misses,
+            self.recovered,
+            self.lost,
+            self.untold_lost,
+            self.first_miss_seconds,
+            self.last_miss_seconds,
+            tuple(self.pending),
+            tuple(waiting),
+        )
+
+    def restore(self, state: LedgerState, oldest: int, newest: int, now: float) -> None:
+        """Go on where `state` was left; what is no longer held since then is lost."""
+        self.misses, self.recovered, self.lost = state.misses, state.recovered, state.lost
+        self._total.misses += state.misses
+        self._total.recovered += state.recovered
+        self._total.lost += state.lost
+        self.untold_lost = state.untold_lost
+        self.first_miss_seconds, self.last_miss_seconds = state.first_miss_seconds, state.last_miss_seconds
+        self._taken_to = newest
+        self.pending = Intervals(state.pending)
+        for lo, hi in state.waiting:
+            self.pending.add(lo, hi)
+            self._missed(hi - lo + 1, now)
+        self._lose(self.pending.remove(0, oldest - 1))
+
     def _missed(self, count: int, now: float) -> None:
         self.misses += count
         self._total.misses += count
+        self._total.touch(self._project)
         self.last_miss_seconds = now
         if self.first_miss_seconds is None:
             self.first_miss_seconds = now
@@ -164,3 +220,5 @@ class Ledger:
         self.lost += count
         self.untold_lost += count
         self._total.lost += count
+        if count:
+            self._total.touch(self._project)

@@ -6,11 +6,14 @@ dirty. There is no other way for an event to reach a reader than `bring_up`, and
 
 from __future__ import annotations
 
+import msgspec
+
 from edge.core import sse
 from edge.core.connection import Connection
 from edge.core.counters import Counters
+from edge.core.event import Event
 from edge.core.intervals import Intervals
-from edge.core.ledger import Ledger
+from edge.core.ledger import Ledger, LedgerState
 from edge.core.resume import Gap, Start
 from edge.core.ring import Ring
 
@@ -44,6 +47,18 @@ class Wires:
         return found
 
 
+class Past(msgspec.Struct, frozen=True):
+    """A project as an earlier process left it: `frames` end with number `newest`, `times` are the hub's seconds."""
+
+    name: str
+    epoch: str
+    first_seq: int
+    newest: int
+    frames: list[bytes]
+    times: list[float]
+    ledger: LedgerState
+
+
 class Project:
     """What the hub knows of one project. Everything that moves its cursors is in this class."""
 
@@ -64,6 +79,7 @@ class Project:
         "last_disconnect",
         "ledger",
         "name",
+        "reserved",
         "ring",
     )
 
@@ -73,8 +89,10 @@ class Project:
         self.id_prefix = f"{epoch}-".encode()
         self.ring = Ring(newest)
         self.first_seq = newest + 1
-        self.ledger = Ledger(counters.misses, newest)
+        self.ledger = Ledger(counters.misses, name, newest)
         self.connections: list[Connection] = []
+        self.reserved = 0
+        """Events numbered that a store has not taken yet."""
         self.dirty = False
         self.aged_seconds: float | None = None
         """Since when the hub will look at the age of its events."""
@@ -89,10 +107,21 @@ class Project:
         self._sweep_at = 0
         self._sweep_head = 0
 
+    @classmethod
+    def restored(cls, past: Past, counters: Counters, wires: Wires, now: float) -> Project:
+        """The project that `past` tells of."""
+        project = cls(past.name, past.epoch, counters, wires, newest=past.newest)
+        project.first_seq = past.first_seq
+        project.ring.load(past.frames, past.times)
+        counters.ring_events += len(project.ring)
+        counters.ring_bytes += project.ring.size_bytes
+        project.ledger.restore(past.ledger, project.ring.oldest, past.newest, now)
+        return project
+
     @property
     def empty(self) -> bool:
         """Nothing is left to know: no connection, no event (and so no pending miss)."""
-        return not self.connections and not len(self.ring)
+        return not self.connections and not len(self.ring) and not self.reserved
 
     def event_id(self, seq: int) -> str:
         return f"{self.epoch}-{seq}"
@@ -105,11 +134,13 @@ class Project:
     def newest_id(self) -> str | None:
         return self.event_id(self.ring.newest) if len(self.ring) else None
 
-    def append(self, event_type: str, data: bytes, now: float) -> int:
-        """Number an event and hold it; who is to get it is `flush`'s business. Returns its number."""
-        ring = self.ring
-        frame = sse.event_frame(self.id_prefix, ring.newest + 1, event_type, data)
-        seq = ring.append(frame, now)
+    def frame(self, event: Event) -> bytes:
+        """`event` as the bytes that every reader gets, with the next free number."""
+        return sse.event_frame(self.id_prefix, self.ring.newest + self.reserved + 1, event.type, event.data)
+
+    def append(self, frame: bytes, now: float) -> int:
+        """Hold the next frame; who is to get it is `flush`'s business. Returns its number."""
+        seq = self.ring.append(frame, now)
         counters = self._counters
         counters.published += 1
         counters.ring_events += 1
@@ -129,6 +160,7 @@ class Project:
         counters.ring_bytes -= self.ring.evict(count)
         counters.ring_events -= count
         counters.evicted[reason] += count
+        counters.misses.touch(self.name)
         self.ledger.evicted(oldest, oldest + count - 1, now)
 
     def attach(self, connection: Connection, start: Start, hello: dict[str, object], retry_ms: int, now: float) -> None:

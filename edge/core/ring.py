@@ -35,6 +35,11 @@ class Ring:
         """The number of the oldest frame held; `newest + 1` when none is."""
         return self.newest - len(self) + 1
 
+    def load(self, frames: list[bytes], times: list[float]) -> None:
+        """Hold `frames`, the newest of which has the number `newest`; the ring must be empty."""
+        self._frames, self._times = frames, times
+        self.size_bytes = sum(map(len, frames))
+
     def append(self, frame: bytes, now: float) -> int:
         """Hold `frame`; returns its number."""
         self._frames.append(frame)

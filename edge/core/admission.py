@@ -1,0 +1,65 @@
+"""How many may come in: over the hub, into one project, from one address; and how many projects there may be.
+
+Invariant: `_addresses` counts exactly the connections that have entered and not left.
+"""
+
+from __future__ import annotations
+
+from edge.core.bounds import Bounds
+from edge.core.counters import Counters
+from edge.core.errors import LimitReached
+from edge.core.observer import Observer
+
+_RETRY_AFTER_SECONDS = 5
+
+
+class Admission:
+    """Checks the limits; each refusal is counted and told."""
+
+    __slots__ = ("_addresses", "_bounds", "_counters", "_observer")
+
+    def __init__(self, bounds: Bounds, counters: Counters, observer: Observer) -> None:
+        self._bounds = bounds
+        self._counters = counters
+        self._observer = observer
+        self._addresses: dict[str, int] = {}
+
+    def project(self, projects: int, name: str, address: str | None, now: float) -> None:
+        """Raise LimitReached (`too_many_projects`) unless one more project may be made."""
+        if projects >= self._bounds.max_projects:
+            self._refuse("too_many_projects", "max_projects", name, address, now)
+
+    def connection(self, everywhere: int, in_project: int, name: str, address: str, now: float) -> None:
+        """Raise LimitReached unless one more connection may come in.
+
+        Codes: `too_many_connections`, `too_many_project_connections`, `too_many_address_connections`.
+        """
+        bounds = self._bounds
+        if everywhere >= bounds.max_connections:
+            self._refuse("too_many_connections", "max_connections", name, address, now)
+        if in_project >= bounds.max_connections_per_project:
+            self._refuse("too_many_project_connections", "max_connections_per_project", name, address, now)
+        per_address = bounds.max_connections_per_address
+        if per_address and self._addresses.get(address, 0) >= per_address:
+            self._refuse("too_many_address_connections", "max_connections_per_address", name, address, now)
+
+    def entered(self, address: str) -> None:
+        self._addresses[address] = self._addresses.get(address, 0) + 1
+
+    def left(self, address: str) -> None:
+        there = self._addresses[address] - 1
+        if there:
+            self._addresses[address] = there
+        else:
+            del self._addresses[address]
+
+    def _refuse(self, code: str, key: str, project: str, address: str | None, now: float) -> None:
+        limit: int = getattr(self._bounds, key)
+        self._counters.rejected[code] += 1
+        self._observer.limit_reached(code, project, address, now)
+        raise LimitReached(
+            f"limits.{key} is {limit} and all are taken; come back later, or raise the limit.",
+            code=code,
+            retry_after_seconds=_RETRY_AFTER_SECONDS,
+            limit=limit,
+        )
