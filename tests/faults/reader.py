@@ -1,0 +1,170 @@
+"""A reader of one stream, down to the socket: it can stop reading, vanish, reset, and be anywhere (another namespace)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import ssl as tls
+import struct
+from dataclasses import dataclass, field
+from typing import Any
+
+PATIENCE_SECONDS = 20.0
+
+
+@dataclass
+class Frame:
+    """One event as it came: `id` and `type` are "" where there was no such line."""
+
+    id: str = ""
+    type: str = ""
+    data: str = ""
+    retry: str = ""
+
+    def json(self) -> Any:
+        return json.loads(self.data)
+
+
+@dataclass
+class Reader:
+    """An open stream. `frames` are those read so far, comments are counted."""
+
+    sock: socket.socket
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    frames: list[Frame] = field(default_factory=list)
+    comments: list[str] = field(default_factory=list)
+    _text: bytes = b""
+    _chunked: bool = False
+
+    @property
+    def hello(self) -> dict[str, Any]:
+        found = next(frame.json() for frame in self.frames if frame.type == "edge.hello")
+        assert isinstance(found, dict)
+        return found
+
+    @property
+    def data(self) -> list[Any]:
+        """The data of every event of the project so far."""
+        return [frame.json() for frame in self.frames if not frame.type.startswith("edge.")]
+
+    @property
+    def last_id(self) -> str:
+        return next(frame.id for frame in reversed(self.frames) if frame.id)
+
+    async def frame(self) -> Frame:
+        """The next event. Raises EOFError at the end of the stream, ConnectionError when it is reset."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while b"\n\n" not in self._text:
+                self._text += await self._read()
+        block, _, self._text = self._text.partition(b"\n\n")
+        frame, data = Frame(), []
+        for line in block.decode().split("\n"):
+            name, _, value = line.partition(": ")
+            if line.startswith(":"):
+                self.comments.append(line)
+            elif name == "data":
+                data.append(value)
+            elif name == "event":
+                frame.type = value
+            else:
+                assert name in {"id", "retry"}, line
+                setattr(frame, name, value)
+        if not data:
+            return await self.frame()
+        frame.data = "\n".join(data)
+        self.frames.append(frame)
+        return frame
+
+    async def until(self, kind: str) -> Frame:
+        """The next event of type `kind`."""
+        while True:
+            frame = await self.frame()
+            if frame.type == kind:
+                return frame
+
+    async def events(self, count: int) -> list[Any]:
+        """Read until `count` events of the project have come in all; returns their data."""
+        while len(self.data) < count:
+            await self.frame()
+        return self.data
+
+    async def to_the_end(self) -> list[Any]:
+        """Read until the stream ends, however it does; returns the data of the project's events."""
+        try:
+            while True:
+                await self.frame()
+        except (EOFError, ConnectionError):
+            return self.data
+
+    async def _read(self) -> bytes:
+        if not self._chunked:
+            some = await self.reader.read(65536)
+            if not some:
+                raise EOFError
+            return some
+        size = int(await self.reader.readuntil(b"\r\n"), 16)
+        some = await self.reader.readexactly(size + 2)
+        if not size:
+            raise EOFError
+        return some[:-2]
+
+    def stop(self) -> None:
+        """Read nothing more: the window closes when the kernel's buffer is full."""
+        self.writer.transport.pause_reading()  # type: ignore[attr-defined]
+
+    def go_on(self) -> None:
+        self.writer.transport.resume_reading()  # type: ignore[attr-defined]
+
+    def reset(self) -> None:
+        """Close with RST."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+    async def close(self) -> None:
+        self.writer.transport.abort()
+        try:
+            await self.writer.wait_closed()
+        except OSError:
+            return
+
+
+async def open_stream(
+    address: tuple[str, int],
+    project: str,
+    *,
+    query: str = "",
+    sock: socket.socket | None = None,
+    version: str = "1.1",
+    headers: str = "",
+    ssl: tls.SSLContext | None = None,
+    receive_buffer_bytes: int | None = None,
+    greeted: bool = True,
+) -> Reader:
+    """Subscribe; with `greeted` the hello has been read when it returns."""
+    if sock is None:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    if receive_buffer_bytes is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
+    await asyncio.get_running_loop().sock_connect(sock, address)
+    stream_reader, writer = await asyncio.open_connection(
+        sock=sock, ssl=ssl, server_hostname="" if ssl is not None else None, limit=1 << 16
+    )
+    writer.write(
+        f"GET /projects/{project}/events?{query} HTTP/{version}\r\nHost: {address[0]}:{address[1]}\r\n"
+        f"{headers}\r\n".encode()
+    )
+    found = Reader(sock, stream_reader, writer)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        head = (await stream_reader.readuntil(b"\r\n\r\n")).decode()
+    line, *lines = head.strip().split("\r\n")
+    found.status = int(line.split()[1])
+    found.headers = {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in lines)}
+    found._chunked = found.headers.get("transfer-encoding") == "chunked"
+    if greeted:
+        await found.until("edge.hello")
+    return found
