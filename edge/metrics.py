@@ -39,6 +39,11 @@ class HubCollector:
         yield _gauge("connections", "Open streams.", len(hub.connections))
         yield _counter("connections_added", "Streams opened.", counters.added)
         yield _labelled("connections_removed", "Streams that ended, by why.", "reason", counters.removed)
+        yield _histogram(
+            "dead_detection_seconds",
+            "From the last sign of life of a vanished peer to its removal.",
+            counters.dead_detection_seconds,
+        )
         yield _labelled("connections_rejected", "Streams refused, by why.", "reason", counters.rejected)
         yield _counter(
             "misses",

@@ -19,9 +19,13 @@ if _LINUX:
     import termios
 
 _INFO_BYTES = 232
+_RETRANSMITS_AT = 2
+_PROBES_AT = 3
 _LAST_ACK_RECEIVED_AT = 56
 _ROUND_TRIP_AT = 68
 _BYTES_ACKED_AT = 120
+_PROBES_IN_FLIGHT = 1
+"""A probe may be on its way just when we look."""
 _U32 = struct.Struct("=I")
 _U64 = struct.Struct("=Q")
 _TCP_NOTSENT_LOWAT = 25
@@ -43,8 +47,11 @@ class Path(NamedTuple):
 
     round_trip_seconds: float
     last_ack_age_seconds: float
-    """Since the last acknowledgement of any kind; a stopped reader's kernel still sends them, a
-    vanished peer's doesn't.
+    """Since the last acknowledgement of any kind."""
+    answers: bool
+    """Nothing that was sent goes unanswered. A stopped reader's kernel answers every probe of its shut window; what
+    is sent to a vanished peer is sent again and again (measured when `TCP_USER_TIMEOUT` strikes after 2 s: no
+    retransmission and no open probe there; 3 retransmissions, or with a shut window 2 open probes, here).
     """
 
 
@@ -77,11 +84,12 @@ def written_bytes(sock: Socket) -> int:
 
 
 def path(sock: Socket) -> Path:
-    """Round-trip time and the age of the last acknowledgement."""
+    """What `TCP_INFO` says of the way; it still does on a socket that has just failed."""
     info = _info(sock)
     return Path(
         int(_U32.unpack_from(info, _ROUND_TRIP_AT)[0]) / 1e6,
         int(_U32.unpack_from(info, _LAST_ACK_RECEIVED_AT)[0]) / 1e3,
+        not info[_RETRANSMITS_AT] and info[_PROBES_AT] <= _PROBES_IN_FLIGHT,
     )
 
 

@@ -148,7 +148,15 @@ class Connection:
         raise NotImplementedError
 
     def moved_bytes(self) -> int:
-        """A number that grows while the peer takes bytes; a paused reader whose number rests is stuck."""
+        """A number that changes while the peer takes bytes, and is `written_bytes` when it has taken all."""
+        raise NotImplementedError
+
+    def answers(self) -> bool:
+        """Whether the peer's stack still answers, though it takes nothing: slow, not dead."""
+        raise NotImplementedError
+
+    def silent_seconds(self, now: float) -> float:
+        """For how long nothing has come back from the peer's stack, as far as can be known."""
         raise NotImplementedError
 
     def finish(self) -> None:

@@ -5,7 +5,10 @@ Only what can't be derived is counted: the number of connections is the size of 
 
 from __future__ import annotations
 
+from edge.core.histogram import Histogram
 from edge.core.ledger import Tally
+
+DETECTION_BOUNDS_SECONDS = (1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 300.0, 900.0)
 
 
 class Counters:
@@ -13,6 +16,7 @@ class Counters:
 
     __slots__ = (
         "added",
+        "dead_detection_seconds",
         "delivered",
         "evicted",
         "gaps",
@@ -33,6 +37,8 @@ class Counters:
         self.replayed = 0
         self.heartbeats = 0
         self.added = 0
+        self.dead_detection_seconds = Histogram(DETECTION_BOUNDS_SECONDS)
+        """From the last acknowledgement of a dead peer to its removal."""
         self.removed = dict.fromkeys(REMOVAL_REASONS, 0)
         self.rejected = dict.fromkeys(REJECTION_REASONS, 0)
         self.gaps = dict.fromkeys(GAP_REASONS, 0)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from edge.core import sse
 from edge.core.admission import Admission
 from edge.core.bounds import Bounds
-from edge.core.connection import Connection
+from edge.core.connection import NEVER, Connection
 from edge.core.counters import Counters
 from edge.core.errors import Draining, LimitReached
 from edge.core.event import Event
@@ -188,6 +188,8 @@ class Hub:
         self._paused.pop(connection, None)
         self._admission.left(connection.address)
         self.counters.removed[reason] += 1
+        if reason == "dead":
+            self.counters.dead_detection_seconds.observe(connection.silent_seconds(now))
         self._observer.connection_removed(project, connection, reason, missed, now)
         self._forget_if_empty(project)
 
@@ -223,17 +225,19 @@ class Hub:
         for connection in due:
             if connection.project is None:
                 continue
-            if connection.ends_at_seconds <= now and not connection.leaving:
+            connection.refresh()
+            patience_ends = self._patience_ends(connection, now)
+            if patience_ends <= now:
+                self._give_up(connection)
+            elif connection.ends_at_seconds <= now and not connection.leaving:
                 self.close(connection, connection.ends_reason, now)
             elif connection.last_write_seconds + bounds.heartbeat_seconds <= now and not (
                 connection.paused or connection.leaving
             ):
-                connection.refresh()
                 connection.write_wire(connection.ping, now)
                 self.counters.heartbeats += 1
-            else:
-                connection.refresh()
-            self._wheel.put(connection, max(self._next_look(connection), now + self._wheel.tick_seconds))
+            next_look = min(self._next_look(connection), patience_ends)
+            self._wheel.put(connection, max(next_look, now + self._wheel.tick_seconds))
         return len(due) == BEAT_BUDGET
 
     def close(self, connection: Connection, reason: str, now: float) -> None:
@@ -369,15 +373,25 @@ class Hub:
             )
 
     def _end_stuck(self, now: float) -> None:
-        """A reader whose transport has been full and moved nothing for `dead_after_seconds` is `slow`."""
+        """End readers whose transport has been full and moved nothing for `dead_after_seconds`."""
         for connection in list(self._paused):
-            moved_bytes = connection.moved_bytes()
-            if moved_bytes != connection.progress_bytes:
-                connection.progress_bytes = moved_bytes
-                connection.progress_seconds = now
-            elif now - connection.progress_seconds >= self.bounds.dead_after_seconds:
-                connection.leaving = connection.leaving or "slow"
-                connection.abort()
+            if self._patience_ends(connection, now) <= now:
+                self._give_up(connection)
+
+    def _patience_ends(self, connection: Connection, now: float) -> float:
+        """When the peer will have taken nothing of what it owes for `dead_after_seconds`; NEVER if it owes nothing."""
+        moved_bytes = connection.moved_bytes()
+        if moved_bytes != connection.progress_bytes or moved_bytes == connection.written_bytes:
+            connection.progress_bytes = moved_bytes
+            connection.progress_seconds = now
+        if moved_bytes == connection.written_bytes:
+            return NEVER
+        return connection.progress_seconds + self.bounds.dead_after_seconds
+
+    @staticmethod
+    def _give_up(connection: Connection) -> None:
+        connection.leaving = connection.leaving or ("slow" if connection.answers() else "dead")
+        connection.abort()
 
     def _next_look(self, connection: Connection) -> float:
         return min(connection.last_write_seconds + self.bounds.heartbeat_seconds, connection.ends_at_seconds)

@@ -123,6 +123,15 @@ class Stream(Connection, asyncio.Protocol):
             return 0
         return self.written_bytes - self.unacked_bytes
 
+    def answers(self) -> bool:
+        # Without TCP's knowledge: whoever is on a Unix socket is on this machine, and can't vanish in silence.
+        return self._sock is None or tcp.path(self._sock).answers
+
+    def silent_seconds(self, now: float) -> float:
+        if self._sock is not None:
+            return tcp.path(self._sock).last_ack_age_seconds
+        return now - self.progress_seconds
+
     def finish(self) -> None:
         if self._transport is not None:
             if self.chunked and not self.paused:
@@ -160,13 +169,6 @@ class Stream(Connection, asyncio.Protocol):
         if exc is None or isinstance(exc, ConnectionResetError | BrokenPipeError):
             return "client"
         if isinstance(exc, OSError) and exc.errno in _DEAD_ERRNOS:
-            return "slow" if self._peer_still_acknowledges() else "dead"
+            # TCP_USER_TIMEOUT also ends a reader whose window stayed shut.
+            return "slow" if self.answers() else "dead"
         return "error"
-
-    def _peer_still_acknowledges(self) -> bool:
-        """TCP_USER_TIMEOUT also ends a reader whose window stayed shut, though its kernel answers
-        every window probe.
-        """
-        if self._sock is None or not self.paused:
-            return False
-        return tcp.path(self._sock).last_ack_age_seconds < self._hub.bounds.dead_after_seconds / 2
