@@ -7,14 +7,15 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 
+Seen = TypeVar("Seen")
 LOOPS = ("uvloop", "asyncio")
 _WITHOUT_UVLOOP = "import sys; sys.modules['uvloop'] = None; from edge.cli import main; sys.exit(main())"
 START_SECONDS = 20.0
@@ -107,7 +108,9 @@ def assert_ledger(metrics: dict[str, float]) -> None:
     assert metrics["edge_misses_total"] == accounted
 
 
-async def until(look: Callable[[], Any], good: Callable[[Any], bool], seconds: float = PATIENCE_SECONDS) -> Any:
+async def until(
+    look: Callable[[], Awaitable[Seen]], good: Callable[[Seen], bool], seconds: float = PATIENCE_SECONDS
+) -> Seen:
     """Look again and again until what is seen is good; returns it. The last sight is in the failure."""
     deadline = asyncio.get_running_loop().time() + seconds
     while True:
@@ -168,5 +171,5 @@ async def serving(
 
 async def _read_log(process: asyncio.subprocess.Process, log: list[str]) -> None:
     assert process.stderr is not None
-    async for line in process.stderr:
+    while line := await process.stderr.readline():
         log.append(line.decode())

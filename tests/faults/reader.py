@@ -1,4 +1,4 @@
-"""A reader of one stream, down to the socket: it can stop reading, vanish, reset, and be anywhere (another namespace)."""
+"""A reader of one stream, down to the socket: it can stop reading, vanish, reset, and stand in another namespace."""
 
 from __future__ import annotations
 
