@@ -13,6 +13,7 @@ from aiohttp import web
 from edge.core.hub import Hub
 from edge.core.idempotency import Receipts
 from edge.core.triggers import TriggerCounters
+from edge.http.address import ClientAddresses
 from edge.readiness import Readiness
 from edge.settings import Config
 from edge.target import Target
@@ -50,6 +51,7 @@ class Service:
         self.receipts = receipts
         self.clock = clock
         """Seconds that never fall; the wall clock may be set back, the hub's may not."""
+        self.client_addresses = ClientAddresses(config.server.trusted_proxies)
         self.triggers = TriggerCounters()
         self.drained = asyncio.Event()
         """Set once the process has begun to leave: long requests answer and end."""

@@ -36,12 +36,13 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
     ping_as_event = params.choice(request, "heartbeat", "comment", ("comment", "event")) == "event"
     if request.method == "HEAD":
         return web.Response(headers={"Content-Type": MEDIA_TYPE, "Cache-Control": "no-cache"})
-    service.hub.admit(name, _address(request), service.clock())
+    address = service.client_addresses.of(request)
+    service.hub.admit(name, address, service.clock())
     stream = Stream(
         service.hub,
         service.clock,
         secrets.token_hex(8),
-        _address(request),
+        address,
         chunked=request.version >= HttpVersion11,
         ping_as_event=ping_as_event,
         ends_at_seconds=_end_of_life(service),
@@ -87,7 +88,3 @@ def _end_of_life(service: Service) -> float:
     if not lifetime:
         return NEVER
     return service.clock() + lifetime * _random.uniform(1 - _LIFETIME_JITTER, 1 + _LIFETIME_JITTER)
-
-
-def _address(request: web.Request) -> str:
-    return request.remote or "local"

@@ -1,0 +1,92 @@
+"""Whose request it is: the address of the client, also behind proxies.
+
+Any client can write `X-Forwarded-For`, so it counts only as far as those who wrote it are trusted: each proxy appends
+the address it was asked from, so the list is read from its end, over trusted addresses, and the first one that isn't
+is the client's. `Forwarded` (RFC 7239) is read the same way. A proxy writes one of the two and passes the other on as
+the client sent it: when both are there and disagree, neither is believed.
+
+Invariant: without a trusted peer, no header changes the answer.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+
+from aiohttp import web
+
+UNKNOWN = "local"
+"""Of a peer without an address, as on a Unix socket."""
+MAX_HOPS = 32
+"""Read from the end: a list that is longer was written by somebody who wants us to work."""
+_FORWARDED_FOR = re.compile(r'(?:^|;)\s*for\s*=\s*(?:"([^"]*)"|([^\s;"]*))\s*(?=;|$)', re.ASCII | re.IGNORECASE)
+_WITH_PORT = re.compile(r"\[(?P<v6>[^\]]*)\](?::\w+)?|(?P<v4>[\d.]+):\w+", re.ASCII)
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class ClientAddresses:
+    """Reads addresses as `server.trusted_proxies` allows: `networks` are addresses or networks in CIDR form."""
+
+    def __init__(self, networks: Iterable[str]) -> None:
+        self._trusted = tuple(ipaddress.ip_network(network) for network in networks)
+
+    def of(self, request: web.BaseRequest) -> str:
+        """The client's address in canonical form."""
+        remote = request.remote
+        if not remote:
+            return UNKNOWN
+        peer = _parse(remote)
+        if peer is None:
+            return remote
+        if not self._trusts(peer):
+            return str(peer)
+        answers = {
+            self._client(hops, peer)
+            for hops in (
+                _hops(request.headers.getall("X-Forwarded-For", ())),
+                [_forwarded_for(part) for part in _hops(request.headers.getall("Forwarded", ()))],
+            )
+            if hops
+        }
+        return str(answers.pop() if len(answers) == 1 else peer)
+
+    def _client(self, hops: list[str], peer: _Address) -> _Address:
+        """The last hop that isn't trusted. What can't be read ends the search at whoever passed it on."""
+        client = peer
+        for hop in reversed(hops):
+            address = _parse(hop)
+            if address is None:
+                return client
+            client = address
+            if not self._trusts(client):
+                return client
+        return client
+
+    def _trusts(self, address: _Address) -> bool:
+        return any(address in network for network in self._trusted)
+
+
+def _hops(lines: Iterable[str]) -> list[str]:
+    joined = ",".join(lines)
+    return [hop.strip() for hop in joined.rsplit(",", MAX_HOPS)[-MAX_HOPS:]] if joined else []
+
+
+def _forwarded_for(part: str) -> str:
+    found = _FORWARDED_FOR.search(part)
+    return (found[1] or found[2] or "") if found is not None else ""
+
+
+def _parse(text: str) -> _Address | None:
+    """An address, with or without port and brackets; None for what is none (`unknown`, `_hidden`, nonsense)."""
+    found = _WITH_PORT.fullmatch(text)
+    if found is not None:
+        text = found["v6"] or found["v4"]
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address):
+        return address.ipv4_mapped or address
+    return address
