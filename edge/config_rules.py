@@ -102,8 +102,11 @@ def _signing_secret(text: str) -> str:
 
 
 def _store_url(text: str) -> str:
-    if text != "memory:":
-        raise ValueError("must be memory: (no other store is built in)")
+    scheme, colon, path = text.partition(":")
+    if text != "memory:" and (scheme, colon) != ("sqlite", ":"):
+        raise ValueError("must be memory: or sqlite:PATH, such as sqlite:/var/lib/edge/history.db")
+    if scheme == "sqlite" and not path.strip("/"):
+        raise ValueError("names no file: write sqlite:PATH, such as sqlite:/var/lib/edge/history.db")
     return text
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -28,7 +27,7 @@ from edge.core.triggers import TriggerCounters
 class HubCollector:
     """Reads the hub at each scrape."""
 
-    def __init__(self, hub: Hub, triggers: TriggerCounters, receipts: Receipts[Any]) -> None:
+    def __init__(self, hub: Hub, triggers: TriggerCounters, receipts: Receipts) -> None:
         self._hub = hub
         self._triggers = triggers
         self._receipts = receipts
@@ -103,7 +102,7 @@ class HubCollector:
 class Exposition:
     """The registry of one process, and its text."""
 
-    def __init__(self, hub: Hub, triggers: TriggerCounters, receipts: Receipts[Any]) -> None:
+    def __init__(self, hub: Hub, triggers: TriggerCounters, receipts: Receipts) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(HubCollector(hub, triggers, receipts))
         ProcessCollector(registry=self._registry)

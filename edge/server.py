@@ -20,6 +20,7 @@ from aiohttp import web
 
 from edge import __version__, log
 from edge.config import ConfigError
+from edge.core.errors import StoreUnavailable
 from edge.http.assembly import assemble
 from edge.http.service import Service
 from edge.http.serving import HubRunner
@@ -53,6 +54,8 @@ def serve(config: Config) -> int:
 async def _live(config: Config, sockets: list[socket.socket], tls: ssl.SSLContext | None) -> int:
     try:
         app, service = await assemble(config)
+    except StoreUnavailable as error:
+        raise ConfigError("store.url", "configuration", error.detail) from None
     except ValueError as error:
         raise ConfigError("trigger.secret", "configuration", str(error)) from None
     runner = HubRunner(app, shutdown_timeout_seconds=_LAST_MOMENT_SECONDS)

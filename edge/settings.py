@@ -41,7 +41,7 @@ def mask(key: str, value: object) -> object:
         url = urlsplit(str(value))
     except ValueError:
         return MASK
-    if url.scheme == "memory":
+    if url.scheme in {"memory", "sqlite"}:
         return value
     host = url.netloc.rpartition("@")[2]
     return f"{url.scheme}://{host}/{MASK}" if url.scheme and host else MASK

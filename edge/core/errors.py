@@ -5,6 +5,7 @@
     ├── NotReady                  nobody is connected: `no_connection`
     ├── LimitReached              a configured bound stands in the way: come back later
     ├── Draining                  the process is leaving
+    ├── StoreUnavailable          history can't be kept at the moment, so nothing is promised
     └── DispatchFailed            the target did not take the job
 
 The HTTP status, the title and the documentation of every code stand in one table,
@@ -17,7 +18,7 @@ from __future__ import annotations
 class EdgeError(Exception):
     """A refusal with a stable `code`, a `detail` sentence, and `fields` for the problem document.
 
-    `retry_after_seconds` becomes the `Retry-After` header where it is set.
+    `retry_after_seconds` becomes the `Retry-After` header where it is set; `status` stands in for the one the code has.
     """
 
     code = "internal"
@@ -28,12 +29,14 @@ class EdgeError(Exception):
         *,
         code: str | None = None,
         retry_after_seconds: float | None = None,
+        status: int | None = None,
         **fields: object,
     ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.fields = fields
         self.retry_after_seconds = retry_after_seconds
+        self.status = status
         if code is not None:
             self.code = code
 
@@ -52,6 +55,10 @@ class LimitReached(EdgeError):
 
 class Draining(EdgeError):
     code = "draining"
+
+
+class StoreUnavailable(EdgeError):
+    code = "store_unavailable"
 
 
 class DispatchFailed(EdgeError):

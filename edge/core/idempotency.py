@@ -9,14 +9,24 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Generic, TypeVar
+
+import msgspec
 
 from edge.core.errors import InvalidRequest, LimitReached
 
-Answer = TypeVar("Answer")
+Key = tuple[str, ...]
+"""What was done, to which project, under which name."""
 
 
-class Entry(Generic[Answer]):
+class Answer(msgspec.Struct, frozen=True):
+    """An HTTP answer that can be given again."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+
+
+class Entry:
     """One key: what its first request looked like and, once there is one, the answer."""
 
     __slots__ = ("answer", "answered_seconds", "fingerprint", "waiters")
@@ -28,20 +38,21 @@ class Entry(Generic[Answer]):
         self.waiters: list[Callable[[], None]] = []
 
 
-class Receipts(Generic[Answer]):
-    """Answers by key. A key is a tuple of strings: what was done, to which project, under which name."""
+class Receipts:
+    """Answers by key. `settled` is told of each key that is answered (with its entry) or dropped (with None)."""
 
     def __init__(self, max_keys: int, keep_seconds: float) -> None:
         self._max_keys = max_keys
         self._keep_seconds = keep_seconds
-        self._at_work: dict[tuple[str, ...], Entry[Answer]] = {}
-        self._answered: OrderedDict[tuple[str, ...], Entry[Answer]] = OrderedDict()
+        self._at_work: dict[Key, Entry] = {}
+        self._answered: OrderedDict[Key, Entry] = OrderedDict()
         self.refused = 0
+        self.settled: Callable[[Key, Entry | None], None] | None = None
 
     def __len__(self) -> int:
         return len(self._at_work) + len(self._answered)
 
-    def find(self, key: tuple[str, ...], fingerprint: bytes, now: float) -> Entry[Answer] | None:
+    def find(self, key: Key, fingerprint: bytes, now: float) -> Entry | None:
         """The entry of a key that is answered or at work; None for a new one.
 
         Raises:
@@ -56,7 +67,7 @@ class Receipts(Generic[Answer]):
             )
         return entry
 
-    def begin(self, key: tuple[str, ...], fingerprint: bytes) -> Entry[Answer]:
+    def begin(self, key: Key, fingerprint: bytes) -> Entry:
         """Note that a new key's request is at work. Raises LimitReached (`too_many_idempotency_keys`)."""
         if len(self) >= self._max_keys:
             self.refused += 1
@@ -70,21 +81,33 @@ class Receipts(Generic[Answer]):
         entry = self._at_work[key] = Entry(fingerprint)
         return entry
 
-    def answer(self, key: tuple[str, ...], answer: Answer, now: float) -> None:
+    def answer(self, key: Key, answer: Answer, now: float) -> None:
         """The request of `key` is done; whoever waits for it is told."""
         entry = self._at_work.pop(key)
         entry.answer = answer
         entry.answered_seconds = now
         self._answered[key] = entry
+        self._tell(key, entry)
         for wake in entry.waiters:
             wake()
 
-    def drop(self, key: tuple[str, ...]) -> None:
+    def drop(self, key: Key) -> None:
         """The request of `key` did nothing: it may be sent again as if it had never been."""
         entry = self._at_work.pop(key, None)
         if entry is not None:
+            self._tell(key, None)
             for wake in entry.waiters:
                 wake()
+
+    def restore(self, key: Key, fingerprint: bytes, answer: Answer, answered_seconds: float) -> None:
+        """Remember what an earlier process answered; the oldest first."""
+        entry = self._answered[key] = Entry(fingerprint)
+        entry.answer = answer
+        entry.answered_seconds = answered_seconds
+
+    def _tell(self, key: Key, entry: Entry | None) -> None:
+        if self.settled is not None:
+            self.settled(key, entry)
 
     def _expire(self, now: float) -> None:
         while self._answered:

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from pathlib import Path
 
 from aiohttp import web
 
@@ -14,20 +15,22 @@ from edge.core.bounds import Bounds
 from edge.core.hub import Hub
 from edge.core.idempotency import Receipts
 from edge.http import app as http_app
-from edge.http.service import Answer, Service
+from edge.http.service import Service
 from edge.observe import HubLog
 from edge.pulse import Pulse
 from edge.readiness import Readiness
 from edge.settings import Config
+from edge.store import MemoryStore, SqliteStore, Store
 from edge.target import StreamTarget, Target, WebhookTarget
 
+_TURNS_TO_LEAVE = 5
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 async def assemble(config: Config) -> tuple[web.Application, Service]:
     """The application for `config`, on the running loop. Its beat starts and ends with it.
 
-    Raises ValueError for a target that can't work.
+    Raises ValueError for a target that can't work, StoreUnavailable for a store that can't be read.
     """
     log = HubLog()
     pulse = Pulse(log.tell_folded)
@@ -35,8 +38,10 @@ async def assemble(config: Config) -> tuple[web.Application, Service]:
     pulse.hub = hub
     readiness = Readiness(hub, pulse.clock, config.limits.max_waiting)
     log.connection_came.append(readiness.connection_added)
-    receipts = Receipts[Answer](config.limits.max_idempotency_keys, config.limits.idempotency_seconds)
-    service = Service(config, hub, readiness, target_of(config, hub, pulse), receipts, pulse.clock)
+    receipts = Receipts(config.limits.max_idempotency_keys, config.limits.idempotency_seconds)
+    store = store_of(config, hub, receipts, pulse)
+    await store.open()
+    service = Service(config, hub, readiness, target_of(config, store, pulse), store, receipts, pulse.clock)
     app = http_app.build(service)
 
     async def life(_app: web.Application) -> AsyncIterator[None]:
@@ -48,6 +53,10 @@ async def assemble(config: Config) -> tuple[web.Application, Service]:
         for connection in list(hub.connections.values()):
             connection.abort()
         await service.target.close()
+        # The store closes last: what the readers had not acknowledged is known when their transports are gone.
+        for _ in range(_TURNS_TO_LEAVE):
+            await asyncio.sleep(0)
+        await store.close()
 
     app.cleanup_ctx.append(life)
     return app, service
@@ -71,11 +80,27 @@ def bounds(config: Config) -> Bounds:
     )
 
 
-def target_of(config: Config, hub: Hub, pulse: Pulse) -> Target:
+def store_of(config: Config, hub: Hub, receipts: Receipts, pulse: Pulse) -> Store:
+    """Where history lives, by the scheme of `store.url`."""
+    scheme, _, path = config.store.url.partition(":")
+    if scheme == "memory":
+        return MemoryStore(hub)
+    return SqliteStore(
+        Path(path),
+        hub,
+        receipts,
+        pulse.clock,
+        commit=config.store.durability == "commit",
+        flush_seconds=config.store.flush_ms / 1000,
+        keep_receipts_seconds=config.limits.idempotency_seconds,
+    )
+
+
+def target_of(config: Config, store: Store, pulse: Pulse) -> Target:
     """Where triggered jobs go: the configured webhook, or the project's own stream."""
     trigger = config.trigger
     if trigger.url is None:
-        return StreamTarget(hub, pulse.clock, config.limits.max_event_bytes)
+        return StreamTarget(store, pulse.clock, config.limits.max_event_bytes)
     return WebhookTarget(
         trigger.url,
         format=trigger.format,

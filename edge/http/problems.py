@@ -45,6 +45,7 @@ PROBLEMS: Mapping[str, Problem] = {
     "internal": Problem(500, "The hub has failed"),
     "dispatch_failed": Problem(502, "The target did not take the job"),
     "draining": Problem(503, "The hub is shutting down"),
+    "store_unavailable": Problem(503, "History can't be kept at the moment"),
     "too_many_connections": Problem(503, "The hub has all the connections it may have"),
     "too_many_projects": Problem(503, "The hub holds all the projects it may hold"),
     "too_many_waiting": Problem(503, "Too many callers wait already"),
@@ -58,6 +59,7 @@ def response(
     *,
     headers: Mapping[str, str] | None = None,
     retry_after_seconds: float | None = None,
+    status: int | None = None,
     fields: Mapping[str, object] | None = None,
 ) -> web.Response:
     """The answer for `code`; `detail` says what to do next, `fields` are the problem's own."""
@@ -65,13 +67,13 @@ def response(
     document = {
         "type": f"urn:edge:problem:{code}",
         "title": problem.title,
-        "status": problem.status,
+        "status": status or problem.status,
         "detail": detail,
         "code": code,
         **(fields or {}),
     }
     answer = web.Response(
-        status=problem.status, body=msgspec.json.encode(document), content_type=CONTENT_TYPE, headers=headers
+        status=status or problem.status, body=msgspec.json.encode(document), content_type=CONTENT_TYPE, headers=headers
     )
     if retry_after_seconds is not None:
         answer.headers["Retry-After"] = str(math.ceil(retry_after_seconds))
@@ -80,7 +82,13 @@ def response(
 
 def from_error(error: EdgeError) -> web.Response:
     """The answer for a refusal of ours."""
-    return response(error.code, error.detail, retry_after_seconds=error.retry_after_seconds, fields=error.fields)
+    return response(
+        error.code,
+        error.detail,
+        retry_after_seconds=error.retry_after_seconds,
+        status=error.status,
+        fields=error.fields,
+    )
 
 
 def from_http(error: web.HTTPException) -> web.Response:

@@ -7,13 +7,14 @@ nothing waits, and a line of NDJSON is taken whole or not at all.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import suppress
 
 import msgspec
 from aiohttp import web
 
-from edge.core.errors import Draining, EdgeError, LimitReached, NotReady
-from edge.core.event import decode_json, decode_text
+from edge.core.errors import Draining, EdgeError, LimitReached, NotReady, StoreUnavailable
+from edge.core.event import Event, decode_json, decode_text
 from edge.core.observer import Receipt
 from edge.http import bodies, params
 from edge.http.replay import once
@@ -45,13 +46,19 @@ async def publish(request: web.Request) -> web.StreamResponse:
 
     if key is None:
         await _ready(service, name, require, wait_seconds)
-        return _receipt(service.hub.publish(name, event, service.clock()))
+        return _receipt(await publish_one(service, name, event))
 
     async def act(_: None) -> web.Response:
-        return _receipt(service.hub.publish(name, event, service.clock()))
+        return _receipt(await publish_one(service, name, event))
 
     mark = bodies.fingerprint(kind.encode(), event.type.encode(), body)
     return await once(service, ("publish", name, key), mark, lambda: _ready(service, name, require, wait_seconds), act)
+
+
+async def publish_one(service: Service, name: str, event: Event) -> Receipt:
+    """Publish through the store; most of them answer at once."""
+    receipt = service.store.publish(name, event, service.clock())
+    return receipt if isinstance(receipt, Receipt) else await receipt
 
 
 async def _ready(service: Service, name: str, require: int, wait_seconds: float | None) -> None:
@@ -90,14 +97,34 @@ class _Lines:
         self.first_id: str | None = None
         self.last_id: str | None = None
         self.misses = 0
+        self._promised: list[Awaitable[Receipt]] = []
 
     def take(self, line: bytes) -> None:
-        """Publish one line; an empty one says nothing."""
+        """Publish one line; an empty one says nothing. What the store has yet to promise is counted by `settle`."""
         self.line += 1
         if not line.strip():
             return
         event = decode_json(line, self._max_event_bytes)
-        receipt = self._service.hub.publish(self._name, event, self._service.clock())
+        receipt = self._service.store.publish(self._name, event, self._service.clock())
+        if isinstance(receipt, Receipt):
+            self._count(receipt)
+        else:
+            self._promised.append(receipt)
+
+    async def settle(self) -> None:
+        """Wait for what the store has yet to promise. Raises StoreUnavailable for the first that it could not keep."""
+        promised, self._promised = self._promised, []
+        outcomes = await asyncio.gather(*promised, return_exceptions=True)
+        failure: BaseException | None = None
+        for outcome in outcomes:
+            if isinstance(outcome, Receipt):
+                self._count(outcome)
+            else:
+                failure = failure or outcome
+        if failure is not None:
+            raise failure
+
+    def _count(self, receipt: Receipt) -> None:
         self.published += 1
         self.last_id = receipt.id
         if self.first_id is None:
@@ -149,7 +176,10 @@ async def _take_all(lines: _Lines, batch: list[bytes]) -> None:
             lines.take(line)
             if not number % _LINES_A_TURN:
                 await asyncio.sleep(0)
+        await lines.settle()
     except EdgeError as error:
+        with suppress(StoreUnavailable):  # the line's own error is the one to tell; the totals count what was kept
+            await lines.settle()
         raise _ended(lines, error) from None
 
 

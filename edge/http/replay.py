@@ -12,14 +12,15 @@ from typing import TypeVar
 
 from aiohttp import web
 
-from edge.http.service import Answer, Service
+from edge.core.idempotency import Answer, Key
+from edge.http.service import Service
 
 Ready = TypeVar("Ready")
 
 
 async def once(
     service: Service,
-    key: tuple[str, ...] | None,
+    key: Key | None,
     fingerprint: bytes,
     wait: Callable[[], Awaitable[Ready]],
     act: Callable[[Ready], Awaitable[web.Response]],
@@ -35,7 +36,7 @@ async def once(
     if key is not None:
         while (entry := receipts.find(key, fingerprint, service.clock())) is not None:
             if entry.answer is not None:
-                return entry.answer.response(replayed=True)
+                return _again(entry.answer)
             settled = asyncio.Event()
             entry.waiters.append(settled.set)
             await settled.wait()
@@ -49,7 +50,7 @@ async def once(
     return await asyncio.shield(service.spawn(_settle(service, key, act(ready))))
 
 
-async def _settle(service: Service, key: tuple[str, ...] | None, acting: Awaitable[web.Response]) -> web.Response:
+async def _settle(service: Service, key: Key | None, acting: Awaitable[web.Response]) -> web.Response:
     try:
         response = await acting
     except BaseException:
@@ -61,3 +62,12 @@ async def _settle(service: Service, key: tuple[str, ...] | None, acting: Awaitab
         assert isinstance(body, bytes)
         service.receipts.answer(key, Answer(response.status, body), service.clock())
     return response
+
+
+def _again(answer: Answer) -> web.Response:
+    return web.Response(
+        status=answer.status,
+        body=answer.body,
+        content_type=answer.content_type,
+        headers={"Idempotency-Replayed": "true"},
+    )

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-import msgspec
 from aiohttp import web
 
 from edge.core.hub import Hub
@@ -16,20 +15,10 @@ from edge.core.triggers import TriggerCounters
 from edge.http.address import ClientAddresses
 from edge.readiness import Readiness
 from edge.settings import Config
+from edge.store import Store
 from edge.target import Target
 
 Result = TypeVar("Result")
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """An answer that can be given again."""
-
-    status: int
-    body: bytes
-
-    def response(self, *, replayed: bool) -> web.Response:
-        headers = {"Idempotency-Replayed": "true"} if replayed else None
-        return web.Response(status=self.status, body=self.body, content_type="application/json", headers=headers)
 
 
 class Service:
@@ -41,13 +30,15 @@ class Service:
         hub: Hub,
         readiness: Readiness,
         target: Target,
-        receipts: Receipts[Answer],
+        store: Store,
+        receipts: Receipts,
         clock: Callable[[], float],
     ) -> None:
         self.config = config
         self.hub = hub
         self.readiness = readiness
         self.target = target
+        self.store = store
         self.receipts = receipts
         self.clock = clock
         """Seconds that never fall; the wall clock may be set back, the hub's may not."""

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from edge.core.connection import Connection
 from edge.core.project import Project
-from edge.http import params
+from edge.http import params, problems
 from edge.http.handover import Stream
 from edge.http.problems import response as problem
 from edge.http.service import SERVICE, Service
@@ -113,6 +113,8 @@ async def readyz(request: web.Request) -> web.StreamResponse:
     """Whether new work should come here."""
     if request.app[SERVICE].hub.draining:
         return problem("draining", "The hub is shutting down; send work elsewhere.", retry_after_seconds=1)
+    if (unable := request.app[SERVICE].store.problem) is not None:
+        return problems.from_error(unable)
     return _json({"status": "ready"})
 
 

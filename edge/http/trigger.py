@@ -21,7 +21,7 @@ from edge.http.replay import once
 from edge.http.service import SERVICE, Service
 from edge.log import get_logger
 from edge.readiness import Confirmation
-from edge.target import JOB_ID, Job
+from edge.target import JOB_ID, Job, StreamTarget
 
 _MAX_CONNECTIONS = 1_000_000
 _log = get_logger("trigger")
@@ -64,12 +64,18 @@ async def trigger(request: web.Request) -> web.StreamResponse:
     elif order.id is not None:
         scope = ("trigger-id", name, order.id)
     mark = bodies.fingerprint(order.name.encode(), bytes(order.data), (order.id or "").encode())
+
+    async def act(confirmation: Confirmation) -> web.Response:
+        if scope is not None and service.target.kind != StreamTarget.kind:
+            await service.store.intend(scope, mark, job.id)
+        return await _dispatch(service, job, confirmation)
+
     response = await once(
         service,
         scope,
         mark,
         lambda: _wait(service, name, count, timeout_seconds, dispatch_anyway),
-        lambda confirmation: _dispatch(service, job, confirmation),
+        act,
     )
     if "Idempotency-Replayed" in response.headers:
         service.triggers.outcomes["replayed"] += 1

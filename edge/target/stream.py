@@ -7,7 +7,8 @@ from collections.abc import Callable
 import msgspec
 
 from edge.core.event import Event, bounded
-from edge.core.hub import Hub
+from edge.core.observer import Receipt
+from edge.store import Store
 from edge.target.job import Delivery, Job
 
 
@@ -16,15 +17,16 @@ class StreamTarget:
 
     kind: str = "stream"
 
-    def __init__(self, hub: Hub, clock: Callable[[], float], max_event_bytes: int) -> None:
-        self._hub = hub
+    def __init__(self, store: Store, clock: Callable[[], float], max_event_bytes: int) -> None:
+        self._store = store
         self._clock = clock
         self._max_event_bytes = max_event_bytes
 
     async def dispatch(self, job: Job) -> Delivery:
-        """Raises what `Hub.publish` raises."""
+        """Raises what `Store.publish` raises."""
         event = Event(job.name, bounded(bytes(job.data), self._max_event_bytes))
-        receipt = self._hub.publish(job.project, event, self._clock())
+        published = self._store.publish(job.project, event, self._clock())
+        receipt = published if isinstance(published, Receipt) else await published
         return Delivery(
             kind=self.kind,
             status=201 if receipt.connections else 202,

@@ -1,0 +1,46 @@
+"""What a store is. The hub never knows of it: events pass through it on their way to the ring.
+
+Invariant: a receipt is given only for what the store has promised to keep, and what it can't take is refused with
+`store_unavailable` while streams stay open; it heals by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Protocol
+
+from edge.core.errors import StoreUnavailable
+from edge.core.event import Event
+from edge.core.idempotency import Key
+from edge.core.observer import Receipt
+
+
+class Store(Protocol):
+    """Takes events to the ring, and to wherever else history lives."""
+
+    kind: str
+    durable: bool
+    """Whether what it keeps outlives the process."""
+
+    async def open(self) -> None:
+        """Give the hub back what an earlier process left. Raises StoreUnavailable where that can't be read."""
+
+    def publish(self, name: str, event: Event, now: float) -> Receipt | Awaitable[Receipt]:
+        """Publish; the receipt comes at once or, where it has to be safe first, later.
+
+        Raises what `Hub.publish` raises, and StoreUnavailable (now or when awaited).
+        """
+
+    async def intend(self, key: Key, fingerprint: bytes, job_id: str) -> None:
+        """Note that a job is about to leave, so that no later process sends it again. Raises StoreUnavailable."""
+
+    @property
+    def problem(self) -> StoreUnavailable | None:
+        """Why it takes nothing at the moment."""
+
+    @property
+    def errors(self) -> int:
+        """How often it could not write."""
+
+    async def close(self) -> None:
+        """Write what is left and let go."""

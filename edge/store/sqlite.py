@@ -1,0 +1,385 @@
+"""The embedded store: what is published also goes to a SQLite file, and is there again after the process.
+
+The event loop only gathers: what a few milliseconds bring is one transaction on the store's own thread, and while
+one is written the next is gathered. `async` gives the receipt at once and can lose the last `flush_seconds` at a
+power cut; `commit` numbers an event, lets it reach the disk, and only then puts it on the ring and gives the
+receipt.
+
+Invariant: transactions are written one after the other, in the order of what they hold. When one fails nothing new
+is taken until a later one succeeds: in `async` the one that failed is kept and written again, in `commit` its
+publishers are told and its numbers were never seen by anybody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+
+from edge.core.errors import StoreUnavailable
+from edge.core.event import Event
+from edge.core.hub import Hub
+from edge.core.idempotency import Answer, Entry, Key, Receipts
+from edge.core.ledger import LedgerState
+from edge.core.observer import Receipt
+from edge.core.project import Past, Project
+from edge.log import get_logger
+from edge.store.journal import Batch, Journal, JournalError, ProjectRow, ReceiptRow, Segment
+
+_log = get_logger("store")
+_RETRY_SECONDS = 0.5
+_RETRY_AFTER_SECONDS = 1
+_LOOK_SECONDS = 1.0
+_UNKNOWN_FATE = (
+    "The hub was stopped while this job was on its way, so it may have started and is not sent again: "
+    "ask the target for the job's id."
+)
+
+
+class SqliteStore:
+    """`path` is the file; the hub must be empty until `open` has been awaited."""
+
+    kind = "sqlite"
+    durable = True
+
+    def __init__(
+        self,
+        path: Path,
+        hub: Hub,
+        receipts: Receipts,
+        clock: Callable[[], float],
+        *,
+        commit: bool,
+        flush_seconds: float,
+        keep_receipts_seconds: float,
+    ) -> None:
+        self._path = path
+        self._hub = hub
+        self._receipts = receipts
+        self._clock = clock
+        self._commit = commit
+        self._flush_seconds = flush_seconds
+        self._keep_receipts_seconds = keep_receipts_seconds
+        self._wall_offset_seconds = time.time() - clock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="edge-store")
+        self._journal: Journal | None = None
+        self._problem: StoreUnavailable | None = None
+        self.errors = 0
+        self._touched: set[str] = set()
+        self._runs: dict[Project, _Run] = {}
+        self._receipt_rows: dict[str, ReceiptRow | None] = {}
+        """Rows to write; None for a key to drop."""
+        self._held: list[_Held] = []
+        """Publishers whose event has to reach the disk first, in order."""
+        self._intents: list[asyncio.Future[None]] = []
+        self._urgent = asyncio.Event()
+        """Somebody waits for the disk: don't gather any longer."""
+        self._closing = False
+        self._writer: asyncio.Task[None] | None = None
+        self._looking: asyncio.TimerHandle | None = None
+
+    @property
+    def problem(self) -> StoreUnavailable | None:
+        return self._problem
+
+    async def open(self) -> None:
+        """Read the file into the hub. Raises StoreUnavailable with what to do about it."""
+        loop = asyncio.get_running_loop()
+        try:
+            self._journal = await loop.run_in_executor(self._thread, Journal, self._path)
+            projects = await loop.run_in_executor(self._thread, lambda journal: list(journal.projects()), self._journal)
+            receipts = await loop.run_in_executor(self._thread, self._journal.receipts)
+        except JournalError as error:
+            await self.close()
+            raise StoreUnavailable(str(error)) from error
+        now = self._clock()
+        # The one published to last is restored last: when all together are too large, the one idle longest gives first.
+        projects.sort(key=lambda stored: stored.times[-1] if stored.times else 0.0)
+        self._hub.counters.misses.touched = self._touched
+        for stored in projects:
+            ledger = _shift(stored.row.ledger, -self._wall_offset_seconds)
+            if stored.newest > stored.row.newest:
+                unknown = ((stored.row.newest + 1, stored.newest),)
+                ledger = msgspec.structs.replace(ledger, waiting=ledger.waiting + unknown)
+            times = [min(at - self._wall_offset_seconds, now) for at in stored.times]
+            row = stored.row
+            past = Past(row.name, row.epoch, row.first_seq, stored.newest, stored.frames, times, ledger)
+            self._hub.restore(past, now)
+        for receipt in receipts:
+            self._restore_receipt(receipt)
+        self._receipts.settled = self._settled
+        self._look()
+        _log.info("store_opened", projects=len(projects), events=sum(len(one.frames) for one in projects))
+
+    def publish(self, name: str, event: Event, now: float) -> Receipt | Awaitable[Receipt]:
+        if self._problem is not None:
+            raise self._refusal()
+        project, frame = self._hub.reserve(name, event, now)
+        self._gather(project, frame, now)
+        if not self._commit:
+            return self._hub.deliver(project, frame, now)
+        future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        self._held.append(_Held(project, frame, future))
+        return future
+
+    async def intend(self, key: Key, fingerprint: bytes, job_id: str) -> None:
+        if self._problem is not None:
+            raise self._refusal()
+        name = _key_text(key)
+        self._receipt_rows[name] = ReceiptRow(name, fingerprint, job_id, None, None, None, self._wall())
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._intents.append(written)
+        self._urgent.set()
+        self._start()
+        await written
+
+    async def close(self) -> None:
+        self._closing = True
+        self._urgent.set()
+        if self._looking is not None:
+            self._looking.cancel()
+        if self._writer is not None:
+            await self._writer
+        if self._journal is not None:
+            if (self._gathered or self._touched) and not await self._write():
+                _log.error("store_left_unwritten", events=sum(len(run.frames) for run in self._runs.values()))
+            try:
+                await asyncio.get_running_loop().run_in_executor(self._thread, self._journal.close)
+            except sqlite3.Error as error:
+                _log.error("store_error", error=str(error))
+            self._journal = None
+        self._thread.shutdown(wait=False)
+
+    # Gathering
+
+    def _gather(self, project: Project, frame: bytes, now: float) -> None:
+        run = self._runs.get(project)
+        if run is None:
+            first_seq = project.ring.newest + project.reserved
+            run = self._runs[project] = _Run(first_seq, now + self._wall_offset_seconds)
+        run.frames.append(frame)
+        self._start()
+
+    def _settled(self, key: Key, entry: Entry | None) -> None:
+        """A key was answered or dropped."""
+        name = _key_text(key)
+        if entry is None or entry.answer is None:
+            self._receipt_rows[name] = None
+        else:
+            answer = entry.answer
+            self._receipt_rows[name] = ReceiptRow(
+                name, entry.fingerprint, None, answer.status, answer.content_type, answer.body, self._wall()
+            )
+        self._start()
+
+    def _look(self) -> None:
+        """Now and then, write what changed without an event: an eviction, a miss found out late."""
+        if self._touched:
+            self._start()
+        self._looking = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
+
+    def _start(self) -> None:
+        if self._writer is None and self._journal is not None and not self._closing:
+            self._writer = asyncio.create_task(self._write_all())
+
+    async def _write_all(self) -> None:
+        """Gather and write in turns until nothing is left."""
+        try:
+            while True:
+                await self._pause()
+                if not await self._write() and not self._closing:
+                    await asyncio.sleep(_RETRY_SECONDS)
+                if self._closing or not (self._gathered or self._problem):
+                    return
+        finally:
+            self._writer = None
+
+    async def _pause(self) -> None:
+        """Let something gather: the rest of this turn of the loop, or `flush_seconds` where nobody waits."""
+        if self._commit:
+            await asyncio.sleep(0)
+            return
+        try:
+            async with asyncio.timeout(self._flush_seconds):
+                await self._urgent.wait()
+        except TimeoutError:
+            return
+
+    @property
+    def _gathered(self) -> bool:
+        return bool(self._runs or self._receipt_rows)
+
+    async def _write(self) -> bool:
+        """One transaction with all that has been gathered. Returns whether it succeeded."""
+        assert self._journal is not None
+        batch, runs, rows, held, intents = self._batch(), self._runs, self._receipt_rows, self._held, self._intents
+        self._runs, self._receipt_rows, self._held, self._intents = {}, {}, [], []
+        self._urgent.clear()
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._journal.write, batch)
+        except sqlite3.Error as error:
+            self._failed(error, batch, runs, rows, held, intents)
+            return False
+        if self._problem is not None:
+            self._problem = None
+            _log.info("store_recovered")
+        for one in held:
+            one.done(self._hub.deliver(one.project, one.frame, self._clock()))
+        for written in intents:
+            if not written.done():
+                written.set_result(None)
+        return True
+
+    def _batch(self) -> Batch:
+        segments = [
+            Segment(
+                project.name, project.epoch, run.first_seq, run.first_seq + len(run.frames) - 1, run.at_seconds,
+                b"".join(run.frames),
+            )
+            for project, run in self._runs.items()
+            if self._hub.projects.get(project.name) is project  # what was deleted meanwhile is not kept
+        ]  # fmt: skip
+        names = self._touched | {segment.project for segment in segments}
+        self._touched.clear()
+        known = [(name, self._hub.projects.get(name)) for name in names]
+        rows = []
+        for _, project in known:
+            if project is not None:
+                rows.append(self._row(project))
+                if rows[-1].ledger.waiting:
+                    # Who has room for these is not known yet; look again.
+                    self._touched.add(project.name)
+        return Batch(
+            segments=segments,
+            projects=rows,
+            gone=[name for name, project in known if project is None],
+            receipts=[row for row in self._receipt_rows.values() if row is not None],
+            dropped=[key for key, row in self._receipt_rows.items() if row is None],
+            receipts_since_seconds=self._wall() - self._keep_receipts_seconds,
+        )
+
+    def _row(self, project: Project) -> ProjectRow:
+        ring = project.ring
+        ledger = _shift(project.ledger.state(ring.newest), self._wall_offset_seconds)
+        return ProjectRow(project.name, project.epoch, project.first_seq, ring.oldest, ring.newest, ledger)
+
+    def _failed(
+        self,
+        error: sqlite3.Error,
+        batch: Batch,
+        runs: dict[Project, _Run],
+        rows: dict[str, ReceiptRow | None],
+        held: list[_Held],
+        intents: list[asyncio.Future[None]],
+    ) -> None:
+        """Nothing of `batch` was written: what was promised is kept for the next try, what was not is refused."""
+        self.errors += 1
+        full = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL
+        if self._problem is None:
+            _log.error("store_error", error=str(error), full=full)
+        self._problem = StoreUnavailable(
+            "The disk is full, so nothing published now could be kept; make room, then publish again."
+            if full
+            else f"The store can't write ({error}), so nothing published now could be kept; try again soon.",
+            retry_after_seconds=_RETRY_AFTER_SECONDS,
+            status=507 if full else None,
+        )
+        self._touched |= {row.name for row in batch.projects} | set(batch.gone)
+        self._receipt_rows = rows | self._receipt_rows
+        if self._commit:
+            held += self._held
+            self._runs, self._held = {}, []
+            for project in {one.project for one in held}:
+                self._hub.cancel(project)
+            for one in held:
+                one.refuse(self._refusal())
+        else:
+            for project, run in self._runs.items():
+                if project in runs:
+                    runs[project].frames += run.frames
+                else:
+                    runs[project] = run
+            self._runs = runs
+        for written in intents + self._intents:
+            if not written.done():
+                written.set_exception(self._refusal())
+        self._intents = []
+
+    def _refusal(self) -> StoreUnavailable:
+        """A fresh exception each: one that is raised twice would gather the traces of both."""
+        assert self._problem is not None
+        problem = self._problem
+        return StoreUnavailable(problem.detail, retry_after_seconds=problem.retry_after_seconds, status=problem.status)
+
+    # Receipts
+
+    def _restore_receipt(self, row: ReceiptRow) -> None:
+        if row.status is None or row.body is None:
+            document = {
+                "type": "urn:edge:problem:dispatch_failed",
+                "title": "The target did not take the job",
+                "status": 502,
+                "detail": _UNKNOWN_FATE,
+                "code": "dispatch_failed",
+                "id": row.job,
+                "may_have_started": True,
+            }
+            answer = Answer(502, msgspec.json.encode(document), "application/problem+json")
+        else:
+            answer = Answer(row.status, row.body, row.content_type or "application/json")
+        answered_seconds = min(row.at_seconds - self._wall_offset_seconds, self._clock())
+        self._receipts.restore(
+            tuple(msgspec.json.decode(row.key, type=list[str])), row.fingerprint, answer, answered_seconds
+        )
+
+    def _wall(self) -> float:
+        return self._clock() + self._wall_offset_seconds
+
+
+class _Run:
+    """Events of one project, gathered for one segment."""
+
+    __slots__ = ("at_seconds", "first_seq", "frames")
+
+    def __init__(self, first_seq: int, at_seconds: float) -> None:
+        self.first_seq = first_seq
+        self.at_seconds = at_seconds
+        self.frames: list[bytes] = []
+
+
+class _Held:
+    """A publisher who waits for the disk."""
+
+    __slots__ = ("frame", "future", "project")
+
+    def __init__(self, project: Project, frame: bytes, future: asyncio.Future[Receipt]) -> None:
+        self.project = project
+        self.frame = frame
+        self.future = future
+
+    def done(self, receipt: Receipt) -> None:
+        if not self.future.done():
+            self.future.set_result(receipt)
+
+    def refuse(self, error: StoreUnavailable) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+def _key_text(key: Key) -> str:
+    return msgspec.json.encode(key).decode()
+
+
+def _shift(ledger: LedgerState, by_seconds: float) -> LedgerState:
+    """`ledger` with its moments moved from one clock to another."""
+    first, last = ledger.first_miss_seconds, ledger.last_miss_seconds
+    return msgspec.structs.replace(
+        ledger,
+        first_miss_seconds=None if first is None else first + by_seconds,
+        last_miss_seconds=None if last is None else last + by_seconds,
+    )
