@@ -136,5 +136,5 @@ def _histogram(name: str, help_text: str, histogram: Histogram) -> Metric:
     below = 0
     for bound, count in zip((*histogram.bounds, float("inf")), histogram.counts, strict=True):
         below += count
-        buckets.append(("+Inf" if bound == float("inf") else f"{bound:g}", below))
+        buckets.append(("+Inf" if bound == float("inf") else str(bound), below))
     return HistogramMetricFamily(f"edge_{name}", help_text, buckets=buckets, sum_value=histogram.total)

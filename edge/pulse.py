@@ -10,7 +10,9 @@ import asyncio
 from collections.abc import Callable
 
 from edge.core.hub import Hub
+from edge.log import get_logger
 
+_log = get_logger("pulse")
 _FOLDED_EVERY_SECONDS = 1.0
 
 
@@ -33,11 +35,14 @@ class Pulse:
         told = self.clock()
         while True:
             await asyncio.sleep(self.hub.beat_seconds)
-            while self.hub.beat(self.clock()):  # noqa: ASYNC110 - more of the same beat, next turn
-                await asyncio.sleep(0)
-            if self.clock() - told >= _FOLDED_EVERY_SECONDS:
-                told = self.clock()
-                self._tell_folded(told)
+            try:
+                while self.hub.beat(self.clock()):  # noqa: ASYNC110 - more of the same beat, next turn
+                    await asyncio.sleep(0)
+                if self.clock() - told >= _FOLDED_EVERY_SECONDS:
+                    told = self.clock()
+                    self._tell_folded(told)
+            except Exception:  # noqa: BLE001 - a bug in one beat may not end all heartbeats
+                _log.exception("unexpected_error", doing="beat")
 
     def _flush(self) -> None:
         self.hub.flush(self.clock())

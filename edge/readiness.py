@@ -105,15 +105,16 @@ class Readiness:
         watch.changed.set()
         self.waiting += 1
         try:
-            async with asyncio.timeout(timeout_seconds):
-                connections, confirmed = await waiter.future
-        except TimeoutError:
-            raise self._nobody(project, count, timeout_seconds) from None
+            # Not asyncio.timeout: with a time-out of nothing it would not look even once.
+            done, _ = await asyncio.wait((waiter.future,), timeout=timeout_seconds)
         finally:
             self.waiting -= 1
             if waiter in watch.waiters:
                 watch.waiters.remove(waiter)
                 watch.changed.set()
+        if not done:
+            raise self._nobody(project, count, timeout_seconds)
+        connections, confirmed = waiter.future.result()
         return Confirmation(connections, confirmed, round((self._clock() - began) * 1000, 3))
 
     def connection_added(self, project: str) -> None:
@@ -176,11 +177,13 @@ class Readiness:
         # soon.
         most = max(waiter.count for waiter in watch.waiters) + (_FIRST_ROUND << min(max(0, turn - _SPIN_TURNS), 20))
         for connection in reversed(project.connections):
-            if connection.leaving or connection.paused or connection.cursor < connection.replay_to:
+            if connection.leaving:
                 continue
             if open_probes + acknowledged + written >= most:
                 break
-            if not cast(Confirmable, connection).confirmable:
+            if connection.paused or connection.cursor < connection.replay_to:
+                open_probes += 1
+            elif not cast(Confirmable, connection).confirmable:
                 written += 1
             elif self._acknowledged(connection, watch, now):
                 acknowledged += 1
@@ -197,20 +200,18 @@ class Readiness:
 
     @staticmethod
     def _acknowledged(connection: Connection, watch: _Watch, now: float) -> bool:
-        acked_bytes = connection.acked_bytes()
-        target_bytes = watch.probed.get(connection.id, connection.written_bytes)
-        if acked_bytes >= target_bytes:
-            if now - connection.last_write_seconds <= FRESH_SECONDS:
-                return True
-            connection.control(sse.PROBE_COMMENT, now)
-            watch.probed[connection.id] = connection.written_bytes
-        else:
+        target_bytes = watch.probed.pop(connection.id, connection.written_bytes)
+        if connection.acked_bytes() < target_bytes:
             watch.probed[connection.id] = target_bytes
+            return False
+        if now - connection.last_write_seconds <= FRESH_SECONDS:
+            return True
+        connection.control(sse.PROBE_COMMENT, now)
+        watch.probed[connection.id] = connection.written_bytes
         return False
 
     def _nobody(self, name: str, count: int, timeout_seconds: float) -> NotReady:
-        project = self._hub.projects.get(name)
-        there = len(project.connections) if project is not None else 0
+        there = self._hub.connected(name)
         seen = "nobody is connected" if not there else f"{there} connected, but fewer than {count} confirmed"
         return NotReady(
             f"No ready connection within {timeout_seconds:g} s: {seen}. "

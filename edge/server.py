@@ -7,6 +7,7 @@ clients do.
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import resource
 import signal
@@ -103,7 +104,7 @@ def _on_signals(leave: asyncio.Event) -> None:
 
     def interrupt() -> None:
         if leave.is_set():
-            # Back to what Python does with it: KeyboardInterrupt out of the loop, now.
+            # Back to what the system does with it, which ends the process.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             signal.raise_signal(signal.SIGINT)
         leave.set()
@@ -122,25 +123,45 @@ def loop_runner() -> Callable[[Coroutine[Any, Any, int]], int]:
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
-    """Sockets bound to every address of `host`, all on one port. Raises OSError."""
+    """Sockets bound to every address of `host` that this machine has, all on one port.
+
+    Raises OSError when one is taken, or none is there (`localhost` names ::1 even where IPv6 is off).
+    """
     sockets: list[socket.socket] = []
+    missing: OSError | None = None
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, kind, protocol, _, address in dict.fromkeys(found):
-            sock = socket.socket(family, kind, protocol)
-            sockets.append(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            taken = sockets[0].getsockname()[1] if len(sockets) > 1 else port
-            sock.bind((address[0], taken, *address[2:]))
-            sock.listen(BACKLOG)
-            sock.setblocking(False)
+        for family, _, _, _, address in dict.fromkeys(found):
+            try:
+                sockets.append(_bound(family, (address[0], port, *address[2:])))
+            except OSError as error:
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise
+                missing = error
+            else:
+                port = sockets[0].getsockname()[1]
+        if missing is not None and not sockets:
+            raise missing
     except OSError:
         for sock in sockets:
             sock.close()
         raise
     return sockets
+
+
+def _bound(family: int, address: tuple[Any, ...]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def tls_context(config: Config) -> ssl.SSLContext | None:

@@ -74,6 +74,11 @@ class Hub:
             self._expire(project, now)
         return self.projects.get(name)
 
+    def connected(self, name: str) -> int:
+        """How many connections `name` has."""
+        project = self.projects.get(name)
+        return 0 if project is None else len(project.connections)
+
     # Publishing
 
     def publish(self, name: str, event: Event, now: float) -> Receipt:
@@ -174,6 +179,8 @@ class Hub:
             now,
         )
         self._wheel.put(connection, self._next_look(connection))
+        if connection.paused:  # its transport was full before it came here
+            self._paused[connection] = None
         self._observer.connection_added(project, connection)
 
     def detach(self, connection: Connection, reason: str, now: float) -> None:
@@ -245,10 +252,9 @@ class Hub:
         if connection.leaving:
             return
         retry_ms = self._retry_ms()
-        if not connection.paused:
-            connection.control(
-                sse.control_frame("closing", {"reason": reason, "retry_ms": retry_ms}, retry_ms=retry_ms), now
-            )
+        connection.control(
+            sse.control_frame("closing", {"reason": reason, "retry_ms": retry_ms}, retry_ms=retry_ms), now
+        )
         connection.leaving = reason
         connection.finish()
 

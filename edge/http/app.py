@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from edge.core.errors import EdgeError
 from edge.http import problems, publish, status, subscribe, trigger
@@ -31,10 +31,8 @@ def build(service: Service) -> web.Application:
     app = web.Application(client_max_size=service.config.limits.max_body_bytes, middlewares=[answer_refusals])
     app[SERVICE] = service
     for route in routes(service):
-        if route.method == "GET":
-            app.router.add_get(route.path, route.handler, allow_head=True)
-        else:
-            app.router.add_route(route.method, route.path, route.handler)
+        for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):
+            app.router.add_route(method, route.path, route.handler, expect_handler=_expected)
     app.on_response_prepare.append(_no_versions)
     return app
 
@@ -71,6 +69,8 @@ async def answer_refusals(request: web.Request, handler: Handler) -> web.StreamR
         return problems.from_error(error)
     except web.HTTPException as error:
         return problems.from_http(error)
+    except web.RequestPayloadError:
+        return problems.response("malformed_http", "The body is not well-formed HTTP/1.1; see RFC 9112, section 7.1.")
     except ConnectionError:
         raise
     except Exception:  # noqa: BLE001 - the last one: it is logged with its trace
@@ -78,6 +78,17 @@ async def answer_refusals(request: web.Request, handler: Handler) -> web.StreamR
         return problems.response(
             "internal", "This is a bug in the hub; its log has the details under unexpected_error."
         )
+
+
+async def _expected(request: web.Request) -> web.StreamResponse | None:
+    """Answer an `Expect` header. aiohttp does so before any middleware, and what it doesn't know in plain text."""
+    if request.version < HttpVersion11:
+        return None
+    if request.headers["Expect"].lower() != "100-continue":
+        return problems.response("expectation_failed", "Expect may be 100-continue; leave the header out.")
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0  # the answer itself has not begun
+    return None
 
 
 async def _no_versions(_request: web.Request, response: web.StreamResponse) -> None:

@@ -134,7 +134,7 @@ class Stream(Connection, asyncio.Protocol):
 
     def finish(self) -> None:
         if self._transport is not None:
-            if self.chunked and not self.paused:
+            if self.chunked:
                 self._transport.write(b"0\r\n\r\n")
             self._transport.close()
 

@@ -12,6 +12,7 @@ import msgspec
 from aiohttp import web
 
 from edge.core.errors import EdgeError
+from edge.http.bodies import json_response
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -39,6 +40,7 @@ PROBLEMS: Mapping[str, Problem] = {
     "event_too_large": Problem(413, "The event is too large"),
     "unsupported_media_type": Problem(415, "The body is of a type that isn't read here"),
     "unsupported_encoding": Problem(415, "The body is compressed"),
+    "expectation_failed": Problem(417, "The Expect header asks for what isn't offered"),
     "idempotency_mismatch": Problem(422, "The key was used with another body"),
     "too_many_project_connections": Problem(429, "The project has all the connections it may have"),
     "too_many_address_connections": Problem(429, "The address has all the connections it may have"),
@@ -72,9 +74,7 @@ def response(
         "code": code,
         **(fields or {}),
     }
-    answer = web.Response(
-        status=status or problem.status, body=msgspec.json.encode(document), content_type=CONTENT_TYPE, headers=headers
-    )
+    answer = json_response(document, status=status or problem.status, content_type=CONTENT_TYPE, headers=headers)
     if retry_after_seconds is not None:
         answer.headers["Retry-After"] = str(math.ceil(retry_after_seconds))
     return answer

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from aiohttp import web
 
+from edge.core.errors import Draining
 from edge.core.idempotency import Answer, Key
 from edge.http.service import Service
 
@@ -30,7 +31,8 @@ async def once(
     `wait` ends with its caller, and nothing has happened then. `act` runs in a task of its own: what has begun goes on,
     and its answer is remembered, even when the caller goes away.
 
-    Raises what `wait` and `act` raise, and `idempotency_mismatch`, `too_many_idempotency_keys`.
+    Raises what `wait` and `act` raise, `idempotency_mismatch` and `too_many_idempotency_keys`, and Draining when the
+    process didn't wait for `act` to end.
     """
     receipts = service.receipts
     if key is not None:
@@ -47,7 +49,15 @@ async def once(
         if key is not None:
             receipts.drop(key)
         raise
-    return await asyncio.shield(service.spawn(_settle(service, key, act(ready))))
+    acting = service.spawn(_settle(service, key, act(ready)))
+    await asyncio.wait((acting,))
+    if acting.cancelled():
+        raise Draining(
+            "The hub has left before this was done. It may have been done in part: look before you send it again.",
+            retry_after_seconds=1,
+            may_have_started=True,
+        )
+    return acting.result()
 
 
 async def _settle(service: Service, key: Key | None, acting: Awaitable[web.Response]) -> web.Response:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from aiohttp import web
 
+from edge.core.errors import Draining
 from edge.core.hub import Hub
 from edge.core.idempotency import Receipts
 from edge.core.triggers import TriggerCounters
@@ -44,8 +46,7 @@ class Service:
         """Seconds that never fall; the wall clock may be set back, the hub's may not."""
         self.client_addresses = ClientAddresses(config.server.trusted_proxies)
         self.triggers = TriggerCounters()
-        self.drained = asyncio.Event()
-        """Set once the process has begun to leave: long requests answer and end."""
+        self._leashes: set[asyncio.Timeout] = set()
         self._wall_offset_seconds = time.time() - clock()
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -53,13 +54,33 @@ class Service:
         """Run `work` in a task of its own: the caller's going away doesn't end it. Shutting down waits for it."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waits is told; nobody may wait any more, and asyncio would complain
 
     @property
     def running(self) -> set[asyncio.Task[Any]]:
         """Work that was spawned and isn't done."""
         return set(self._tasks)
+
+    @asynccontextmanager
+    async def until_drain(self) -> AsyncIterator[None]:
+        """Run the block; once the process begins to leave, end it where it waits and raise Draining."""
+        if self.hub.draining:
+            raise _draining()
+        try:
+            async with asyncio.timeout(None) as leash:
+                self._leashes.add(leash)
+                try:
+                    yield
+                finally:
+                    self._leashes.discard(leash)
+        except TimeoutError:
+            raise _draining() from None
 
     def iso_time(self, moment: float | None) -> str | None:
         """A moment of the hub's clock as ISO 8601 in UTC, to the millisecond."""
@@ -72,7 +93,12 @@ class Service:
         """The process is leaving: nothing new comes in, everybody who waits is answered, every stream is told."""
         self.hub.drain(self.clock())
         self.readiness.drain()
-        self.drained.set()
+        for leash in self._leashes:
+            leash.reschedule(asyncio.get_running_loop().time())
+
+
+def _draining() -> Draining:
+    return Draining("The hub is shutting down; send the rest again in a second.", retry_after_seconds=1)
 
 
 SERVICE = web.AppKey("service", Service)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from itertools import islice
 from typing import cast
 
-import msgspec
 from aiohttp import web
 
 from edge.core.connection import Connection
 from edge.core.project import Project
 from edge.http import params, problems
+from edge.http.bodies import json_response
 from edge.http.handover import Stream
 from edge.http.problems import response as problem
 from edge.http.service import SERVICE, Service
@@ -22,13 +22,8 @@ _MAX_SHOWN_CONNECTIONS = 100
 _MAX_CONNECTIONS = 1_000_000
 
 
-def _json(document: object, status: int = 200) -> web.Response:
-    return web.Response(
-        status=status,
-        body=msgspec.json.encode(document),
-        content_type="application/json",
-        headers={"Cache-Control": "no-store"},
-    )
+def _json(document: object) -> web.Response:
+    return json_response(document, headers={"Cache-Control": "no-store"})
 
 
 async def ready(request: web.Request) -> web.StreamResponse:

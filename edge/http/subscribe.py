@@ -35,7 +35,7 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
     start = _start(request, service.clock())
     ping_as_event = params.choice(request, "heartbeat", "comment", ("comment", "event")) == "event"
     if request.method == "HEAD":
-        return web.Response(headers={"Content-Type": MEDIA_TYPE, "Cache-Control": "no-cache"})
+        return web.Response(headers=Handshake().headers)
     address = service.client_addresses.of(request)
     service.hub.admit(name, address, service.clock())
     stream = Stream(

@@ -124,8 +124,11 @@ async def _dispatch(service: Service, job: Job, confirmation: Confirmation) -> w
     outcomes = service.triggers.outcomes
     try:
         delivery = await service.target.dispatch(job)
-    except EdgeError:
+    except EdgeError as error:
         outcomes["failed"] += 1
+        _log.warning(
+            "trigger_failed", project=job.project, job=job.id, name=job.name, code=error.code, detail=error.detail
+        )
         raise
     outcomes["dispatched"] += 1
     _log.info(
@@ -147,7 +150,7 @@ async def _dispatch(service: Service, job: Job, confirmation: Confirmation) -> w
         "dispatched": True,
         "target": delivery,
     }
-    return web.Response(status=202, body=msgspec.json.encode(answer), content_type=bodies.JSON)
+    return bodies.json_response(answer, status=202)
 
 
 def _invalid(detail: str) -> InvalidRequest:

@@ -1,0 +1,158 @@
+"""Many events over one long request: `application/x-ndjson`, one event a line, published as its line arrives.
+
+Invariant: a line is taken whole or not at all, and the first one that isn't taken ends the request: the answer
+names it and says what was published before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from contextlib import suppress
+
+from aiohttp import web
+
+from edge.core.errors import EdgeError, LimitReached, StoreUnavailable
+from edge.core.event import decode_json
+from edge.core.observer import Receipt
+from edge.http import bodies
+from edge.http.service import Service
+
+_LINES_A_TURN = 256
+"""Lines published before the loop gets a turn, so that readers are served while a burst comes in."""
+
+
+class Framing:
+    """Bytes in, whole lines out, without their line ends."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._rest: list[bytes] = []
+        self._rest_bytes = 0
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The lines that `data` completes."""
+        first, *more = data.split(b"\n")
+        self._rest.append(first)
+        self._rest_bytes += len(first)
+        if not more:
+            return []
+        *whole, rest = more
+        lines = [b"".join(self._rest), *whole]
+        self._rest, self._rest_bytes = [rest], len(rest)
+        return lines
+
+    def check(self) -> None:
+        """Raise LimitReached (`event_too_large`) when the line that is still open is too long already."""
+        if self._rest_bytes > self._limit_bytes:
+            raise LimitReached(
+                f"The line is longer than limits.max_body_bytes ({self._limit_bytes}) allows.",
+                code="event_too_large",
+                limit_bytes=self._limit_bytes,
+            )
+
+    def end(self) -> bytes:
+        """What follows the last line end: a line, too."""
+        return b"".join(self._rest)
+
+
+class Lines:
+    """What one request has published so far."""
+
+    def __init__(self, service: Service, name: str) -> None:
+        self._service = service
+        self._name = name
+        self._max_event_bytes = service.config.limits.max_event_bytes
+        self._taken = 0
+        self._published = 0
+        self._first_id: str | None = None
+        self._last_id: str | None = None
+        self._misses = 0
+        self._promised: list[Awaitable[Receipt]] = []
+
+    async def take(self, lines: list[bytes]) -> None:
+        """Publish `lines`; empty ones say nothing. Raises what a single publish raises."""
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                self._publish(line)
+            self._taken += 1
+            if not number % _LINES_A_TURN:
+                await asyncio.sleep(0)
+        await self._settle()
+
+    def _publish(self, line: bytes) -> None:
+        event = decode_json(line, self._max_event_bytes)
+        receipt = self._service.store.publish(self._name, event, self._service.clock())
+        if isinstance(receipt, Receipt):
+            self._count(receipt)
+        else:
+            self._promised.append(receipt)
+
+    async def _settle(self) -> None:
+        """Wait for what the store has yet to promise. Raises StoreUnavailable for the first that it could not keep."""
+        promised, self._promised = self._promised, []
+        failure: BaseException | None = None
+        for outcome in await asyncio.gather(*promised, return_exceptions=True):
+            if isinstance(outcome, Receipt):
+                self._count(outcome)
+            else:
+                failure = failure or outcome
+        if failure is not None:
+            raise failure
+
+    def _count(self, receipt: Receipt) -> None:
+        self._published += 1
+        self._last_id = receipt.id
+        self._first_id = self._first_id or receipt.id
+        self._misses += receipt.missed
+
+    def _totals(self) -> dict[str, object]:
+        return {
+            "published": self._published,
+            "first_id": self._first_id,
+            "last_id": self._last_id,
+            "connections": self._service.hub.connected(self._name),
+            "misses": self._misses,
+        }
+
+    def answer(self) -> web.Response:
+        """All lines were taken."""
+        totals = self._totals()
+        return bodies.json_response(totals, status=201 if totals["connections"] and not self._misses else 202)
+
+    async def ended(self, error: EdgeError) -> EdgeError:
+        """`error`, with the line it stands for and what was published before."""
+        with suppress(StoreUnavailable):  # the line's own error is the one to tell; the totals count what was kept
+            await self._settle()
+        line = self._taken + 1
+        error.fields = {**error.fields, "line": line, **self._totals()}
+        error.detail += f" Line {line} and what follows were not taken; {self._published} before it stay published."
+        return error
+
+
+async def publish_arriving(request: web.Request, service: Service, name: str) -> web.Response:
+    """Publish lines as they arrive. A publisher still sending when the hub leaves is told what was taken."""
+    lines = Lines(service, name)
+    framing = Framing(service.config.limits.max_body_bytes)
+    try:
+        while True:
+            async with service.until_drain():
+                data = await request.content.readany()
+            if not data:
+                break
+            await lines.take(framing.feed(data))
+            framing.check()
+        await lines.take([framing.end()])
+    except EdgeError as error:
+        raise await lines.ended(error) from None
+    return lines.answer()
+
+
+async def publish_whole(body: bytes, service: Service, name: str) -> web.Response:
+    """Publish the lines of a body that is here already."""
+    lines = Lines(service, name)
+    try:
+        await lines.take(body.split(b"\n"))
+    except EdgeError as error:
+        raise await lines.ended(error) from None
+    return lines.answer()
