@@ -328,9 +328,7 @@ def test_healthcheck_of_its_own_hub_works_over_tls_with_a_certificate_for_anothe
     assert exit_codes.OK == cli.main(["healthcheck"])
 
 
-def test_healthcheck_of_a_given_url_checks_the_certificate(
-    tls_port: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_healthcheck_of_a_given_url_checks_the_certificate(tls_port: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_codes.FAILED == cli.main(["healthcheck", "--url", f"https://127.0.0.1:{tls_port}"])
     assert "certificate verify failed" in capsys.readouterr().err
 

@@ -1,0 +1,323 @@
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from typing import Any
+
+import pytest
+
+from tests.http.client import Site, Stream
+from tests.http.conftest import StartHub
+
+
+async def publish_numbers(site: Site, first: int, last: int) -> list[str]:
+    return [(await site.publish(number)).json["id"] for number in range(first, last + 1)]
+
+
+async def data_of(stream: Stream, count: int) -> list[Any]:
+    return [frame.data for frame in await stream.take(count)]
+
+
+async def nothing_more(stream: Stream, site: Site) -> None:
+    """What is published next is what comes next."""
+    await site.publish("end")
+    assert "end" == (await stream.next()).data
+
+
+async def test_the_headers_are_those_of_an_event_stream_that_no_proxy_holds_back(site: Site) -> None:
+    async with site.stream() as stream:
+        headers = stream.response.headers
+        assert "text/event-stream" == headers["Content-Type"]
+        assert "no-cache" == headers["Cache-Control"]
+        assert "no" == headers["X-Accel-Buffering"]
+        assert "edge" == headers["Server"]
+
+
+async def test_the_first_frame_is_hello(site: Site) -> None:
+    async with site.session.get(f"{site.url}/projects/p/events") as response:
+        hello = await response.content.readuntil(b"\n\n")
+    expected = (
+        rb'retry: 1000\nevent: edge\.hello\ndata: \{"project":"p","connection":"[0-9a-f]{16}",'
+        rb'"heartbeat_seconds":15\.0,"oldest":null,"newest":null,"replayed":0\}\n\n'
+    )
+    assert re.fullmatch(expected, hello)
+
+
+async def test_hello_says_what_is_held_and_what_follows_at_once(site: Site) -> None:
+    ids = await publish_numbers(site, 1, 3)
+    async with site.stream() as stream:
+        assert (ids[0], ids[2], 3) == (stream.hello["oldest"], stream.hello["newest"], stream.hello["replayed"])
+        assert ids == [frame.id for frame in await stream.take(3)]
+
+
+async def test_an_event_on_the_wire(site: Site) -> None:
+    async with site.stream() as stream:
+        plain = (await site.publish({"a": [1, 2.50]})).json["id"]
+        typed = (await site.publish("x", "progress")).json["id"]
+        assert f'id: {plain}\ndata: {{"a": [1, 2.5]}}\n\n'.encode() == (await stream.next()).raw
+        assert f'id: {typed}\nevent: progress\ndata: "x"\n\n'.encode() == (await stream.next()).raw
+    epoch, seq = typed.split("-")
+    assert plain == f"{epoch}-{int(seq) - 1}"
+
+
+async def test_projects_do_not_hear_each_other(site: Site) -> None:
+    async with site.stream("a") as a, site.stream("b") as b:
+        await site.publish(1, project="a")
+        await site.publish(2, project="b")
+        assert [1, 2] == [(await a.next()).data, (await b.next()).data]
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [({}, [3, 4]), ({"since": "missed"}, [3, 4]), ({"since": "all"}, [1, 2, 3, 4]), ({"since": "none"}, [])],
+)
+async def test_since(site: Site, params: dict[str, str], expected: list[int]) -> None:
+    async with site.stream() as first:
+        await publish_numbers(site, 1, 2)
+        await first.take(2)
+    await site.connections(0)
+    await publish_numbers(site, 3, 4)
+
+    async with site.stream(**params) as stream:
+        assert len(expected) == stream.hello["replayed"]
+        assert expected == await data_of(stream, len(expected))
+        await nothing_more(stream, site)
+
+
+async def test_since_a_duration_replays_what_is_younger(start_hub: StartHub) -> None:
+    site = await start_hub()
+    await publish_numbers(site, 1, 1)
+    await asyncio.sleep(0.5)
+    await publish_numbers(site, 2, 2)
+    async with site.stream(since="10m") as stream:
+        assert [1, 2] == await data_of(stream, 2)
+    async with site.stream(since="300ms") as stream:
+        assert [2] == await data_of(stream, 1)
+        await nothing_more(stream, site)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda event_id: {"headers": {"Last-Event-ID": event_id}},
+        lambda event_id: {"last_event_id": event_id},
+        lambda event_id: {"since": event_id},
+        lambda event_id: {"headers": {"Last-Event-ID": event_id}, "last_event_id": "gone-7", "since": "none"},
+        lambda event_id: {"headers": {"Last-Event-ID": ""}, "last_event_id": event_id, "since": "none"},
+    ],
+    ids=["header", "query", "since", "the header wins", "an empty header says nothing"],
+)
+async def test_continuing_behind_an_id(site: Site, ask: Any) -> None:
+    ids = await publish_numbers(site, 1, 4)
+    async with site.stream(**ask(ids[1])) as stream:
+        assert 2 == stream.hello["replayed"]
+        assert ids[2:] == [frame.id for frame in await stream.take(2)]
+        await nothing_more(stream, site)
+
+
+async def test_evicted_history_is_a_gap_with_the_number_lost(start_hub: StartHub) -> None:
+    site = await start_hub(ring={"max_events": 3})
+    ids = await publish_numbers(site, 1, 6)
+    async with site.stream(last_event_id=ids[0]) as stream:
+        gap = await stream.next()
+        expected = {"asked": ids[0], "oldest": ids[3], "newest": ids[5], "lost": 2, "reason": "evicted"}
+        assert ("edge.gap", expected, None) == (gap.event, gap.data, gap.id)
+        assert [4, 5, 6] == await data_of(stream, 3)
+
+
+async def test_lost_misses_are_told_to_the_next_who_asks_for_what_was_missed(start_hub: StartHub) -> None:
+    site = await start_hub(ring={"max_events": 3})
+    ids = await publish_numbers(site, 1, 5)
+    async with site.stream() as stream:
+        expected = {"asked": "missed", "oldest": ids[2], "newest": ids[4], "lost": 2, "reason": "evicted"}
+        assert expected == (await stream.next()).data
+        assert [3, 4, 5] == await data_of(stream, 3)
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [("0thepast-3", "restart"), ("nonsense", "unknown"), ("a\u00e9-1", "unknown"), ("EPOCH-99", "unknown")],
+)
+async def test_an_id_of_another_life_or_of_none_is_a_gap_and_then_all_that_is_held(
+    site: Site, asked: str, reason: str
+) -> None:
+    ids = await publish_numbers(site, 1, 2)
+    asked = asked.replace("EPOCH", ids[0].partition("-")[0])
+    async with site.stream(last_event_id=asked) as stream:
+        expected = {"asked": asked, "oldest": ids[0], "newest": ids[1], "lost": None, "reason": reason}
+        assert expected == (await stream.next()).data
+        assert [1, 2] == await data_of(stream, 2)
+
+
+async def test_a_header_that_is_no_utf8_is_an_unknown_id(site: Site) -> None:
+    request = b"GET /projects/p/events HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: \xff\xfe\r\n\r\n"
+    reader, writer = await site.raw(request)
+    head_and_gap = await reader.readuntil(b'"reason":"unknown"}')
+    writer.close()
+    assert b" 200 " in head_and_gap
+
+
+async def test_there_is_no_seam_between_replay_and_live(site: Site) -> None:
+    ids: list[str] = []
+
+    async def publish() -> None:
+        for number in range(200):
+            ids.append((await site.publish(number)).json["id"])
+
+    async def read(after_seconds: float) -> list[int]:
+        await asyncio.sleep(after_seconds)
+        async with site.stream(since="all") as stream:
+            return [frame.seq for frame in await stream.take(200)]
+
+    *read_by, _ = await asyncio.gather(*(read(0.02 * each) for each in range(10)), publish())
+    assert [list(range(1, 201))] * 10 == read_by
+
+
+async def test_a_slow_reader_that_falls_out_of_the_ring_is_told_while_connected(start_hub: StartHub) -> None:
+    site = await start_hub(ring={"max_events": 10, "max_bytes": 2_000_000}, limits={"max_event_bytes": 100_000})
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(sock, ("127.0.0.1", site.port))
+        await loop.sock_sendall(sock, b"GET /projects/p/events HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        await site.connections(1)
+        ids = [(await site.publish(f"{number:05}" + "x" * 90_000)).json["id"] for number in range(60)]
+        received = b""
+        while f"id: {ids[-1]}".encode() not in received:
+            received += await loop.sock_recv(sock, 1 << 20)
+    got = [int(seq) for seq in re.findall(rb"^id: \w+-(\d+)$", received, re.MULTILINE)]
+    [(at, lost)] = [
+        (int(asked), int(lost))
+        for asked, lost in re.findall(rb'"asked":"\w+-(\d+)".*"lost":(\d+),"reason":"evicted"', received)
+    ]
+    assert [*range(1, at + 1), *range(at + lost + 1, 61)] == got
+
+
+async def test_a_quiet_stream_gets_a_comment_as_heartbeat(start_hub: StartHub) -> None:
+    site = await start_hub(stream={"heartbeat_seconds": 0.1})
+    async with site.stream() as stream:
+        assert [b": ping\n\n"] * 2 == [frame.raw for frame in await stream.take(2)]
+
+
+async def test_a_quiet_stream_gets_an_event_as_heartbeat_where_it_asks_for_one(start_hub: StartHub) -> None:
+    site = await start_hub(stream={"heartbeat_seconds": 0.1})
+    async with site.stream(heartbeat="event") as stream:
+        assert [b"event: edge.ping\ndata: {}\n\n"] * 2 == [frame.raw for frame in await stream.take(2)]
+
+
+async def closing(stream: Stream) -> str:
+    """Why the server says it closes; checks the whole farewell."""
+    frame = await stream.next()
+    retry_ms = frame.data["retry_ms"]
+    reason: str = frame.data["reason"]
+    expected = f'retry: {retry_ms}\nevent: edge.closing\ndata: {{"reason":"{reason}","retry_ms":{retry_ms}}}\n\n'
+    assert expected.encode() == frame.raw
+    assert 1000 <= retry_ms <= 3000
+    assert await stream.ended()
+    return reason
+
+
+async def test_readers_are_told_that_the_hub_leaves(site: Site) -> None:
+    async with site.stream() as stream:
+        site.service.drain()
+        assert "shutdown" == await closing(stream)
+
+
+async def test_readers_are_told_that_their_project_is_deleted(site: Site) -> None:
+    async with site.stream() as stream:
+        await site.ask("DELETE", "/projects/p")
+        assert "deleted" == await closing(stream)
+
+
+async def test_readers_are_told_that_their_stream_has_lived_long_enough(start_hub: StartHub) -> None:
+    site = await start_hub(stream={"max_lifetime_seconds": 0.2, "heartbeat_seconds": 0.5})
+    async with site.stream() as stream:
+        assert "lifetime" == await closing(stream)
+
+
+async def test_head_gets_the_headers_and_opens_nothing(site: Site) -> None:
+    answer = await site.exchange(b"HEAD /projects/p/events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert (200, b"") == (answer.status, answer.body)
+    assert "text/event-stream" == answer.headers["Content-Type"]
+    assert "no" == answer.headers["X-Accel-Buffering"]
+    assert {} == site.service.hub.projects
+
+
+async def test_http_1_0_gets_the_stream_unchunked(site: Site) -> None:
+    reader, writer = await site.raw(b"GET /projects/p/events HTTP/1.0\r\nHost: localhost\r\n\r\n")
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head.lower()
+    assert (await reader.readuntil(b"\n\n")).startswith(b"retry: 1000\nevent: edge.hello\n")
+    event_id = (await site.publish(1)).json["id"]
+    assert f"id: {event_id}\ndata: 1\n\n".encode() == await reader.readuntil(b"\n\n")
+    site.service.drain()
+    rest = await reader.read()
+    assert rest.startswith(b"retry: ")
+    assert rest.endswith(b"}\n\n")
+    writer.close()
+
+
+async def test_http_1_1_gets_whole_chunks_and_the_last_one(site: Site) -> None:
+    reader, writer = await site.raw(b"GET /projects/p/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert b"Transfer-Encoding: chunked\r\n" in await reader.readuntil(b"\r\n\r\n")
+    await site.connections(1)
+    site.service.drain()
+    chunks = []
+    while size := int(await reader.readline(), 16):
+        chunks.append(await reader.readexactly(size))
+        assert b"\r\n" == await reader.readexactly(2)
+    assert b"\r\n" == await reader.read()
+    assert [True, True] == [chunk.endswith(b"\n\n") for chunk in chunks]
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [None, "", "*/*", "text/event-stream", "text/*;q=0.1", "text/html, */*;q=0.5", "text/event-stream;q=1, */*;q=0"],
+)
+async def test_whoever_accepts_event_streams_gets_one(site: Site, accept: str | None) -> None:
+    line = "" if accept is None else f"Accept: {accept}\r\n"
+    reader, writer = await site.raw(f"GET /projects/p/events HTTP/1.1\r\nHost: localhost\r\n{line}\r\n".encode())
+    assert b"HTTP/1.1 200 OK\r\n" == await reader.readline()
+    writer.close()
+
+
+@pytest.mark.parametrize("accept", ["application/json", "text/html", "*/*, text/event-stream;q=0", "*/*;q=0"])
+async def test_whoever_excludes_event_streams_gets_406(site: Site, accept: str) -> None:
+    answer = await site.ask("GET", "/projects/p/events", headers={"Accept": accept})
+    assert "not_acceptable" == answer.problem["code"]
+    assert {} == site.service.hub.projects
+
+
+@pytest.mark.parametrize(
+    ("query", "parameter"),
+    [("since=yesterday", "since"), ("since=", "since"), ("since=-1s", "since"), ("heartbeat=loud", "heartbeat")],
+)
+async def test_what_cant_be_read_is_refused_before_the_stream(site: Site, query: str, parameter: str) -> None:
+    problem = (await site.ask("GET", f"/projects/p/events?{query}")).problem
+    assert ("invalid_parameter", parameter) == (problem["code"], problem["parameter"])
+    assert {} == site.service.hub.projects
+
+
+@pytest.mark.parametrize("name", ["-a", "a b", "a%2Fb", "a%0Ab", "a" * 129, "%C3%A9"])
+async def test_a_project_is_a_short_plain_name(site: Site, name: str) -> None:
+    answer = await site.exchange(
+        f"GET /projects/{name.replace(' ', '%20')}/events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+    )
+    assert "invalid_project" == answer.problem["code"]
+
+
+@pytest.mark.parametrize("name", ["a", "0", "A.b_c~d-e", "a" * 128])
+async def test_a_projects_name_may_be(site: Site, name: str) -> None:
+    async with site.stream(name) as stream:
+        assert name == stream.hello["project"]
+
+
+async def test_a_reader_who_leaves_is_forgotten_and_its_project_with_it(site: Site) -> None:
+    async with site.stream():
+        await site.connections(1)
+    await site.connections(0)
+    assert ({}, {}) == (site.service.hub.connections, site.service.hub.projects)
+    assert 1 == site.service.hub.counters.removed["client"]
