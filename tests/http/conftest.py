@@ -1,4 +1,4 @@
-"""The hub, run the two ways its HTTP is tested: by pytest-aiohttp's client, and by the server that `edge serve` runs."""
+"""The hub, run in two ways: by pytest-aiohttp's test server, and by the server that `edge serve` runs."""
 
 from __future__ import annotations
 

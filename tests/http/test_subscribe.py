@@ -72,7 +72,7 @@ async def test_projects_do_not_hear_each_other(site: Site) -> None:
     ("params", "expected"),
     [({}, [3, 4]), ({"since": "missed"}, [3, 4]), ({"since": "all"}, [1, 2, 3, 4]), ({"since": "none"}, [])],
 )
-async def test_since(site: Site, params: dict[str, str], expected: list[int]) -> None:
+async def test_since(site: Site, params: Any, expected: list[int]) -> None:
     async with site.stream() as first:
         await publish_numbers(site, 1, 2)
         await first.take(2)
@@ -159,18 +159,12 @@ async def test_a_header_that_is_no_utf8_is_an_unknown_id(site: Site) -> None:
 
 
 async def test_there_is_no_seam_between_replay_and_live(site: Site) -> None:
-    ids: list[str] = []
-
-    async def publish() -> None:
-        for number in range(200):
-            ids.append((await site.publish(number)).json["id"])
-
     async def read(after_seconds: float) -> list[int]:
         await asyncio.sleep(after_seconds)
         async with site.stream(since="all") as stream:
             return [frame.seq for frame in await stream.take(200)]
 
-    *read_by, _ = await asyncio.gather(*(read(0.02 * each) for each in range(10)), publish())
+    *read_by, _ = await asyncio.gather(*(read(0.02 * each) for each in range(10)), publish_numbers(site, 1, 200))
     assert [list(range(1, 201))] * 10 == read_by
 
 
@@ -301,11 +295,10 @@ async def test_what_cant_be_read_is_refused_before_the_stream(site: Site, query:
     assert {} == site.service.hub.projects
 
 
-@pytest.mark.parametrize("name", ["-a", "a b", "a%2Fb", "a%0Ab", "a" * 129, "%C3%A9"])
+@pytest.mark.parametrize("name", ["-a", "a%20b", "a%2Fb", "a%0Ab", "a" * 129, "%C3%A9"])
 async def test_a_project_is_a_short_plain_name(site: Site, name: str) -> None:
-    answer = await site.exchange(
-        f"GET /projects/{name.replace(' ', '%20')}/events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
-    )
+    path = f"/projects/{name}/events"
+    answer = await site.exchange(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
     assert "invalid_project" == answer.problem["code"]
 
 
