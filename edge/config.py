@@ -135,6 +135,8 @@ def _parse(key: str, kind: inspect.Type, raw: object) -> object:
         except UnicodeEncodeError:
             raise ValueError("must be valid UTF-8") from None
     match kind:
+        case inspect.BoolType():
+            return _yes_or_no(raw)
         case inspect.IntType() | inspect.FloatType():
             return _bounded(key, kind, _number(key, kind, raw))
         case inspect.LiteralType(values=choices):
@@ -149,6 +151,14 @@ def _parse(key: str, kind: inspect.Type, raw: object) -> object:
             return None
         case _:
             return _text(key, raw)
+
+
+def _yes_or_no(raw: object) -> bool:
+    if isinstance(raw, bool):
+        return raw
+    if raw in ("true", "false"):
+        return raw == "true"
+    raise ValueError("must be true or false")
 
 
 def _text(key: str, raw: object) -> str:
@@ -293,6 +303,8 @@ def _show(key: str, value: object) -> str:
 def _toml(key: str, value: object) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml(key, item) for item in value) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, str):
         # JSON's escapes are TOML's; DEL is the one character that JSON leaves alone and TOML refuses.
         return msgspec.json.encode(value).decode().replace("\x7f", "\\u007f")

@@ -68,6 +68,7 @@ class ServerSettings(Section, frozen=True):
     drain_seconds: Annotated[float, Meta(ge=0, le=_HOUR_SECONDS)] = 5.0
     allowed_hosts: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
+    page: bool = True
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

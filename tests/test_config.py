@@ -123,6 +123,12 @@ def test_a_file_may_hold_numbers_texts_with_units_and_lists(tmp_path: Path) -> N
     assert 1000 == config.limits.max_event_bytes
 
 
+@pytest.mark.parametrize(("written", "meant"), [("true", True), ("false", False)])
+def test_a_switch_is_true_or_false_in_file_and_environment(tmp_path: Path, written: str, meant: bool) -> None:
+    assert meant == load(None, {"EDGE_SERVER_PAGE": written}, {}).server.page
+    assert meant == load(toml(tmp_path, f"[server]\npage = {written}\n"), {}, {}).server.page
+
+
 def test_the_environment_takes_units_and_comma_separated_lists() -> None:
     config = load(
         None,
@@ -180,6 +186,7 @@ def test_what_kubernetes_puts_into_every_pod_is_not_taken_for_a_setting() -> Non
         ("SERVER_PORT", "٨٠", "server.port = ٨٠ (from EDGE_SERVER_PORT): must be a whole number"),
         ("SERVER_PORT", "8_0", "server.port = 8_0 (from EDGE_SERVER_PORT): must be a whole number"),
         ("SERVER_PORT", "", 'server.port = "" (from EDGE_SERVER_PORT): must be a whole number'),
+        ("SERVER_PAGE", "yes", "server.page = yes (from EDGE_SERVER_PAGE): must be true or false"),
         (
             "SERVER_LOG_FORMAT",
             "xml",

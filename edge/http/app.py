@@ -8,7 +8,7 @@ from typing import NamedTuple
 from aiohttp import HttpVersion11, web
 
 from edge.core.errors import EdgeError
-from edge.http import problems, publish, status, subscribe, trigger
+from edge.http import page, problems, publish, status, subscribe, trigger
 from edge.http.service import SERVICE, Service
 from edge.log import get_logger
 from edge.metrics import Exposition
@@ -57,6 +57,7 @@ def routes(service: Service) -> tuple[Route, ...]:
         Route("GET", "/healthz", status.healthz, None),
         Route("GET", "/readyz", status.readyz, None),
         Route("GET", "/metrics", metrics, "metrics"),
+        *(Route("GET", path, handler, None) for path, handler in page.routes(with_page=service.config.server.page)),
     )
 
 

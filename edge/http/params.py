@@ -86,6 +86,15 @@ def accepts(header: str | None, media_type: str) -> bool:
     return best[0] >= 0 and best[1] > 0
 
 
+def accepts_gzip(header: str | None) -> bool:
+    """Whether an `Accept-Encoding` header asks for gzip by name (RFC 9110, section 12.5.3)."""
+    for part in (header or "").lower().split(","):
+        name, *parameters = (piece.strip() for piece in part.split(";"))
+        if name == "gzip":
+            return _quality(parameters) > 0
+    return False
+
+
 def _quality(parameters: list[str]) -> float:
     for parameter in parameters:
         name, _, value = parameter.partition("=")

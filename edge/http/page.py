@@ -1,0 +1,100 @@
+"""The live page and `edge.js`: a handful of files, answered from memory.
+
+They are read when this module is imported, which is before there is an event loop that reading could hold, and
+through importlib.resources, so that a packed program has them too. Each is held as it is and gzipped,
+with an ETag for either; a browser asks again each time (`no-cache`) and is told 304. The page may load nothing but
+what the hub itself serves, runs no inline script or style, and may stand in no frame.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from collections.abc import Awaitable, Callable, Iterator
+from importlib import resources
+
+import msgspec
+from aiohttp import web
+
+from edge.http import params
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+)
+_COMMON_HEADERS = {
+    "Cache-Control": "no-cache",
+    "Vary": "Accept-Encoding",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+_PAGE_HEADERS = {
+    **_COMMON_HEADERS,
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+# The client is for every site: what it may do is decided where it asks, not where it comes from.
+_CLIENT_HEADERS = {
+    **_COMMON_HEADERS,
+    "Access-Control-Allow-Origin": "*",
+    "Cross-Origin-Resource-Policy": "cross-origin",
+}
+_CLIENT_FILES = ("edge.js", "edge.d.ts")
+_PAGE_FILES = ("index.html", "page.css", "page.js", "icon.svg")
+_CONTENT_TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".ts": "text/plain",
+    ".svg": "image/svg+xml",
+}
+
+
+class Asset(msgspec.Struct, frozen=True):
+    """A file in one encoding."""
+
+    body: bytes
+    etag: str
+    encoding: str | None
+
+
+def _asset(body: bytes, encoding: str | None) -> Asset:
+    return Asset(body, hashlib.blake2b(body, digest_size=12).hexdigest(), encoding)
+
+
+def _both_encodings(name: str) -> tuple[Asset, Asset]:
+    body = resources.files("edge").joinpath("static", name).read_bytes()
+    return _asset(body, None), _asset(gzip.compress(body, mtime=0), "gzip")
+
+
+_FILES = {name: _both_encodings(name) for name in _CLIENT_FILES + _PAGE_FILES}
+
+
+def routes(*, with_page: bool) -> Iterator[tuple[str, Handler]]:
+    """Paths and their handlers: the client's files, and the page's unless it is turned off."""
+    for name in _CLIENT_FILES:
+        yield f"/{name}", _serve(name, _CLIENT_HEADERS)
+    if with_page:
+        for name in _PAGE_FILES:
+            yield "/" if name == "index.html" else f"/{name}", _serve(name, _PAGE_HEADERS)
+
+
+def _serve(name: str, headers: dict[str, str]) -> Handler:
+    plain, packed = _FILES[name]
+    content_type = _CONTENT_TYPES[name[name.rindex(".") :]]
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        asset = packed if params.accepts_gzip(request.headers.get("Accept-Encoding")) else plain
+        if any(etag.value in {asset.etag, "*"} for etag in request.if_none_match or ()):
+            answer = web.Response(status=304, headers=headers)
+        else:
+            answer = web.Response(body=asset.body, content_type=content_type, charset="utf-8", headers=headers)
+            if asset.encoding is not None:
+                answer.headers["Content-Encoding"] = asset.encoding
+        answer.etag = asset.etag
+        return answer
+
+    return serve
