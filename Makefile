@@ -9,7 +9,7 @@ URL := http://127.0.0.1:$(PORT)/projects/demo
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types contracts coverage fmt lock clean setup-run setup-dev setup-test
+.PHONY: help run test check lint types contracts coverage fmt lock binary clean setup-build setup-run setup-dev setup-test
 
 help:  ## say what there is
 	@echo "make TARGET, where TARGET is one of:"
@@ -41,6 +41,9 @@ contracts: setup-dev  ## who may import whom
 coverage: setup-test  ## the suite with a report of what it doesn't reach
 	$(VENV) -m pytest --cov --cov-report=term --cov-report=html $(ARGS)
 
+binary: setup-build  ## dist/edge (one file) and dist/edge-dir/, checksums, what is inside (PYTHON=/usr/bin/python3)
+	$(VENV) build/binary.py
+
 fmt: setup-dev  ## format, and mend what ruff can mend
 	$(VENV) -m ruff check --fix-only .
 	$(VENV) -m ruff format .
@@ -60,6 +63,9 @@ clean:  ## remove all that the other targets made
 
 setup-run:
 	@requirements/install run
+
+setup-build:
+	@requirements/install build
 
 setup-dev:
 	@requirements/install dev

@@ -144,16 +144,17 @@ def version_text() -> str:
     from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
 
     try:
-        commit = f" (commit {import_module('edge._build_info').COMMIT})"
-    except ModuleNotFoundError:
-        commit = ""
+        build = import_module("edge._build_info")
+        built = f" (commit {build.COMMIT}, for glibc {build.GLIBC} or later)"
+    except ModuleNotFoundError:  # from source
+        built = ""
     parts = [f"Python {sys.version.split()[0]}"]
     for package in ("aiohttp", "aiohttp-sse", "uvloop", "msgspec", "structlog"):
         try:
             parts.append(f"{package} {version(package)}")
         except PackageNotFoundError:  # uvloop doesn't exist everywhere, nor metadata in every bundle
             continue
-    return f"edge {__version__}{commit}\n{', '.join(parts)}\n"
+    return f"edge {__version__}{built}\n{', '.join(parts)}\n"
 
 
 # --- helpers ---

@@ -1,6 +1,6 @@
-"""From defaults, a TOML file, the environment and flags to one frozen, checked `Config`.
+"""From defaults, a TOML file, credentials, the environment and flags to one frozen, checked `Config`.
 
-    default  <  TOML file  <  EDGE_<SECTION>_<KEY>  <  flag
+    default  <  TOML file  <  $CREDENTIALS_DIRECTORY/<section>.<key>  <  EDGE_<SECTION>_<KEY>  <  flag
 
 Invariant: a `Config` that `load` returns holds only values that can work, alone and together; everything else
 is a `ConfigError`, one line that names the key and where its value came from. No secret is ever in that line.
@@ -27,6 +27,7 @@ Sources = Mapping[str, str]
 """Where each value came from, by `section.key`; a key that isn't in it has its default."""
 
 CONFIG_VARIABLE = "EDGE_CONFIG"
+CREDENTIALS_VARIABLE = "CREDENTIALS_DIRECTORY"
 DEFAULT_SOURCE = "default"
 
 # Kubernetes puts the address of every service into every pod's environment (FOO_SERVICE_HOST, FOO_PORT=tcp://...,
@@ -72,6 +73,7 @@ def load_with_sources(
     sources: dict[str, str] = {}
     for key, raw, source in (
         *_from_file(config_path, environ),
+        *_from_credentials(environ),
         *_from_environment(environ),
         *((key, text, "--" + key.partition(".")[2].replace("_", "-")) for key, text in flags.items()),
     ):
@@ -247,6 +249,33 @@ def _from_file(config_path: Path | None, environ: Mapping[str, str]) -> Iterable
             if key not in KEYS:
                 raise _unknown(key, source)
             yield key, raw, source
+
+
+def _from_credentials(environ: Mapping[str, str]) -> Iterable[tuple[str, object, str]]:
+    """systemd's LoadCredential= and the secrets of containers: files named after the key they hold.
+
+    A file that isn't named `<section>.something` is somebody else's.
+    """
+    folder = environ.get(CREDENTIALS_VARIABLE)
+    if not folder or not Path(folder).is_dir():
+        return
+    try:
+        paths = sorted(Path(folder).iterdir())
+    except OSError as error:
+        message = f"can't read it: {error.strerror or type(error).__name__}"
+        raise ConfigError("credentials", CREDENTIALS_VARIABLE, message, value=folder) from None
+    for path in paths:
+        key, source = path.name, f"credential {path.name}"
+        if key.partition(".")[0] not in Config.__struct_fields__ or "." not in key:
+            continue
+        if key not in KEYS:
+            raise _unknown(key, f"${CREDENTIALS_VARIABLE}")
+        try:
+            yield key, path.read_text("utf-8").rstrip("\r\n"), source
+        except OSError as error:
+            raise ConfigError(key, source, f"can't read it: {error.strerror or type(error).__name__}") from None
+        except UnicodeDecodeError:
+            raise ConfigError(key, source, "must be UTF-8") from None
 
 
 def _from_environment(environ: Mapping[str, str]) -> Iterable[tuple[str, object, str]]:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import gc
+import ipaddress
+import os
 import resource
 import signal
 import socket
@@ -17,20 +20,25 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from edge import __version__, log
 from edge.config import ConfigError
 from edge.core.errors import StoreUnavailable
+from edge.core.hub import Hub
 from edge.http.assembly import assemble
 from edge.http.service import Service
 from edge.http.serving import HubRunner
 from edge.settings import Config
+from edge.systemd import Notifier, inherited_sockets
 
 _log = log.get_logger("server")
 BACKLOG = 4096
 """Connections that may wait to be accepted; a thousand clients that come back at once must not be refused."""
 _LAST_MOMENT_SECONDS = 0.25
+_STOP_MARGIN_SECONDS = 5.0
+"""How much longer than the drain systemd shall wait: a busy machine takes its time to end a process."""
 
 
 def serve(config: Config) -> int:
@@ -42,17 +50,22 @@ def serve(config: Config) -> int:
     """
     log.configure(config.server.log_format, config.server.log_level)
     raise_file_limit()
-    sockets = listen(config.server.host, config.server.port)
+    notifier = Notifier(os.environ)
+    inherited = inherited_sockets(os.environ)
+    sockets = inherited or listen(config.server.host, config.server.port)
     try:
+        if inherited:
+            config = listening_where(config, inherited)
         tls = tls_context(config)
         run = loop_runner()
-        return run(_live(config, sockets, tls))
+        return run(_live(config, sockets, tls, notifier))
     finally:
+        notifier.close()
         for sock in sockets:
             sock.close()
 
 
-async def _live(config: Config, sockets: list[socket.socket], tls: ssl.SSLContext | None) -> int:
+async def _live(config: Config, sockets: list[socket.socket], tls: ssl.SSLContext | None, notifier: Notifier) -> int:
     try:
         app, service = await assemble(config)
     except StoreUnavailable as error:
@@ -63,14 +76,23 @@ async def _live(config: Config, sockets: list[socket.socket], tls: ssl.SSLContex
     await runner.setup()
     leave = asyncio.Event()
     _on_signals(leave)
+    if tls is not None or notifier.asked:
+        reload = functools.partial(_reload, config, tls, notifier, service.hub)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
     for sock in sockets:
         await web.SockSite(runner, sock, backlog=BACKLOG, ssl_context=tls).start()
     # What lives from here to the end needs no collecting: the collector looks only at what comes later.
     gc.collect()
     gc.freeze()
     _announce(sockets, tls)
+    if not notifier.ready(status_line(service.hub)):
+        _log.warning("systemd_not_told", advice="it will end this service when TimeoutStartSec= is over")
+    attending = asyncio.create_task(notifier.attend(lambda: status_line(service.hub)))
     await leave.wait()
+    notifier.stopping("Draining", config.server.drain_seconds + _STOP_MARGIN_SECONDS)
     await _leave(config, runner, service)
+    attending.cancel()
+    await asyncio.wait([attending])
     return 0
 
 
@@ -111,6 +133,37 @@ def _on_signals(leave: asyncio.Event) -> None:
 
     loop.add_signal_handler(signal.SIGTERM, leave.set)
     loop.add_signal_handler(signal.SIGINT, interrupt)
+
+
+def _reload(config: Config, tls: ssl.SSLContext | None, notifier: Notifier, hub: Hub) -> None:
+    """SIGHUP: who connects from now on gets the certificate that is in the files now. No stream notices."""
+    notifier.reloading()
+    if tls is not None:
+        try:
+            # The first attempt is on a context of its own: half a change would be worse than none.
+            tls_context(config)
+            tls.load_cert_chain(config.server.tls_cert or "", config.server.tls_key)
+            _log.info("certificate_reloaded", file=config.server.tls_cert)
+        except (ConfigError, OSError) as error:
+            _log.error("certificate_not_reloaded", error=str(error), advice="the one in use stays")
+    notifier.ready(status_line(hub))
+
+
+def status_line(hub: Hub) -> str:
+    """What `systemctl status` shows."""
+    misses = hub.counters.misses
+    return (
+        f"{len(hub.connections)} connections, {len(hub.projects)} projects, "
+        f"{misses.misses} misses ({misses.pending} pending, {misses.lost} lost)"
+    )
+
+
+def listening_where(config: Config, sockets: list[socket.socket]) -> Config:
+    """`config` with the address that is really listened on: who may do what depends on whether others can reach it."""
+    addresses = [sock.getsockname() for sock in sockets]
+    reachable = [address for address in addresses if not ipaddress.ip_address(address[0]).is_loopback]
+    host, port = (reachable or addresses)[0][:2]
+    return msgspec.structs.replace(config, server=msgspec.structs.replace(config.server, host=host, port=port))
 
 
 def loop_runner() -> Callable[[Coroutine[Any, Any, int]], int]:

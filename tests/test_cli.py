@@ -56,9 +56,10 @@ def test_version_names_edge_python_and_what_it_is_built_on() -> None:
 def test_version_names_the_commit_that_a_build_wrote_down(monkeypatch: pytest.MonkeyPatch) -> None:
     build_info = types.ModuleType("edge._build_info")
     build_info.COMMIT = "abc1234"  # type: ignore[attr-defined]
+    build_info.GLIBC = "2.36"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "edge._build_info", build_info)
 
-    assert f"edge {__version__} (commit abc1234)" == cli.version_text().splitlines()[0]
+    assert f"edge {__version__} (commit abc1234, for glibc 2.36 or later)" == cli.version_text().splitlines()[0]
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,41 @@ def test_edge_config_names_the_file_and_the_flag_wins_over_it(tmp_path: Path) ->
     assert 8080 == load(None, {"EDGE_CONFIG": ""}, {}).server.port
 
 
+def test_credentials_are_files_named_after_their_key(tmp_path: Path) -> None:
+    path = toml(
+        tmp_path, '[auth]\ntoken = "of-the-file-of-the-file-of-the-file"\n[trigger]\nurl = "http://127.0.0.1:1/"\n'
+    )
+    folder = tmp_path / "credentials"
+    folder.mkdir()
+    token = "of-the-credential-of-the-credential"
+    (folder / "auth.token").write_text(token + "\n")
+    (folder / "trigger.url").write_text("http://127.0.0.1:2/")
+    (folder / "hub.pem").write_text("somebody else's")
+    environ = {"CREDENTIALS_DIRECTORY": str(folder), "EDGE_TRIGGER_URL": "http://127.0.0.1:3/"}
+
+    config, sources = load_with_sources(path, environ, {})
+
+    assert (token, "http://127.0.0.1:3/") == (config.auth.token, config.trigger.url)
+    assert {"auth.token": "credential auth.token", "trigger.url": "EDGE_TRIGGER_URL"} == sources
+
+
+def test_a_credential_that_cant_be_used_is_refused(tmp_path: Path) -> None:
+    environ = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert Config() == load(None, {"CREDENTIALS_DIRECTORY": str(tmp_path / "missing")}, {})
+
+    (tmp_path / "auth.tokn").write_text("secret")
+    with pytest.raises(ConfigError, match=r"^edge: auth.tokn \(from \$CREDENTIALS_DIRECTORY\): .* auth.token\?$"):
+        load(None, environ, {})
+    (tmp_path / "auth.tokn").rename(tmp_path / "auth.token")
+    (tmp_path / "auth.token").write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match=r"^edge: auth.token \(from credential auth.token\): must be UTF-8$"):
+        load(None, environ, {})
+    (tmp_path / "auth.token").unlink()
+    (tmp_path / "auth.token").mkdir()
+    with pytest.raises(ConfigError, match=r"^edge: auth.token \(from credential auth.token\): can't read it: Is a dir"):
+        load(None, environ, {})
+
+
 def test_a_file_may_hold_numbers_texts_with_units_and_lists(tmp_path: Path) -> None:
     path = toml(
         tmp_path,

@@ -1,0 +1,131 @@
+"""What passes between this process and systemd: listening sockets in; READY, STATUS, WATCHDOG and STOPPING out.
+
+The protocols are those of sd_listen_fds(3) and sd_notify(3): environment variables, and datagrams to a Unix socket.
+Invariant: nothing waits for systemd but `ready`, `reloading` and `stopping`, and those `_PATIENCE_SECONDS` at most.
+The watchdog is fed by a task of the event loop: a loop that no longer turns is a service that systemd restarts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, MutableMapping
+
+_FIRST_DESCRIPTOR = 3
+_PATIENCE_SECONDS = 2.0
+_STATUS_SECONDS = 1.0
+_MICROSECONDS = 1_000_000
+
+
+def inherited_sockets(environ: MutableMapping[str, str]) -> list[socket.socket]:
+    """The listening TCP sockets that a socket unit handed to this process, none without one.
+
+    Takes the variables out of `environ`: they hold for this process only. Raises OSError for what isn't such a socket.
+    """
+    count = _number(environ.pop("LISTEN_FDS", "0"), "LISTEN_FDS")
+    environ.pop("LISTEN_FDNAMES", None)
+    if not _is_ours(environ.pop("LISTEN_PID", None)):
+        return []
+    sockets: list[socket.socket] = []
+    try:
+        for descriptor in range(_FIRST_DESCRIPTOR, _FIRST_DESCRIPTOR + count):
+            os.set_inheritable(descriptor, False)
+            sockets.append(socket.socket(fileno=descriptor))
+            _check(sockets[-1])
+    except OSError:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+class Notifier:
+    """Tells systemd how this process is. Where nobody asked (no NOTIFY_SOCKET) every call does nothing."""
+
+    def __init__(self, environ: MutableMapping[str, str]) -> None:
+        """Takes the variables out of `environ`: a child must not speak for us. Raises OSError."""
+        path = environ.pop("NOTIFY_SOCKET", None)
+        watchdog = _number(environ.pop("WATCHDOG_USEC", "0"), "WATCHDOG_USEC") / _MICROSECONDS
+        watched = _is_ours(environ.pop("WATCHDOG_PID", str(os.getpid())))
+        self.watchdog_seconds = watchdog if watched else 0.0
+        """How long systemd waits for a sign of life; 0: for ever."""
+        self._socket: socket.socket | None = None
+        if path:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            try:
+                self._socket.connect(f"\0{path[1:]}" if path.startswith("@") else path)
+            except OSError:
+                self._socket.close()
+                raise
+
+    @property
+    def asked(self) -> bool:
+        """Whether anybody listens."""
+        return self._socket is not None
+
+    def ready(self, status: str) -> bool:
+        """The service has started, or has reloaded. False when systemd doesn't take it, and will end the service."""
+        return self._send(f"READY=1\nSTATUS={status}", _PATIENCE_SECONDS)
+
+    def reloading(self) -> None:
+        """What was configured is read again; `ready` says when that is done."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}", _PATIENCE_SECONDS)
+
+    def stopping(self, status: str, patience_seconds: float) -> None:
+        """The service is leaving, and asks for `patience_seconds` whatever its unit says."""
+        microseconds = int(patience_seconds * _MICROSECONDS)
+        self._send(f"STOPPING=1\nSTATUS={status}\nEXTEND_TIMEOUT_USEC={microseconds}", _PATIENCE_SECONDS)
+
+    async def attend(self, status: Callable[[], str]) -> None:
+        """Feed the watchdog, and tell `status()` when it has changed, until cancelled."""
+        if not self.asked:
+            return
+        pause = min(_STATUS_SECONDS, self.watchdog_seconds / 3 or _STATUS_SECONDS)
+        told = ""
+        while True:
+            await asyncio.sleep(pause)
+            now = status()
+            # Not taken (systemd is behind, or is being replaced): the next turn says it again.
+            if self._send("WATCHDOG=1" + (f"\nSTATUS={now}" if now != told else "")):
+                told = now
+
+    def close(self) -> None:
+        """Say no more."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _send(self, message: str, patience_seconds: float = 0.0) -> bool:
+        """Whether `message` was taken, or nobody wants it."""
+        if self._socket is None:
+            return True
+        self._socket.settimeout(patience_seconds)
+        try:
+            self._socket.send(message.encode())
+        except OSError:
+            return False
+        return True
+
+
+def _is_ours(pid: str | None) -> bool:
+    """Whether systemd meant this process; or its parent, where the one-file binary unpacks and starts us."""
+    ours = [os.getpid()]
+    if hasattr(sys, "_MEIPASS"):
+        ours.append(os.getppid())
+    return pid in [str(number) for number in ours]
+
+
+def _number(text: str, variable: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise OSError(f"{variable} is {text!r}, not a number; systemd sets it")
+    return int(text)
+
+
+def _check(sock: socket.socket) -> None:
+    tcp = sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM
+    if not tcp or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        raise OSError(f"descriptor {sock.fileno()} from systemd is not a listening TCP socket: see its ListenStream=")
+    sock.setblocking(False)
