@@ -1,0 +1,367 @@
+"""The SQLite store around a hub: what the next process knows, and what happens while the file can't be written."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edge.core import resume
+from edge.core.bounds import Bounds
+from edge.core.errors import InvalidRequest, StoreUnavailable
+from edge.core.idempotency import Answer
+from edge.store.journal import Batch, Journal
+from tests.store.rig import Reader, Rig, life
+
+EMPTY = Batch([], [], [], [], [], 0.0)
+
+
+@pytest.fixture(params=[False, True], ids=["async", "commit"])
+def commit(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+async def test_a_reader_resumes_in_the_next_process_without_a_gap(tmp_path: Path, commit: bool) -> None:
+    async with life(tmp_path / "h.db", commit=commit) as first:
+        reader = first.read()
+        ids = [(await first.publish(str(number))).id for number in range(5)]
+        await asyncio.sleep(0)
+        assert ids == reader.ids
+        first.leave(reader)
+    async with life(tmp_path / "h.db", commit=commit) as second:
+        back = second.read(start=lambda project: resume.after_id(project, ids[1]))
+        assert ids[2:] == back.ids
+        assert b"edge.gap" not in back.sent
+        assert ids[4].rpartition("-")[0] == (await second.publish("next")).id.rpartition("-")[0]
+
+
+async def test_numbers_go_on_where_they_were(tmp_path: Path, commit: bool) -> None:
+    async with life(tmp_path / "h.db", commit=commit) as first:
+        last = (await first.publish("a")).id
+    async with life(tmp_path / "h.db", commit=commit) as second:
+        epoch, _, seq = last.rpartition("-")
+        assert f"{epoch}-{int(seq) + 1}" == (await second.publish("b")).id
+
+
+async def test_the_ledger_is_the_one_of_before(tmp_path: Path, commit: bool) -> None:
+    bounds = Bounds(max_events=3)
+    async with life(tmp_path / "h.db", commit=commit, bounds=bounds) as first:
+        for number in range(5):
+            await first.publish(str(number))
+        assert (5, 0, 2, 3) == first.ledger()
+        first.leave(first.read())
+        assert (5, 3, 2, 0) == first.ledger()
+        await first.publish("missed")
+        assert (6, 3, 2, 1) == first.ledger()
+    async with life(tmp_path / "h.db", commit=commit, bounds=bounds) as second:
+        assert (6, 3, 2, 1) == second.ledger()
+        assert 1 == second.hub.counters.misses.pending
+        reader = second.read()
+        assert 1 == len(reader.ids)
+        assert (6, 4, 2, 0) == second.ledger()
+
+
+async def test_what_a_reader_had_not_acknowledged_when_the_process_ended_is_missed_in_the_next(
+    tmp_path: Path, commit: bool
+) -> None:
+    async with life(tmp_path / "h.db", commit=commit) as first:
+        reader = first.read()
+        await first.publish("one")
+        await asyncio.sleep(0)
+        acked = reader.written_bytes
+        await first.publish("two")
+        await asyncio.sleep(0)
+        reader.acked = acked
+        first.leave(reader, "dead")
+    async with life(tmp_path / "h.db", commit=commit) as second:
+        assert (1, 0, 0, 1) == second.ledger()
+        assert b"data: two" in second.read().sent
+
+
+async def test_an_event_nobody_had_room_for_is_missed_after_a_crash(tmp_path: Path) -> None:
+    """A crash is a copy of the file taken while the process lives: nothing is written at its end."""
+    async with life(tmp_path / "h.db", commit=False) as first:
+        reader = first.read()
+        reader.paused = True
+        await first.publish("nobody had room")
+        await asyncio.sleep(0.1)
+        _copy_as_after_a_crash(tmp_path)
+        first.leave(reader)
+    async with life(tmp_path / "crashed.db", commit=False) as second:
+        assert (1, 0, 0, 1) == second.ledger()
+
+
+async def test_an_event_that_was_committed_and_not_yet_given_out_is_pending_after_a_crash(tmp_path: Path) -> None:
+    async with life(tmp_path / "h.db", commit=True) as first:
+        await first.publish("one")
+        # The ledger row of this transaction was made before its event reached the ring.
+        _copy_as_after_a_crash(tmp_path)
+    async with life(tmp_path / "crashed.db", commit=True) as second:
+        assert (1, 0, 0, 1) == second.ledger()
+        assert b"data: one" in second.read().sent
+
+
+async def test_nothing_is_visible_before_it_is_committed(tmp_path: Path) -> None:
+    async with life(tmp_path / "h.db", commit=True) as rig:
+        reader = rig.read()
+        promised = asyncio.ensure_future(rig.publish("one"))
+        await asyncio.sleep(0)
+        assert [] == reader.ids
+        receipt = await promised
+        await asyncio.sleep(0)
+        assert [receipt.id] == reader.ids
+        assert 1 == receipt.connections
+
+
+async def test_many_publishers_keep_their_order_and_share_transactions(tmp_path: Path) -> None:
+    async with life(tmp_path / "h.db", commit=True) as rig:
+        receipts = await asyncio.gather(*(rig.publish(str(number)) for number in range(500)))
+        assert sorted(receipts, key=lambda receipt: int(receipt.id.rpartition("-")[2])) == receipts
+    database = sqlite3.connect(tmp_path / "h.db")
+    assert 20 > database.execute("SELECT count(*) FROM segments").fetchone()[0]
+    database.close()
+
+
+async def test_a_deleted_project_is_gone_from_the_file_too(tmp_path: Path, commit: bool) -> None:
+    async with life(tmp_path / "h.db", commit=commit) as first:
+        await first.publish("a")
+        first.hub.delete("p", first.clock())
+    async with life(tmp_path / "h.db", commit=commit) as second:
+        assert {} == second.hub.projects
+
+
+async def test_a_project_deleted_and_made_anew_has_only_its_new_history(tmp_path: Path, commit: bool) -> None:
+    async with life(tmp_path / "h.db", commit=commit) as first:
+        old = (await first.publish("old")).id
+        await asyncio.sleep(0.05)
+        first.hub.delete("p", first.clock())
+        new = (await first.publish("new")).id
+    async with life(tmp_path / "h.db", commit=commit) as second:
+        assert old.rpartition("-")[0] != new.rpartition("-")[0]
+        assert [new] == second.read(start=resume.everything).ids
+
+
+async def test_a_project_deleted_while_its_event_is_on_the_way_to_the_disk_tells_a_miss(tmp_path: Path) -> None:
+    async with life(tmp_path / "h.db", commit=True) as rig:
+        promised = asyncio.ensure_future(rig.publish("one"))
+        await asyncio.sleep(0)
+        rig.hub.delete("p", rig.clock())
+        receipt = await promised
+        assert receipt.missed
+        assert (1, 1) == (rig.hub.counters.misses.misses, rig.hub.counters.misses.lost)
+        assert {} == rig.hub.projects
+    async with life(tmp_path / "h.db", commit=True) as second:
+        assert {} == second.hub.projects
+
+
+async def test_the_file_is_bounded_like_the_ring_and_gives_space_back(tmp_path: Path, commit: bool) -> None:
+    bounds = Bounds(max_events=20)
+    async with life(tmp_path / "h.db", commit=commit, bounds=bounds) as rig:
+        for _ in range(30):
+            await asyncio.gather(*(rig.publish("x" * 20_000) for _ in range(20)))
+            await asyncio.sleep(0.02)
+    # 12 MB went through it; the ring holds 400 KB.
+    assert 3_000_000 > _size_bytes(tmp_path)
+    async with life(tmp_path / "h.db", commit=commit, bounds=bounds) as second:
+        assert 20 == len(second.hub.projects["p"].ring)
+
+
+async def test_aged_events_are_not_given_by_the_next_process(tmp_path: Path) -> None:
+    async with life(tmp_path / "h.db", commit=False) as first:
+        await first.publish("old")
+    async with life(tmp_path / "h.db", commit=False, bounds=Bounds(max_age_seconds=0.001)) as second:
+        reader = second.read()
+        assert [] == reader.ids
+        assert b'"lost":1' in reader.sent
+        assert (1, 0, 1, 0) == second.ledger()
+
+
+async def test_an_answer_is_given_again_by_the_next_process(tmp_path: Path, commit: bool) -> None:
+    key = ("publish", "p", "k")
+    async with life(tmp_path / "h.db", commit=commit) as first:
+        first.receipts.begin(key, b"print")
+        first.receipts.answer(key, Answer(201, b"{}"), first.clock())
+    async with life(tmp_path / "h.db", commit=commit) as second:
+        entry = second.receipts.find(key, b"print", second.clock())
+        assert entry is not None
+        assert Answer(201, b"{}") == entry.answer
+        with pytest.raises(InvalidRequest, match="another body"):
+            second.receipts.find(key, b"other", second.clock())
+
+
+async def test_a_job_that_was_on_its_way_when_the_process_died_is_not_sent_again(tmp_path: Path) -> None:
+    key = ("trigger", "p", "k")
+    async with life(tmp_path / "h.db", commit=False) as first:
+        first.receipts.begin(key, b"print")
+        await first.store.intend(key, b"print", "job-1")
+        _copy_as_after_a_crash(tmp_path)
+        first.receipts.drop(key)
+    async with life(tmp_path / "crashed.db", commit=False) as second:
+        entry = second.receipts.find(key, b"print", second.clock())
+        assert entry is not None
+        assert entry.answer is not None
+        assert 502 == entry.answer.status
+        assert b'"may_have_started":true' in entry.answer.body
+        assert b'"id":"job-1"' in entry.answer.body
+    async with life(tmp_path / "h.db", commit=False) as third:
+        assert third.receipts.find(key, b"print", third.clock()) is None
+
+
+async def test_a_full_disk_refuses_with_507_and_heals_by_itself(tmp_path: Path, commit: bool) -> None:
+    async with life(tmp_path / "h.db", commit=commit) as rig:
+        reader = rig.read()
+        _limit_pages(rig, 12)
+        with pytest.raises(StoreUnavailable, match="disk is full") as refused:
+            await _publish_until_refused(rig)
+        assert 507 == refused.value.status
+        assert 1 == refused.value.retry_after_seconds
+        assert rig.store.errors
+        assert rig.hub.connections
+        _limit_pages(rig, 1_000_000)
+        await rig.healed()
+        receipt = await rig.publish("room again")
+        await asyncio.sleep(0)
+        assert receipt.id == reader.ids[-1]
+        rig.leave(reader)
+        promised = reader.ids
+    async with life(tmp_path / "h.db", commit=commit) as second:
+        assert promised == second.read(start=resume.everything).ids
+
+
+async def test_what_commit_refused_nobody_saw_and_its_number_is_given_again(tmp_path: Path) -> None:
+    async with life(tmp_path / "h.db", commit=True) as rig:
+        reader = rig.read()
+        _limit_pages(rig, 1)
+        outcomes = await asyncio.gather(*(rig.publish("x" * 50_000) for _ in range(3)), return_exceptions=True)
+        assert [StoreUnavailable] * 3 == [type(outcome) for outcome in outcomes]
+        assert [] == reader.ids
+        _limit_pages(rig, 1_000_000)
+        await rig.healed()
+        assert (await rig.publish("first")).id.endswith("-1")
+        rig.leave(reader)
+
+
+async def test_a_second_process_on_the_same_file_is_told_so(tmp_path: Path) -> None:
+    async with life(tmp_path / "h.db", commit=False):
+        with pytest.raises(StoreUnavailable, match="another process has it open"):
+            async with life(tmp_path / "h.db", commit=False):
+                pass
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"not a database, but long enough to be looked at" * 100, "it is not a database"),
+        (b"SQLite format 3\0" + b"\xff" * 8192, "is"),
+    ],
+)
+async def test_a_file_that_is_no_journal_is_refused_and_left_as_it_is(
+    tmp_path: Path, content: bytes, says: str
+) -> None:
+    (tmp_path / "h.db").write_bytes(content)
+    with pytest.raises(StoreUnavailable, match=says):
+        async with life(tmp_path / "h.db", commit=False):
+            pass
+    assert content == (tmp_path / "h.db").read_bytes()
+
+
+async def test_another_programs_database_is_refused(tmp_path: Path) -> None:
+    database = sqlite3.connect(tmp_path / "h.db")
+    database.execute("CREATE TABLE theirs (x)")
+    database.close()
+    with pytest.raises(StoreUnavailable, match="another program"):
+        async with life(tmp_path / "h.db", commit=False):
+            pass
+
+
+async def test_a_newer_version_is_refused(tmp_path: Path) -> None:
+    async with life(tmp_path / "h.db", commit=False):
+        pass
+    database = sqlite3.connect(tmp_path / "h.db")
+    database.execute("PRAGMA user_version = 99")
+    database.close()
+    with pytest.raises(StoreUnavailable, match="newer edge"):
+        async with life(tmp_path / "h.db", commit=False):
+            pass
+
+
+async def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable, match="does its folder exist"):
+        async with life(tmp_path / "nowhere" / "h.db", commit=False):
+            pass
+
+
+async def test_a_damaged_file_is_told_at_start(tmp_path: Path) -> None:
+    async with life(tmp_path / "h.db", commit=False) as rig:
+        for _ in range(50):
+            await rig.publish("x" * 4000)
+    with (tmp_path / "h.db").open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xaa" * 60_000)
+    with pytest.raises(StoreUnavailable, match="damaged"):
+        async with life(tmp_path / "h.db", commit=False):
+            pass
+
+
+def test_a_transaction_that_fails_leaves_nothing_of_itself(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "h.db")
+    broken = EMPTY._replace(gone=["p"], segments=[("p", "e", 1)])  # type: ignore[list-item]
+    with pytest.raises(sqlite3.Error):
+        journal.write(broken)
+    journal.write(EMPTY)
+    assert [] == list(journal.projects())
+    journal.close()
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    payloads=st.lists(st.text(alphabet=st.characters(codec="utf-8"), max_size=40), max_size=12),
+    commit=st.booleans(),
+)
+def test_any_text_comes_back_byte_for_byte(
+    tmp_path_factory: pytest.TempPathFactory, payloads: list[str], commit: bool
+) -> None:
+    path = tmp_path_factory.mktemp("any") / "h.db"
+
+    async def story() -> None:
+        async with life(path, commit=commit) as first:
+            for payload in payloads:
+                await first.publish(payload)
+            sent = _events(first.read(start=resume.everything))
+        async with life(path, commit=commit) as second:
+            assert sent == _events(second.read(start=resume.everything))
+
+    asyncio.run(story())
+
+
+def _events(reader: Reader) -> bytes:
+    return reader.sent.partition(b"\n\n")[2]
+
+
+async def _publish_until_refused(rig: Rig) -> None:
+    for _ in range(100):
+        await rig.publish("x" * 10_000)
+        await asyncio.sleep(0.02)
+
+
+def _size_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.iterdir())
+
+
+def _limit_pages(rig: Rig, pages: int) -> None:
+    """The file may have no more than `pages` from now on: what a full disk looks like to SQLite."""
+    journal = rig.store._journal
+    assert journal is not None
+    limit = rig.store._thread.submit(lambda: journal._db.execute(f"PRAGMA max_page_count = {pages}").fetchone())
+    limit.result()
+
+
+def _copy_as_after_a_crash(folder: Path) -> None:
+    for suffix in ("", "-wal"):
+        source = folder / f"h.db{suffix}"
+        if source.exists():
+            (folder / f"crashed.db{suffix}").write_bytes(source.read_bytes())

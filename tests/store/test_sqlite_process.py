@@ -1,0 +1,174 @@
+"""The SQLite store under a real process that is killed at any moment, and what its next life knows."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+import pytest
+
+KILLS = int(os.environ.get("EDGE_TEST_KILLS", "12"))
+"""A thousand of them is `EDGE_TEST_KILLS=1000`; see docs/durability.md."""
+
+
+@contextmanager
+def hub(path: Path, durability: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edge", "serve", "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "EDGE_STORE_URL": f"sqlite:{path}", "EDGE_STORE_DURABILITY": durability},
+    )
+    assert process.stdout is not None
+    try:
+        port = int(process.stdout.readline().rpartition(":")[2])
+        yield process, port
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def ask(port: int, method: str, path: str, body: str | None = None, **headers: str) -> tuple[int, bytes]:
+    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request(method, path, body, headers)
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()
+
+
+class Publishers(threading.Thread):
+    """Publishes single events, one after the other, until the hub is gone; keeps every receipt."""
+
+    def __init__(self, port: int, name: str) -> None:
+        super().__init__()
+        self.port = port
+        self.project = name
+        self.receipts: list[tuple[str, str]] = []
+        """`(id, data)` of what was acknowledged."""
+        self.asked = 0
+
+    def run(self) -> None:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            while True:
+                data = f"{self.project}-{self.asked}-{random.random()}"
+                self.asked += 1
+                connection.request("POST", f"/projects/{self.project}/events", data, {"Content-Type": "text/plain"})
+                answer = connection.getresponse()
+                receipt = json.loads(answer.read())
+                self.receipts.append((receipt["id"], data))
+        except (OSError, HTTPException, ValueError):
+            connection.close()
+
+
+def everything(port: int, project: str) -> list[tuple[str, str]]:
+    """`(id, data)` of all that is held."""
+    newest = json.loads(ask(port, "GET", f"/projects/{project}")[1])["ring"]["newest"]
+    found: list[tuple[str, str]] = []
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+        sock.sendall(f"GET /projects/{project}/events?since=all HTTP/1.0\r\n\r\n".encode())
+        event_id = ""
+        for raw in sock.makefile("rb"):
+            line = raw.decode().rstrip("\r\n")
+            if line.startswith("id: "):
+                event_id = line[4:]
+            elif line.startswith("data: ") and event_id:
+                found.append((event_id, line[6:]))
+                if event_id == newest:
+                    return found
+    raise AssertionError("the stream ended early")
+
+
+@pytest.mark.timeout(60 + 5 * KILLS)
+def test_no_committed_event_is_lost_or_doubled_by_kills_at_random_moments(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    promised: dict[str, dict[str, str]] = {"a": {}, "b": {}}
+    for round_number in range(KILLS):
+        with hub(path, "commit") as (process, port):
+            for project, receipts in promised.items():
+                if receipts:
+                    _check(port, project, receipts)
+            publishers = [Publishers(port, project) for project in promised for _ in range(2)]
+            for publisher in publishers:
+                publisher.start()
+            time.sleep(random.Random(round_number).uniform(0.0, 0.25))
+            process.send_signal(signal.SIGKILL)
+            for publisher in publishers:
+                publisher.join()
+                promised[publisher.project].update(publisher.receipts)
+    with hub(path, "commit") as (_, port):
+        for project, receipts in promised.items():
+            _check(port, project, receipts)
+
+
+def _check(port: int, project: str, promised: dict[str, str]) -> None:
+    held = everything(port, project)
+    numbers = [int(event_id.rpartition("-")[2]) for event_id, _ in held]
+    assert list(range(numbers[0], numbers[-1] + 1)) == numbers
+    assert len({data for _, data in held}) == len(held)
+    oldest = numbers[0]
+    by_id = dict(held)
+    still_held = {key: data for key, data in promised.items() if int(key.rpartition("-")[2]) >= oldest}
+    assert still_held == {key: by_id.get(key) for key in still_held}
+    misses = json.loads(ask(port, "GET", f"/projects/{project}")[1])["misses"]
+    assert misses["total"] == misses["recovered"] + misses["lost"] + misses["pending"]
+    assert numbers[-1] == misses["total"]
+
+
+def test_a_client_resumes_after_a_kill_with_its_id_and_no_gap(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    with hub(path, "commit") as (process, port):
+        ids = [json.loads(ask(port, "POST", "/projects/p/events", '{"data": 1}')[1])["id"] for _ in range(3)]
+        process.send_signal(signal.SIGKILL)
+    with hub(path, "commit") as (_, port), socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+        sock.sendall(f"GET /projects/p/events HTTP/1.0\r\nLast-Event-ID: {ids[0]}\r\n\r\n".encode())
+        text = b""
+        while ids[2].encode() + b"\ndata" not in text.partition(b"\n\n")[2]:
+            text += sock.recv(65536)
+        assert b"edge.gap" not in text
+        assert f"id: {ids[1]}".encode() in text
+
+
+def test_a_second_process_on_the_file_stops_with_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    with hub(path, "async"):
+        second = subprocess.run(
+            [sys.executable, "-m", "edge", "serve", "--port", "0"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+            env={**os.environ, "EDGE_STORE_URL": f"sqlite:{path}"} | {"EDGE_SERVER_LOG_LEVEL": "error"},
+        )
+    assert 2 == second.returncode
+    assert "another process has it open" in second.stderr
+    assert 1 == len(second.stderr.splitlines())
+
+
+def test_a_file_in_a_read_only_folder_stops_with_one_line(tmp_path: Path) -> None:
+    second = subprocess.run(
+        [sys.executable, "-m", "edge", "serve", "--port", "0"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+        env={**os.environ, "EDGE_STORE_URL": "sqlite:/proc/history.db", "EDGE_SERVER_LOG_LEVEL": "error"},
+    )
+    assert 2 == second.returncode
+    assert "can't be opened" in second.stderr
+    assert "Traceback" not in second.stderr
