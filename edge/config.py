@@ -147,10 +147,8 @@ def _parse(key: str, kind: inspect.Type, raw: object) -> object:
             return raw
         case inspect.VarTupleType(item_type=item_type):
             return tuple(dict.fromkeys(_parse(key, item_type, item) for item in _items(raw)))
-        # The only union in use is `str | None`. Compose files pass `""` for what isn't set; but an empty
-        # secret is a variable that was lost on its way, and must not turn a check off.
-        case inspect.UnionType() if raw == "" and not key.startswith("auth.") and key not in SECRET_KEYS:
-            return None
+        case inspect.UnionType(types=kinds):  # Every union in use is with None.
+            return _optional(key, next(inner for inner in kinds if not isinstance(inner, inspect.NoneType)), raw)
         case _:
             return _text(key, raw)
 
@@ -161,6 +159,14 @@ def _yes_or_no(raw: object) -> bool:
     if raw in ("true", "false"):
         return raw == "true"
     raise ValueError("must be true or false")
+
+
+def _optional(key: str, kind: inspect.Type, raw: object) -> object:
+    # Compose files pass `""` for what isn't set; but an empty secret is a variable that was lost on its way, and must
+    # not turn a check off.
+    if raw == "" and not key.startswith("auth.") and key not in SECRET_KEYS:
+        return None
+    return _parse(key, kind, raw)
 
 
 def _text(key: str, raw: object) -> str:
@@ -302,7 +308,9 @@ def _unknown(written: str, source: str) -> ConfigError:
 
     known = list(_VARIABLES) if written.startswith("EDGE_") else list(KEYS)
     same_name = [key for key in KEYS if key.partition(".")[2] == written.rpartition(".")[2]]
-    nearest = same_name if len(same_name) == 1 else difflib.get_close_matches(written, known, n=1)
+    nearest = difflib.get_close_matches(written, same_name, n=1, cutoff=0) or difflib.get_close_matches(
+        written, known, n=1
+    )
     hint = f"did you mean {nearest[0]}?" if nearest else "`edge check-config` lists all keys"
     return ConfigError(shorten(written, _MAX_SHOWN_CHARS), source, f"there is no such key, {hint}")
 

@@ -122,6 +122,7 @@ TEXT_RULES: dict[str, Callable[[str], str]] = {
     "auth.jwt_algorithms": _algorithm,
     "cors.origins": _origin,
     "store.url": _store_url,
+    "metrics.host": _host,
 }
 """By `section.key`: takes a text or an item of a list, gives it in its one spelling or raises ValueError."""
 

@@ -1,4 +1,4 @@
-"""What the hub tells, as log lines in the words the seed asked for, and handed on to whoever waits.
+"""What the hub tells, as log lines in the words the seed asked for, and handed on to the chronicle and whoever waits.
 
 One line a fact. "Published to nobody" can come thousands of times a second, so it is folded: at once the first
 time, then once in a while for each project with how many more there were.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from edge.core.chronicle import Chronicle
 from edge.core.connection import Connection
 from edge.core.project import Project
 from edge.folded_log import FoldedLog
@@ -21,7 +22,8 @@ _MAX_KEYS = 1000
 class HubLog:
     """The hub's observer. `connection_came` is called with the project of each new connection."""
 
-    def __init__(self) -> None:
+    def __init__(self, chronicle: Chronicle) -> None:
+        self._chronicle = chronicle
         self.connection_came: list[Callable[[str], None]] = []
         self._nobody: FoldedLog[str] = FoldedLog(period_seconds=FOLD_SECONDS, max_keys=_MAX_KEYS)
         self._limits: FoldedLog[str] = FoldedLog(period_seconds=FOLD_SECONDS, max_keys=_MAX_KEYS)
@@ -34,6 +36,7 @@ class HubLog:
             address=connection.address,
             total=len(project.connections),
         )
+        self._chronicle.came(project, connection)
         for tell in self.connection_came:
             tell(project.name)
 
@@ -50,6 +53,10 @@ class HubLog:
             age_seconds=round(now - connection.connected_at_seconds, 3),
             missed=missed,
         )
+        self._chronicle.left(project, connection, reason, missed, now)
+
+    def project_forgotten(self, project: Project) -> None:
+        self._chronicle.forgotten(project)
 
     def published_to_nobody(self, project: Project, event_id: str, now: float) -> None:
         suppressed = self._nobody.admit(project.name, now)

@@ -71,6 +71,7 @@ class ServerSettings(Section, frozen=True):
     page: bool = True
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    access_log: bool = False
 
 
 class StreamSettings(Section, frozen=True):
@@ -141,6 +142,14 @@ class StoreSettings(Section, frozen=True):
     flush_ms: Annotated[int, Meta(ge=1, le=60_000)] = 20
 
 
+class MetricsSettings(Section, frozen=True):
+    # An address of its own for `/metrics`, for Prometheus alone; without a port it is served beside everything else.
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] | None = None  # 0 takes a free one.
+    # Each is three time series, and another project every day is three more for ever: Prometheus keeps them all.
+    top_projects: Annotated[int, Meta(ge=0, le=1000)] = 0
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole configuration; `Config()` is the defaults. `edge.config.load` makes a checked one."""
 
@@ -152,6 +161,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     auth: AuthSettings = AuthSettings()
     cors: CorsSettings = CorsSettings()
     store: StoreSettings = StoreSettings()
+    metrics: MetricsSettings = MetricsSettings()
 
 
 def value_of(config: Config, key: str) -> object:

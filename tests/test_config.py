@@ -312,6 +312,8 @@ def test_well_formed_texts_are_taken(variable: str, value: str) -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
+        ("[server]\naccess_log = 1", "server.access_log = 1 (from {file}): must be true or false"),
+        ("[metrics]\nport = 70000", "metrics.port = 70000 (from {file}): must be between 0 and 65535"),
         ("[server]\nport = true", "server.port = true (from {file}): must be a whole number"),
         ("[server]\nport = 80.0", "server.port = 80.0 (from {file}): must be a whole number"),
         ("[server]\nport = [80]", "server.port = 80 (from {file}): must be a whole number"),
@@ -521,3 +523,16 @@ def test_any_environment_loads_or_is_refused_with_one_line(values: dict[str, str
     else:
         assert set(environ) == set(sources.values())
         tomllib.loads(describe(config, sources))
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("false", False)])
+def test_a_switch_is_true_or_false(tmp_path: Path, text: str, value: bool) -> None:
+    file = toml(tmp_path, f"[server]\naccess_log = {text}")
+
+    assert value is load(file, {}, {}).server.access_log
+    assert value is load(None, {"EDGE_SERVER_ACCESS_LOG": text}, {}).server.access_log
+
+
+def test_a_port_that_is_not_set_can_be_written_as_empty_in_the_environment() -> None:
+    assert load(None, {"EDGE_METRICS_PORT": ""}, {}).metrics.port is None
+    assert load(None, {"EDGE_METRICS_PORT": "9464"}, {}).metrics.port == 9464

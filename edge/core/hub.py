@@ -266,6 +266,7 @@ class Hub:
         connections, events = project.connections.copy(), len(project.ring)
         project.evict(events, "deleted", now)
         del self.projects[name]
+        self._observer.project_forgotten(project)
         self._holders.pop(name, None)
         self.counters.misses.touch(name)
         for connection in connections:
@@ -360,6 +361,7 @@ class Hub:
             self._holders.pop(project.name, None)
         if project.empty:
             del self.projects[project.name]
+            self._observer.project_forgotten(project)
             self.counters.misses.touch(project.name)
 
     def _mark_dirty(self, project: Project) -> None:

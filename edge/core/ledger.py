@@ -57,12 +57,23 @@ class LedgerState(msgspec.Struct, frozen=True):
     waiting: tuple[Run, ...] = ()
 
 
+class Absence(msgspec.Struct, frozen=True, gc=False):
+    """A time without readers: when its first event was missed, how many were, how many the next reader got at once."""
+
+    since_seconds: float
+    missed: int
+    recovered: int
+
+
 class Ledger:
     """The misses of one project, told to `total` as well. Numbers are the project's sequence numbers."""
 
     __slots__ = (
+        "_misses_before",
+        "_missing_since_seconds",
         "_project",
         "_received",
+        "_recovered_before",
         "_taken_to",
         "_total",
         "_waiting",
@@ -90,12 +101,26 @@ class Ledger:
         self._received = Intervals()
         self._taken_to = newest
         """Up to here `_waiting` says which events wait; beyond it, all do."""
+        self._missing_since_seconds: float | None = None
+        self._misses_before = self._recovered_before = 0
+        """As they were when the last absence ended."""
 
     def published_to_nobody(self, seq: int, now: float) -> None:
         """`seq` is new and the project has no connection."""
         self.pending.add(seq, seq)
         self._taken_to = seq
+        if self._missing_since_seconds is None:
+            self._missing_since_seconds = now
         self._missed(1, now)
+
+    def absence_ends(self) -> Absence | None:
+        """The first reader has come and got what was held for it. None when nothing was missed since the last one."""
+        since_seconds, self._missing_since_seconds = self._missing_since_seconds, None
+        if since_seconds is None:
+            return None
+        absence = Absence(since_seconds, self.misses - self._misses_before, self.recovered - self._recovered_before)
+        self._misses_before, self._recovered_before = self.misses, self.recovered
+        return absence
 
     def taken(self, lo: int, hi: int) -> None:
         """`lo..hi` were written to a live connection."""
@@ -174,6 +199,8 @@ class Ledger:
             self.pending.add(max(lo, oldest), hi)
         missed = len(orphans)
         if missed:
+            if self._missing_since_seconds is None:
+                self._missing_since_seconds = now
             self._missed(missed, now)
         self._lose(orphans.remove(0, oldest - 1))
         return missed

@@ -123,6 +123,11 @@ class Project:
         """Nothing is left to know: no connection, no event (and so no pending miss)."""
         return not self.connections and not len(self.ring) and not self.reserved
 
+    @property
+    def published(self) -> int:
+        """How many events were published in this epoch."""
+        return self.ring.newest - self.first_seq + 1
+
     def event_id(self, seq: int) -> str:
         return f"{self.epoch}-{seq}"
 

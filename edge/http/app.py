@@ -11,7 +11,6 @@ from edge.core.errors import EdgeError
 from edge.http import page, problems, publish, status, subscribe, trigger
 from edge.http.service import SERVICE, Service
 from edge.log import get_logger
-from edge.metrics import Exposition
 
 _log = get_logger("http")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -39,12 +38,6 @@ def build(service: Service) -> web.Application:
 
 def routes(service: Service) -> tuple[Route, ...]:
     """Every path, in the order of the API page."""
-    exposition = Exposition(service.hub, service.triggers, service.receipts)
-
-    async def metrics(request: web.Request) -> web.StreamResponse:
-        body, content_type = exposition.text(request.headers.get("Accept", ""))
-        return web.Response(body=body, headers={"Content-Type": content_type})
-
     project = "/projects/{project}"
     return (
         Route("GET", f"{project}/events", subscribe.subscribe, "subscribe"),
@@ -56,7 +49,7 @@ def routes(service: Service) -> tuple[Route, ...]:
         Route("GET", "/projects", status.projects, "status"),
         Route("GET", "/healthz", status.healthz, None),
         Route("GET", "/readyz", status.readyz, None),
-        Route("GET", "/metrics", metrics, "metrics"),
+        Route("GET", "/metrics", status.metrics, "metrics"),
         *(Route("GET", path, handler, None) for path, handler in page.routes(with_page=service.config.server.page)),
     )
 

@@ -8,18 +8,22 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
+from typing import cast
 
 from aiohttp import web
 
 from edge.core.bounds import Bounds
+from edge.core.chronicle import Chronicle
 from edge.core.hub import Hub
 from edge.core.idempotency import Receipts
+from edge.core.top import TopProjects
 from edge.http import app as http_app
 from edge.http.service import Service
+from edge.metrics import LIMITS, Exposition, Watched
 from edge.observe import HubLog
 from edge.pulse import Pulse
 from edge.readiness import Readiness
-from edge.settings import Config
+from edge.settings import Config, value_of
 from edge.store import MemoryStore, SqliteStore, Store
 from edge.target import StreamTarget, Target, WebhookTarget
 
@@ -32,8 +36,10 @@ async def assemble(config: Config) -> tuple[web.Application, Service]:
 
     Raises ValueError for a target that can't work, StoreUnavailable for a store that can't be read.
     """
-    log = HubLog()
-    pulse = Pulse(log.tell_folded)
+    chronicle = Chronicle()
+    log = HubLog(chronicle)
+    pulse = Pulse()
+    pulse.each_second.append(log.tell_folded)
     hub = Hub(bounds(config), boot=new_boot(), wake=pulse.wake, observer=log)
     pulse.hub = hub
     readiness = Readiness(hub, pulse.clock, config.limits.max_waiting)
@@ -41,7 +47,9 @@ async def assemble(config: Config) -> tuple[web.Application, Service]:
     receipts = Receipts(config.limits.max_idempotency_keys, config.limits.idempotency_seconds)
     store = store_of(config, hub, receipts, pulse)
     await store.open()
-    service = Service(config, hub, readiness, target_of(config, store, pulse), store, receipts, pulse.clock)
+    target = target_of(config, store, pulse)
+    service = Service(config, hub, readiness, target, store, receipts, chronicle, pulse.clock)
+    service.exposition = Exposition(watched(service, pulse))
     app = http_app.build(service)
 
     async def life(_app: web.Application) -> AsyncIterator[None]:
@@ -107,6 +115,25 @@ def target_of(config: Config, store: Store, pulse: Pulse) -> Target:
         secret=trigger.secret,
         timeout_seconds=trigger.timeout_seconds,
         retries=trigger.retries,
+    )
+
+
+def watched(service: Service, pulse: Pulse) -> Watched:
+    """What `/metrics` shows."""
+    config, target = service.config, service.target
+    top = None
+    if config.metrics.top_projects:
+        top = TopProjects(service.hub, config.metrics.top_projects)
+        pulse.each_second.append(top.look)
+    return Watched(
+        hub=service.hub,
+        triggers=service.triggers,
+        receipts=service.receipts,
+        waiting=lambda: service.readiness.waiting,
+        webhook=lambda: (target.attempts, target.retries) if isinstance(target, WebhookTarget) else (0, 0),
+        loop_lag_seconds=pulse.lag_seconds,
+        limits={key: cast(float, value_of(config, key)) for key in LIMITS},
+        top=top,
     )
 
 

@@ -10,11 +10,13 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
+from edge.core.chronicle import Chronicle
 from edge.core.errors import Draining
 from edge.core.hub import Hub
 from edge.core.idempotency import Receipts
 from edge.core.triggers import TriggerCounters
 from edge.http.address import ClientAddresses
+from edge.metrics import Exposition
 from edge.readiness import Readiness
 from edge.settings import Config
 from edge.store import Store
@@ -24,7 +26,9 @@ Result = TypeVar("Result")
 
 
 class Service:
-    """The parts, and the few things only the whole can say."""
+    """The parts, and the few things only the whole can say. `exposition` reads the others: it is set last."""
+
+    exposition: Exposition
 
     def __init__(
         self,
@@ -34,6 +38,7 @@ class Service:
         target: Target,
         store: Store,
         receipts: Receipts,
+        chronicle: Chronicle,
         clock: Callable[[], float],
     ) -> None:
         self.config = config
@@ -42,6 +47,7 @@ class Service:
         self.target = target
         self.store = store
         self.receipts = receipts
+        self.chronicle = chronicle
         self.clock = clock
         """Seconds that never fall; the wall clock may be set back, the hub's may not."""
         self.client_addresses = ClientAddresses(config.server.trusted_proxies)

@@ -113,6 +113,12 @@ async def readyz(request: web.Request) -> web.StreamResponse:
     return _json({"status": "ready"})
 
 
+async def metrics(request: web.Request) -> web.StreamResponse:
+    """The numbers, for Prometheus."""
+    body, content_type = request.app[SERVICE].exposition.text(request.headers.get("Accept", ""))
+    return web.Response(body=body, headers={"Content-Type": content_type})
+
+
 def _summary(known: Project) -> dict[str, object]:
     ring = known.ring
     return {
