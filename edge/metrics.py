@@ -223,6 +223,7 @@ class HubCollector:
             "Keys refused as limits.max_idempotency_keys was reached. Raise it, or lower limits.idempotency_seconds.",
             receipts.refused,
         )
+<<<<<<< Updated upstream
         yield _gauge(
             "draining",
             "1 while the process leaves. For minutes: streams don't end, look at their clients.",
@@ -258,6 +259,14 @@ def _top(top: TopProjects) -> Iterable[Metric]:
         published.add_metric(label, figures.published)
         misses.add_metric(label, figures.misses)
     return connections, published, misses
+=======
+        yield _gauge("store_available", "1 while history can be kept, 0 while publishing is refused.", self._store_available())
+        yield _counter("store_errors", "Times the store could not write. See the store_error log lines.", self._store.errors)
+        yield _counter("log_lines_dropped", "Log lines dropped as nobody read them.", log.dropped_lines)
+        build = GaugeMetricFamily("edge_build_info", "1, with versions as labels.", labels=("version", "python"))
+        build.add_metric((__version__, platform.python_version()), 1)
+        yield build
+>>>>>>> Stashed changes
 
 
 class Exposition:
