@@ -1,10 +1,13 @@
 """Wait until somebody is really there.
 
 A project is ready when enough of its connections are *confirmed*: the replay is written, and every byte so far has
-been acknowledged by the peer's TCP stack, the last of them less than a second ago. A quiet connection is sent a
-comment first, so that a half-open one never counts. All who wait for one project share one watch, which is woken by
-connections and asks the kernel in steps that grow from "the next turn of the loop" to 50 ms. (Measured: p50 0.18
-ms, p99 2.7 ms, 42 ms where the peer delays its acknowledgements.)
+been acknowledged by the peer's TCP stack, after the question was asked. A connection that owes nothing is sent a
+comment first, so that a half-open one never counts. All who wait for one project share one watch and its probes; it
+is woken by connections and asks the kernel in steps that grow from "the next turn of the loop" to 50 ms. (Measured:
+p50 0.18 ms, p99 2.7 ms, 42 ms where the peer delays its acknowledgements.)
+
+Behind a proxy the peer's stack is the proxy's. With `confirm=client` the client itself is asked: an `edge.probe`
+event that it answers by a request of its own (`answer`). Then the kernel isn't asked, and nothing polls.
 
 Invariant: nobody waits beyond their time-out, and a watch lives exactly as long as somebody waits on it.
 """
@@ -12,6 +15,8 @@ Invariant: nobody waits beyond their time-out, and a watch lives exactly as long
 from __future__ import annotations
 
 import asyncio
+import hmac
+import secrets
 from collections.abc import Callable
 from typing import Literal, Protocol, cast
 
@@ -22,14 +27,21 @@ from edge.core.connection import Connection
 from edge.core.errors import Draining, LimitReached, NotReady
 from edge.core.hub import Hub
 
-FRESH_SECONDS = 1.0
-"""An acknowledgement of bytes written this long ago still proves that the peer is there."""
+FRESH_SECONDS = 0.25
+"""What a connection has proved so long ago still counts for those who join a watch."""
+SHORTEST_SECONDS = 0.1
+"""A connection that is there has so long to prove it, however short the time-out: over twice a delayed ACK."""
 _SPIN_TURNS = 5
 _FIRST_PAUSE_SECONDS = 0.001
 _LONGEST_PAUSE_SECONDS = 0.05
+_CLIENT_PAUSE_SECONDS = 0.25
+"""How long the clients asked so far have for their answer before more of them are asked."""
 _FIRST_ROUND = 8
 
-Confirmed = Literal["acknowledged", "written"]
+Confirm = Literal["transport", "client"]
+"""Who has to confirm: the peer's TCP stack, or the client itself."""
+CONFIRMS: tuple[Confirm, ...] = ("transport", "client")
+Confirmed = Literal["acknowledged", "written", "client"]
 
 
 class Confirmable(Protocol):
@@ -55,30 +67,78 @@ class _Waiter:
         self.future = future
 
 
+class _Probe:
+    """What one connection was asked: to acknowledge up to a byte, or to answer `token`."""
+
+    __slots__ = ("proved_seconds", "target_bytes", "token")
+
+    def __init__(self, target_bytes: int, token: str) -> None:
+        self.target_bytes = target_bytes
+        self.token = token
+        self.proved_seconds: float | None = None
+
+    def stale(self, now: float) -> bool:
+        return self.proved_seconds is not None and now - self.proved_seconds > FRESH_SECONDS
+
+
 class _Watch:
-    """One project's waiters and the task that serves them."""
+    """Those who wait for one project in one way, and what was asked for them."""
 
-    __slots__ = ("changed", "probed", "task", "waiters")
+    __slots__ = ("changed", "confirm", "probes", "task", "turn", "waiters")
 
-    def __init__(self) -> None:
+    def __init__(self, confirm: Confirm) -> None:
+        self.confirm = confirm
         self.waiters: list[_Waiter] = []
         self.changed = asyncio.Event()
-        self.probed: dict[str, int] = {}
-        """For each connection that was sent a probe, the byte that has to be acknowledged."""
+        self.turn = 0
+        """How often it has looked since a connection came."""
+        self.probes: dict[str, _Probe] = {}
+        """By connection id."""
         self.task: asyncio.Task[None] | None = None
+
+    def reach(self) -> int:
+        """How many connections to look at: each round twice as many more than are wanted, so that one confirmed
+        reader among a thousand dead ones is found soon, and a thousand healthy ones aren't all asked.
+        """
+        rounds = self.turn if self.confirm == "client" else max(0, self.turn - _SPIN_TURNS)
+        return max(waiter.count for waiter in self.waiters) + (_FIRST_ROUND << min(rounds, 20))
+
+    def release(self, count: int, confirmed: Confirmed) -> None:
+        """Answer those whom `count` connections suffice."""
+        for waiter in self.waiters:
+            if waiter.count <= count and not waiter.future.done():
+                waiter.future.set_result((count, confirmed))
+
+    async def pause(self) -> None:
+        """Until it is worth while to look again."""
+        if self.confirm == "client":
+            pause_seconds = _CLIENT_PAUSE_SECONDS
+        elif self.turn <= _SPIN_TURNS:
+            await asyncio.sleep(0)
+            return
+        else:
+            doublings = min(self.turn - _SPIN_TURNS - 1, 10)
+            pause_seconds = min(_FIRST_PAUSE_SECONDS * 2**doublings, _LONGEST_PAUSE_SECONDS)
+        try:
+            async with asyncio.timeout(pause_seconds):
+                await self.changed.wait()
+        except TimeoutError:
+            return
 
 
 class Readiness:
-    """Answers `wait`; told of new connections by `connection_added`."""
+    """Answers `wait`; told of new connections by `connection_added`, and by `answer` of clients that speak."""
 
     def __init__(self, hub: Hub, clock: Callable[[], float], max_waiting: int) -> None:
         self._hub = hub
         self._clock = clock
         self._max_waiting = max_waiting
-        self._watches: dict[str, _Watch] = {}
+        self._watches: dict[tuple[str, Confirm], _Watch] = {}
         self.waiting = 0
 
-    async def wait(self, project: str, count: int, timeout_seconds: float) -> Confirmation:
+    async def wait(
+        self, project: str, count: int, timeout_seconds: float, confirm: Confirm = "transport"
+    ) -> Confirmation:
         """Block until `count` connections of `project` are confirmed.
 
         Raises:
@@ -97,16 +157,18 @@ class Readiness:
             )
         began = self._clock()
         waiter = _Waiter(count, asyncio.get_running_loop().create_future())
-        watch = self._watches.get(project)
+        watch = self._watches.get((project, confirm))
         if watch is None:
-            watch = self._watches[project] = _Watch()
+            watch = self._watches[project, confirm] = _Watch(confirm)
             watch.task = asyncio.create_task(self._serve(project, watch))
         watch.waiters.append(waiter)
         watch.changed.set()
         self.waiting += 1
+        # Who asks "now?" gets an answer that a probe can give.
+        patience_seconds = max(timeout_seconds, SHORTEST_SECONDS) if self._hub.connected(project) else timeout_seconds
         try:
             # Not asyncio.timeout: with a time-out of nothing it would not look even once.
-            done, _ = await asyncio.wait((waiter.future,), timeout=timeout_seconds)
+            done, _ = await asyncio.wait((waiter.future,), timeout=patience_seconds)
         finally:
             self.waiting -= 1
             if waiter in watch.waiters:
@@ -119,9 +181,23 @@ class Readiness:
 
     def connection_added(self, project: str) -> None:
         """A reader of `project` has come."""
-        watch = self._watches.get(project)
-        if watch is not None:
-            watch.changed.set()
+        for confirm in CONFIRMS:
+            watch = self._watches.get((project, confirm))
+            if watch is not None:
+                watch.turn = 0
+                watch.changed.set()
+
+    def answer(self, project: str, connection_id: str, token: str) -> bool:
+        """The client of a connection answers a probe; False when it was asked something else, or nothing (any more)."""
+        watch = self._watches.get((project, "client"))
+        probe = watch.probes.get(connection_id) if watch is not None else None
+        if watch is None or probe is None:
+            return False
+        if not hmac.compare_digest(probe.token.encode(), token.encode(errors="replace")):
+            return False
+        probe.proved_seconds = self._clock()
+        watch.changed.set()
+        return True
 
     def drain(self) -> None:
         """Answer everybody who waits: the process is leaving."""
@@ -132,83 +208,84 @@ class Readiness:
             watch.changed.set()
 
     async def _serve(self, name: str, watch: _Watch) -> None:
-        turn = 0
         try:
             while watch.waiters:
                 watch.changed.clear()
-                probing = self._look(name, watch, turn)
+                again = self._look(name, watch)
                 watch.waiters = [waiter for waiter in watch.waiters if not waiter.future.done()]
                 if not watch.waiters:
                     break
-                if watch.changed.is_set() or not probing:
+                if again:
+                    watch.turn += 1
+                    await watch.pause()
+                else:
                     await watch.changed.wait()
-                    turn = 0
-                    continue
-                turn += 1
-                await self._pause(watch, turn)
+                    watch.turn = 0
         except Exception as error:  # noqa: BLE001 - whoever waits is told, none waits in vain
             for waiter in watch.waiters:
                 if not waiter.future.done():
                     waiter.future.set_exception(error)
         finally:
-            del self._watches[name]
+            del self._watches[name, watch.confirm]
 
-    @staticmethod
-    async def _pause(watch: _Watch, turn: int) -> None:
-        if turn <= _SPIN_TURNS:
-            await asyncio.sleep(0)
-            return
-        pause_seconds = min(_FIRST_PAUSE_SECONDS * 2 ** min(turn - _SPIN_TURNS - 1, 10), _LONGEST_PAUSE_SECONDS)
-        try:
-            async with asyncio.timeout(pause_seconds):
-                await watch.changed.wait()
-        except TimeoutError:
-            return
-
-    def _look(self, name: str, watch: _Watch, turn: int) -> bool:
-        """Release whom the confirmed connections suffice; returns whether some are still being probed."""
+    def _look(self, name: str, watch: _Watch) -> bool:
+        """Probe, and release whom the confirmed connections suffice. Returns whether to look again without being
+        woken.
+        """
         project = self._hub.projects.get(name)
         if project is None:
             return False
         now = self._clock()
-        acknowledged = written = 0
-        open_probes = 0
-        # Each round asks twice as many, the newest first: one confirmed reader among a thousand dead ones is found
-        # soon.
-        most = max(waiter.count for waiter in watch.waiters) + (_FIRST_ROUND << min(max(0, turn - _SPIN_TURNS), 20))
+        reach = watch.reach()
+        proved = written = asked = behind = 0
         for connection in reversed(project.connections):
             if connection.leaving:
                 continue
-            if open_probes + acknowledged + written >= most:
+            if proved + written + asked + behind >= reach:
                 break
             if connection.paused or connection.cursor < connection.replay_to:
-                open_probes += 1
-            elif not cast(Confirmable, connection).confirmable:
-                written += 1
-            elif self._acknowledged(connection, watch, now):
-                acknowledged += 1
-            else:
-                open_probes += 1
-        for waiter in watch.waiters:
-            if waiter.future.done():
+                behind += 1
                 continue
-            if waiter.count <= acknowledged:
-                waiter.future.set_result((acknowledged, "acknowledged"))
-            elif waiter.count <= acknowledged + written:
-                waiter.future.set_result((acknowledged + written, "written"))
-        return open_probes > 0
+            if watch.confirm == "client":
+                done = self._answered(connection, watch, now)
+            elif cast(Confirmable, connection).confirmable:
+                done = self._acknowledged(connection, watch, now)
+            else:
+                written += 1
+                continue
+            if done:
+                proved += 1
+            else:
+                asked += 1
+        if watch.confirm == "client":
+            watch.release(proved, "client")
+            return behind > 0 or proved + asked >= reach
+        watch.release(proved, "acknowledged")
+        watch.release(proved + written, "written")
+        return behind + asked > 0
 
     @staticmethod
     def _acknowledged(connection: Connection, watch: _Watch, now: float) -> bool:
-        target_bytes = watch.probed.pop(connection.id, connection.written_bytes)
-        if connection.acked_bytes() < target_bytes:
-            watch.probed[connection.id] = target_bytes
+        probe = watch.probes.get(connection.id)
+        if probe is None or probe.stale(now):
+            # What is on its way is probe enough.
+            if connection.acked_bytes() >= connection.written_bytes:
+                connection.control(sse.PROBE_COMMENT, now)
+            watch.probes[connection.id] = _Probe(connection.written_bytes, "")
             return False
-        if now - connection.last_write_seconds <= FRESH_SECONDS:
-            return True
-        connection.control(sse.PROBE_COMMENT, now)
-        watch.probed[connection.id] = connection.written_bytes
-        return False
+        if probe.proved_seconds is None and connection.acked_bytes() >= probe.target_bytes:
+            probe.proved_seconds = now
+        return probe.proved_seconds is not None
+
+    @staticmethod
+    def _answered(connection: Connection, watch: _Watch, now: float) -> bool:
+        probe = watch.probes.get(connection.id)
+        if probe is None or probe.stale(now):
+            token = secrets.token_hex(8)
+            watch.probes[connection.id] = _Probe(0, token)
+            connection.control(sse.control_frame("probe", {"probe": token}), now)
+            return False
+        return probe.proved_seconds is not None
 
     def _nobody(self, name: str, count: int, timeout_seconds: float) -> NotReady:
         there = self._hub.connected(name)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from aiohttp import HttpVersion11, web
 
 from edge.core.errors import EdgeError
-from edge.http import page, problems, publish, status, subscribe, trigger
+from edge.http import ack, page, problems, publish, status, subscribe, trigger
 from edge.http.service import SERVICE, Service
 from edge.log import get_logger
 
@@ -44,6 +44,7 @@ def routes(service: Service) -> tuple[Route, ...]:
         Route("POST", f"{project}/events", publish.publish, "publish"),
         Route("GET", f"{project}/ready", status.ready, "status"),
         Route("POST", f"{project}/trigger", trigger.trigger, "trigger"),
+        Route("POST", f"{project}/connections/{{connection}}/ack", ack.ack, "subscribe"),
         Route("GET", project, status.project, "status"),
         Route("DELETE", project, status.delete, "admin"),
         Route("GET", "/projects", status.projects, "status"),

@@ -5,10 +5,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import cast
 
 from aiohttp import web
 
 from edge.core.errors import InvalidRequest
+from edge.readiness import CONFIRMS, Confirm
 from edge.text import one_line, shorten
 from edge.units import parse_duration
 
@@ -53,12 +56,17 @@ def seconds(request: web.Request, name: str, default: float, *, highest: float) 
     return value
 
 
-def choice(request: web.Request, name: str, default: str, choices: tuple[str, ...]) -> str:
+def choice(request: web.Request, name: str, default: str, choices: Sequence[str]) -> str:
     """One of `choices` from the query."""
     text = request.query.get(name, default)
     if text not in choices:
         raise _unreadable(name, text, f"must be {' or '.join(choices)}")
     return text
+
+
+def confirm(request: web.Request) -> Confirm:
+    """Who has to confirm a connection: `?confirm=client`, or the peer's transport."""
+    return cast(Confirm, choice(request, "confirm", "transport", CONFIRMS))
 
 
 def idempotency_key(request: web.Request) -> str | None:

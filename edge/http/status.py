@@ -33,7 +33,7 @@ async def ready(request: web.Request) -> web.StreamResponse:
     trigger = service.config.trigger
     timeout_seconds = params.seconds(request, "timeout", trigger.wait_seconds, highest=trigger.max_wait_seconds)
     count = params.integer(request, "connections", 1, lowest=1, highest=_MAX_CONNECTIONS)
-    confirmation = await service.readiness.wait(name, count, timeout_seconds)
+    confirmation = await service.readiness.wait(name, count, timeout_seconds, params.confirm(request))
     return _json(
         {
             "ready": True,

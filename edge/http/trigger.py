@@ -20,7 +20,7 @@ from edge.http import bodies, params
 from edge.http.replay import once
 from edge.http.service import SERVICE, Service
 from edge.log import get_logger
-from edge.readiness import Confirmation
+from edge.readiness import Confirm, Confirmation
 from edge.target import JOB_ID, Job, StreamTarget
 
 _MAX_CONNECTIONS = 1_000_000
@@ -48,6 +48,7 @@ async def trigger(request: web.Request) -> web.StreamResponse:
     timeout_seconds = params.seconds(request, "timeout", service.config.trigger.wait_seconds, highest=longest)
     count = params.integer(request, "connections", 1, lowest=1, highest=_MAX_CONNECTIONS)
     dispatch_anyway = params.choice(request, "on_timeout", "fail", ("fail", "dispatch")) == "dispatch"
+    confirm = params.confirm(request)
     key = params.idempotency_key(request)
     body = await request.read()
     order = decode(body)
@@ -74,7 +75,7 @@ async def trigger(request: web.Request) -> web.StreamResponse:
         service,
         scope,
         mark,
-        lambda: _wait(service, name, count, timeout_seconds, dispatch_anyway),
+        lambda: _wait(service, name, count, timeout_seconds, confirm, dispatch_anyway=dispatch_anyway),
         act,
     )
     if "Idempotency-Replayed" in response.headers:
@@ -103,11 +104,13 @@ def decode(body: bytes) -> Trigger:
     return order
 
 
-async def _wait(service: Service, name: str, count: int, timeout_seconds: float, dispatch_anyway: bool) -> Confirmation:
+async def _wait(
+    service: Service, name: str, count: int, timeout_seconds: float, confirm: Confirm, *, dispatch_anyway: bool
+) -> Confirmation:
     began = service.clock()
     outcomes = service.triggers.outcomes
     try:
-        return await service.readiness.wait(name, count, timeout_seconds)
+        return await service.readiness.wait(name, count, timeout_seconds, confirm)
     except NotReady:
         if dispatch_anyway:
             return Confirmation(0, None, round((service.clock() - began) * 1000, 3))
