@@ -128,7 +128,9 @@ async def serving(
     """A hub on every address of the machine; `settings` as `section__key=value`. It is killed at the end if need be."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("EDGE_")}
     settings = {"server__host": "0.0.0.0", "auth__anonymous": EVERY_RIGHT} | settings
-    environ |= {f"EDGE_{key.upper().replace('__', '_')}": str(value) for key, value in settings.items()}
+    environ |= {
+        f"EDGE_{key.upper().replace('__', '_')}": str(value) for key, value in settings.items() if value is not None
+    }
     how = ("-c", _WITHOUT_UVLOOP) if loop == "asyncio" else ("-m", "edge")
     process = await asyncio.create_subprocess_exec(
         *prefix,
