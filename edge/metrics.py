@@ -41,13 +41,15 @@ LIMITS = (
 
 
 class Watched(msgspec.Struct, frozen=True):
-    """What is read at each scrape. `limits` are by the setting's name, `webhook` gives attempts and retries."""
+    """What is read at each scrape. `limits` are by the setting's name, `webhook` gives attempts and retries,
+    `store` whether it is available and its errors."""
 
     hub: Hub
     triggers: TriggerCounters
     receipts: Receipts
     waiting: Callable[[], int]
     webhook: Callable[[], tuple[int, int]]
+    store: Callable[[], tuple[bool, int]]
     loop_lag_seconds: Histogram
     limits: Mapping[str, float]
     top: TopProjects | None = None
@@ -223,7 +225,9 @@ class HubCollector:
             "Keys refused as limits.max_idempotency_keys was reached. Raise it, or lower limits.idempotency_seconds.",
             receipts.refused,
         )
-<<<<<<< Updated upstream
+        available, errors = self._watched.store()
+        yield _gauge("store_available", "1 while history can be kept, 0 while publishing is refused for it.", available)
+        yield _counter("store_errors", "Times the store could not write. See the store_error log lines.", errors)
         yield _gauge(
             "draining",
             "1 while the process leaves. For minutes: streams don't end, look at their clients.",
@@ -259,14 +263,6 @@ def _top(top: TopProjects) -> Iterable[Metric]:
         published.add_metric(label, figures.published)
         misses.add_metric(label, figures.misses)
     return connections, published, misses
-=======
-        yield _gauge("store_available", "1 while history can be kept, 0 while publishing is refused.", self._store_available())
-        yield _counter("store_errors", "Times the store could not write. See the store_error log lines.", self._store.errors)
-        yield _counter("log_lines_dropped", "Log lines dropped as nobody read them.", log.dropped_lines)
-        build = GaugeMetricFamily("edge_build_info", "1, with versions as labels.", labels=("version", "python"))
-        build.add_metric((__version__, platform.python_version()), 1)
-        yield build
->>>>>>> Stashed changes
 
 
 class Exposition:

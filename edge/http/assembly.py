@@ -131,6 +131,7 @@ def watched(service: Service, pulse: Pulse) -> Watched:
         receipts=service.receipts,
         waiting=lambda: service.readiness.waiting,
         webhook=lambda: (target.attempts, target.retries) if isinstance(target, WebhookTarget) else (0, 0),
+        store=lambda: (service.store.problem is None, service.store.errors),
         loop_lag_seconds=pulse.lag_seconds,
         limits={key: cast(float, value_of(config, key)) for key in LIMITS},
         top=top,
