@@ -74,7 +74,7 @@ def _add_config_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    loaded = _load(arguments)
+    loaded = _load(arguments, listens=True)
     if loaded is None:
         return exit_codes.USAGE
     config = loaded[0]
@@ -95,7 +95,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _check_config(arguments: argparse.Namespace) -> int:
-    loaded = _load(arguments)
+    loaded = _load(arguments, listens=True)
     if loaded is None:
         return exit_codes.USAGE
     from edge.config import describe  # noqa: PLC0415
@@ -160,14 +160,20 @@ def version_text() -> str:
 # --- helpers ---
 
 
-def _load(arguments: argparse.Namespace) -> tuple[Config, Sources] | None:
-    """The configuration and its sources; None after having said what is wrong with it."""
-    from edge.config import ConfigError, load_with_sources  # noqa: PLC0415
+def _load(arguments: argparse.Namespace, *, listens: bool = False) -> tuple[Config, Sources] | None:
+    """The configuration and its sources; None after having said what is wrong with it.
+
+    With `listens` also when it would open a hub to others, unasked.
+    """
+    from edge.config import ConfigError, load_with_sources, refuse_exposure  # noqa: PLC0415
 
     given = {"server.host": getattr(arguments, "host", None), "server.port": getattr(arguments, "port", None)}
     flags = {key: text for key, text in given.items() if text is not None}
     try:
-        return load_with_sources(arguments.config, os.environ, flags)
+        config, sources = load_with_sources(arguments.config, os.environ, flags)
+        if listens:
+            refuse_exposure(config, sources)
+        return config, sources
     except ConfigError as error:
         _refuse(str(error), exit_codes.USAGE)
         return None

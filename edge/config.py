@@ -2,6 +2,8 @@
 
     default  <  TOML file  <  $CREDENTIALS_DIRECTORY/<section>.<key>  <  EDGE_<SECTION>_<KEY>  <  flag
 
+A secret may also stand in a file that `<key>_file` names.
+
 Invariant: a `Config` that `load` returns holds only values that can work, alone and together; everything else
 is a `ConfigError`, one line that names the key and where its value came from. No secret is ever in that line.
 """
@@ -16,7 +18,7 @@ from typing import cast
 import msgspec
 from msgspec import inspect
 
-from edge import config_rules
+from edge import config_rules, secret_files
 from edge.settings import SECRET_KEYS, Config, mask, value_of
 from edge.text import one_line, shorten
 from edge.units import format_value, parse_duration, parse_size
@@ -80,12 +82,25 @@ def load_with_sources(
         # Checked even when a later layer wins: a broken value that sleeps in a file is found today.
         values[key] = _convert(key, raw, source)
         sources[key] = source
+    for key, path, source in _secrets_in_files(values, sources):
+        values[key] = _convert(key, _secret(f"{key}_file", path, source), str(path))
+        sources[key] = str(path)
     config = msgspec.convert(_nest(values), Config)
     problem = config_rules.conflict(config, sources.keys())
     if problem is not None:
         key, message = problem
         raise ConfigError(key, sources.get(key, DEFAULT_SOURCE), message, value=value_of(config, key))
     return config, sources
+
+
+def refuse_exposure(config: Config, sources: Sources) -> None:
+    """Raise ConfigError if a hub with `config` would be open to others than this machine, unasked.
+
+    Not part of `load`: who only asks a hub needs no rights. A name is looked at when it is listened on.
+    """
+    if config_rules.exposed(config, config.server.host):
+        source = sources.get("server.host", DEFAULT_SOURCE)
+        raise ConfigError("server.host", source, config_rules.EXPOSED, value=config.server.host)
 
 
 def describe(config: Config, sources: Sources) -> str:
@@ -294,6 +309,23 @@ def _from_environment(environ: Mapping[str, str]) -> Iterable[tuple[str, object,
         if key is None:
             raise _unknown(variable, "the environment")
         yield key, environ[variable], variable
+
+
+def _secrets_in_files(values: Mapping[str, object], sources: Sources) -> Iterable[tuple[str, Path, str]]:
+    """Each secret whose file is named: the key, the file, and where that name came from."""
+    for key in sorted(SECRET_KEYS):
+        name = f"{key}_file"
+        if name in values and values[name] is not None:
+            if values.get(key) is not None:
+                raise ConfigError(name, sources[name], f"can't be had together with {key} (from {sources[key]})")
+            yield key, Path(str(values[name])), sources[name]
+
+
+def _secret(key: str, path: Path, source: str) -> str:
+    try:
+        return secret_files.read(path)
+    except ValueError as error:
+        raise ConfigError(key, source, str(error), value=str(path) if key.endswith("_file") else None) from None
 
 
 def _is_kubernetes(variable: str, environ: Mapping[str, str]) -> bool:

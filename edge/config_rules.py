@@ -137,6 +137,17 @@ _ORDER = (
 _PAIRS = (("server.tls_cert", "server.tls_key"), ("server.tls_key", "server.tls_cert"))
 
 
+EXPOSED = (
+    "is an address that others can reach, and nobody has said who may do what: set auth.token (or a JWT key, "
+    "auth.jwt_key or auth.jwt_jwks_url), or name the rights that are open to everybody in auth.anonymous"
+)
+
+
+def exposed(config: Config, address: str) -> bool:
+    """Whether listening on the IP address would open the hub to others than this machine, unasked."""
+    return not config.auth.configured and _is_ip(address) and not ipaddress.ip_address(address).is_loopback
+
+
 def conflict(config: Config, configured: Collection[str]) -> tuple[str, str] | None:
     """The first two values that can't be had together: the key to blame and a sentence, or None.
 

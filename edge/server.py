@@ -24,7 +24,9 @@ import msgspec
 from aiohttp import web
 
 from edge import __version__, log
+from edge.auth.tokens import UnusableKey
 from edge.config import ConfigError
+from edge.config_rules import EXPOSED, exposed
 from edge.core.errors import StoreUnavailable
 from edge.core.hub import Hub
 from edge.http.assembly import assemble
@@ -56,6 +58,7 @@ def serve(config: Config) -> int:
     try:
         if inherited:
             config = listening_where(config, inherited)
+        refuse_to_stand_open(config, sockets)
         tls = tls_context(config)
         run = loop_runner()
         return run(_live(config, sockets, tls, notifier))
@@ -70,6 +73,8 @@ async def _live(config: Config, sockets: list[socket.socket], tls: ssl.SSLContex
         app, service = await assemble(config)
     except StoreUnavailable as error:
         raise ConfigError("store.url", "configuration", error.detail) from None
+    except UnusableKey as error:
+        raise ConfigError("auth.jwt_key", "configuration", str(error)) from None
     except ValueError as error:
         raise ConfigError("trigger.secret", "configuration", str(error)) from None
     runner = HubRunner(app, shutdown_timeout_seconds=_LAST_MOMENT_SECONDS)
@@ -215,6 +220,18 @@ def _bound(family: int, address: tuple[Any, ...]) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def refuse_to_stand_open(config: Config, sockets: list[socket.socket]) -> None:
+    """Raise ConfigError if others than this machine could do what they like.
+
+    Asked of the sockets: a name may resolve to anything, and a socket may have been inherited.
+    """
+    for sock in sockets:
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            address = sock.getsockname()[0].partition("%")[0]
+            if exposed(config, address):
+                raise ConfigError("server.host", "configuration", EXPOSED, value=address)
 
 
 def tls_context(config: Config) -> ssl.SSLContext | None:

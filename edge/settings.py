@@ -108,6 +108,8 @@ class LimitsSettings(Section, frozen=True):
     idempotency_seconds: Annotated[float, Meta(ge=1, le=_DAY_SECONDS)] = 600.0
     # Triggers, publishers and readiness requests that wait at one time, each a request held open.
     max_waiting: Count = 10_000
+    # Tickets that are given and not used, each for a minute, at some 500 bytes.
+    max_tickets: Count = 10_000
 
 
 class TriggerSettings(Section, frozen=True):
@@ -119,16 +121,26 @@ class TriggerSettings(Section, frozen=True):
     timeout_seconds: Annotated[float, Meta(ge=0.01, le=_HOUR_SECONDS)] = 10.0
     retries: Annotated[int, Meta(ge=0, le=20)] = 3
     secret: str | None = None
+    secret_file: str | None = None
 
 
 class AuthSettings(Section, frozen=True):
     token: str | None = None
+    token_file: str | None = None
     jwt_key: str | None = None
+    jwt_key_file: str | None = None
     jwt_jwks_url: str | None = None
     jwt_algorithms: tuple[str, ...] = ()  # Empty: what the kind of key calls for.
     jwt_audience: str | None = None
     jwt_issuer: str | None = None
+    # Clocks that are set by NTP differ by less; every second more is one in which an expired token is good.
+    jwt_skew_seconds: Annotated[float, Meta(ge=0, le=600)] = 10.0
     anonymous: tuple[Right, ...] = ()
+
+    @property
+    def configured(self) -> bool:
+        """Whether anybody said who may do what; if not, everything is open to this machine and shut to all others."""
+        return bool(self.token or self.jwt_key or self.jwt_jwks_url or self.anonymous)
 
 
 class CorsSettings(Section, frozen=True):

@@ -50,7 +50,7 @@ def test_the_defaults_are_the_ones_of_the_documented_contract() -> None:
     assert (15.0, 30.0, 1000, 0.0) == tuple(value_of(config, key) for key in KEYS if key.startswith("stream."))
     assert (1000, 2**20, 3600.0, 2**28) == tuple(value_of(config, k) for k in KEYS if k.startswith("ring."))
     assert (2**18, 100_000) == (config.limits.max_event_bytes, config.limits.max_projects)
-    assert (None, "json", 3.0, 60.0, 10.0, 3, None) == tuple(
+    assert (None, "json", 3.0, 60.0, 10.0, 3, None, None) == tuple(
         value_of(config, key) for key in KEYS if key.startswith("trigger.")
     )
     assert ("memory:", "async") == (config.store.url, config.store.durability)

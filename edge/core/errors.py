@@ -2,10 +2,13 @@
 
     EdgeError                     has a stable `code` and a `detail` that says what to do next
     ├── InvalidRequest            the input is wrong: the caller mends it
+    ├── Unauthenticated           who asks shows nothing, or nothing that is good
+    ├── Forbidden                 who asks, or the page they ask from, may not
     ├── NotReady                  nobody is connected: `no_connection`
     ├── LimitReached              a configured bound stands in the way: come back later
     ├── Draining                  the process is leaving
     ├── StoreUnavailable          history can't be kept at the moment, so nothing is promised
+    ├── KeysUnavailable           the issuer's keys can't be had: nobody can be let in by a token
     └── DispatchFailed            the target did not take the job
 
 The HTTP status, the title and the documentation of every code stand in one table,
@@ -45,6 +48,14 @@ class InvalidRequest(EdgeError):
     code = "invalid_request"
 
 
+class Unauthenticated(EdgeError):
+    code = "unauthenticated"
+
+
+class Forbidden(EdgeError):
+    code = "forbidden"
+
+
 class NotReady(EdgeError):
     code = "no_connection"
 
@@ -59,6 +70,10 @@ class Draining(EdgeError):
 
 class StoreUnavailable(EdgeError):
     code = "store_unavailable"
+
+
+class KeysUnavailable(EdgeError):
+    code = "keys_unavailable"
 
 
 class DispatchFailed(EdgeError):

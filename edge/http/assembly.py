@@ -12,6 +12,7 @@ from typing import cast
 
 from aiohttp import web
 
+from edge.auth.tokens import Verifier
 from edge.core.bounds import Bounds
 from edge.core.chronicle import Chronicle
 from edge.core.hub import Hub
@@ -36,6 +37,7 @@ async def assemble(config: Config) -> tuple[web.Application, Service]:
 
     Raises ValueError for a target that can't work, StoreUnavailable for a store that can't be read.
     """
+    verifier = Verifier(config.auth)
     chronicle = Chronicle()
     log = HubLog(chronicle)
     pulse = Pulse()
@@ -48,11 +50,12 @@ async def assemble(config: Config) -> tuple[web.Application, Service]:
     store = store_of(config, hub, receipts, pulse)
     await store.open()
     target = target_of(config, store, pulse)
-    service = Service(config, hub, readiness, target, store, receipts, chronicle, pulse.clock)
+    service = Service(config, hub, readiness, target, store, receipts, chronicle, pulse.clock, verifier)
     service.exposition = Exposition(watched(service, pulse))
     app = http_app.build(service)
 
     async def life(_app: web.Application) -> AsyncIterator[None]:
+        verifier.start()
         beating = asyncio.create_task(pulse.beat())
         yield
         beating.cancel()
@@ -61,6 +64,7 @@ async def assemble(config: Config) -> tuple[web.Application, Service]:
         for connection in list(hub.connections.values()):
             connection.abort()
         await service.target.close()
+        await verifier.close()
         # The store closes last: what the readers had not acknowledged is known when their transports are gone.
         for _ in range(_TURNS_TO_LEAVE):
             await asyncio.sleep(0)

@@ -31,6 +31,9 @@ PROBLEMS: Mapping[str, Problem] = {
     "invalid_parameter": Problem(400, "A parameter can't be read"),
     "invalid_request": Problem(400, "The request can't be read"),
     "malformed_http": Problem(400, "Not HTTP"),
+    "unauthenticated": Problem(401, "Nobody known"),
+    "forbidden": Problem(403, "The right is missing"),
+    "origin_not_allowed": Problem(403, "Pages of this origin may not do this"),
     "not_found": Problem(404, "Nothing is here"),
     "unknown_project": Problem(404, "The hub knows nothing of this project"),
     "unknown_connection": Problem(404, "The connection is not there"),
@@ -43,6 +46,7 @@ PROBLEMS: Mapping[str, Problem] = {
     "unsupported_media_type": Problem(415, "The body is of a type that isn't read here"),
     "unsupported_encoding": Problem(415, "The body is compressed"),
     "expectation_failed": Problem(417, "The Expect header asks for what isn't offered"),
+    "wrong_host": Problem(421, "The request is meant for another host"),
     "idempotency_mismatch": Problem(422, "The key was used with another body"),
     "too_many_project_connections": Problem(429, "The project has all the connections it may have"),
     "too_many_address_connections": Problem(429, "The address has all the connections it may have"),
@@ -53,6 +57,8 @@ PROBLEMS: Mapping[str, Problem] = {
     "too_many_connections": Problem(503, "The hub has all the connections it may have"),
     "too_many_projects": Problem(503, "The hub holds all the projects it may hold"),
     "too_many_waiting": Problem(503, "Too many callers wait already"),
+    "too_many_tickets": Problem(503, "Too many tickets are out"),
+    "keys_unavailable": Problem(503, "The keys that tokens are checked with can't be had"),
     "too_many_idempotency_keys": Problem(503, "Too many idempotency keys are remembered"),
 }
 
@@ -77,6 +83,8 @@ def response(
         **(fields or {}),
     }
     answer = json_response(document, status=status or problem.status, content_type=CONTENT_TYPE, headers=headers)
+    if problem.status == 401:
+        answer.headers["WWW-Authenticate"] = 'Bearer realm="edge"'
     if retry_after_seconds is not None:
         answer.headers["Retry-After"] = str(math.ceil(retry_after_seconds))
     return answer

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
+from edge.auth.tickets import Tickets
+from edge.auth.tokens import Verifier
 from edge.core.chronicle import Chronicle
 from edge.core.errors import Draining
 from edge.core.hub import Hub
@@ -40,6 +42,7 @@ class Service:
         receipts: Receipts,
         chronicle: Chronicle,
         clock: Callable[[], float],
+        verifier: Verifier,
     ) -> None:
         self.config = config
         self.hub = hub
@@ -51,6 +54,8 @@ class Service:
         self.clock = clock
         """Seconds that never fall; the wall clock may be set back, the hub's may not."""
         self.client_addresses = ClientAddresses(config.server.trusted_proxies)
+        self.verifier = verifier
+        self.tickets = Tickets(config.limits.max_tickets)
         self.triggers = TriggerCounters()
         self._leashes: set[asyncio.Timeout] = set()
         self._wall_offset_seconds = time.time() - clock()

@@ -16,6 +16,7 @@ from edge.core.errors import EdgeError, InvalidRequest
 from edge.core.project import Project
 from edge.core.resume import Start
 from edge.http import params
+from edge.http.guard import expiry_of
 from edge.http.handover import Handshake, Stream
 from edge.http.problems import response as problem
 from edge.http.service import SERVICE, Service
@@ -38,6 +39,7 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
         return web.Response(headers=Handshake().headers)
     address = service.client_addresses.of(request)
     service.hub.admit(name, address, service.clock())
+    ends_at_seconds, ends_reason = _end_of_life(service, request)
     stream = Stream(
         service.hub,
         service.clock,
@@ -45,7 +47,8 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
         address,
         chunked=request.version >= HttpVersion11,
         ping_as_event=ping_as_event,
-        ends_at_seconds=_end_of_life(service),
+        ends_at_seconds=ends_at_seconds,
+        ends_reason=ends_reason,
     )
     answer = Handshake(send_timeout=service.config.stream.dead_after_seconds)
     answer.force_close()
@@ -83,8 +86,10 @@ def _start(request: web.Request, now: float) -> Callable[[Project], Start]:
     return lambda project: resume.younger_than(project, since, seconds, now)
 
 
-def _end_of_life(service: Service) -> float:
+def _end_of_life(service: Service, request: web.Request) -> tuple[float, str]:
+    """When the stream is to end and why: the configured lifetime, or the end of the token if that comes first."""
+    now = service.clock()
     lifetime = service.config.stream.max_lifetime_seconds
-    if not lifetime:
-        return NEVER
-    return service.clock() + lifetime * _random.uniform(1 - _LIFETIME_JITTER, 1 + _LIFETIME_JITTER)
+    ends = now + lifetime * _random.uniform(1 - _LIFETIME_JITTER, 1 + _LIFETIME_JITTER) if lifetime else NEVER
+    expires = expiry_of(request, now)
+    return (expires, "expired") if expires is not None and expires < ends else (ends, "lifetime")

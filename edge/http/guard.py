@@ -1,0 +1,265 @@
+"""The one door: every request passes here, and what it may not do ends here.
+
+In this order: is it meant for this hub (`Host`), may the page that sent it (`Origin`), who sends it (a bearer token, a
+ticket, a cookie), may they do this. Then the handler runs, and every refusal becomes a problem document.
+
+Invariant: a handler whose route names a right runs only for somebody who has it on the project in the path. On a hub
+without any `auth` configured, which listens on this machine only, the door costs two look-ups in the headers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import NamedTuple
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Middleware
+
+from edge.auth.hosts import Hosts, Origins, is_own
+from edge.auth.rights import EVERYTHING, Identity, everywhere
+from edge.core.errors import EdgeError, Forbidden, Unauthenticated
+from edge.folded_log import FoldedLog
+from edge.http import problems
+from edge.http.service import Service
+from edge.log import get_logger
+
+_log = get_logger("http")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+IDENTITY = web.RequestKey("identity", Identity)
+"""Who asks; only set where `auth` is configured."""
+COOKIE = "edge_token"
+TICKET = "ticket"
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_CORS_MAX_AGE_SECONDS = 600
+_CORS_HEADERS = "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID"
+_CORS_EXPOSED = "Idempotency-Replayed, Retry-After"
+_FOLD_SECONDS = 10.0
+_EVERYBODY = Identity(EVERYTHING, None, "open")
+
+
+class Route(NamedTuple):
+    """One thing the hub does, and the right it takes; None is free for all."""
+
+    method: str
+    path: str
+    handler: Handler
+    right: str | None
+
+
+class Guard:
+    """The door of one hub. `routes` say which right each handler takes."""
+
+    def __init__(self, service: Service, routes: Iterable[Route]) -> None:
+        config = service.config
+        auth = config.auth
+        self._service = service
+        self._rights = {route.handler: route.right for route in routes}
+        self._origins = Origins(config.cors.origins)
+        self._hosts = Hosts(config.server.allowed_hosts)
+        self._open = not auth.configured
+        self._check_hosts = self._open or bool(config.server.allowed_hosts)
+        self._anonymous = Identity(everywhere(auth.anonymous), None, "anonymous")
+        self._refusals: FoldedLog[str] = FoldedLog(period_seconds=_FOLD_SECONDS, max_keys=16)
+
+    def install(self, app: web.Application) -> None:
+        """Stand in front of every handler of `app`."""
+        app.middlewares.append(self._middleware())
+        app.on_response_prepare.append(_no_versions)
+        if self._origins.everyone or self._service.config.cors.origins:
+            app.on_response_prepare.append(self._share)
+
+    def _middleware(self) -> Middleware:
+        check_hosts, hosts, is_open = self._check_hosts, self._hosts, self._open
+
+        @web.middleware
+        async def pass_the_door(request: web.Request, handler: Handler) -> web.StreamResponse:
+            try:
+                headers = request.headers
+                if check_hosts and not hosts.know(headers.get(hdrs.HOST)):
+                    self._wrong_host(request)
+                if request.method not in _SAFE:
+                    if hdrs.ORIGIN in headers:
+                        self._check_origin(request)
+                elif request.method == "OPTIONS":
+                    return self._options(request)
+                elif "Sec-Fetch-Site" in headers:
+                    self._check_reading(request)
+                if not is_open:
+                    await self._authorise(request)
+                return await handler(request)
+            except EdgeError as error:
+                if error.code in _TOLD:
+                    self._tell(request, error.code)
+                return problems.from_error(error)
+            except web.HTTPException as error:
+                return problems.from_http(error)
+            except web.RequestPayloadError:
+                return problems.response(
+                    "malformed_http", "The body is not well-formed HTTP/1.1; see RFC 9112, section 7.1."
+                )
+            except ConnectionError:
+                raise
+            except Exception:  # noqa: BLE001 - the last one: it is logged with its trace
+                _log.exception("unexpected_error", method=request.method, path=request.path)
+                return problems.response(
+                    "internal", "This is a bug in the hub; its log has the details under unexpected_error."
+                )
+
+        return pass_the_door
+
+    # Where it comes from
+
+    def _wrong_host(self, request: web.Request) -> None:
+        if not self._open and self._right(request) is None:
+            return  # a probe by address: it learns no more than that the hub lives
+        raise Forbidden(
+            "The Host of the request is neither local nor in server.allowed_hosts; ask for the hub by a name it has.",
+            code="wrong_host",
+        )
+
+    def _check_origin(self, request: web.Request) -> None:
+        origin, host = request.headers[hdrs.ORIGIN], request.headers.get(hdrs.HOST)
+        if not self._origins.admits(origin, host):
+            raise Forbidden(
+                "Pages of this origin may not act on this hub; if they should, add it to cors.origins.",
+                code="origin_not_allowed",
+            )
+
+    def _check_reading(self, request: web.Request) -> None:
+        """A stream counts as a reader, so a page elsewhere may not open one, even where it couldn't read it."""
+        headers = request.headers
+        if headers["Sec-Fetch-Site"] != "cross-site" or headers.get("Sec-Fetch-Mode") == "navigate":
+            return
+        if self._right(request) is not None:
+            origin = headers.get(hdrs.ORIGIN)
+            if origin is None or not self._origins.admits(origin, headers.get(hdrs.HOST)):
+                raise Forbidden(
+                    "Pages of other sites may not open this; if they should, add their origin to cors.origins.",
+                    code="origin_not_allowed",
+                )
+
+    def _options(self, request: web.Request) -> web.StreamResponse:
+        """What may be done at a path; for a browser's preflight also from where and with which headers."""
+        allowed = allowed_methods(request)
+        if allowed is None:
+            raise web.HTTPNotFound
+        answer = web.Response(status=204, headers={hdrs.ALLOW: allowed})
+        origin = request.headers.get(hdrs.ORIGIN)
+        if origin is not None and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers:
+            self._check_origin(request)
+            answer.headers[hdrs.ACCESS_CONTROL_ALLOW_METHODS] = allowed
+            answer.headers[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = _CORS_HEADERS
+            answer.headers[hdrs.ACCESS_CONTROL_MAX_AGE] = str(_CORS_MAX_AGE_SECONDS)
+        return answer
+
+    async def _share(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Tell browsers that pages of a listed origin may read the answer (with cookies, where it is named)."""
+        headers = response.headers
+        headers.add(hdrs.VARY, hdrs.ORIGIN)
+        origin = request.headers.get(hdrs.ORIGIN)
+        if origin is None:
+            return
+        if self._origins.shares(origin):
+            headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+            headers[hdrs.ACCESS_CONTROL_ALLOW_CREDENTIALS] = "true"
+        elif self._origins.everyone:
+            headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = "*"
+        else:
+            return
+        headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _CORS_EXPOSED
+
+    # Who it is, and what they may
+
+    async def _authorise(self, request: web.Request) -> None:
+        right = self._right(request)
+        if right is None:
+            return
+        project = request.match_info.get("project")
+        identity = await self._identity(request, project)
+        known = identity is not None
+        identity = identity or self._anonymous
+        if not identity.rights.allow(right, project):
+            where = "this project" if project is not None else "the whole hub (*)"
+            if known:
+                raise Forbidden(f"Who you are doesn't have the right {right} on {where}.", right=right)
+            raise Unauthenticated(
+                f"This takes the right {right}: send Authorization: Bearer <token>, "
+                f"the cookie {COOKIE}, or for a stream ?{TICKET}=."
+            )
+        request[IDENTITY] = identity
+
+    async def _identity(self, request: web.Request, project: str | None) -> Identity | None:
+        """Whose request it is; None when it shows nothing. What it shows and is no good is refused."""
+        header = request.headers.get(hdrs.AUTHORIZATION)
+        if header is not None:
+            scheme, _, token = header.partition(" ")
+            if scheme.lower() == "bearer":
+                return await self._service.verifier.verify(token.strip())
+        if TICKET in request.query:
+            identity = self._service.tickets.use(request.query[TICKET], project, self._service.clock())
+            if identity.expires_at_seconds is not None and identity.expires_at_seconds <= time.time():
+                raise Unauthenticated("The token that the ticket was given for has expired; get a new one.")
+            return identity
+        cookies = request.headers.get(hdrs.COOKIE)
+        if cookies is not None and COOKIE in cookies and self._trusts(request):
+            tokens = cookie_values(cookies, COOKIE)
+            if len(tokens) > 1:
+                raise Unauthenticated(f"The cookie {COOKIE} came twice; clear the one that isn't yours.")
+            if tokens:
+                return await self._service.verifier.verify(tokens[0])
+        return None
+
+    def _trusts(self, request: web.Request) -> bool:
+        """Whether a cookie counts: browsers add it by themselves, also for pages that only `*` lets in."""
+        origin = request.headers.get(hdrs.ORIGIN)
+        return origin is None or self._origins.shares(origin) or is_own(origin, request.headers.get(hdrs.HOST))
+
+    def _right(self, request: web.Request) -> str | None:
+        return self._rights.get(request.match_info.handler)
+
+    def _tell(self, request: web.Request, code: str) -> None:
+        suppressed = self._refusals.admit(code, self._service.clock())
+        if suppressed is not None:
+            _log.warning(
+                "request_refused", code=code, address=self._service.client_addresses.of(request), suppressed=suppressed
+            )
+
+
+_TOLD = frozenset({"unauthenticated", "forbidden", "wrong_host", "origin_not_allowed", "keys_unavailable"})
+
+
+def identity_of(request: web.Request) -> Identity:
+    """Who asks."""
+    identity: Identity = request.get(IDENTITY, _EVERYBODY)
+    return identity
+
+
+def expiry_of(request: web.Request, now: float) -> float | None:
+    """When who asks may no longer, on the hub's clock that says `now`; None for never."""
+    expires_at_seconds = identity_of(request).expires_at_seconds
+    return None if expires_at_seconds is None else now + expires_at_seconds - time.time()
+
+
+def allowed_methods(request: web.Request) -> str | None:
+    """The value of `Allow` for the path of a request; None when nothing is there."""
+    refusal = request.match_info.http_exception
+    if refusal is None or not isinstance(refusal, web.HTTPMethodNotAllowed):
+        return None
+    return ", ".join(sorted({*refusal.allowed_methods, "OPTIONS"}))
+
+
+def cookie_values(header: str, name: str) -> list[str]:
+    """Every value that cookie `name` has in a `Cookie` header (RFC 6265, 4.2.1)."""
+    found = []
+    for part in header.split(";"):
+        key, equals, value = part.partition("=")
+        if equals and key.strip() == name:
+            value = value.strip()
+            found.append(value[1:-1] if len(value) >= 2 and value[0] == value[-1] == '"' else value)
+    return found
+
+
+async def _no_versions(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = "edge"

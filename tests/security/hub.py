@@ -1,0 +1,55 @@
+"""A hub in this process, on a port of its own, as `edge serve` runs it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+from aiohttp import web
+
+from edge.http.assembly import assemble
+from edge.http.service import Service
+from edge.http.serving import HubRunner
+from edge.settings import AuthSettings, Config, CorsSettings, LimitsSettings, ServerSettings, StreamSettings
+
+__all__ = ["AuthSettings", "Config", "CorsSettings", "LimitsSettings", "RunningHub", "ServerSettings", "StreamSettings"]
+
+
+class RunningHub:
+    """Where it listens, what it is made of, and a client to ask it with."""
+
+    def __init__(self, host: str, port: int, service: Service, client: aiohttp.ClientSession) -> None:
+        self.host = host
+        self.port = port
+        self.service = service
+        self.client = client
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+
+@asynccontextmanager
+async def running(config: Config | None = None) -> AsyncIterator[RunningHub]:
+    """A hub with `config`; streams of a client that is still there are closed at the end."""
+    app, service = await assemble(config or Config())
+    runner = HubRunner(app, shutdown_timeout_seconds=0.25)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as client:
+        try:
+            yield RunningHub("127.0.0.1", port, service, client)
+        finally:
+            service.drain()
+            await runner.cleanup()
+
+
+async def code_of(response: aiohttp.ClientResponse) -> tuple[int, str | None]:
+    """Status and problem code of an answer; the code is None where it is no problem."""
+    if response.content_type != "application/problem+json":
+        return response.status, None
+    document = await response.json(content_type=None)
+    return response.status, document["code"]

@@ -1,0 +1,308 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import aiohttp
+import jwt
+import pytest
+
+from tests.security.hub import AuthSettings, Config, CorsSettings, LimitsSettings, ServerSettings, code_of, running
+
+TOKEN = "static-token-of-the-tests"
+KEY = "0123456789abcdef0123456789abcdef"
+GUARDED = Config(auth=AuthSettings(token=TOKEN, jwt_key=KEY))
+EVENTS = "/projects/p1/events"
+ROUTES = [
+    ("GET", "/projects/p1/events", "subscribe"),
+    ("POST", "/projects/p1/events", "publish"),
+    ("GET", "/projects/p1/ready?timeout=0", "status"),
+    ("POST", "/projects/p1/trigger?timeout=0", "trigger"),
+    ("POST", "/projects/p1/ticket", "subscribe"),
+    ("GET", "/projects/p1", "status"),
+    ("DELETE", "/projects/p1", "admin"),
+    ("GET", "/projects", "status"),
+    ("GET", "/metrics", "metrics"),
+]
+
+
+def minted(grants: object = None, /, *, key: str = KEY, algorithm: str = "HS256", **claims: Any) -> str:
+    return jwt.encode({"exp": time.time() + 60, **claims, "edge": grants or {}}, key, algorithm)
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+async def frames_until(response: aiohttp.ClientResponse, name: str) -> dict[str, Any]:
+    """The data of the next event `name` of a stream."""
+    async for line in response.content:
+        if line == f"event: {name}\n".encode():
+            data: dict[str, Any] = json.loads((await response.content.readline()).removeprefix(b"data: "))
+            return data
+    raise AssertionError(f"the stream ended without {name}")
+
+
+# --- a hub without auth, on this machine ---
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost:{port}", "LOCALHOST", "127.0.0.1", "127.8.9.1:80", "[::1]:{port}", "app.localhost", "localhost."],
+)
+async def test_an_open_hub_answers_to_local_names(host: str) -> None:
+    async with running() as hub:
+        headers = {"Host": host.format(port=hub.port)}
+        async with hub.client.get(f"{hub.url}/projects", headers=headers) as response:
+            assert 200 == response.status
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "evil.example:{port}",
+        "10.0.0.1",
+        "localhost.evil.example",
+        "127.0.0.1.nip.io",
+        "[::2]",
+        "a b",
+        "",
+        "@",
+    ],
+)
+@pytest.mark.parametrize("path", ["/projects", "/healthz", "/nothing"])
+async def test_an_open_hub_refuses_other_names(host: str, path: str) -> None:
+    async with running() as hub:
+        headers = {"Host": host.format(port=hub.port)}
+        async with hub.client.get(f"{hub.url}{path}", headers=headers) as response:
+            assert (421, "wrong_host") == await code_of(response)
+
+
+async def test_allowed_hosts_are_answered_too() -> None:
+    async with running(Config(server=ServerSettings(allowed_hosts=("hub.example.org",)))) as hub:
+        for host, status in (("Hub.example.org:443", 200), ("other.example.org", 421)):
+            async with hub.client.get(f"{hub.url}/projects", headers={"Host": host}) as response:
+                assert status == response.status
+
+
+async def test_an_open_hub_refuses_to_act_for_pages_elsewhere() -> None:
+    async with running(Config(cors=CorsSettings(origins=("https://app.example.org",)))) as hub:
+        own = f"http://127.0.0.1:{hub.port}"
+        for origin, status in (
+            (None, 202),
+            (own, 202),
+            ("https://app.example.org", 202),
+            ("https://evil.example", 403),
+            ("http://app.example.org", 403),
+            ("http://127.0.0.1:1", 403),
+            ("null", 403),
+            ("", 403),
+        ):
+            headers = {"Origin": origin} if origin is not None else {}
+            async with hub.client.post(f"{hub.url}{EVENTS}", json={"data": 1}, headers=headers) as response:
+                assert (origin, status) == (origin, response.status)
+        async with hub.client.delete(f"{hub.url}/projects/p1", headers={"Origin": "https://evil.example"}) as response:
+            assert (403, "origin_not_allowed") == await code_of(response)
+        assert 3 == hub.service.hub.counters.published
+
+
+async def test_a_page_of_another_site_opens_no_stream_that_it_could_not_read() -> None:
+    async with running(Config(cors=CorsSettings(origins=("https://app.example.org",)))) as hub:
+        for extra, status in (
+            ({}, 403),
+            ({"Origin": "https://evil.example"}, 403),
+            ({"Origin": "https://app.example.org"}, 200),
+            ({"Sec-Fetch-Mode": "navigate"}, 200),
+        ):
+            headers = {"Sec-Fetch-Site": "cross-site", **extra}
+            async with hub.client.get(f"{hub.url}{EVENTS}", headers=headers) as response:
+                assert (extra, status) == (extra, response.status)
+
+
+# --- cross-origin ---
+
+
+async def test_a_preflight_is_answered_for_listed_origins_only() -> None:
+    async with running(Config(cors=CorsSettings(origins=("https://app.example.org",)), auth=GUARDED.auth)) as hub:
+        ask = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+        headers = {"Origin": "https://app.example.org", **ask}
+        async with hub.client.options(f"{hub.url}{EVENTS}", headers=headers) as response:
+            assert 204 == response.status
+            assert "https://app.example.org" == response.headers["Access-Control-Allow-Origin"]
+            assert "true" == response.headers["Access-Control-Allow-Credentials"]
+            assert "POST" in response.headers["Access-Control-Allow-Methods"].split(", ")
+            assert "Authorization" in response.headers["Access-Control-Allow-Headers"].split(", ")
+            assert "Origin" in response.headers.getall("Vary")
+        async with hub.client.options(f"{hub.url}{EVENTS}", headers={"Origin": "https://evil", **ask}) as response:
+            assert (403, "origin_not_allowed") == await code_of(response)
+            assert "Access-Control-Allow-Origin" not in response.headers
+
+
+async def test_listed_origins_may_read_streams_receipts_and_refusals() -> None:
+    async with running(Config(cors=CorsSettings(origins=("https://app.example.org",)))) as hub:
+        headers = {"Origin": "https://app.example.org"}
+        for method, path in (("GET", EVENTS), ("POST", EVENTS), ("GET", "/nothing"), ("GET", "/projects/unknown")):
+            async with hub.client.request(method, f"{hub.url}{path}", headers=headers, json={"data": 1}) as response:
+                assert "https://app.example.org" == response.headers["Access-Control-Allow-Origin"]
+        async with hub.client.get(f"{hub.url}{EVENTS}", headers={"Origin": "https://evil.example"}) as response:
+            assert 200 == response.status
+            assert "Access-Control-Allow-Origin" not in response.headers
+
+
+async def test_a_star_lets_every_origin_in_but_not_with_its_cookies() -> None:
+    async with running(Config(cors=CorsSettings(origins=("*",)), auth=GUARDED.auth)) as hub:
+        headers = {"Origin": "https://evil.example", "Cookie": f"edge_token={TOKEN}"}
+        async with hub.client.post(f"{hub.url}{EVENTS}", json={"data": 1}, headers=headers) as response:
+            assert (401, "unauthenticated") == await code_of(response)
+            assert "*" == response.headers["Access-Control-Allow-Origin"]
+            assert "Access-Control-Allow-Credentials" not in response.headers
+        headers = {"Origin": "https://app.example.org", **bearer(TOKEN)}
+        async with hub.client.post(f"{hub.url}{EVENTS}", json={"data": 1}, headers=headers) as response:
+            assert 202 == response.status
+
+
+async def test_options_says_what_may_be_done() -> None:
+    async with running() as hub:
+        async with hub.client.options(f"{hub.url}{EVENTS}") as response:
+            assert (204, "GET, HEAD, OPTIONS, POST") == (response.status, response.headers["Allow"])
+        async with hub.client.options(f"{hub.url}/nothing") as response:
+            assert (404, "not_found") == await code_of(response)
+
+
+# --- tokens ---
+
+
+@pytest.mark.parametrize(("method", "path", "right"), ROUTES)
+async def test_every_route_asks_for_its_right(method: str, path: str, right: str) -> None:
+    async with running(GUARDED) as hub:
+
+        async def ask(headers: dict[str, str]) -> tuple[int, str | None]:
+            url = f"{hub.url}{path}"
+            async with hub.client.request(method, url, headers=headers, data=b'{"name":"x","data":1}') as response:
+                if response.status == 401:
+                    assert 'Bearer realm="edge"' == response.headers["WWW-Authenticate"]
+                return await code_of(response)
+
+        others = {name: ["*"] for name in ("subscribe", "publish", "trigger", "status", "admin", "metrics")}
+        del others[right]
+        assert (401, "unauthenticated") == await ask({})
+        assert (401, "unauthenticated") == await ask(bearer("wrong"))
+        assert (403, "forbidden") == await ask(bearer(minted(others)))
+        assert (403, "forbidden") == await ask(bearer(minted({right: ["p2", "q*", "*p1", "p*1"]})))
+        for token in (TOKEN, minted({right: ["*"]})):
+            assert (await ask(bearer(token)))[0] not in (401, 403)
+        if "p1" in path:
+            for grant in ("p1", "p*"):
+                assert (await ask(bearer(minted({right: [grant]}))))[0] not in (401, 403)
+
+
+async def test_life_signs_stay_open() -> None:
+    async with running(GUARDED) as hub:
+        for path in ("/healthz", "/readyz"):
+            async with hub.client.get(f"{hub.url}{path}", headers={"Host": "10.0.0.7"}) as response:
+                assert 200 == response.status
+
+
+async def test_anonymous_rights_are_for_those_without_a_token_alone() -> None:
+    auth = AuthSettings(token=TOKEN, anonymous=("subscribe",))
+    async with running(Config(auth=auth)) as hub:
+        for method, headers, expected in (
+            ("GET", {}, (200, None)),
+            ("GET", bearer("wrong"), (401, "unauthenticated")),
+            ("POST", {}, (401, "unauthenticated")),
+            ("POST", bearer(TOKEN), (202, None)),
+        ):
+            async with hub.client.request(method, f"{hub.url}{EVENTS}", headers=headers, json={"data": 1}) as response:
+                assert expected == await code_of(response)
+                response.close()
+
+
+async def test_the_cookie_is_taken_once() -> None:
+    async with running(GUARDED) as hub:
+        for cookies, status in (
+            (f"edge_token={TOKEN}", 200),
+            (f'a=b; edge_token="{TOKEN}"; c=d', 200),
+            (f"xedge_token={TOKEN}", 401),
+            ("edge_token=", 401),
+            (f"edge_token={TOKEN}; edge_token={TOKEN}", 401),
+        ):
+            async with hub.client.get(f"{hub.url}/projects", headers={"Cookie": cookies}) as response:
+                assert (cookies, status) == (cookies, response.status)
+
+
+async def test_a_token_in_the_url_is_no_token() -> None:
+    async with running(GUARDED) as hub:
+        for name in ("token", "access_token", "edge_token", "ticket", "authorization"):
+            async with hub.client.get(f"{hub.url}{EVENTS}?{name}={TOKEN}") as response:
+                assert (401, "unauthenticated") == await code_of(response)
+
+
+async def test_a_stream_ends_when_its_token_does() -> None:
+    async with running(GUARDED) as hub:
+        token = minted({"subscribe": ["p1"]}, exp=time.time() + 1)
+        async with hub.client.get(f"{hub.url}{EVENTS}", headers=bearer(token)) as response:
+            assert "expired" == (await frames_until(response, "edge.closing"))["reason"]
+            await response.read()
+        await asyncio.sleep(0)
+        assert 1 == hub.service.hub.counters.removed["expired"]
+
+
+# --- tickets ---
+
+
+async def ticket_for(client: aiohttp.ClientSession, url: str, token: str, project: str = "p1") -> str:
+    async with client.post(f"{url}/projects/{project}/ticket", headers=bearer(token)) as response:
+        assert 201 == response.status
+        assert "no-store" == response.headers["Cache-Control"]
+        answer = await response.json()
+    assert {"ticket": answer["ticket"], "expires_in": 60} == answer
+    return str(answer["ticket"])
+
+
+async def test_a_ticket_opens_one_stream_once() -> None:
+    async with running(GUARDED) as hub:
+        ticket = await ticket_for(hub.client, hub.url, minted({"subscribe": ["p1"]}))
+        async with hub.client.get(f"{hub.url}{EVENTS}?ticket={ticket}") as response:
+            assert 200 == response.status
+            assert "p1" == (await frames_until(response, "edge.hello"))["project"]
+        async with hub.client.get(f"{hub.url}{EVENTS}?ticket={ticket}") as response:
+            assert (401, "unauthenticated") == await code_of(response)
+
+
+async def test_a_ticket_is_for_its_project_and_has_no_more_rights_than_who_asked() -> None:
+    async with running(GUARDED) as hub:
+        token = minted({"subscribe": ["p*"], "status": ["*"]})
+        for method, path, expected in (
+            ("GET", "/projects/p2/events", (401, "unauthenticated")),
+            ("POST", EVENTS, (403, "forbidden")),
+            ("GET", "/projects", (401, "unauthenticated")),
+        ):
+            ticket = await ticket_for(hub.client, hub.url, token)
+            async with hub.client.request(method, f"{hub.url}{path}?ticket={ticket}", json={"data": 1}) as response:
+                assert expected == await code_of(response)
+
+
+async def test_a_stream_opened_with_a_ticket_ends_with_the_token_it_was_given_for() -> None:
+    async with running(GUARDED) as hub:
+        ticket = await ticket_for(hub.client, hub.url, minted({"subscribe": ["p1"]}, exp=time.time() + 1))
+        async with hub.client.get(f"{hub.url}{EVENTS}?ticket={ticket}") as response:
+            assert "expired" == (await frames_until(response, "edge.closing"))["reason"]
+
+
+async def test_tickets_are_bounded() -> None:
+    async with running(Config(limits=LimitsSettings(max_tickets=2), auth=GUARDED.auth)) as hub:
+        for _ in range(2):
+            await ticket_for(hub.client, hub.url, TOKEN)
+        async with hub.client.post(f"{hub.url}/projects/p1/ticket", headers=bearer(TOKEN)) as response:
+            assert (503, "too_many_tickets") == await code_of(response)
+            assert "5" == response.headers["Retry-After"]
+
+
+async def test_an_open_hub_gives_tickets_too_and_takes_them() -> None:
+    async with running() as hub:
+        ticket = await ticket_for(hub.client, hub.url, "whatever")
+        async with hub.client.get(f"{hub.url}{EVENTS}?ticket={ticket}") as response:
+            assert 200 == response.status
