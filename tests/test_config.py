@@ -245,14 +245,18 @@ def test_what_kubernetes_puts_into_every_pod_is_not_taken_for_a_setting() -> Non
         (
             "STORE_URL",
             "redis-but-not-quite:x",
-            "store.url = *** (from EDGE_STORE_URL): "
-            "must be memory: or sqlite:PATH, such as sqlite:/var/lib/edge/history.db",
+            (
+                "store.url = *** (from EDGE_STORE_URL): must be memory: or sqlite:PATH, "
+                "such as sqlite:/var/lib/edge/history.db"
+            ),
         ),
         (
             "STORE_URL",
             "sqlite:",
-            "store.url = sqlite: (from EDGE_STORE_URL): "
-            "names no file: write sqlite:PATH, such as sqlite:/var/lib/edge/history.db",
+            (
+                "store.url = sqlite: (from EDGE_STORE_URL): names no file: write sqlite:PATH, "
+                "such as sqlite:/var/lib/edge/history.db"
+            ),
         ),
     ],
 )

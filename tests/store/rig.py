@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from edge.core import resume
 from edge.core.bounds import Bounds
@@ -15,7 +15,7 @@ from edge.core.connection import Connection
 from edge.core.event import Event
 from edge.core.hub import Hub
 from edge.core.idempotency import Receipts
-from edge.core.observer import Receipt
+from edge.core.observer import Observer, Receipt
 from edge.store import SqliteStore
 
 _boots = (f"b{number:x}x" for number in itertools.count())
@@ -24,10 +24,8 @@ _boots = (f"b{number:x}x" for number in itertools.count())
 class Silent:
     """An observer that has nothing to say."""
 
-    def connection_added(self, *_: object) -> None: ...
-    def connection_removed(self, *_: object) -> None: ...
-    def published_to_nobody(self, *_: object) -> None: ...
-    def limit_reached(self, *_: object) -> None: ...
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_: None
 
 
 class Reader(Connection):
@@ -70,7 +68,7 @@ class Rig:
             bounds or Bounds(),
             boot=next(_boots),
             wake=self._wake,
-            observer=Silent(),
+            observer=cast(Observer, Silent()),
         )
         self.receipts = Receipts(1000, 600.0)
         self.store = SqliteStore(
