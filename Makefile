@@ -9,7 +9,8 @@ URL := http://127.0.0.1:$(PORT)/projects/demo
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types contracts coverage fmt lock binary clean setup-build setup-run setup-dev setup-test
+.PHONY: help run test check lint types contracts coverage bench bench-check fmt lock binary clean \
+	setup-build setup-run setup-dev setup-test setup-bench
 
 help:  ## say what there is
 	@echo "make TARGET, where TARGET is one of:"
@@ -38,6 +39,12 @@ types: setup-dev  ## mypy, strict
 contracts: setup-dev  ## who may import whom
 	.venv/bin/lint-imports --no-logo
 
+bench: setup-bench  ## measure against peers and write docs/performance.md (ARGS="--only posts --rounds 3")
+	$(VENV) -m bench.run $(ARGS)
+
+bench-check: setup-dev  ## fail when processor time per operation has grown, measured against a bare C loop
+	$(VENV) -m bench.check $(ARGS)
+
 coverage: setup-test  ## the suite with a report of what it doesn't reach
 	$(VENV) -m pytest --cov --cov-report=term --cov-report=html $(ARGS)
 
@@ -55,9 +62,10 @@ lock: setup-dev  ## write requirements/*.lock anew from pyproject.toml (UPGRADE=
 	$(COMPILE) pyproject.toml --group dev --output-file requirements/dev.lock
 	$(COMPILE) pyproject.toml --group build --constraint requirements/dev.lock --output-file requirements/build.lock
 	$(COMPILE) pyproject.toml --constraint requirements/dev.lock --output-file requirements/run.lock
+	$(COMPILE) --group bench --constraint requirements/dev.lock --output-file requirements/bench.lock
 
 clean:  ## remove all that the other targets made
-	rm -rf .venv dist htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv dist htmlcov bench/.built .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -rf .import_linter_cache tests/node/node_modules
 	find edge tests -name __pycache__ -prune -exec rm -rf {} +
 
@@ -69,6 +77,10 @@ setup-build:
 
 setup-dev:
 	@requirements/install dev
+
+setup-bench:
+	@requirements/install bench
+	@tests/install-system-packages bench/system-packages.txt
 
 setup-test: setup-dev
 	@tests/install-system-packages
