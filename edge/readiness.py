@@ -18,7 +18,7 @@ import asyncio
 import hmac
 import secrets
 from collections.abc import Callable
-from typing import Literal, Protocol, cast
+from typing import Literal, Protocol, cast, get_args
 
 import msgspec
 
@@ -178,6 +178,11 @@ class Readiness:
             raise self._nobody(project, count, timeout_seconds)
         connections, confirmed = waiter.future.result()
         return Confirmation(connections, confirmed, round((self._clock() - began) * 1000, 3))
+
+    def waiting_for(self, project: str) -> int:
+        """How many callers wait for `project`."""
+        watches = (self._watches.get((project, how)) for how in get_args(Confirm))
+        return sum(len(watch.waiters) for watch in watches if watch is not None)
 
     def connection_added(self, project: str) -> None:
         """A reader of `project` has come."""

@@ -77,10 +77,6 @@ class Chronicle:
             return
         now = connection.connected_at_seconds
         absence = project.ledger.absence_ends()
-        record = self._projects.get(project.name)
-        if record is not None and record.awaited_since_seconds is not None:
-            self._note(record, Fact("late", "trigger", now, now, seconds=now - record.awaited_since_seconds))
-            record.awaited_since_seconds = None
         if absence is not None:
             reason = "first" if project.last_disconnect is None else "dropped"
             self._note(
@@ -95,6 +91,10 @@ class Chronicle:
                     recovered=absence.recovered,
                 ),
             )
+        record = self._projects.get(project.name)
+        if record is not None and record.awaited_since_seconds is not None:
+            self._note(record, Fact("late", "trigger", now, now, seconds=now - record.awaited_since_seconds))
+            record.awaited_since_seconds = None
 
     def left(self, project: Project, connection: Connection, reason: str, missed: int, now: float) -> None:
         """A reader of `project` has left; `missed` events went with it."""
@@ -125,10 +125,12 @@ class Chronicle:
         self._note(record, Fact("refused", code, now, now, address=address))
 
     def trigger(self, name: str, outcome: str, waited_seconds: float, now: float) -> None:
-        """A trigger of `name` had to wait (`waited`), or came to nothing (`no_connection`, `failed`, `cancelled`)."""
+        """A trigger of `name` had to wait (`waited`), or came to nothing (`no_connection`, `dispatched_anyway`,
+        `failed`, `cancelled`).
+        """
         record = self._project(name)
         self._note(record, Fact("trigger", outcome, now, now, seconds=waited_seconds))
-        if outcome == "no_connection" and record.awaited_since_seconds is None:
+        if outcome in ("no_connection", "dispatched_anyway") and record.awaited_since_seconds is None:
             record.awaited_since_seconds = now - waited_seconds
 
     def forgotten(self, project: Project) -> None:

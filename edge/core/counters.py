@@ -49,12 +49,15 @@ class Counters:
 
 
 REMOVAL_REASONS = ("client", "dead", "slow", "shutdown", "deleted", "lifetime", "expired", "error")
+DOOR_REASONS = ("unauthenticated", "forbidden", "wrong_host", "origin_not_allowed", "keys_unavailable")
+"""Why a reader is not even let in to be counted against the limits."""
 REJECTION_REASONS = (
     "too_many_connections",
     "too_many_project_connections",
     "too_many_address_connections",
     "too_many_projects",
     "draining",
+    *DOOR_REASONS,
 )
 GAP_REASONS = ("evicted", "restart", "unknown")
 EVICTION_REASONS = ("count", "bytes", "age", "total", "deleted")

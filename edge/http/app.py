@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from aiohttp import HttpVersion11, web
 
-from edge.http import ack, page, problems, publish, status, subscribe, ticket, trigger
+from edge.core.counters import DOOR_REASONS
+from edge.http import ack, explain, page, problems, publish, status, subscribe, ticket, trigger
 from edge.http.guard import Guard, Route
 from edge.http.service import SERVICE, Service
 
@@ -18,6 +19,7 @@ def build(service: Service) -> web.Application:
         for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):
             app.router.add_route(method, route.path, route.handler, expect_handler=_expected)
     Guard(service, listed).install(app)
+    app.on_response_prepare.append(_note_refused_reader)
     return app
 
 
@@ -28,6 +30,7 @@ def routes(service: Service) -> tuple[Route, ...]:
         Route("GET", f"{project}/events", subscribe.subscribe, "subscribe"),
         Route("POST", f"{project}/events", publish.publish, "publish"),
         Route("GET", f"{project}/ready", status.ready, "status"),
+        Route("GET", f"{project}/explain", explain.explain, "status"),
         Route("POST", f"{project}/trigger", trigger.trigger, "trigger"),
         Route("POST", f"{project}/connections/{{connection}}/ack", ack.ack, "subscribe"),
         Route("POST", f"{project}/ticket", ticket.ticket, "subscribe"),
@@ -50,3 +53,15 @@ async def _expected(request: web.Request) -> web.StreamResponse | None:
     await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     request.writer.output_size = 0  # the answer itself has not begun
     return None
+
+
+async def _note_refused_reader(request: web.Request, response: web.StreamResponse) -> None:
+    """Whoever wanted to read and was refused, at the door, by a limit or by the route itself, is in the chronicle."""
+    if response.status < 400 or request.match_info.handler is not subscribe.subscribe:
+        return
+    service = request.app[SERVICE]
+    code = response.get(problems.CODE, str(response.status))
+    if code in DOOR_REASONS:
+        service.hub.counters.rejected[code] += 1
+    address = service.client_addresses.of(request)
+    service.chronicle.refused(request.match_info["project"], code, address, service.clock())

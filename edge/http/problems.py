@@ -15,6 +15,8 @@ from edge.core.errors import EdgeError
 from edge.http.bodies import json_response
 
 CONTENT_TYPE = "application/problem+json"
+CODE = web.ResponseKey("code", str)
+"""Where an answer keeps its code, for whoever notes refusals."""
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -85,6 +87,7 @@ def response(
     answer = json_response(document, status=status or problem.status, content_type=CONTENT_TYPE, headers=headers)
     if problem.status == 401:
         answer.headers["WWW-Authenticate"] = 'Bearer realm="edge"'
+    answer[CODE] = code
     if retry_after_seconds is not None:
         answer.headers["Retry-After"] = str(math.ceil(retry_after_seconds))
     return answer

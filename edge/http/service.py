@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from aiohttp import web
 
@@ -56,6 +56,7 @@ class Service:
         self.client_addresses = ClientAddresses(config.server.trusted_proxies)
         self.verifier = verifier
         self.tickets = Tickets(config.limits.max_tickets)
+        self.began_seconds = clock()
         self.triggers = TriggerCounters()
         self._leashes: set[asyncio.Timeout] = set()
         self._wall_offset_seconds = time.time() - clock()
@@ -93,6 +94,10 @@ class Service:
         except TimeoutError:
             raise _draining() from None
 
+    @overload
+    def iso_time(self, moment: float) -> str: ...
+    @overload
+    def iso_time(self, moment: None) -> None: ...
     def iso_time(self, moment: float | None) -> str | None:
         """A moment of the hub's clock as ISO 8601 in UTC, to the millisecond."""
         if moment is None:

@@ -24,6 +24,8 @@ from edge.readiness import Confirm, Confirmation
 from edge.target import JOB_ID, Job, StreamTarget
 
 _MAX_CONNECTIONS = 1_000_000
+_WORTH_NOTING_SECONDS = 0.05
+"""Longer than any confirmation takes: such a trigger has waited for its reader to come."""
 _log = get_logger("trigger")
 _NULL = msgspec.Raw(b"null")
 
@@ -110,14 +112,19 @@ async def _wait(
     began = service.clock()
     outcomes = service.triggers.outcomes
     try:
-        return await service.readiness.wait(name, count, timeout_seconds, confirm)
+        confirmation = await service.readiness.wait(name, count, timeout_seconds, confirm)
+        if service.clock() - began >= _WORTH_NOTING_SECONDS:
+            _note(service, name, "waited", began)
+        return confirmation
     except NotReady:
+        _note(service, name, "dispatched_anyway" if dispatch_anyway else "no_connection", began)
         if dispatch_anyway:
             return Confirmation(0, None, round((service.clock() - began) * 1000, 3))
         outcomes["no_connection"] += 1
         raise
     except asyncio.CancelledError:
         outcomes["cancelled"] += 1
+        _note(service, name, "cancelled", began)
         raise
     finally:
         service.triggers.wait_seconds.observe(service.clock() - began)
@@ -129,6 +136,7 @@ async def _dispatch(service: Service, job: Job, confirmation: Confirmation) -> w
         delivery = await service.target.dispatch(job)
     except EdgeError as error:
         outcomes["failed"] += 1
+        _note(service, job.project, "failed", service.clock())
         _log.warning(
             "trigger_failed", project=job.project, job=job.id, name=job.name, code=error.code, detail=error.detail
         )
@@ -154,6 +162,11 @@ async def _dispatch(service: Service, job: Job, confirmation: Confirmation) -> w
         "target": delivery,
     }
     return bodies.json_response(answer, status=202)
+
+
+def _note(service: Service, name: str, what: str, began_seconds: float) -> None:
+    now = service.clock()
+    service.chronicle.trigger(name, what, now - began_seconds, now)
 
 
 def _invalid(detail: str) -> InvalidRequest:
