@@ -43,7 +43,18 @@ _CLIENT_HEADERS = {
     "Cross-Origin-Resource-Policy": "cross-origin",
 }
 _CLIENT_FILES = ("edge.js", "edge.d.ts")
-_PAGE_FILES = ("index.html", "page.css", "page.js", "icon.svg")
+_PAGE_FILES = (
+    "index.html",
+    "page.css",
+    "page.js",
+    "page-detail.js",
+    "page-dom.js",
+    "page-events.js",
+    "page-forms.js",
+    "page-hub.js",
+    "page-project.js",
+    "icon.svg",
+)
 _CONTENT_TYPES = {
     ".html": "text/html",
     ".css": "text/css",

@@ -68,6 +68,17 @@ export class ProjectEvent extends MessageEvent<string> {
   readonly json: any;
 }
 
+export interface Hello {
+  project: string;
+  /** The hub's id for the connection. */
+  connection: string;
+  heartbeat_seconds: number;
+  oldest: string | null;
+  newest: string | null;
+  /** How many events follow that were published before. */
+  replayed: number;
+}
+
 export interface StateChange {
   state: StreamState;
   previous: StreamState;
@@ -131,8 +142,8 @@ export class ProjectStream extends EventTarget {
   readonly isConnected: boolean;
   /** Behind which event the next connection continues; empty when nothing was there yet. */
   readonly lastEventId: string;
-  /** The hub's id for the connection (in shared mode the leading tab's); null while there is none. */
-  readonly connection: string | null;
+  /** What the hub said when it opened the connection (in shared mode the leading tab's); null while there is none. */
+  readonly hello: Hello | null;
   /** Why it isn't open; null when it is. */
   readonly error: EdgeError | null;
   /** Resolves when open; rejects with an `EdgeError` when it is closed, or not open within `timeout` milliseconds (3000). */
@@ -147,13 +158,21 @@ export class ProjectStream extends EventTarget {
     listener: Listener<StreamEvents[K]> | null,
     options?: boolean | AddEventListenerOptions,
   ): void;
-  addEventListener(type: string, listener: Listener<ProjectEvent> | null, options?: boolean | AddEventListenerOptions): void;
+  addEventListener(
+    type: string,
+    listener: Listener<ProjectEvent> | null,
+    options?: boolean | AddEventListenerOptions,
+  ): void;
   removeEventListener<K extends keyof StreamEvents>(
     type: K,
     listener: Listener<StreamEvents[K]> | null,
     options?: boolean | EventListenerOptions,
   ): void;
-  removeEventListener(type: string, listener: Listener<ProjectEvent> | null, options?: boolean | EventListenerOptions): void;
+  removeEventListener(
+    type: string,
+    listener: Listener<ProjectEvent> | null,
+    options?: boolean | EventListenerOptions,
+  ): void;
 }
 
 /** The event-stream format: bytes in, events out. */

@@ -12,18 +12,13 @@ const JITTER = 0.25;
 const TRIES = 3;
 const OWN_NAMES = ["event", "statechange", "gap", "closing"]; // a project's events so called come as "event" only
 
-/** What went wrong: `code` is the hub's (docs/errors.md), or `not_connected`, `network`, `silent`, `ended`, `not_a_stream`. */
 export class EdgeError extends Error {
-  constructor(code, message, { status, problem, cause } = {}) {
-    super(message, { cause });
-    this.name = "EdgeError";
-    this.code = code;
-    this.status = status;
-    this.problem = problem;
+  constructor(code, message, fields = {}) {
+    super(message, fields);
+    Object.assign(this, fields, { name: "EdgeError", code });
   }
 }
 
-/** An event of the project. `name` is its type; `type` is the name it was listened for under. */
 export class ProjectEvent extends MessageEvent {
   constructor(type, { name, data, id }) {
     super(type, { data, lastEventId: id });
@@ -36,7 +31,7 @@ export class ProjectEvent extends MessageEvent {
   }
 }
 
-/** The event-stream format (WHATWG HTML, 9.2.6): bytes in, events out. A stream takes a parser of its own. */
+/** The event-stream format (WHATWG HTML, 9.2.6): bytes in, events out. */
 export class EventStreamParser {
   #decoder = new TextDecoder();
   #afterCr = false;
@@ -80,7 +75,7 @@ export class ProjectStream extends EventTarget {
   #options;
   #state = "connecting";
   #error = null;
-  #connection = null;
+  #hello = null;
   #lastId = "";
   #fromStart = false; // what the hub holds now has all come since we were there
   #retryMs = 1000;
@@ -120,8 +115,8 @@ export class ProjectStream extends EventTarget {
     return this.#lastId;
   }
 
-  get connection() {
-    return this.#connection;
+  get hello() {
+    return this.#hello;
   }
 
   get error() {
@@ -182,10 +177,10 @@ export class ProjectStream extends EventTarget {
       if (this.#isFinal(error.status)) return this.#end(error);
       const jitter = 1 + JITTER * (2 * Math.random() - 1);
       const backoffMs = Math.min(this.#retryMs * 2 ** this.#failures++, MAX_BACKOFF_MS) * jitter;
-      const waitMs = this.#hurried ? 0 : (this.#closingMs ?? Math.max(backoffMs, error.waitMs ?? 0));
+      const waitMs = this.#hurried ? 0 : (this.#closingMs ?? Math.max(backoffMs, error.waitMs || 0));
       this.#hurried = false;
       this.#closingMs = null;
-      this.#connection = null;
+      this.#hello = null;
       this.#change("reconnecting", error, waitMs);
       await new Promise((resolve) => {
         const timer = setTimeout(resolve, waitMs);
@@ -204,7 +199,7 @@ export class ProjectStream extends EventTarget {
     return status >= 400 && status < 500 && ![408, 425, 429].includes(status);
   }
 
-  /** Reads one connection to its end, and returns why it ended. */
+  // Reads one connection to its end, and returns why it ended.
   async #connect() {
     const attempt = (this.#attempt = new AbortController());
     let timer;
@@ -259,14 +254,15 @@ export class ProjectStream extends EventTarget {
       this.#tell({ closing: fields });
     } else if (event.name === "edge.probe") {
       // An answer that is lost is asked for again.
-      this.#post(`connections/${this.#connection}/ack`, fields).catch(() => {});
+      this.#post(`connections/${this.#hello.connection}/ack`, fields).catch(() => {});
     }
   }
 
-  #greet({ connection, heartbeat_seconds, newest, replayed }) {
+  #greet(hello) {
+    const { heartbeat_seconds, newest, replayed } = hello;
     this.#failures = this.#renewals = 0;
     this.#silentMs = SILENT_HEARTBEATS * 1000 * heartbeat_seconds;
-    this.#connection = connection;
+    this.#hello = hello;
     if (!this.#lastId && !replayed) {
       this.#lastId = newest ?? "";
       this.#fromStart = !newest;
@@ -292,15 +288,16 @@ export class ProjectStream extends EventTarget {
     const { token, credentials = "same-origin" } = this.#options;
     const bearer = await given(token);
     if (bearer) init.headers.Authorization = `Bearer ${bearer}`;
-    const response = await fetch(new URL(path, this.#base), { cache: "no-store", credentials, ...init }).catch((error) => {
-      throw known(error);
-    });
+    const response = await fetch(new URL(path, this.#base), { cache: "no-store", credentials, ...init }).catch(
+      (error) => {
+        throw known(error);
+      },
+    );
     if (response.ok) return response;
     const problem = await response.json().catch(() => ({})); // a proxy's own page has no JSON
     const { code = `http_${response.status}`, detail = `The answer was ${response.status}.` } = problem;
-    const error = new EdgeError(code, detail, { status: response.status, problem });
-    error.waitMs = 1000 * response.headers.get("Retry-After") || undefined;
-    throw error;
+    const waitMs = 1000 * response.headers.get("Retry-After") || 0;
+    throw new EdgeError(code, detail, { status: response.status, problem, waitMs });
   }
 
   // Many tabs: the one that holds the lock leads, and what it tells, all of them hear
@@ -319,7 +316,8 @@ export class ProjectStream extends EventTarget {
     this.#channel.postMessage({ ask: true });
     const lead = () => {
       this.#leading = true;
-      if (this.#state !== "connecting") this.#change("reconnecting", new EdgeError("ended", "The leading tab has gone."), 0);
+      if (this.#state !== "connecting")
+        this.#change("reconnecting", new EdgeError("ended", "The leading tab has gone."), 0);
       return this.#lead();
     };
     await navigator.locks.request(name, { signal: this.#ended.signal }, lead).catch((error) => {
@@ -330,7 +328,7 @@ export class ProjectStream extends EventTarget {
   #change(state, error = null, waitMs = 0) {
     const { code, message, status } = error ?? {};
     const told = error && { code, message, status };
-    const place = { connection: this.#connection, lastId: this.#lastId, fromStart: this.#fromStart };
+    const place = { hello: this.#hello, lastId: this.#lastId, fromStart: this.#fromStart };
     this.#tell({ change: { state, error: told, waitMs, ...place } });
   }
 
@@ -344,7 +342,7 @@ export class ProjectStream extends EventTarget {
     if (change) {
       this.#lastId ||= change.lastId;
       this.#fromStart ||= change.fromStart;
-      this.#connection = change.connection;
+      this.#hello = change.hello;
       const { error, waitMs } = change;
       this.#enter(change.state, error && new EdgeError(error.code, error.message, error), waitMs);
     } else if (event && isAfter(event.id, this.#lastId)) {
@@ -376,18 +374,22 @@ export class ProjectStream extends EventTarget {
     this.#attempt?.abort();
     this.#wake(true);
     this.#channel?.close();
-    this.#connection = null;
+    this.#hello = null;
     this.#enter("closed", error, 0);
   }
 }
 
 const given = (value) => (value?.call ? value() : value);
 
-const newKey = () => crypto.getRandomValues(new Uint8Array(16)).reduce((key, byte) => key + byte.toString(16).padStart(2, "0"), "");
+const newKey = () =>
+  crypto.getRandomValues(new Uint8Array(16)).reduce((key, byte) => key + byte.toString(16).padStart(2, "0"), "");
 
-const known = (error) => (error instanceof EdgeError ? error : new EdgeError("network", `The connection failed: ${error.message}`, { cause: error }));
+const known = (error) =>
+  error instanceof EdgeError
+    ? error
+    : new EdgeError("network", `The connection failed: ${error.message}`, { cause: error });
 
-/** Whether the event `id` comes after `last`; ids of another epoch do. */
+// Ids of another epoch come after whatever was.
 function isAfter(id, last) {
   const [epoch, seq] = id.split("-");
   const [lastEpoch, lastSeq] = last.split("-");

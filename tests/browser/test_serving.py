@@ -14,7 +14,7 @@ from edge.http.assembly import assemble
 from edge.settings import Config, ServerSettings
 
 STATIC = resources.files("edge").joinpath("static")
-PAGE_FILES = ("/", "/page.css", "/page.js", "/icon.svg")
+PAGE_FILES = tuple("/" + file.name.replace("index.html", "") for file in STATIC.iterdir() if file.name[:4] != "edge")
 CLIENT_FILES = ("/edge.js", "/edge.d.ts")
 
 

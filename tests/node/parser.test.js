@@ -24,9 +24,19 @@ const CASES = {
   "without a name it is a message": ["data: x\n\n", [["message", "x", ""]]],
   "lines end in LF, CR or CRLF, also mixed": [
     "data: 1\r\ndata: 2\rdata: 3\n\r\ndata: b\r\rdata: c\n\n",
-    [["message", "1\n2\n3", ""], ["message", "b", ""], ["message", "c", ""]],
+    [
+      ["message", "1\n2\n3", ""],
+      ["message", "b", ""],
+      ["message", "c", ""],
+    ],
   ],
-  "CRLF CRLF ends one event, not two": ["data: 1\r\n\r\ndata: 2\r\n\r\n", [["message", "1", ""], ["message", "2", ""]]],
+  "CRLF CRLF ends one event, not two": [
+    "data: 1\r\n\r\ndata: 2\r\n\r\n",
+    [
+      ["message", "1", ""],
+      ["message", "2", ""],
+    ],
+  ],
   "a byte order mark at the start is dropped": ["\ufeffdata: 1\n\n", [["message", "1", ""]]],
   "a byte order mark elsewhere is content": ["\ufeffdata: \ufeff1\n\n", [["message", "\ufeff1", ""]]],
   "characters of several bytes survive": ["data: é漢😀\n\n", [["message", "é漢😀", ""]]],
@@ -37,7 +47,11 @@ const CASES = {
   "no data, no event, and its name is forgotten": ["event: a\n\ndata: 1\n\n", [["message", "1", ""]]],
   "the id stays until another comes": [
     "id: 1\ndata: a\n\ndata: b\n\nid\ndata: c\n\n",
-    [["message", "a", "1"], ["message", "b", "1"], ["message", "c", ""]],
+    [
+      ["message", "a", "1"],
+      ["message", "b", "1"],
+      ["message", "c", ""],
+    ],
   ],
   "an id without an event counts": ["id: 7\n\ndata: a\n\n", [["message", "a", "7"]]],
   "an id with NUL is none": ["id: 1\nid: 2\0\ndata: a\n\n", [["message", "a", "1"]]],
@@ -50,13 +64,23 @@ const CASES = {
 for (const [says, [stream, expected]] of Object.entries(CASES)) {
   test(`${says}, however the bytes are cut`, () => {
     for (const chunks of everyWayToCut(stream)) {
-      assert.deepEqual(parse(...chunks).map(({ name, data, id }) => [name, data, id]), expected);
+      assert.deepEqual(
+        parse(...chunks).map(({ name, data, id }) => [name, data, id]),
+        expected,
+      );
     }
   });
 }
 
 test("retry is taken when it is digits only", () => {
-  for (const [line, expected] of [["1500", 1500], ["0", 0], ["1.5", undefined], ["-1", undefined], ["", undefined], ["１", undefined]]) {
+  for (const [line, expected] of [
+    ["1500", 1500],
+    ["0", 0],
+    ["1.5", undefined],
+    ["-1", undefined],
+    ["", undefined],
+    ["１", undefined],
+  ]) {
     const parser = new EventStreamParser();
     parser.push(bytes(`retry: ${line}\n\n`));
     assert.equal(parser.retry, expected, `retry: ${line}`);
@@ -64,7 +88,10 @@ test("retry is taken when it is digits only", () => {
 });
 
 test("bytes that are no UTF-8 become replacement characters", () => {
-  assert.deepEqual(parse("data: ", Uint8Array.of(0xff), "\n\n").map(({ data }) => data), ["\ufffd"]);
+  assert.deepEqual(
+    parse("data: ", Uint8Array.of(0xff), "\n\n").map(({ data }) => data),
+    ["\ufffd"],
+  );
 });
 
 test("an event of a megabyte in small pieces is put together in a moment", () => {

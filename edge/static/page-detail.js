@@ -1,0 +1,66 @@
+// One row of the list in full: its JSON, folded, and the curl command that publishes it again.
+
+import { clock, copy, element, jsonTree, quoted, size } from "./page-dom.js";
+import { base, token } from "./page-hub.js";
+
+const MOST_TEXT_CHARS = 100_000;
+
+/** Fills `box` with `item`; `path` is the project's, `onClose` puts the details away. */
+export function fillDetail(box, item, path, onClose) {
+  const title = item.kind === "event" ? item.name : item.detail ? "Gap" : "Note";
+  const close = element("button", { class: "plain", "aria-label": "Close the details", onclick: onClose }, "✕");
+  const header = element("header", {}, element("h3", {}, title), close);
+  if (item.kind !== "event") {
+    const fields = item.detail && element("div", { class: "json" }, jsonTree(item.detail));
+    box.replaceChildren(header, element("p", {}, item.text), ...(fields ? [fields] : []));
+    return;
+  }
+  const told = element("span", { class: "quiet", role: "status" });
+  const copying = (text) => async () => {
+    try {
+      await copy(text());
+      told.textContent = "Copied";
+    } catch (error) {
+      told.textContent = error.message;
+    }
+  };
+  const when = item.earlier ? "" : ` · ${clock(item.at)}`;
+  box.replaceChildren(
+    header,
+    element("p", { class: "quiet" }, `${item.id} · ${size(new Blob([item.data]).size)}${when}`),
+    element(
+      "p",
+      { class: "actions" },
+      element("button", { onclick: copying(() => curl(item, path)) }, "Copy as curl"),
+      element("button", { onclick: copying(() => item.data) }, "Copy data"),
+      told,
+    ),
+    body(item.data),
+  );
+}
+
+function body(data) {
+  const value = parsed(data);
+  if (value !== undefined) return element("div", { class: "json" }, jsonTree(value));
+  return element("pre", { class: "json", tabindex: "0" }, data.slice(0, MOST_TEXT_CHARS));
+}
+
+/** The value of a JSON text; undefined when it is none. */
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/** What publishes the same event again. */
+function curl({ name, data }, path) {
+  const url = new URL(`${path}/events`, base);
+  const isJson = parsed(data) !== undefined;
+  if (!isJson) url.searchParams.set("type", name);
+  const who = token() ? ` -H "Authorization: Bearer $EDGE_TOKEN"` : "";
+  const type = isJson ? "application/json" : "text/plain";
+  const sent = isJson ? `{"type": ${JSON.stringify(name)}, "data": ${data}}` : data;
+  return `curl ${quoted(url.href)}${who} -H 'Content-Type: ${type}' --data-binary ${quoted(sent)}`;
+}

@@ -1,0 +1,88 @@
+// Small things the page's parts share. Text from outside only ever becomes text: nothing here parses HTML.
+
+/** An element: `props` are attributes, `on…` listeners; children are nodes or texts. */
+export function element(tag, props = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(props)) {
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else if (value === true) made.setAttribute(name, "");
+    else if (value !== false && value != null) made.setAttribute(name, value);
+  }
+  made.append(...children.filter((child) => child != null && child !== false));
+  return made;
+}
+
+export const byId = (id) => document.getElementById(id);
+
+export const plural = (count, one, many = `${one}s`) => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
+
+export function clock(date) {
+  return date.toLocaleTimeString("en-GB") + `.${String(date.getMilliseconds()).padStart(3, "0")}`;
+}
+
+export function ago(iso) {
+  const seconds = Math.max(0, (Date.now() - Date.parse(iso)) / 1000);
+  if (seconds < 60) return `${Math.round(seconds)} s ago`;
+  if (seconds < 3600) return `${Math.round(seconds / 60)} min ago`;
+  if (seconds < 86400) return `${Math.round(seconds / 3600)} h ago`;
+  return new Date(iso).toLocaleString();
+}
+
+export function size(bytes) {
+  if (bytes < 1024) return `${bytes} B`;
+  return bytes < 1024 ** 2 ? `${(bytes / 1024).toFixed(1)} KiB` : `${(bytes / 1024 ** 2).toFixed(1)} MiB`;
+}
+
+/** Copies `text`; where the clipboard is only for secure contexts, the old way. */
+export async function copy(text) {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  const field = element("textarea", { class: "offscreen", readonly: true });
+  field.value = text;
+  document.body.append(field);
+  field.select();
+  const copied = document.execCommand("copy");
+  field.remove();
+  if (!copied) throw new Error("The browser did not let the page copy.");
+}
+
+/** `text` as one word of a POSIX shell. */
+export const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+
+const MOST_CHARS = 20_000;
+const MOST_CHILDREN = 200;
+
+/** A JSON value as a tree that folds; what is folded is made when it is opened. */
+export function jsonTree(value, name = null, open = true) {
+  const label = name === null ? [] : [element("span", { class: "key" }, name), ": "];
+  if (value === null || typeof value !== "object") {
+    const text = JSON.stringify(value);
+    const shown =
+      text.length > MOST_CHARS ? `${text.slice(0, MOST_CHARS)}… (${plural(text.length, "character")})` : text;
+    return element(
+      "div",
+      { class: "leaf" },
+      ...label,
+      element("span", { class: value === null ? "null" : typeof value }, shown),
+    );
+  }
+  const isList = Array.isArray(value);
+  const entries = Object.entries(value);
+  const [left, right] = isList ? "[]" : "{}";
+  if (!entries.length) return element("div", { class: "leaf" }, ...label, left + right);
+  const count = isList ? plural(entries.length, "item") : plural(entries.length, "key");
+  const fold = element(
+    "details",
+    {},
+    element("summary", {}, ...label, `${left} `, element("span", { class: "quiet" }, count), ` ${right}`),
+  );
+  const fill = () => {
+    if (!fold.open || fold.childElementCount > 1) return;
+    fold.append(...entries.slice(0, MOST_CHILDREN).map(([key, child]) => jsonTree(child, key, false)));
+    if (entries.length > MOST_CHILDREN)
+      fold.append(element("div", { class: "leaf quiet" }, `… ${entries.length - MOST_CHILDREN} more`));
+  };
+  fold.addEventListener("toggle", fill);
+  fold.open = open;
+  fill();
+  return fold;
+}

@@ -1,0 +1,215 @@
+// The list of events: bounded in memory, and in the document no more rows than can be seen.
+//
+// Every row has the same height, so a row's place is its number, and ten thousand rows are one tall box with forty
+// elements in it. Drawing happens once a frame, however many events came in between.
+
+import { clock, element } from "./page-dom.js";
+
+const ROW_PX = 34; // as in page.css
+const SPARE_ROWS = 8;
+const MOST_ITEMS = 10_000;
+const MOST_CHARS = 32 * 1024 * 1024;
+const PREVIEW_CHARS = 400;
+const HUES = 6;
+
+export class EventList {
+  #items = [];
+  #shown = [];
+  #held = [];
+  #chars = 0;
+  #first = 0; // the number of #items[0] since the beginning: a row's id stays the same
+  #filter = "";
+  #paused = false;
+  #chosen = null;
+  #drawing = 0;
+  #follow = true;
+  #box;
+  #tall;
+  #onChoose;
+  #onCount;
+
+  constructor({ onChoose, onCount }) {
+    this.#onChoose = onChoose;
+    this.#onCount = onCount;
+    this.#tall = element("div", { class: "tall", role: "none" });
+    this.#box = element(
+      "div",
+      {
+        class: "events",
+        role: "listbox",
+        tabindex: "0",
+        "aria-label": "Events",
+        onscroll: () => this.#scrolled(),
+        onkeydown: (event) => this.#key(event),
+        onclick: (event) => this.#clicked(event),
+      },
+      this.#tall,
+    );
+    new ResizeObserver(() => this.#draw()).observe(this.#box);
+  }
+
+  get node() {
+    return this.#box;
+  }
+
+  get paused() {
+    return this.#paused;
+  }
+
+  set paused(paused) {
+    this.#paused = paused;
+    if (!paused) this.#take(this.#held.splice(0));
+    this.#count();
+  }
+
+  /** Only events whose type contains `text`; gaps and notes always. */
+  set filter(text) {
+    this.#filter = text.toLowerCase();
+    this.#shown = this.#items.filter((item) => this.#passes(item));
+    this.#count();
+    this.#draw();
+  }
+
+  add(...items) {
+    if (this.#paused) {
+      this.#held.push(...items);
+      if (this.#held.length > MOST_ITEMS) this.#held.splice(0, this.#held.length - MOST_ITEMS);
+    } else this.#take(items);
+    this.#count();
+  }
+
+  /** Puts `items` before all others. */
+  addEarlier(items) {
+    const later = this.#items;
+    this.#items = [];
+    this.#shown = [];
+    this.#chars = 0;
+    this.#take([...items, ...later]);
+    this.#count();
+  }
+
+  clear() {
+    this.#items = [];
+    this.#shown = [];
+    this.#held = [];
+    this.#chars = 0;
+    this.#choose(null);
+    this.#count();
+    this.#draw();
+  }
+
+  #passes(item) {
+    return item.kind !== "event" || !this.#filter || item.name.toLowerCase().includes(this.#filter);
+  }
+
+  #take(items) {
+    for (const item of items) {
+      item.number ??= ++this.#first;
+      this.#chars += item.data?.length ?? 0;
+      this.#items.push(item);
+      if (this.#passes(item)) this.#shown.push(item);
+    }
+    this.#trim();
+    this.#draw();
+  }
+
+  #trim() {
+    let gone = Math.max(0, this.#items.length - MOST_ITEMS);
+    for (let i = 0; i < gone; i += 1) this.#chars -= this.#items[i].data?.length ?? 0;
+    while (this.#chars > MOST_CHARS && gone < this.#items.length - 1)
+      this.#chars -= this.#items[gone++].data?.length ?? 0;
+    if (!gone) return;
+    const dropped = new Set(this.#items.splice(0, gone));
+    const before = this.#shown.length;
+    this.#shown = this.#shown.filter((item) => !dropped.has(item));
+    // What is being read stays where it is, though rows above it went.
+    if (!this.#follow) this.#box.scrollTop -= (before - this.#shown.length) * ROW_PX;
+  }
+
+  #count() {
+    this.#onCount({ shown: this.#shown.length, all: this.#items.length, held: this.#held.length });
+  }
+
+  #draw() {
+    this.#drawing ||= requestAnimationFrame(() => {
+      this.#drawing = 0;
+      const box = this.#box;
+      this.#tall.style.height = `${this.#shown.length * ROW_PX}px`;
+      if (this.#follow) box.scrollTop = box.scrollHeight;
+      const from = Math.max(0, Math.floor(box.scrollTop / ROW_PX) - SPARE_ROWS);
+      const until = Math.min(this.#shown.length, Math.ceil((box.scrollTop + box.clientHeight) / ROW_PX) + SPARE_ROWS);
+      const rows = [];
+      for (let at = from; at < until; at += 1) rows.push(this.#row(this.#shown[at], at));
+      this.#tall.replaceChildren(...rows);
+      const active = this.#chosen && rows.find((row) => row.id === `event-${this.#chosen.number}`);
+      if (active) box.setAttribute("aria-activedescendant", active.id);
+      else box.removeAttribute("aria-activedescendant");
+    });
+  }
+
+  #row(item, at) {
+    const row = element("div", {
+      class: `row ${item.kind}`,
+      id: `event-${item.number}`,
+      role: "option",
+      "aria-selected": String(item === this.#chosen),
+      "aria-posinset": at + 1,
+      "aria-setsize": this.#shown.length,
+      "data-at": at,
+    });
+    row.style.top = `${at * ROW_PX}px`;
+    const when = element("span", { class: "when" }, item.earlier ? "earlier" : clock(item.at));
+    if (item.kind === "event") {
+      const seq = item.id.slice(item.id.lastIndexOf("-") + 1);
+      row.append(
+        when,
+        element("span", { class: "type", "data-hue": hue(item.name) }, item.name),
+        element("span", { class: "data" }, item.data.slice(0, PREVIEW_CHARS)),
+        element("span", { class: "seq" }, seq),
+      );
+    } else row.append(when, element("span", { class: "said" }, item.text));
+    return row;
+  }
+
+  #scrolled() {
+    const box = this.#box;
+    this.#follow = box.scrollTop + box.clientHeight >= box.scrollHeight - ROW_PX;
+    this.#draw();
+  }
+
+  #clicked(event) {
+    const row = event.target.closest(".row");
+    if (row) this.#choose(this.#shown[Number(row.dataset.at)]);
+  }
+
+  #key(event) {
+    const page = Math.max(1, Math.floor(this.#box.clientHeight / ROW_PX) - 1);
+    const last = this.#shown.length - 1;
+    const now = this.#chosen ? this.#shown.indexOf(this.#chosen) : last + 1;
+    const to = { ArrowUp: now - 1, ArrowDown: now + 1, PageUp: now - page, PageDown: now + page, Home: 0, End: last }[
+      event.key
+    ];
+    if (to === undefined || last < 0) return;
+    event.preventDefault();
+    const at = Math.min(Math.max(to, 0), last);
+    this.#choose(this.#shown[at]);
+    const top = at * ROW_PX;
+    const box = this.#box;
+    this.#follow = at === last;
+    if (top < box.scrollTop) box.scrollTop = top;
+    else if (top + ROW_PX > box.scrollTop + box.clientHeight) box.scrollTop = top + ROW_PX - box.clientHeight;
+  }
+
+  #choose(item) {
+    this.#chosen = item;
+    this.#onChoose(item);
+    this.#draw();
+  }
+}
+
+/** One of a few colours for a type, always the same one. */
+function hue(name) {
+  let sum = 0;
+  for (const letter of name) sum = (sum * 31 + letter.codePointAt(0)) % 9973;
+  return sum % HUES;
+}
