@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge import __version__, exit_codes
+from edge import __version__, exit_codes, token_command
 
 if TYPE_CHECKING:
     from edge.config import Config, Sources
@@ -61,6 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     health.add_argument("--url", help="what to ask (default: the hub of the configuration, on this machine)")
     health.add_argument("--timeout", default="2s", metavar="DURATION", help="how long to wait (default: 2s)")
     health.set_defaults(run=_healthcheck)
+
+    token = commands.add_parser("token", help="make a JSON Web Token for a client", allow_abbrev=False)
+    token_command.add_arguments(token)
+    token.set_defaults(run=_token)
     return parser
 
 
@@ -128,6 +132,17 @@ def _healthcheck(arguments: argparse.Namespace) -> int:
     if not healthy:
         return _refuse(f"edge: {sentence}", exit_codes.FAILED)
     return _say(f"edge: {sentence}\n")
+
+
+def _token(arguments: argparse.Namespace) -> int:
+    loaded = _load(arguments)
+    if loaded is None:
+        return exit_codes.USAGE
+    try:
+        token = token_command.run(arguments, loaded[0].auth)
+    except ValueError as error:
+        return _refuse(f"edge: {error}", exit_codes.USAGE)
+    return _say(f"{token}\n")
 
 
 class _Version(argparse.Action):

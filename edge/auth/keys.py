@@ -45,7 +45,7 @@ def from_setting(text: str, wanted: Collection[str]) -> Key:
         material = load_pem_public_key(text.strip().encode())
     except (ValueError, UnsupportedAlgorithm):
         raise ValueError("is no public key in PEM; `openssl pkey -in private.pem -pubout` writes one") from None
-    return _limited(Key(None, material, _fitting(material)), wanted)
+    return _limited(Key(None, material, algorithms_of(material)), wanted)
 
 
 def from_set(document: object, wanted: Collection[str]) -> list[Key]:
@@ -73,7 +73,7 @@ def _from_entry(entry: object, wanted: Collection[str]) -> Key | None:
     public = {name: value for name, value in entry.items() if name not in ("d", "p", "q", "dp", "dq", "qi", "alg")}
     try:
         material = jwt.PyJWK.from_dict(public).key
-        fitting = _fitting(material)
+        fitting = algorithms_of(material)
         return _limited(
             Key(kid if isinstance(kid, str) else None, material, fitting & {named} if named is not None else fitting),
             wanted,
@@ -82,7 +82,8 @@ def _from_entry(entry: object, wanted: Collection[str]) -> Key | None:
         return None  # of a kind that isn't read here: a set may hold keys for others
 
 
-def _fitting(material: object) -> frozenset[str]:
+def algorithms_of(material: object) -> frozenset[str]:
+    """What a public key may be used with. Raises ValueError for a kind that isn't taken."""
     match material:
         case rsa.RSAPublicKey():
             if material.key_size < _MIN_RSA_BITS:

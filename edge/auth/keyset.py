@@ -42,6 +42,11 @@ class KeySet:
         self.generation = 0
         self.fetches = 0
 
+    @property
+    def fetching(self) -> bool:
+        """Whether a fetch is under way."""
+        return self._fetching is not None
+
     def start(self) -> None:
         """Fetch for the first time, in the background."""
         self._begin()

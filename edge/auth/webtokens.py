@@ -26,6 +26,8 @@ _MAX_REMEMBERED = 1024
 _MAX_GRANTS = 1000
 _MAX_TIME = 1 << 40  # beyond any date that fits a calendar
 
+_EXPIRED = "The token has expired; get a new one."
+
 # What PyJWT raises, and what it lets through from the parsers below it: deep nesting, `Infinity`, lone surrogates.
 _BROKEN = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError, KeyError, AttributeError)
 
@@ -118,6 +120,8 @@ class WebTokens:
                 raise Unauthenticated("The token's exp is no date.")
             if expires <= self._now():  # within the skew
                 expires += self._skew_seconds
+            if expires <= self._now():
+                raise Unauthenticated(_EXPIRED)
         return Identity(_rights(claims.get(CLAIM, {})), expires, "jwt")
 
 
@@ -139,7 +143,7 @@ def _sentence(error: BaseException) -> str:
     """Why a token was refused, in words that repeat nothing of it."""
     match error:
         case jwt.ExpiredSignatureError():
-            return "The token has expired; get a new one."
+            return _EXPIRED
         case jwt.ImmatureSignatureError():
             return "The token is not valid yet; check the clocks of both machines."
         case jwt.MissingRequiredClaimError():
