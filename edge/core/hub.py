@@ -13,7 +13,7 @@ Invariants:
 from __future__ import annotations
 
 import random
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 
 from edge.core import sse
@@ -26,6 +26,7 @@ from edge.core.event import Event
 from edge.core.observer import Observer, Receipt
 from edge.core.project import Past, Project, Wires
 from edge.core.resume import Start
+from edge.core.retention import Retention
 from edge.core.wheel import Wheel
 
 FLUSH_BUDGET = 256
@@ -33,7 +34,6 @@ FLUSH_BUDGET = 256
 BEAT_BUDGET = 512
 _CLOSING_SPREAD = 2.0
 """Readers told to come back do so within `retry_ms` and this many times more, so that they don't come at once."""
-_AGE_STEPS = 64
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -56,10 +56,7 @@ class Hub:
         self._dirty: deque[Project] = deque()
         self._paused: dict[Connection, None] = {}
         self._admission = Admission(bounds, self.counters, observer)
-        self._holders: OrderedDict[str, Project] = OrderedDict()
-        """Projects with events, the one idle longest first."""
-        self._ages: deque[tuple[float, str]] = deque()
-        """When to look at the age of whose events."""
+        self._retention = Retention(bounds, self.counters)
         self._wheel = Wheel(min(1.0, bounds.heartbeat_seconds / 16))
 
     @property
@@ -114,9 +111,8 @@ class Hub:
         """Take in a project as an earlier process left it, before anybody else does. It must not be there yet."""
         project = Project.restored(past, self.counters, self._wires, now)
         self.projects[past.name] = project
-        self._holders[past.name] = project
-        self._watch_age(project, past.times[0] if past.times else now)
-        self._bound(project, now)
+        self._retention.restored(project, past.times[0] if past.times else now)
+        self._keep_bounds(project, now)
 
     def cancel(self, project: Project) -> None:
         """Give up all reservations of a project: its store could not take them."""
@@ -163,7 +159,7 @@ class Hub:
             project = self._create(name, connection.address, now)
         else:
             # Not `_expire`: a project that has just become empty is not forgotten under a reader who comes back to it.
-            self._evict_aged(project, now)
+            self._retention.expire(project, now)
         self.connections[connection.id] = connection
         self._admission.entered(connection.address)
         self.counters.added += 1
@@ -221,13 +217,11 @@ class Hub:
         """Heartbeats, ends of life, stuck readers, aged events. Returns whether it wants another turn at once."""
         self._end_stuck(now)
         bounds = self.bounds
-        while self._ages and self._ages[0][0] <= now:
-            project = self.projects.get(self._ages.popleft()[1])
+        for name in self._retention.due(now):
+            project = self.projects.get(name)
             if project is not None:
-                project.aged_seconds = None
                 self._expire(project, now)
-                if len(project.ring):
-                    self._watch_age(project, project.ring.published_at(project.ring.oldest))
+                self._retention.look_again(project)
         due = self._wheel.due(now, BEAT_BUDGET)
         for connection in due:
             if connection.project is None:
@@ -267,7 +261,7 @@ class Hub:
         project.evict(events, "deleted", now)
         del self.projects[name]
         self._observer.project_forgotten(project)
-        self._holders.pop(name, None)
+        self._retention.drop(name)
         self.counters.misses.touch(name)
         for connection in connections:
             self.close(connection, "deleted", now)
@@ -287,7 +281,7 @@ class Hub:
             (project for project in self.projects.values() if project.connections),
             key=lambda project: (-len(project.connections), project.name),
         )
-        yield from (project for project in reversed(self._holders.values()) if not project.connections)
+        yield from (project for project in self._retention.newest_first() if not project.connections)
 
     # Inside
 
@@ -302,7 +296,8 @@ class Hub:
 
     def _take_in(self, project: Project, frame: bytes, now: float) -> Receipt:
         seq = project.append(frame, now)
-        self._hold(project, now)
+        self._retention.published(project, now)
+        self._keep_bounds(project, now)
         connections = len(project.connections)
         if connections:
             self._mark_dirty(project)
@@ -319,46 +314,19 @@ class Hub:
         self.counters.misses.touch(name)
         return project
 
-    def _hold(self, project: Project, now: float) -> None:
-        """After an event was appended: its project is the one published to last, and the bounds hold again."""
-        holders = self._holders
-        if project.name in holders:
-            holders.move_to_end(project.name)
-        else:
-            holders[project.name] = project
-        if project.aged_seconds is None:
-            self._watch_age(project, now)
-        self._bound(project, now)
-
-    def _bound(self, project: Project, now: float) -> None:
-        """Bring the ring of `project`, and all rings together, within their bounds."""
-        bounds, ring = self.bounds, project.ring
-        if ring.size_bytes > bounds.max_bytes or len(ring) > bounds.max_events:
-            by_count, by_bytes = ring.excess(bounds.max_events, bounds.max_bytes)
-            project.evict(by_count, "count", now)
-            project.evict(by_bytes, "bytes", now)
-        while self.counters.ring_bytes > bounds.total_bytes:
-            idlest = next(iter(self._holders.values()))
-            idlest.evict(1, "total", now)
-            self._forget_if_empty(idlest)
-
-    def _watch_age(self, project: Project, oldest_seconds: float) -> None:
-        age = self.bounds.max_age_seconds
-        project.aged_seconds = oldest_seconds
-        self._ages.append((oldest_seconds + age + age / _AGE_STEPS, project.name))
+    def _keep_bounds(self, project: Project, now: float) -> None:
+        for emptied in self._retention.bound(project, now):
+            self._forget_if_empty(emptied)
 
     def _expire(self, project: Project, now: float) -> None:
-        self._evict_aged(project, now)
+        self._retention.expire(project, now)
         self._forget_if_empty(project)
-
-    def _evict_aged(self, project: Project, now: float) -> None:
-        project.evict(project.ring.older_than(now - self.bounds.max_age_seconds), "age", now)
 
     def _forget_if_empty(self, project: Project) -> None:
         if self.projects.get(project.name) is not project:
             return
         if not len(project.ring):
-            self._holders.pop(project.name, None)
+            self._retention.drop(project.name)
         if project.empty:
             del self.projects[project.name]
             self._observer.project_forgotten(project)
