@@ -27,8 +27,8 @@ from edge.core.connection import Connection
 from edge.core.errors import Draining, LimitReached, NotReady
 from edge.core.hub import Hub
 
-FRESH_SECONDS = 0.25
-"""What a connection has proved so long ago still counts for those who join a watch."""
+FRESH_SECONDS = 1.0
+"""What a connection has proved so long ago still counts, while others prove themselves and for who joins a watch."""
 SHORTEST_SECONDS = 0.1
 """A connection that is there has so long to prove it, however short the time-out: over twice a delayed ACK."""
 _SPIN_TURNS = 5
@@ -91,7 +91,7 @@ class _Watch:
         self.waiters: list[_Waiter] = []
         self.changed = asyncio.Event()
         self.turn = 0
-        """How often it has looked since a connection came."""
+        """How often it has looked since it was woken."""
         self.probes: dict[str, _Probe] = {}
         """By connection id."""
         self.task: asyncio.Task[None] | None = None
@@ -102,6 +102,12 @@ class _Watch:
         """
         rounds = self.turn if self.confirm == "client" else max(0, self.turn - _SPIN_TURNS)
         return max(waiter.count for waiter in self.waiters) + (_FIRST_ROUND << min(rounds, 20))
+
+    def wake(self) -> None:
+        """Look again at once, in short steps again; clients that were asked stay within reach."""
+        if self.confirm == "transport":
+            self.turn = 0
+        self.changed.set()
 
     def release(self, count: int, confirmed: Confirmed) -> None:
         """Answer those whom `count` connections suffice."""
@@ -189,8 +195,7 @@ class Readiness:
         for confirm in CONFIRMS:
             watch = self._watches.get((project, confirm))
             if watch is not None:
-                watch.turn = 0
-                watch.changed.set()
+                watch.wake()
 
     def answer(self, project: str, connection_id: str, token: str) -> bool:
         """The client of a connection answers a probe; False when it was asked something else, or nothing (any more)."""
@@ -225,7 +230,7 @@ class Readiness:
                     await watch.pause()
                 else:
                     await watch.changed.wait()
-                    watch.turn = 0
+                    watch.wake()
         except Exception as error:  # noqa: BLE001 - whoever waits is told, none waits in vain
             for waiter in watch.waiters:
                 if not waiter.future.done():

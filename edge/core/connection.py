@@ -116,11 +116,11 @@ class Connection:
         self.written_bytes += len(wire)
         self.write(wire)
 
-    def refresh(self) -> None:
-        """Learn from the transport what the peer has acknowledged."""
+    def refresh(self) -> bool:
+        """Learn from the transport what the peer has acknowledged. Returns whether events are still on their way."""
         marks = self._marks
         if marks is None:
-            return
+            return False
         acked_bytes = self.acked_bytes()
         passed = 0
         while passed < len(marks) and marks[passed] <= acked_bytes:
@@ -131,6 +131,7 @@ class Connection:
                 self._marks = None
             else:
                 del marks[:passed]
+        return self._marks is not None
 
     def covered(self, lo: int, hi: int) -> list[Run]:
         """What it covers of `lo..hi`, as runs."""

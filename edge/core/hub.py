@@ -15,6 +15,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 from edge.core import sse
 from edge.core.admission import Admission
@@ -55,6 +56,8 @@ class Hub:
         self._wires = Wires()
         self._dirty: deque[Project] = deque()
         self._paused: dict[Connection, None] = {}
+        self._unsettled: dict[Connection, None] = {}
+        """Those that were written to and won't be able to say, when they are lost, what was acknowledged."""
         self._admission = Admission(bounds, self.counters, observer)
         self._retention = Retention(bounds, self.counters)
         self._wheel = Wheel(min(1.0, bounds.heartbeat_seconds / 16))
@@ -189,6 +192,7 @@ class Hub:
         connection.project = None
         connection.leaving = reason
         self._paused.pop(connection, None)
+        self._unsettled.pop(connection, None)
         self._admission.left(connection.address)
         self.counters.removed[reason] += 1
         if reason == "dead":
@@ -211,11 +215,19 @@ class Hub:
         if connection.project is not None:
             connection.project.bring_up(connection, now)
 
+    def unsettled(self, connection: Connection) -> None:
+        """`connection` was written to, and has to be asked in time what of it was acknowledged."""
+        self._unsettled[connection] = None
+
     # Time
 
     def beat(self, now: float) -> bool:
         """Heartbeats, ends of life, stuck readers, aged events. Returns whether it wants another turn at once."""
         self._end_stuck(now)
+        for connection in list(islice(self._unsettled, BEAT_BUDGET)):
+            del self._unsettled[connection]
+            if connection.project is not None and connection.refresh():
+                self._unsettled[connection] = None
         bounds = self.bounds
         for name in self._retention.due(now):
             project = self.projects.get(name)

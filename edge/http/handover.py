@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,12 @@ from edge.core.hub import Hub
 UNSENT_LIMIT_BYTES = 32 * 1024
 """What the kernel may hold for a reader that has stopped, beyond what is in flight."""
 
+_RECORD_DATA_BYTES = 16 * 1024
+_RECORD_COST_BYTES = {"TLSv1.3": 22}
+"""What a TLS record adds: 5 of header, 1 of type, 16 of tag (RFC 8446; both event loops write one record for each 16
+KiB of a write, measured). Before 1.3 it depends on the cipher, and is never less than this:
+"""
+_LEAST_RECORD_COST_BYTES = 14
 _DEAD_ERRNOS = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
 
 
@@ -48,7 +55,16 @@ class Handshake(EventSourceResponse):
 class Stream(Connection, asyncio.Protocol):
     """A connection that is the protocol of its own transport."""
 
-    __slots__ = ("_acked_base_bytes", "_clock", "_exact", "_hub", "_known_acked_bytes", "_sock", "_transport")
+    __slots__ = (
+        "_acked_base_bytes",
+        "_clock",
+        "_hub",
+        "_known_acked_bytes",
+        "_record_cost_bytes",
+        "_sealed_bytes",
+        "_sock",
+        "_transport",
+    )
 
     def __init__(self, hub: Hub, clock: Callable[[], float], connection_id: str, address: str, **options: Any) -> None:
         super().__init__(connection_id, address, clock(), **options)
@@ -56,7 +72,10 @@ class Stream(Connection, asyncio.Protocol):
         self._clock = clock
         self._transport: asyncio.Transport | None = None
         self._sock: tcp.Socket | None = None
-        self._exact = False
+        self._record_cost_bytes = 0
+        """What TLS adds to each record; 0 without TLS."""
+        self._sealed_bytes = 0
+        """With TLS: at least so many bytes must have been acknowledged when all was."""
         self._acked_base_bytes = 0
         self._known_acked_bytes = 0
 
@@ -69,15 +88,18 @@ class Stream(Connection, asyncio.Protocol):
         transport.set_protocol(self)
         aiohttp_protocol.transport = None
         aiohttp_protocol.connection_lost(None)
-        # With a high-water mark of zero "not paused" means "nothing is buffered": writes reach the kernel at once.
-        transport.set_write_buffer_limits(high=0)
+        tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+        # "Not paused" is to mean "nothing is buffered": writes reach the kernel at once. Plain transports pause above
+        # the mark; those of TLS at it, so that with zero they would pause, with nothing to wait for, for ever.
+        transport.set_write_buffer_limits(high=0 if tls is None else 1, low=0)
         if not transport.is_reading():
             transport.resume_reading()
         self._transport = transport
         sock = transport.get_extra_info("socket")
         if tcp.supported(sock):
             self._sock = sock
-            self._exact = transport.get_extra_info("ssl_object") is None
+            if tls is not None:
+                self._record_cost_bytes = _RECORD_COST_BYTES.get(tls.version() or "", _LEAST_RECORD_COST_BYTES)
             tcp.keep_unsent_small(sock, UNSENT_LIMIT_BYTES)
             self._acked_base_bytes = tcp.written_bytes(sock) + transport.get_write_buffer_size()
         return True
@@ -92,31 +114,47 @@ class Stream(Connection, asyncio.Protocol):
         """Bytes written that the peer has not acknowledged (on TLS: bytes of its records)."""
         if self._transport is None:
             return 0
-        queued_bytes = tcp.unacked_bytes(self._sock) if self._sock is not None else 0
-        return self._transport.get_write_buffer_size() + queued_bytes
+        sock = self._open_socket()
+        return self._transport.get_write_buffer_size() + (0 if sock is None else tcp.unacked_bytes(sock))
 
     @property
     def round_trip_seconds(self) -> float | None:
-        return tcp.path(self._sock).round_trip_seconds if self._sock is not None else None
+        sock = self._open_socket()
+        return None if sock is None else tcp.path(sock).round_trip_seconds
 
     # What the hub asks of a connection
 
     def write(self, wire: bytes) -> None:
-        if self._transport is not None:
-            self._transport.write(wire)
+        if self._transport is None:
+            return
+        if self._record_cost_bytes:
+            records = -(-len(wire) // _RECORD_DATA_BYTES)
+            self._sealed_bytes += len(wire) + records * self._record_cost_bytes
+            self._hub.unsettled(self)
+        self._transport.write(wire)
 
     def acked_bytes(self) -> int:
         """Exact on plain TCP; with TLS the last moment at which all was acknowledged; else what was handed over."""
-        transport, sock = self._transport, self._sock
+        transport, sock = self._transport, self._open_socket()
         if transport is None:
             return self._known_acked_bytes
-        if sock is None:
+        if self._sock is None:
             self._known_acked_bytes = self.written_bytes - transport.get_write_buffer_size()
-        elif self._exact:
-            self._known_acked_bytes = tcp.acked_bytes(sock) - self._acked_base_bytes
-        elif not self.paused and not self.unacked_bytes:
-            self._known_acked_bytes = self.written_bytes
+        elif sock is not None:
+            acked_bytes = tcp.acked_bytes(sock) - self._acked_base_bytes
+            if not self._record_cost_bytes:
+                self._known_acked_bytes = acked_bytes
+            elif acked_bytes >= self._sealed_bytes and not self.unacked_bytes:
+                self._known_acked_bytes = self.written_bytes
         return self._known_acked_bytes
+
+    def _open_socket(self) -> tcp.Socket | None:
+        """The socket, as long as it may be asked. With TLS `connection_lost` comes a turn of the loop after the
+        descriptor was closed (and perhaps given to somebody else); from then on the transport says it is closing.
+        """
+        if self._record_cost_bytes and self._transport is not None and self._transport.is_closing():
+            return None
+        return self._sock
 
     def moved_bytes(self) -> int:
         if self._transport is None:
@@ -124,13 +162,15 @@ class Stream(Connection, asyncio.Protocol):
         return self.written_bytes - self.unacked_bytes
 
     def answers(self) -> bool:
+        sock = self._open_socket()
+        if sock is not None:
+            return tcp.path(sock).answers
         # Without TCP's knowledge: whoever is on a Unix socket is on this machine, and can't vanish in silence.
-        return self._sock is None or tcp.path(self._sock).answers
+        return self._sock is None or self.paused
 
     def silent_seconds(self, now: float) -> float:
-        if self._sock is not None:
-            return tcp.path(self._sock).last_ack_age_seconds
-        return now - self.progress_seconds
+        sock = self._open_socket()
+        return now - self.progress_seconds if sock is None else tcp.path(sock).last_ack_age_seconds
 
     def finish(self) -> None:
         if self._transport is not None:
@@ -155,6 +195,7 @@ class Stream(Connection, asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """A half-closed reader can't be told from one that has closed; it leaves, and what it can't take is dropped."""
+        self.refresh()
         if self.paused:
             self.abort()
         return False
@@ -166,7 +207,7 @@ class Stream(Connection, asyncio.Protocol):
         self._sock = None
 
     def _reason(self, exc: BaseException | None) -> str:
-        if exc is None or isinstance(exc, ConnectionResetError | BrokenPipeError):
+        if exc is None or isinstance(exc, ConnectionResetError | BrokenPipeError | ssl.SSLError):
             return "client"
         if isinstance(exc, OSError) and exc.errno in _DEAD_ERRNOS:
             # TCP_USER_TIMEOUT also ends a reader whose window stayed shut.

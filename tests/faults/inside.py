@@ -1,0 +1,36 @@
+"""A hub in the test's own loop: for what can't be seen or forced from outside."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from aiohttp import web
+
+from edge.http.assembly import assemble
+from edge.http.service import Service
+from edge.http.serving import HubRunner
+from edge.settings import AuthSettings, Config
+
+OPEN = AuthSettings(anonymous=("subscribe", "publish", "trigger", "status", "admin", "metrics"))
+"""Everybody may do all, whatever name they call us by."""
+
+
+@asynccontextmanager
+async def hub_inside(config: Config, *, unix: Path | None = None) -> AsyncIterator[tuple[Service, int]]:
+    """`(service, port)`, on every address of the machine; on a Unix socket too where that is asked for."""
+    app, service = await assemble(config)
+    runner = HubRunner(app, shutdown_timeout_seconds=0.2)
+    await runner.setup()
+    sock = socket.create_server(("0.0.0.0", 0), backlog=4096)
+    try:
+        await web.SockSite(runner, sock).start()
+        if unix is not None:
+            await web.UnixSite(runner, unix).start()
+        yield service, sock.getsockname()[1]
+    finally:
+        service.drain()
+        await runner.cleanup()
+        sock.close()
