@@ -35,10 +35,11 @@ UNSENT_LIMIT_BYTES = 32 * 1024
 
 _RECORD_DATA_BYTES = 16 * 1024
 _RECORD_COST_BYTES = {"TLSv1.3": 22}
-"""What a TLS record adds: 5 of header, 1 of type, 16 of tag (RFC 8446; both event loops write one record for each 16
-KiB of a write, measured). Before 1.3 it depends on the cipher, and is never less than this:
+"""What TLS adds to a record: 5 of header, 1 of type, 16 of tag (RFC 8446). Both event loops write a record for each 16
+KiB of a write (measured).
 """
 _LEAST_RECORD_COST_BYTES = 14
+"""Before TLS 1.3 it depends on the cipher and is at least this."""
 _DEAD_ERRNOS = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
 
 

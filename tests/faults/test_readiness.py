@@ -12,7 +12,7 @@ from edge import tcp
 from edge.settings import Config
 from tests.faults.cable import cable
 from tests.faults.hub import LOOPS, serving, until
-from tests.faults.inside import hub_inside
+from tests.faults.inside import OPEN, hub_inside
 from tests.faults.reader import open_stream
 from tests.faults.tls import TRUSTING, Certificate, self_signed
 
@@ -75,7 +75,7 @@ async def test_the_kernel_is_asked_in_growing_steps(monkeypatch: pytest.MonkeyPa
         return ask(sock)
 
     with cable() as wire:
-        async with hub_inside(Config()) as (service, port):
+        async with hub_inside(Config(auth=OPEN)) as (service, port):
             reader = await open_stream((wire.here, port), "p", sock=wire.socket())
             wire.cut()
             monkeypatch.setattr(tcp, "acked_bytes", count)
@@ -134,8 +134,8 @@ async def test_with_confirm_client_the_client_itself_answers(what: str) -> None:
         ack = f"/projects/p/connections/{reader.hello['connection']}/ack"
         method, body = ("GET", None) if what == "ready" else ("POST", {"name": "job"})
 
-        async def ask(timeout: str) -> tuple[int, dict[str, object], dict[str, str]]:
-            return await hub.ask(method, f"/projects/p/{what}?confirm=client&timeout={timeout}", json=body)
+        async def ask(patience: str) -> tuple[int, dict[str, object], dict[str, str]]:
+            return await hub.ask(method, f"/projects/p/{what}?confirm=client&timeout={patience}", json=body)
 
         assert 409 == (await ask("100ms"))[0]  # its kernel acknowledges, the client is silent
         old = await reader.until("edge.probe")
