@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 _REFRESH_EVERY = 64
 """Ask the kernel what was acknowledged once in so many entries of `_marks` (two a write)."""
+_MAX_MARKS = 16 * _REFRESH_EVERY
+"""Beyond this every second mark is dropped: what is acknowledged is then known later, never wrongly."""
+_MAX_SKIPPED_RUNS = 64
 
 NEVER = float("inf")
 
@@ -104,6 +107,8 @@ class Connection:
             marks.append(seq)
             if not len(marks) % _REFRESH_EVERY:
                 self.refresh()
+                if len(marks) >= _MAX_MARKS:
+                    self._marks = [mark for at in range(2, len(marks), 4) for mark in marks[at : at + 2]]
         self.write(wire)
 
     def control(self, frame: bytes, now: float) -> None:
@@ -132,6 +137,13 @@ class Connection:
             else:
                 del marks[:passed]
         return self._marks is not None
+
+    def forget_until(self, seq: int) -> None:
+        """Cover only what comes after `seq`, or later where so many runs are skipped that they must be bounded."""
+        self.start = max(self.start, seq)
+        if self.skips is not None:
+            self.skips.remove(0, self.start)
+            self.start = max(self.start, self.skips.keep_newest_runs(_MAX_SKIPPED_RUNS))
 
     def covered(self, lo: int, hi: int) -> list[Run]:
         """What it covers of `lo..hi`, as runs."""

@@ -35,6 +35,8 @@ FLUSH_BUDGET = 256
 BEAT_BUDGET = 512
 _CLOSING_SPREAD = 2.0
 """Readers told to come back do so within `retry_ms` and this many times more, so that they don't come at once."""
+_MOST_FRAME_BYTES_BESIDE_DATA = 512
+"""Id, type and field names; a line end in the data may become seven bytes."""
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -114,8 +116,9 @@ class Hub:
         """Take in a project as an earlier process left it, before anybody else does. It must not be there yet."""
         project = Project.restored(past, self.counters, self._wires, now)
         self.projects[past.name] = project
-        self._retention.restored(project, past.times[0] if past.times else now)
-        self._keep_bounds(project, now)
+        if len(project.ring):
+            self._keep(project, now)
+        self._forget_if_empty(project)
 
     def cancel(self, project: Project) -> None:
         """Give up all reservations of a project: its store could not take them."""
@@ -229,11 +232,10 @@ class Hub:
             if connection.project is not None and connection.refresh():
                 self._unsettled[connection] = None
         bounds = self.bounds
-        for name in self._retention.due(now):
-            project = self.projects.get(name)
-            if project is not None:
-                self._expire(project, now)
-                self._retention.look_again(project)
+        aged = self._retention.due(now, BEAT_BUDGET)
+        for project in aged:
+            self._expire(project, now)
+            self._retention.look_again(project)
         due = self._wheel.due(now, BEAT_BUDGET)
         for connection in due:
             if connection.project is None:
@@ -251,7 +253,7 @@ class Hub:
                 self.counters.heartbeats += 1
             next_look = min(self._next_look(connection), patience_ends)
             self._wheel.put(connection, max(next_look, now + self._wheel.tick_seconds))
-        return len(due) == BEAT_BUDGET
+        return BEAT_BUDGET in (len(due), len(aged))
 
     def close(self, connection: Connection, reason: str, now: float) -> None:
         """Tell a reader that it is to go and why, then end its stream; `detach` follows when its transport is gone."""
@@ -270,10 +272,9 @@ class Hub:
         if project is None:
             return None
         connections, events = project.connections.copy(), len(project.ring)
-        project.evict(events, "deleted", now)
+        self._retention.give_up(project, events, "deleted", now)
         del self.projects[name]
         self._observer.project_forgotten(project)
-        self._retention.drop(name)
         self.counters.misses.touch(name)
         for connection in connections:
             self.close(connection, "deleted", now)
@@ -301,15 +302,14 @@ class Hub:
         """The project that `event` may be published to."""
         if self.draining:
             raise Draining("The hub is shutting down; publish again in a second.", retry_after_seconds=1)
-        if len(event.data) * 7 >= self.bounds.max_bytes:
+        if len(event.data) * 7 + _MOST_FRAME_BYTES_BESIDE_DATA > self.bounds.max_bytes:
             self._check_frame(event)
         project = self.projects.get(name)
         return project if project is not None else self._create(name, None, now)
 
     def _take_in(self, project: Project, frame: bytes, now: float) -> Receipt:
         seq = project.append(frame, now)
-        self._retention.published(project, now)
-        self._keep_bounds(project, now)
+        self._keep(project, now)
         connections = len(project.connections)
         if connections:
             self._mark_dirty(project)
@@ -326,8 +326,8 @@ class Hub:
         self.counters.misses.touch(name)
         return project
 
-    def _keep_bounds(self, project: Project, now: float) -> None:
-        for emptied in self._retention.bound(project, now):
+    def _keep(self, project: Project, now: float) -> None:
+        for emptied in self._retention.keep(project, now):
             self._forget_if_empty(emptied)
 
     def _expire(self, project: Project, now: float) -> None:
@@ -337,8 +337,6 @@ class Hub:
     def _forget_if_empty(self, project: Project) -> None:
         if self.projects.get(project.name) is not project:
             return
-        if not len(project.ring):
-            self._retention.drop(project.name)
         if project.empty:
             del self.projects[project.name]
             self._observer.project_forgotten(project)

@@ -40,6 +40,11 @@ class Intervals:
         """The smallest member; the set must not be empty."""
         return self._runs[0][0]
 
+    @property
+    def last(self) -> int:
+        """The largest member; the set must not be empty."""
+        return self._runs[-1][1]
+
     def add(self, lo: int, hi: int) -> None:
         """Make `lo..hi` members."""
         if hi < lo:
@@ -104,15 +109,28 @@ class Intervals:
             holes.append((lo, hi))
         return holes
 
-    def clear(self) -> None:
-        self._runs.clear()
-        self._size = 0
+    def hole(self, lo: int, hi: int) -> Run | None:
+        """The first run of `outside(lo, hi)`, without making the others."""
+        runs = self._runs
+        at = self._first_reaching(lo)
+        if at < len(runs) and runs[at][0] <= lo:
+            lo = runs[at][1] + 1
+            at += 1
+        if at < len(runs):
+            hi = min(hi, runs[at][0] - 1)
+        return (lo, hi) if lo <= hi else None
 
-    def keep_newest_runs(self, count: int) -> None:
-        """Forget the oldest runs beyond `count`: bounds the memory of a fragmented set."""
-        while len(self._runs) > count:
-            lo, hi = self._runs.pop(0)
-            self._size -= hi - lo + 1
+    def keep_newest_runs(self, count: int) -> int:
+        """Forget the oldest runs beyond `count`: bounds the memory of a fragmented set.
+
+        Returns the largest member forgotten, 0 when none was.
+        """
+        forgotten = self._runs[: max(0, len(self._runs) - count)]
+        if not forgotten:
+            return 0
+        del self._runs[: len(forgotten)]
+        self._size -= sum(hi - lo + 1 for lo, hi in forgotten)
+        return forgotten[-1][1]
 
     def _first_reaching(self, number: int) -> int:
         """Index of the first run whose end is at or beyond `number`."""

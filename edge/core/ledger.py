@@ -14,6 +14,7 @@ recovered; if that connection is lost before its peer acknowledged it, it is mis
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Protocol
 
 import msgspec
 
@@ -21,6 +22,19 @@ from edge.core.intervals import Intervals, Run
 
 _MAX_RECEIVED_RUNS = 64
 """Bounds the memory of a project whose readers come and go with holes; beyond it, the oldest knowledge is dropped."""
+
+
+class Reader(Protocol):
+    """What of a connection the ledger looks at: it covers what comes after `start` but for `skips`, and has been
+    written what of that goes up to `cursor`.
+    """
+
+    @property
+    def start(self) -> int: ...
+    @property
+    def cursor(self) -> int: ...
+    @property
+    def skips(self) -> Intervals | None: ...
 
 
 class Tally:
@@ -51,6 +65,7 @@ class LedgerState(msgspec.Struct, frozen=True):
     recovered: int = 0
     lost: int = 0
     untold_lost: int = 0
+    untold_from: int | None = None
     first_miss_seconds: float | None = None
     last_miss_seconds: float | None = None
     pending: tuple[Run, ...] = ()
@@ -83,6 +98,7 @@ class Ledger:
         "misses",
         "pending",
         "recovered",
+        "untold_from",
         "untold_lost",
     )
 
@@ -94,10 +110,13 @@ class Ledger:
         self.lost = 0
         self.untold_lost = 0
         """Lost misses that no reader has been told of yet, by a gap."""
+        self.untold_from: int | None = None
+        """The first of them; None when there is none."""
         self.first_miss_seconds: float | None = None
         self.last_miss_seconds: float | None = None
         self.pending = Intervals()
         self._waiting = Intervals()
+        """What no connection has been written, though one that is there covers it."""
         self._received = Intervals()
         self._taken_to = newest
         """Up to here `_waiting` says which events wait; beyond it, all do."""
@@ -139,14 +158,11 @@ class Ledger:
 
     def evicted(self, lo: int, hi: int, now: float) -> None:
         """The ring gave up `lo..hi`, its oldest: what nobody got is lost."""
-        lost = self.pending.remove(lo, hi) if self.pending else 0
-        never_taken = self._waiting.remove(lo, hi) if self._waiting else 0
-        if hi > self._taken_to:
-            never_taken += hi - max(lo - 1, self._taken_to)
-            self._taken_to = hi
-        if never_taken:
-            self._missed(never_taken, now)
-        self._lose(lost + never_taken)
+        self._all_wait_until(hi)
+        if self._waiting:
+            self._miss(self._waiting.within(lo, hi), now)
+        if self.pending:
+            self._lose(lo, hi)
 
     def acknowledged(self, lo: int, hi: int) -> None:
         """`lo..hi` are known to have reached a peer."""
@@ -155,9 +171,10 @@ class Ledger:
 
     def left(
         self,
-        acknowledged: list[Run],
-        unacknowledged: list[Run],
-        others: Iterable[tuple[int, Intervals | None]],
+        acknowledged: Iterable[Run],
+        unacknowledged: Iterable[Run],
+        unwritten: Iterable[Run],
+        others: Iterable[Reader],
         *,
         oldest: int,
         newest: int,
@@ -167,9 +184,10 @@ class Ledger:
 
         Args:
             acknowledged: what its peer is known to have got.
-            unacknowledged: the rest of what it was to get, up to `newest`.
-            others: for each connection that stays, the number after which it covers everything, and what it skips.
-            oldest: the ring's oldest number; what lies before it can no longer be held.
+            unacknowledged: what it was written besides, held or not.
+            unwritten: what it was to get and the ring still holds.
+            others: the connections that stay.
+            oldest: the ring's oldest number.
             newest: the ring's newest number.
             now: seconds.
 
@@ -178,32 +196,41 @@ class Ledger:
         """
         for lo, hi in acknowledged:
             self.acknowledged(lo, hi)
+        self._all_wait_until(newest)
         orphans = Intervals(unacknowledged)
-        for start, skips in others:
+        for lo, hi in self._received if orphans else ():
+            orphans.remove(lo, hi)
+        for other in others:
             if not orphans:
                 break
-            covered = Intervals(orphans.within(start + 1, newest))
-            for lo, hi in skips or ():
-                covered.remove(lo, hi)
-            for lo, hi in covered:
-                orphans.remove(lo, hi)
-        for known in (self._received, self.pending):
-            for lo, hi in known:
-                orphans.remove(lo, hi)
-        if self._taken_to < newest:
-            self._waiting.add(self._taken_to + 1, newest)
-            self._taken_to = newest
-        # What waited and was evicted has been counted then; what was written and evicted since is counted here.
+            if other.start < orphans.last and other.cursor >= orphans.first:
+                self._leave_to(other, orphans, orphans.first, other.cursor)
+        for lo, hi in unwritten:
+            for run in self._waiting.within(lo, hi):
+                orphans.add(*run)
+        unwritten_by_all = Intervals(orphans)
+        for other in others:
+            if not orphans:
+                break
+            if other.start < orphans.last and other.cursor < orphans.last:
+                self._leave_to(other, orphans, max(other.cursor + 1, oldest), newest)
         for lo, hi in orphans:
-            self._waiting.remove(lo, hi)
-            self.pending.add(max(lo, oldest), hi)
+            unwritten_by_all.remove(lo, hi)
+        for lo, hi in unwritten_by_all:
+            self._waiting.add(lo, hi)
         missed = len(orphans)
-        if missed:
-            if self._missing_since_seconds is None:
-                self._missing_since_seconds = now
-            self._missed(missed, now)
-        self._lose(orphans.remove(0, oldest - 1))
+        if missed and self._missing_since_seconds is None:
+            self._missing_since_seconds = now
+        self._miss(orphans, now)
+        self._lose(0, oldest - 1)
         return missed
+
+    @staticmethod
+    def _leave_to(other: Reader, orphans: Intervals, lo: int, hi: int) -> None:
+        """Take out of `orphans` what `other` covers of `lo..hi`."""
+        for run in orphans.within(max(lo, other.start + 1), hi):
+            for covered in (run,) if other.skips is None else other.skips.outside(*run):
+                orphans.remove(*covered)
 
     def state(self, newest: int) -> LedgerState:
         """What the next process needs to know."""
@@ -214,6 +241,7 @@ class Ledger:
             self.recovered,
             self.lost,
             self.untold_lost,
+            self.untold_from,
             self.first_miss_seconds,
             self.last_miss_seconds,
             tuple(self.pending),
@@ -226,14 +254,30 @@ class Ledger:
         self._total.misses += state.misses
         self._total.recovered += state.recovered
         self._total.lost += state.lost
-        self.untold_lost = state.untold_lost
+        self.untold_lost, self.untold_from = state.untold_lost, state.untold_from
         self.first_miss_seconds, self.last_miss_seconds = state.first_miss_seconds, state.last_miss_seconds
+        self._misses_before, self._recovered_before = state.misses, state.recovered
         self._taken_to = newest
         self.pending = Intervals(state.pending)
-        for lo, hi in state.waiting:
+        self._miss(state.waiting, now)
+        self._lose(0, oldest - 1)
+
+    def told_from(self, seq: int) -> None:
+        """A reader was told that everything from `seq` up to the oldest that is held is gone."""
+        if self.untold_from is not None and seq <= self.untold_from:
+            self.untold_lost, self.untold_from = 0, None
+
+    def _all_wait_until(self, seq: int) -> None:
+        if seq > self._taken_to:
+            self._waiting.add(self._taken_to + 1, seq)
+            self._taken_to = seq
+
+    def _miss(self, runs: Iterable[Run], now: float) -> None:
+        """Nobody has these, and nobody who is there will get them by himself."""
+        for lo, hi in runs:
+            self._waiting.remove(lo, hi)
             self.pending.add(lo, hi)
             self._missed(hi - lo + 1, now)
-        self._lose(self.pending.remove(0, oldest - 1))
 
     def _missed(self, count: int, now: float) -> None:
         self.misses += count
@@ -243,9 +287,15 @@ class Ledger:
         if self.first_miss_seconds is None:
             self.first_miss_seconds = now
 
-    def _lose(self, count: int) -> None:
+    def _lose(self, lo: int, hi: int) -> None:
+        """What of `lo..hi` is pending can't be given any more."""
+        gone = self.pending.within(lo, hi)
+        if not gone:
+            return
+        count = self.pending.remove(lo, hi)
         self.lost += count
         self.untold_lost += count
+        if self.untold_from is None or gone[0][0] < self.untold_from:
+            self.untold_from = gone[0][0]
         self._total.lost += count
-        if count:
-            self._total.touch(self._project)
+        self._total.touch(self._project)

@@ -69,7 +69,7 @@ class Project:
         "_sweep_at",
         "_sweep_head",
         "_wires",
-        "aged_seconds",
+        "age_slot",
         "connections",
         "dirty",
         "epoch",
@@ -94,8 +94,9 @@ class Project:
         self.reserved = 0
         """Events numbered that a store has not taken yet."""
         self.dirty = False
-        self.aged_seconds: float | None = None
-        """Since when the hub will look at the age of its events."""
+        """It stands in the hub's queue of those to be flushed."""
+        self.age_slot: int | None = None
+        """Where `Ages` keeps it."""
         self.last_connect_seconds: float | None = None
         self.last_disconnect: tuple[float, str] | None = None
         """When the last reader left, and the reason."""
@@ -159,8 +160,10 @@ class Project:
         if count <= 0:
             return
         oldest = self.ring.oldest
-        if self.dirty and oldest + count - 1 > self._flushed:
-            self.flush(now, budget=None)
+        if self.connections and oldest + count - 1 > self._flushed:
+            # A burst larger than the ring: whoever keeps up gets it before it goes.
+            self._bring_up_all(self.connections, now)
+            self._sweep, self._flushed = None, self.ring.newest
         counters = self._counters
         counters.ring_bytes -= self.ring.evict(count)
         counters.ring_events -= count
@@ -196,27 +199,27 @@ class Project:
             self.connections[last.index] = last
         connection.refresh()
         self.last_disconnect = (now, reason)
-        oldest, newest = self.ring.oldest, self.ring.newest
-        written = connection.cursor
-        unwritten_from = max(written + 1, oldest)
+        ring = self.ring
         return self.ledger.left(
             acknowledged=connection.covered(0, connection.acknowledged),
-            unacknowledged=connection.covered(connection.acknowledged + 1, written)
-            + connection.covered(unwritten_from, newest),
-            others=((other.start, other.skips) for other in self.connections),
-            oldest=oldest,
-            newest=newest,
+            unacknowledged=connection.covered(connection.acknowledged + 1, connection.cursor),
+            unwritten=connection.covered(max(connection.cursor + 1, ring.oldest), ring.newest),
+            others=self.connections,
+            oldest=ring.oldest,
+            newest=ring.newest,
             now=now,
         )
 
-    def flush(self, now: float, budget: int | None) -> int:
-        """Bring connections up to the head: at most `budget` of them, all when it is None.
+    def flush(self, now: float, budget: int) -> int:
+        """Bring at most `budget` connections up to the head.
 
         Returns how many were looked at. The project stays dirty until a whole sweep has met no newer event.
         """
         head = self.ring.newest
-        if budget is None or (self._sweep is None and len(self.connections) <= budget):
-            self._sweep = None
+        if self._flushed == head:
+            self.dirty = False
+            return 0
+        if self._sweep is None and len(self.connections) <= budget:
             self._bring_up_all(self.connections, now)
             self._flushed, self.dirty = head, False
             return len(self.connections)
@@ -261,11 +264,11 @@ class Project:
                 continue
             until = ring.newest
             if connection.skips is not None:
-                wanted = connection.skips.outside(connection.cursor + 1, until)
-                if not wanted:
+                wanted = connection.skips.hole(connection.cursor + 1, until)
+                if wanted is None:
                     connection.cursor = until
                     return
-                connection.cursor, until = wanted[0][0] - 1, wanted[0][1]
+                connection.cursor, until = wanted[0] - 1, wanted[1]
             cursor = connection.cursor
             wire, last = self._wires.get(self, cursor, until, chunked=connection.chunked)
             connection.deliver(wire, last, now)
@@ -277,14 +280,16 @@ class Project:
     def _fell_out(self, connection: Connection, now: float) -> None:
         """Tell a connected reader that the ring has moved past it, and set it to the oldest event held."""
         last_gone = self.ring.oldest - 1
-        asked = self.event_id(connection.cursor)
-        lost = sum(hi - lo + 1 for lo, hi in connection.covered(connection.cursor + 1, last_gone))
+        cursor = connection.cursor
+        asked = self.event_id(cursor)
+        lost = sum(hi - lo + 1 for lo, hi in connection.covered(cursor + 1, last_gone))
         if connection.skips is None:
             connection.skips = Intervals()
-        connection.skips.add(connection.cursor + 1, last_gone)
+        connection.skips.add(cursor + 1, last_gone)
         connection.cursor = last_gone
         if lost:
-            connection.control(self._gap_frame(Gap(asked, "evicted", lost)), now)
+            everything = lost == last_gone - cursor
+            connection.control(self._gap_frame(Gap(asked, "evicted", lost, cursor + 1 if everything else None)), now)
         self._settle(connection)
 
     def _settle(self, connection: Connection) -> None:
@@ -292,14 +297,12 @@ class Project:
         connection.refresh()
         for lo, hi in connection.covered(0, connection.acknowledged):
             self.ledger.acknowledged(lo, hi)
-        if connection.skips is not None and connection.acknowledged >= connection.start:
-            connection.start = connection.acknowledged
-            connection.skips.remove(0, connection.start)
+        connection.forget_until(connection.acknowledged)
 
     def _gap_frame(self, gap: Gap) -> bytes:
         self._counters.gaps[gap.reason] += 1
-        if gap.reason == "evicted":
-            self.ledger.untold_lost = 0
+        if gap.first is not None:
+            self.ledger.told_from(gap.first)
         return sse.control_frame(
             "gap",
             {

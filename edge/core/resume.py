@@ -30,11 +30,15 @@ class History(Protocol):
 
 
 class Gap(msgspec.Struct, frozen=True):
-    """History that can't be given: `lost` events, or `None` where the number can't be known."""
+    """History that can't be given: `lost` events, or `None` where the number can't be known.
+
+    `first`: it tells of everything from this number up to the oldest that is held; None where it doesn't.
+    """
 
     asked: str
     reason: GapReason
     lost: int | None
+    first: int | None = None
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -63,14 +67,14 @@ def after_id(project: History, asked: str) -> Start:
     if seq > ring.newest:
         return Start(everything, gap=Gap(asked, "unknown", None))
     if seq < everything:
-        return Start(everything, gap=Gap(asked, "evicted", everything - seq))
+        return Start(everything, gap=Gap(asked, "evicted", everything - seq, seq + 1))
     return Start(seq)
 
 
 def everything(project: History) -> Start:
     """All that was ever published in this epoch: what is held, and a gap for the rest."""
     evicted = project.ring.oldest - project.first_seq
-    return Start(project.ring.oldest - 1, gap=Gap("all", "evicted", evicted) if evicted else None)
+    return Start(project.ring.oldest - 1, gap=Gap("all", "evicted", evicted, project.first_seq) if evicted else None)
 
 
 def nothing(project: History) -> Start:
@@ -81,7 +85,7 @@ def nothing(project: History) -> Start:
 def missed(project: History) -> Start:
     """What nobody has received yet; events that were lost untold are told now."""
     ledger, ring = project.ledger, project.ring
-    gap = Gap("missed", "evicted", ledger.untold_lost) if ledger.untold_lost else None
+    gap = Gap("missed", "evicted", ledger.untold_lost, ledger.untold_from) if ledger.untold_lost else None
     if not ledger.pending:
         return Start(ring.newest, gap=gap)
     first = ledger.pending.first

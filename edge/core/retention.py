@@ -1,20 +1,18 @@
 """How long history is kept: the bounds of one ring, of all rings together, and of age.
 
-Invariant: `_holders` has exactly the projects that hold events (and those just restored), the one idle longest
-first; it is the one that gives when all rings together are too large.
+Invariant: exactly the projects that hold events stand in line, the one idle longest first (it gives when all rings
+together are too large), and each of them is watched for its age. One that holds nothing stands nowhere here.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections import OrderedDict
+from collections.abc import Iterator
 
+from edge.core.ages import Ages
 from edge.core.bounds import Bounds
 from edge.core.counters import Counters
 from edge.core.project import Project
-
-_AGE_STEPS = 64
-"""A project is looked at for old events this many times in one `max_age_seconds`, at the most."""
 
 
 class Retention:
@@ -25,66 +23,57 @@ class Retention:
     def __init__(self, bounds: Bounds, counters: Counters) -> None:
         self._bounds = bounds
         self._counters = counters
-        self._holders: OrderedDict[str, Project] = OrderedDict()
-        self._ages: deque[tuple[float, str]] = deque()
-        """When to look at the age of whose events."""
+        self._holders: OrderedDict[Project, None] = OrderedDict()
+        self._ages = Ages(bounds.max_age_seconds)
 
-    def published(self, project: Project, now: float) -> None:
-        """`project` is the one published to last."""
-        holders = self._holders
-        if project.name in holders:
-            holders.move_to_end(project.name)
+    def keep(self, project: Project, now: float) -> list[Project]:
+        """`project` holds a new event: it is the last in line, and all bounds are made to hold again.
+
+        Returns those that hold nothing any more.
+        """
+        holders, bounds, ring = self._holders, self._bounds, project.ring
+        if project in holders:
+            holders.move_to_end(project)
         else:
-            holders[project.name] = project
-        if project.aged_seconds is None:
-            self._watch(project, now)
-
-    def restored(self, project: Project, oldest_seconds: float) -> None:
-        """`project` has come back from an earlier process; its oldest event is of `oldest_seconds`."""
-        self._holders[project.name] = project
-        self._watch(project, oldest_seconds)
-
-    def drop(self, name: str) -> None:
-        """The project holds nothing any more."""
-        self._holders.pop(name, None)
-
-    def bound(self, project: Project, now: float) -> Iterable[Project]:
-        """Bring the ring of `project`, and all rings, within their bounds; yields those that gave for others."""
-        bounds, ring = self._bounds, project.ring
+            holders[project] = None
+            self._ages.watch(project)
         if ring.size_bytes > bounds.max_bytes or len(ring) > bounds.max_events:
             by_count, by_bytes = ring.excess(bounds.max_events, bounds.max_bytes)
-            project.evict(by_count, "count", now)
-            project.evict(by_bytes, "bytes", now)
-        if self._counters.ring_bytes <= bounds.total_bytes:
-            return ()
-        return self._make_room(now)
+            self.give_up(project, by_count, "count", now)
+            self.give_up(project, by_bytes, "bytes", now)
+        return self._make_room(now) if self._counters.ring_bytes > bounds.total_bytes else []
 
     def expire(self, project: Project, now: float) -> None:
         """Give up what is over age."""
-        project.evict(project.ring.older_than(now - self._bounds.max_age_seconds), "age", now)
+        self.give_up(project, project.ring.older_than(now - self._bounds.max_age_seconds), "age", now)
 
-    def due(self, now: float) -> Iterator[str]:
-        """Names of projects whose age is to be looked at; `look_again` follows for each that is still there."""
-        while self._ages and self._ages[0][0] <= now:
-            yield self._ages.popleft()[1]
+    def give_up(self, project: Project, count: int, reason: str, now: float) -> None:
+        """Give up the `count` oldest events of `project`."""
+        project.evict(count, reason, now)
+        if not len(project.ring):
+            self._holders.pop(project, None)
+            self._ages.forget(project)
+
+    def due(self, now: float, count: int) -> list[Project]:
+        """At most `count` projects whose age is to be looked at; `look_again` follows for each."""
+        return self._ages.due(now, count)
 
     def look_again(self, project: Project) -> None:
         """`project` has been looked at; what it still holds will be over age later."""
-        project.aged_seconds = None
         if len(project.ring):
-            self._watch(project, project.ring.published_at(project.ring.oldest))
+            self._ages.watch(project)
 
     def newest_first(self) -> Iterator[Project]:
         """Projects with events, the one published to last first."""
-        return reversed(self._holders.values())
+        return reversed(self._holders)
 
-    def _make_room(self, now: float) -> Iterator[Project]:
-        while self._counters.ring_bytes > self._bounds.total_bytes:
-            idlest = next(iter(self._holders.values()))
-            idlest.evict(1, "total", now)
-            yield idlest
-
-    def _watch(self, project: Project, oldest_seconds: float) -> None:
-        age_seconds = self._bounds.max_age_seconds
-        project.aged_seconds = oldest_seconds
-        self._ages.append((oldest_seconds + age_seconds + age_seconds / _AGE_STEPS, project.name))
+    def _make_room(self, now: float) -> list[Project]:
+        emptied = []
+        while (over_bytes := self._counters.ring_bytes - self._bounds.total_bytes) > 0:
+            idlest = next(iter(self._holders))
+            ring = idlest.ring
+            _, count = ring.excess(len(ring), max(0, ring.size_bytes - over_bytes))
+            self.give_up(idlest, count, "total", now)
+            if not len(ring):
+                emptied.append(idlest)
+        return emptied

@@ -1,0 +1,231 @@
+"""What ought to be true of a hub, kept event by event: who was handed it, who acknowledged it, is it still held.
+
+It shares nothing with the core but the words. Facts come from the wires (parsed by the oracle in `eventstream`), the
+numbers of the miss ledger from the facts, one event at a time. `tests/core/test_machine.py` drives both.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.core.eventstream import Comment, Message, Retry, lines_of
+from tests.core.fakes import FakeConnection
+
+GOT, WAITING, PENDING, LOST = "got", "waiting", "pending", "lost"
+
+
+@dataclass
+class ModelEvent:
+    seq: int
+    type: str
+    data: str
+    at: float
+    size_bytes: int
+    evicted: bool = False
+    holders: set[str] = field(default_factory=set)
+    """Connections still there on whose wire it is."""
+    received: bool = False
+    """Acknowledged by one that has left."""
+    status: str = ""
+
+
+@dataclass
+class Expected:
+    """Where a reader ought to start: which of the old events it wants, and the gap it is to be told of first."""
+
+    wanted: list[int]
+    gap: dict[str, Any] | None = None
+    tells_from: int | None = None
+
+
+class ModelProject:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.epoch = ""
+        self.events: list[ModelEvent] = []
+        self.oldest = 1
+        self.readers: list[ModelReader] = []
+        self.misses = self.recovered = self.lost = 0
+        self.untold: set[int] = set()
+
+    @property
+    def newest(self) -> int:
+        return len(self.events)
+
+    @property
+    def held(self) -> list[ModelEvent]:
+        return self.events[self.oldest - 1 :]
+
+    @property
+    def held_bytes(self) -> int:
+        return sum(event.size_bytes for event in self.held)
+
+    def with_status(self, status: str) -> list[int]:
+        return [event.seq for event in self.events if event.status == status]
+
+    def id_of(self, seq: int) -> str | None:
+        return f"{self.epoch}-{seq}" if self.held else None
+
+    def evict_oldest(self) -> ModelEvent:
+        event = self.events[self.oldest - 1]
+        event.evicted = True
+        self.oldest += 1
+        return event
+
+    def told_from(self, seq: int | None) -> None:
+        if seq is not None and self.untold and seq <= min(self.untold):
+            self.untold.clear()
+
+    def settle(self) -> None:
+        """Work out anew what became of each event; what has changed is counted."""
+        for event in self.events:
+            before, after = event.status, self._status(event)
+            event.status = after
+            if before == after:
+                continue
+            assert before != LOST, f"{event} was lost and came back"
+            if before != PENDING and after in (PENDING, LOST):
+                self.misses += 1
+            if before == PENDING and after == GOT:
+                self.recovered += 1
+            if after == LOST:
+                self.lost += 1
+                self.untold.add(event.seq)
+
+    def _status(self, event: ModelEvent) -> str:
+        if event.holders or event.received:
+            return GOT
+        if event.evicted:
+            return LOST
+        if event.status == PENDING:
+            return PENDING
+        if any(reader.still_to_get(event.seq) for reader in self.readers):
+            return WAITING
+        return PENDING
+
+
+class ModelReader:
+    """What one connection ought to see; `look` compares that with what is on its wire."""
+
+    def __init__(self, connection: FakeConnection, project: ModelProject, expected: Expected, now: float) -> None:
+        self.connection = connection
+        self.project = project
+        self.head = project.newest
+        self.wanted = set(expected.wanted)
+        self.last = min(self.wanted, default=self.head + 1) - 1
+        """Everything up to here is accounted for: seen, told as lost, or not wanted."""
+        self.expected = expected
+        self.greeted = False
+        self.was_paused = False
+        self.closed = False
+        self.last_write = self.drained_at = now
+        self.looked_at = 0
+
+    def wants(self, seq: int) -> bool:
+        return seq > self.head or seq in self.wanted
+
+    def still_to_get(self, seq: int) -> bool:
+        return seq > self.last and self.wants(seq)
+
+    def wanted_between(self, after: int, until: int) -> list[int]:
+        return [seq for seq in range(after + 1, until + 1) if self.wants(seq)]
+
+    def look(self, now: float, seen: Counter[str], heartbeat_seconds: float) -> None:
+        """Check what has been written since the last look; count it in `seen`."""
+        items = self.connection.items[self.looked_at :]
+        self.looked_at += len(items)
+        for item in items:
+            assert not self.closed or isinstance(item, Message) is False, "something behind edge.closing"
+            if isinstance(item, Comment):
+                assert " ping" == item.text
+                assert now - self.last_write >= heartbeat_seconds, "a ping before its time"
+                seen["heartbeats"] += 1
+            elif isinstance(item, Message):
+                self._message(item, seen)
+            else:
+                assert isinstance(item, Retry)
+        if items:
+            self.last_write = now
+        self.was_paused = self.was_paused or self.connection.paused
+
+    def _message(self, message: Message, seen: Counter[str]) -> None:
+        if not message.type.startswith("edge."):
+            self._event(message, seen)
+            return
+        assert not message.own_id, "a control event with an id"
+        name = message.type.removeprefix("edge.")
+        if name == "hello":
+            self._hello(message.json)
+        elif name == "gap":
+            seen["gap:" + message.json["reason"]] += 1
+            self._gap(message.json)
+        elif name == "ping":
+            seen["heartbeats"] += 1
+        else:
+            assert "closing" == name
+            self.closed = True
+
+    def _hello(self, told: dict[str, Any]) -> None:
+        assert not self.greeted, "two hellos"
+        self.greeted = True
+        project = self.project
+        assert told == {
+            "project": project.name,
+            "connection": self.connection.id,
+            "heartbeat_seconds": told["heartbeat_seconds"],
+            "oldest": project.id_of(project.oldest),
+            "newest": project.id_of(project.newest),
+            "replayed": len(self.wanted),
+        }
+
+    def _gap(self, told: dict[str, Any]) -> None:
+        expected, self.expected = self.expected.gap, Expected([])
+        if expected is not None:
+            assert expected == {name: told[name] for name in ("asked", "reason", "lost")}
+            return
+        assert self.was_paused, "a reader that kept up was told of a gap"
+        assert "evicted" == told["reason"]
+        oldest = self.project.newest + 1 if told["oldest"] is None else int(told["oldest"].rpartition("-")[2])
+        lost = self.wanted_between(self.last, oldest - 1)
+        assert lost, "told of a gap where nothing was lost"
+        assert len(lost) == told["lost"]
+        assert self.project.oldest >= oldest, "told as lost, but still held"
+        if len(lost) == oldest - 1 - self.last:
+            self.project.told_from(lost[0])
+        self.last = oldest - 1
+
+    def _event(self, message: Message, seen: Counter[str]) -> None:
+        assert self.expected.gap is None, "an event before the gap that was to be told"
+        project = self.project
+        epoch, _, number = message.id.rpartition("-")
+        seq = int(number)
+        assert project.epoch == epoch
+        assert message.own_id
+        skipped = self.wanted_between(self.last, seq - 1)
+        # What it wanted and was not told of can only be missing where the core has put it among what it skips.
+        assert [] == skipped, "a hole nobody told it of"
+        assert seq > self.last, "twice, or out of order"
+        assert self.wants(seq), "it did not ask for this one"
+        event = project.events[seq - 1]
+        assert (event.type, lines_of(event.data)) == (message.type, message.data)
+        event.holders.add(self.connection.id)
+        self.last = seq
+        seen["delivered"] += 1
+        if seq <= self.head:
+            seen["replayed"] += 1
+
+    def leave(self) -> None:
+        """The connection is gone: what was acknowledged has been received, the rest it no longer holds."""
+        acked_bytes = self.connection.known_acked_bytes
+        acknowledged = {
+            message.id
+            for message, end in zip(self.connection.items, self.connection.ends, strict=True)
+            if isinstance(message, Message) and message.own_id and end <= acked_bytes
+        }
+        for event in self.project.events:
+            if self.connection.id in event.holders:
+                event.holders.discard(self.connection.id)
+                event.received = event.received or f"{self.project.epoch}-{event.seq}" in acknowledged
+        self.project.readers.remove(self)
