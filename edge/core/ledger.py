@@ -197,26 +197,19 @@ class Ledger:
         for lo, hi in acknowledged:
             self.acknowledged(lo, hi)
         self._all_wait_until(newest)
-        orphans = Intervals(unacknowledged)
-        for lo, hi in self._received if orphans else ():
-            orphans.remove(lo, hi)
-        for other in others:
-            if not orphans:
-                break
-            if other.start < orphans.last and other.cursor >= orphans.first:
-                self._leave_to(other, orphans, orphans.first, other.cursor)
+        nobody_has = self._had_by_nobody_else(unacknowledged, others)
         for lo, hi in unwritten:
             for run in self._waiting.within(lo, hi):
-                orphans.add(*run)
-        unwritten_by_all = Intervals(orphans)
+                nobody_has.add(*run)
+        orphans = Intervals(nobody_has)
         for other in others:
             if not orphans:
                 break
             if other.start < orphans.last and other.cursor < orphans.last:
-                self._leave_to(other, orphans, max(other.cursor + 1, oldest), newest)
+                _take_out_covered(orphans, other, max(other.cursor + 1, oldest), newest)
         for lo, hi in orphans:
-            unwritten_by_all.remove(lo, hi)
-        for lo, hi in unwritten_by_all:
+            nobody_has.remove(lo, hi)
+        for lo, hi in nobody_has:
             self._waiting.add(lo, hi)
         missed = len(orphans)
         if missed and self._missing_since_seconds is None:
@@ -225,12 +218,17 @@ class Ledger:
         self._lose(0, oldest - 1)
         return missed
 
-    @staticmethod
-    def _leave_to(other: Reader, orphans: Intervals, lo: int, hi: int) -> None:
-        """Take out of `orphans` what `other` covers of `lo..hi`."""
-        for run in orphans.within(max(lo, other.start + 1), hi):
-            for covered in (run,) if other.skips is None else other.skips.outside(*run):
-                orphans.remove(*covered)
+    def _had_by_nobody_else(self, unacknowledged: Iterable[Run], others: Iterable[Reader]) -> Intervals:
+        """Of what was written to one that left: what nobody has acknowledged and no other connection was written."""
+        events = Intervals(unacknowledged)
+        for lo, hi in self._received if events else ():
+            events.remove(lo, hi)
+        for other in others:
+            if not events:
+                break
+            if other.start < events.last and other.cursor >= events.first:
+                _take_out_covered(events, other, events.first, other.cursor)
+        return events
 
     def state(self, newest: int) -> LedgerState:
         """What the next process needs to know."""
@@ -299,3 +297,10 @@ class Ledger:
             self.untold_from = gone[0][0]
         self._total.lost += count
         self._total.touch(self._project)
+
+
+def _take_out_covered(events: Intervals, reader: Reader, lo: int, hi: int) -> None:
+    """Take out of `events` what `reader` covers of `lo..hi`."""
+    for run in events.within(max(lo, reader.start + 1), hi):
+        for covered in (run,) if reader.skips is None else reader.skips.outside(*run):
+            events.remove(*covered)
