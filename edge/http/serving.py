@@ -1,8 +1,9 @@
 """aiohttp's server, with our answers where it would write its own.
 
 Malformed HTTP never reaches a handler: aiohttp's protocol object answers it in plain text and logs a traceback for
-each. Here it is a problem document and a debug line. The subclasses touch four names of aiohttp 3.14
-(`Server.__call__`, `_kwargs`, `_loop`, `RequestHandler.handle_error`); tests/http/test_serving.py pins them.
+each. Here it is a problem document and a debug line. The subclasses touch names that aiohttp 3.14 does not promise
+(`Server.__call__`, `_kwargs`, `_loop`; `RequestHandler.handle_error`, `_messages`, `_current_request`; `_ErrInfo`);
+tests/http/test_serving.py pins what they do.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web_protocol import _ErrInfo
 
 from edge.http import problems
 from edge.log import get_logger
@@ -23,6 +25,20 @@ class HubRequestHandler(web.RequestHandler):
     """One HTTP connection."""
 
     __slots__ = ()
+
+    def data_received(self, data: bytes) -> None:
+        """Tell a handler that its body has broken. aiohttp would only queue an error behind the request, and whoever
+        reads the body would wait for the rest until the client goes away.
+        """
+        super().data_received(data)
+        request = self._current_request
+        if request is None or not self._messages or not isinstance(self._messages[-1][0], _ErrInfo):
+            return
+        if not request.content.is_eof():
+            self._messages.pop()
+            request.content.set_exception(web.RequestPayloadError("The body is not well-formed."))
+            request.content.feed_eof()  # or aiohttp would read on after the answer
+            self.close()
 
     def handle_error(
         self,
@@ -62,6 +78,7 @@ class HubRunner(web.AppRunner):
             app,
             access_log=None,
             handler_cancellation=True,
+            auto_decompress=False,  # compressed bodies are refused: bombs stay shut, unknown codings get our answer
             shutdown_timeout=shutdown_timeout_seconds,
         )
 

@@ -143,14 +143,16 @@ class Site:
         """Send bytes as they are; the one answer to them, after which the server must close."""
         reader, writer = await self.raw(request)
         try:
-            return parse_answer(await reader.read())
+            answer = await read_answer(reader)
+            assert b"" == await reader.read()
+            return answer
         finally:
             writer.close()
             await writer.wait_closed()
 
 
-def parse_answer(raw: bytes) -> Answer:
-    head, _, body = raw.partition(b"\r\n\r\n")
-    line, *lines = head.decode().split("\r\n")
+async def read_answer(reader: asyncio.StreamReader) -> Answer:
+    """One answer with a Content-Length, off the wire."""
+    line, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().strip().split("\r\n")
     headers = dict(each.split(": ", 1) for each in lines)
-    return Answer(int(line.split()[1]), headers, body)
+    return Answer(int(line.split()[1]), headers, await reader.readexactly(int(headers.get("Content-Length", 0))))
