@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 from edge import __version__, exit_codes, token_command
 
 if TYPE_CHECKING:
+    from edge.asking import HubAddress
     from edge.config import Config, Sources
 
+_ANSWER_SECONDS = 5.0
 # Each with what a user can do about it.
 _LISTEN_ERRORS = {
     errno.EADDRINUSE: "something else listens there: stop it, or take another --port",
@@ -65,7 +67,22 @@ def _parser() -> argparse.ArgumentParser:
     token = commands.add_parser("token", help="make a JSON Web Token for a client", allow_abbrev=False)
     token_command.add_arguments(token)
     token.set_defaults(run=_token)
+
+    explain = commands.add_parser(
+        "explain", help="ask a running hub why nobody was connected to a project", allow_abbrev=False
+    )
+    explain.add_argument("project", metavar="PROJECT", help="its id")
+    _add_hub_arguments(explain)
+    explain.add_argument("--json", action="store_true", help="the answer as JSON")
+    explain.set_defaults(run=_explain)
     return parser
+
+
+def _add_hub_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="TOML file (default: $EDGE_CONFIG); its auth.token is sent"
+    )
+    parser.add_argument("--url", help="the hub (default: the one of the configuration, on this machine)")
 
 
 def _add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -145,6 +162,22 @@ def _token(arguments: argparse.Namespace) -> int:
     return _say(f"{token}\n")
 
 
+def _explain(arguments: argparse.Namespace) -> int:
+    from urllib.parse import quote  # noqa: PLC0415
+
+    from edge.asking import Unanswered, get  # noqa: PLC0415
+
+    hub = _hub(arguments)
+    if hub is None:
+        return exit_codes.USAGE
+    path = f"/projects/{quote(arguments.project, safe='')}/explain"
+    try:
+        answer = get(hub, path, "application/json" if arguments.json else "text/plain", _ANSWER_SECONDS)
+    except Unanswered as error:
+        return _refuse(f"edge: {error}", exit_codes.FAILED)
+    return _say(answer if answer.endswith("\n") else f"{answer}\n")
+
+
 class _Version(argparse.Action):
     def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:  # noqa: A002
         super().__init__(option_strings, dest, nargs=0, help=help)
@@ -192,6 +225,27 @@ def _load(arguments: argparse.Namespace, *, listens: bool = False) -> tuple[Conf
     except ConfigError as error:
         _refuse(str(error), exit_codes.USAGE)
         return None
+
+
+def _hub(arguments: argparse.Namespace) -> HubAddress | None:
+    """The hub to ask; None after having said what is wrong."""
+    from edge import healthcheck  # noqa: PLC0415
+    from edge.asking import HubAddress  # noqa: PLC0415
+
+    loaded = _load(arguments)
+    if loaded is None:
+        return None
+    url = arguments.url
+    if url is None:
+        try:
+            url = healthcheck.own_url(loaded[0], path="")
+        except ValueError as error:
+            _refuse(f"edge: {error}", exit_codes.USAGE)
+            return None
+    elif (wrong := healthcheck.wrong_with(url)) is not None:
+        _refuse(f"edge: --url {wrong}", exit_codes.USAGE)
+        return None
+    return HubAddress(url.rstrip("/"), loaded[0].auth.token, verify=arguments.url is not None)
 
 
 def _say(text: str) -> int:

@@ -99,3 +99,47 @@ class FoldedLog(Generic[Key]):
             if self._others is None:
                 self._others = _Entry(entry.admitted_at)
             self._others.suppressed += entry.suppressed
+
+
+class Burst(Generic[Key]):
+    """For each key: at most `lines` in a period, then at most one line with how many more there were.
+
+    For facts that are each worth a line, until they come in floods. Keys are few: whoever calls bounds them.
+    """
+
+    def __init__(self, *, lines: int, period_seconds: float) -> None:
+        self._lines = lines
+        self._period_seconds = period_seconds
+        self._windows: dict[Key, _Window] = {}
+
+    def admit(self, key: Key, now: float) -> int | None:
+        """None: say nothing. A number: say it, and that so many were left out since it was last said."""
+        window = self._windows.get(key)
+        if window is None:
+            window = self._windows[key] = _Window(now)
+        elif now - window.began >= self._period_seconds:
+            window.began, window.said = now, 0
+        if window.said >= self._lines:
+            window.suppressed += 1
+            return None
+        window.said += 1
+        suppressed, window.suppressed = window.suppressed, 0
+        return suppressed
+
+    def due(self, now: float) -> list[tuple[Key, int]]:
+        """Keys whose period is over with occurrences never told, and how many; they count as told then."""
+        told = []
+        for key, window in self._windows.items():
+            if window.suppressed and now - window.began >= self._period_seconds:
+                told.append((key, window.suppressed))
+                window.suppressed = 0
+        return told
+
+
+class _Window:
+    __slots__ = ("began", "said", "suppressed")
+
+    def __init__(self, now: float) -> None:
+        self.began = now
+        self.said = 0
+        self.suppressed = 0

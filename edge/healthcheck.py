@@ -13,13 +13,13 @@ from edge.text import one_line
 DEFAULT_PATH = "/healthz"
 
 
-def own_url(config: Config) -> str:
+def own_url(config: Config, path: str = DEFAULT_PATH) -> str:
     """Where a hub with this configuration answers on this machine; ValueError when that can't be known."""
     server = config.server
     if server.port == 0:
         raise ValueError("server.port is 0: only the running hub knows its port, so give the --url")
     scheme = "http" if server.tls_cert is None else "https"
-    return f"{scheme}://{_in_url(server.host)}:{server.port}{DEFAULT_PATH}"
+    return f"{scheme}://{_in_url(server.host)}:{server.port}{path}"
 
 
 def wrong_with(url: str) -> str | None:

@@ -26,6 +26,7 @@ from typing import Literal, TypeAlias, cast
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
+from edge import trace
 from edge.folded_log import FoldedLog
 from edge.text import one_line, shorten
 
@@ -131,6 +132,9 @@ def _is_terminal(fd: int | None) -> bool:
 def _to_line(_logger: WrappedLogger, level: str, event_dict: EventDict) -> str:
     """A structlog processor: the last and only one."""
     fields = dict(event_dict)
+    traceparent = trace.CURRENT.get()
+    if traceparent is not None:
+        fields[trace.HEADER] = traceparent
     error = _exception_of(fields.pop("exc_info", None))
     if error is not None:
         fields["error"] = _describe_error(error)

@@ -29,6 +29,7 @@ from edge.config import ConfigError
 from edge.config_rules import EXPOSED, exposed
 from edge.core.errors import StoreUnavailable
 from edge.core.hub import Hub
+from edge.http.app import metrics_app
 from edge.http.assembly import assemble
 from edge.http.service import Service
 from edge.http.serving import HubRunner
@@ -55,20 +56,30 @@ def serve(config: Config) -> int:
     notifier = Notifier(os.environ)
     inherited = inherited_sockets(os.environ)
     sockets = inherited or listen(config.server.host, config.server.port)
+    metrics_sockets: list[socket.socket] = []
     try:
+        if config.metrics.port is not None:
+            metrics_sockets = listen(config.metrics.host, config.metrics.port)
+            refuse_to_stand_open(config, metrics_sockets, "metrics.host")
         if inherited:
             config = listening_where(config, inherited)
         refuse_to_stand_open(config, sockets)
         tls = tls_context(config)
         run = loop_runner()
-        return run(_live(config, sockets, tls, notifier))
+        return run(_live(config, sockets, metrics_sockets, tls, notifier))
     finally:
         notifier.close()
-        for sock in sockets:
+        for sock in (*sockets, *metrics_sockets):
             sock.close()
 
 
-async def _live(config: Config, sockets: list[socket.socket], tls: ssl.SSLContext | None, notifier: Notifier) -> int:
+async def _live(
+    config: Config,
+    sockets: list[socket.socket],
+    metrics_sockets: list[socket.socket],
+    tls: ssl.SSLContext | None,
+    notifier: Notifier,
+) -> int:
     try:
         app, service = await assemble(config)
     except StoreUnavailable as error:
@@ -84,18 +95,23 @@ async def _live(config: Config, sockets: list[socket.socket], tls: ssl.SSLContex
     if tls is not None or notifier.asked:
         reload = functools.partial(_reload, config, tls, notifier, service.hub)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
-    for sock in sockets:
-        await web.SockSite(runner, sock, backlog=BACKLOG, ssl_context=tls).start()
+    metrics_runner = HubRunner(metrics_app(service), shutdown_timeout_seconds=_LAST_MOMENT_SECONDS)
+    await metrics_runner.setup()
+    for of, some in ((runner, sockets), (metrics_runner, metrics_sockets)):
+        for sock in some:
+            await web.SockSite(of, sock, backlog=BACKLOG, ssl_context=tls).start()
     # What lives from here to the end needs no collecting: the collector looks only at what comes later.
     gc.collect()
     gc.freeze()
-    _announce(sockets, tls)
+    _announce(sockets, metrics_sockets, tls)
     if not notifier.ready(status_line(service.hub)):
         _log.warning("systemd_not_told", advice="it will end this service when TimeoutStartSec= is over")
     attending = asyncio.create_task(notifier.attend(lambda: status_line(service.hub)))
     await leave.wait()
     notifier.stopping("Draining", config.server.drain_seconds + _STOP_MARGIN_SECONDS)
     await _leave(config, runner, service)
+    # To the last moment Prometheus can see the hub leave.
+    await metrics_runner.cleanup()
     attending.cancel()
     await asyncio.wait([attending])
     return 0
@@ -222,8 +238,8 @@ def _bound(family: int, address: tuple[Any, ...]) -> socket.socket:
     return sock
 
 
-def refuse_to_stand_open(config: Config, sockets: list[socket.socket]) -> None:
-    """Raise ConfigError if others than this machine could do what they like.
+def refuse_to_stand_open(config: Config, sockets: list[socket.socket], key: str = "server.host") -> None:
+    """Raise ConfigError about the setting `key` if others than this machine could do what they like.
 
     Asked of the sockets: a name may resolve to anything, and a socket may have been inherited.
     """
@@ -231,7 +247,7 @@ def refuse_to_stand_open(config: Config, sockets: list[socket.socket]) -> None:
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             address = sock.getsockname()[0].partition("%")[0]
             if exposed(config, address):
-                raise ConfigError("server.host", "configuration", EXPOSED, value=address)
+                raise ConfigError(key, "configuration", EXPOSED, value=address)
 
 
 def tls_context(config: Config) -> ssl.SSLContext | None:
@@ -255,13 +271,20 @@ def raise_file_limit() -> None:
     _log.info("file_limit_raised", before=soft, now=hard)
 
 
-def _announce(sockets: list[socket.socket], tls: ssl.SSLContext | None) -> None:
+def _announce(sockets: list[socket.socket], metrics_sockets: list[socket.socket], tls: ssl.SSLContext | None) -> None:
+    urls = _urls(sockets, tls)
+    _log.info("listening", urls=urls, version=__version__)
+    if metrics_sockets:
+        _log.info("metrics_listening", urls=_urls(metrics_sockets, tls))
+    if sys.stdout is not None:
+        sys.stdout.write(f"edge: listening on {urls[0]}\n")
+        sys.stdout.flush()
+
+
+def _urls(sockets: list[socket.socket], tls: ssl.SSLContext | None) -> list[str]:
     scheme = "http" if tls is None else "https"
     urls = []
     for sock in sockets:
         host, port = sock.getsockname()[:2]
         urls.append(f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}")
-    _log.info("listening", urls=urls, version=__version__)
-    if sys.stdout is not None:
-        sys.stdout.write(f"edge: listening on {urls[0]}\n")
-        sys.stdout.flush()
+    return urls

@@ -43,8 +43,10 @@ class Connection:
         "index",
         "last_write_seconds",
         "leaving",
+        "passed_over",
         "paused",
         "ping",
+        "placed_at",
         "progress_bytes",
         "progress_seconds",
         "project",
@@ -78,6 +80,10 @@ class Connection:
         """Its place in `project.connections`."""
         self.start = self.cursor = self.acknowledged = self.replay_to = 0
         self.skips: Intervals | None = None
+        self.placed_at = 0
+        """Where its cursor first stood."""
+        self.passed_over = 0
+        """How many events its cursor has passed without their being written."""
         self.written_bytes = 0
         """Bytes written since the hub took the transport over."""
         self._marks: list[int] | None = None
@@ -90,9 +96,14 @@ class Connection:
 
     def place(self, cursor: int, skips: Intervals | None, head: int) -> None:
         """Stand at `cursor`, with everything up to `head` counting as replay."""
-        self.start = self.cursor = self.acknowledged = cursor
+        self.start = self.cursor = self.acknowledged = self.placed_at = cursor
         self.skips = skips
         self.replay_to = head
+
+    @property
+    def events_sent(self) -> int:
+        """How many events were written to it."""
+        return self.cursor - self.placed_at - self.passed_over
 
     def deliver(self, wire: bytes, seq: int, now: float) -> None:
         """Write events up to `seq`, already in this connection's wire form, and move the cursor there."""

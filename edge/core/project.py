@@ -266,8 +266,10 @@ class Project:
             if connection.skips is not None:
                 wanted = connection.skips.hole(connection.cursor + 1, until)
                 if wanted is None:
+                    connection.passed_over += until - connection.cursor
                     connection.cursor = until
                     return
+                connection.passed_over += wanted[0] - 1 - connection.cursor
                 connection.cursor, until = wanted[0] - 1, wanted[1]
             cursor = connection.cursor
             wire, last = self._wires.get(self, cursor, until, chunked=connection.chunked)
@@ -286,6 +288,7 @@ class Project:
         if connection.skips is None:
             connection.skips = Intervals()
         connection.skips.add(cursor + 1, last_gone)
+        connection.passed_over += last_gone - cursor
         connection.cursor = last_gone
         if lost:
             everything = lost == last_gone - cursor

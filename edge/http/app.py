@@ -5,16 +5,25 @@ from __future__ import annotations
 from aiohttp import HttpVersion11, web
 
 from edge.core.counters import DOOR_REASONS
-from edge.http import ack, explain, page, problems, publish, status, subscribe, ticket, trigger
+from edge.http import access, ack, explain, page, problems, publish, status, subscribe, ticket, trigger
 from edge.http.guard import Guard, Route
 from edge.http.service import SERVICE, Service
 
 
 def build(service: Service) -> web.Application:
     """The application around `service`."""
-    app = web.Application(client_max_size=service.config.limits.max_body_bytes)
+    return _serving(service, routes(service))
+
+
+def metrics_app(service: Service) -> web.Application:
+    """What `metrics.port` serves: the numbers, and the two probes, behind the same door."""
+    return _serving(service, (*_PROBES, _METRICS))
+
+
+def _serving(service: Service, listed: tuple[Route, ...]) -> web.Application:
+    around = [access.carry_trace, access.log_access] if service.config.server.access_log else [access.carry_trace]
+    app = web.Application(client_max_size=service.config.limits.max_body_bytes, middlewares=around)
     app[SERVICE] = service
-    listed = routes(service)
     for route in listed:
         for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):
             app.router.add_route(method, route.path, route.handler, expect_handler=_expected)
@@ -37,11 +46,14 @@ def routes(service: Service) -> tuple[Route, ...]:
         Route("GET", project, status.project, "status"),
         Route("DELETE", project, status.delete, "admin"),
         Route("GET", "/projects", status.projects, "status"),
-        Route("GET", "/healthz", status.healthz, None),
-        Route("GET", "/readyz", status.readyz, None),
-        Route("GET", "/metrics", status.metrics, "metrics"),
+        *_PROBES,
+        *(() if service.config.metrics.port is not None else (_METRICS,)),
         *(Route("GET", path, handler, None) for path, handler in page.routes(with_page=service.config.server.page)),
     )
+
+
+_PROBES = (Route("GET", "/healthz", status.healthz, None), Route("GET", "/readyz", status.readyz, None))
+_METRICS = Route("GET", "/metrics", status.metrics, "metrics")
 
 
 async def _expected(request: web.Request) -> web.StreamResponse | None:

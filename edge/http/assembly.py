@@ -39,7 +39,7 @@ async def assemble(config: Config) -> tuple[web.Application, Service]:
     """
     verifier = Verifier(config.auth)
     chronicle = Chronicle()
-    log = HubLog(chronicle)
+    log = HubLog(chronicle, access_log=config.server.access_log)
     pulse = Pulse()
     pulse.each_second.append(log.tell_folded)
     hub = Hub(bounds(config), boot=new_boot(), wake=pulse.wake, observer=log)

@@ -29,7 +29,9 @@ from aiohttp_sse import EventSourceResponse
 from edge import tcp
 from edge.core.connection import Connection
 from edge.core.hub import Hub
+from edge.log import get_logger
 
+_log = get_logger("hub")
 UNSENT_LIMIT_BYTES = 32 * 1024
 """What the kernel may hold for a reader that has stopped, beyond what is in flight."""
 
@@ -214,3 +216,22 @@ class Stream(Connection, asyncio.Protocol):
             # TCP_USER_TIMEOUT also ends a reader whose window stayed shut.
             return "slow" if self.answers() else "dead"
         return "error"
+
+
+class TracedStream(Stream):
+    """A `Stream` that logs what is written to it; made only where `server.log_level` is `debug`."""
+
+    __slots__ = ()
+
+    def deliver(self, wire: bytes, seq: int, now: float) -> None:
+        before = self.cursor
+        super().deliver(wire, seq, now)
+        if self.project is not None:
+            _log.debug(
+                "delivered",
+                project=self.project.name,
+                connection=self.id,
+                id=self.project.event_id(seq),
+                events=seq - before,
+                bytes=len(wire),
+            )

@@ -17,7 +17,7 @@ from edge.core.project import Project
 from edge.core.resume import Start
 from edge.http import params
 from edge.http.guard import expiry_of
-from edge.http.handover import Handshake, Stream
+from edge.http.handover import Handshake, Stream, TracedStream
 from edge.http.problems import response as problem
 from edge.http.service import SERVICE, Service
 from edge.units import parse_duration
@@ -40,7 +40,8 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
     address = service.client_addresses.of(request)
     service.hub.admit(name, address, service.clock())
     ends_at_seconds, ends_reason = _end_of_life(service, request)
-    stream = Stream(
+    made = TracedStream if service.config.server.log_level == "debug" else Stream
+    stream = made(
         service.hub,
         service.clock,
         secrets.token_hex(8),

@@ -14,6 +14,7 @@ import time
 import msgspec
 from aiohttp import web
 
+from edge import trace
 from edge.core.errors import EdgeError, InvalidRequest, NotReady
 from edge.core.event import check_type
 from edge.http import bodies, params
@@ -60,6 +61,7 @@ async def trigger(request: web.Request) -> web.StreamResponse:
         ts_ms=time.time_ns() // 1_000_000,
         project=name,
         data=order.data,
+        traceparent=trace.CURRENT.get(),
     )
     scope = None
     if key is not None:

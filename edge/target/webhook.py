@@ -18,7 +18,6 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Awaitable, Callable
 from random import SystemRandom
@@ -27,6 +26,7 @@ from types import SimpleNamespace
 import aiohttp
 import structlog
 
+from edge import trace
 from edge.core.errors import DispatchFailed, Draining, InvalidRequest
 from edge.target.address import parse_address
 from edge.target.answer import ANSWER_BYTES, answer_json, read_answer
@@ -38,8 +38,6 @@ from edge.target.signing import Signer
 
 CONNECTIONS_MAX = 100
 """Attempts under way at once; further ones wait for their turn within their time-out."""
-
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 
 _system_random = SystemRandom()
 
@@ -186,8 +184,8 @@ class WebhookTarget:
         headers["Content-Type"] = content_type(self._format)
         if self._address.authorization is not None:
             headers["Authorization"] = self._address.authorization
-        if job.traceparent is not None and _TRACEPARENT.fullmatch(job.traceparent):
-            headers["traceparent"] = job.traceparent
+        if job.traceparent is not None and trace.well_formed(job.traceparent):
+            headers[trace.HEADER] = job.traceparent
         return await self._open_session().post(
             self._address.url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=sent
         )

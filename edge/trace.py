@@ -1,0 +1,34 @@
+"""The W3C trace context of the request at hand: passed on to the target, and named in every log line made under it.
+
+https://www.w3.org/TR/trace-context/. Of the two headers only `traceparent` is carried: `tracestate` belongs to the
+vendors of tracing systems, and we are none.
+
+Invariant: what is carried is well-formed, so it can go into a header and a log line as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+HEADER = "traceparent"
+CURRENT: ContextVar[str | None] = ContextVar(HEADER, default=None)
+# Version ff and ids of zeros only are invalid.
+_WELL_FORMED = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
+
+
+def well_formed(traceparent: str) -> bool:
+    """Whether it is one; a broken one is to be ignored, says the standard."""
+    return _WELL_FORMED.fullmatch(traceparent) is not None
+
+
+@contextmanager
+def carried(traceparent: str) -> Iterator[None]:
+    """Run the block under `traceparent`, if that is one."""
+    token = CURRENT.set(traceparent if well_formed(traceparent) else None)
+    try:
+        yield
+    finally:
+        CURRENT.reset(token)
