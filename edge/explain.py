@@ -138,7 +138,7 @@ def explain(situation: Situation, iso_time: Callable[[float], str]) -> Explanati
 def _answer(situation: Situation) -> str:
     project, there = situation.project, situation.connections
     if not there:
-        waiting = f" {count(situation.waiting, 'request')} wait for a reader." if situation.waiting else ""
+        waiting = f" Waiting for a reader: {count(situation.waiting, 'request')}." if situation.waiting else ""
         return f"{project}: nobody is connected.{waiting}"
     if situation.confirmed is None:
         return f"{project}: {count(there, 'reader')} connected, none of them confirmed."

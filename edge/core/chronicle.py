@@ -61,6 +61,9 @@ class _Record:
         self.awaited_since_seconds: float | None = None
         """Since when a trigger waited in vain, and nobody has come."""
 
+    def has(self, kind: Kind) -> bool:
+        return any(known == kind for known, _ in self.facts)
+
 
 class Chronicle:
     """Told of facts as they happen; `facts` gives them back. Times are seconds of the hub's clock."""
@@ -76,22 +79,22 @@ class Chronicle:
         if len(project.connections) != 1:
             return
         now = connection.connected_at_seconds
+        record = self._projects.get(project.name)
         absence = project.ledger.absence_ends()
         if absence is not None:
-            reason = "first" if project.last_disconnect is None else "dropped"
-            self._note(
-                self._project(project.name),
-                Fact(
-                    "late",
-                    reason,
-                    now,
-                    now,
-                    seconds=now - absence.since_seconds,
-                    missed=absence.missed,
-                    recovered=absence.recovered,
-                ),
+            # The hub forgets a project that has nothing left, and with it that a reader has been there.
+            was_there = project.last_disconnect is not None or (record is not None and record.has("left"))
+            record = self._project(project.name)
+            late = Fact(
+                "late",
+                "dropped" if was_there else "first",
+                now,
+                now,
+                seconds=now - absence.since_seconds,
+                missed=absence.missed,
+                recovered=absence.recovered,
             )
-        record = self._projects.get(project.name)
+            self._note(record, late)
         if record is not None and record.awaited_since_seconds is not None:
             self._note(record, Fact("late", "trigger", now, now, seconds=now - record.awaited_since_seconds))
             record.awaited_since_seconds = None
