@@ -269,6 +269,7 @@ class Exposition:
     """The registry of one process, and its text."""
 
     def __init__(self, watched: Watched) -> None:
+        self.watched = watched
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(HubCollector(watched))
         self._registry.register(ProcessCollector())
