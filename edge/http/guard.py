@@ -65,10 +65,25 @@ class Guard:
 
     def install(self, app: web.Application) -> None:
         """Stand in front of every handler of `app`."""
+        app[GUARD] = self
         app.middlewares.append(self._middleware())
         app.on_response_prepare.append(_no_versions)
         if self._origins.everyone or self._service.config.cors.origins:
             app.on_response_prepare.append(self._share)
+
+    @property
+    def shared_headers(self) -> bytes:
+        """Header lines that the answer to a request without `Origin` bears."""
+        return b"Vary: Origin\r\n" if self._origins.everyone or self._service.config.cors.origins else b""
+
+    def passes_at_once(self, host: str | None, bearer: str | None, right: str, project: str) -> bool:
+        """Whether a request that shows nothing but these passes. False says nothing: the ordinary way knows more."""
+        if self._check_hosts and not self._hosts.know(host):
+            return False
+        if self._open:
+            return True
+        identity = self._anonymous if bearer is None else self._service.verifier.static(bearer)
+        return identity is not None and identity.rights.allow(right, project)
 
     def _middleware(self) -> Middleware:
         check_hosts, hosts, is_open = self._check_hosts, self._hosts, self._open
@@ -227,6 +242,7 @@ class Guard:
             )
 
 
+GUARD = web.AppKey("guard", Guard)
 _TOLD = frozenset({"unauthenticated", "forbidden", "wrong_host", "origin_not_allowed", "keys_unavailable"})
 
 

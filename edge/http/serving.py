@@ -1,9 +1,11 @@
 """aiohttp's server, with our answers where it would write its own.
 
 Malformed HTTP never reaches a handler: aiohttp's protocol object answers it in plain text and logs a traceback for
-each. Here it is a problem document and a debug line. The subclasses touch names that aiohttp 3.14 does not promise
-(`Server.__call__`, `_kwargs`, `_loop`; `RequestHandler.handle_error`, `_messages`, `_current_request`; `_ErrInfo`);
-tests/http/test_serving.py pins what they do.
+each. Here it is a problem document and a debug line. And plain publishes are answered before aiohttp sees them
+(`edge.http.express`). The subclasses touch names that aiohttp 3.14 does not promise (`Server.__call__`, `_kwargs`,
+`_loop`; `RequestHandler.handle_error`, `data_received`, `_messages`, `_current_request`, `_waiter`, `_paused`, `_close`,
+`_force_close`, `_keepalive_timeout`, `_next_keepalive_close_time`; `_ErrInfo`); tests/http/test_serving.py and
+test_express.py pin what they do.
 """
 
 from __future__ import annotations
@@ -13,9 +15,13 @@ from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import _ErrInfo
 
 from edge.http import problems
+from edge.http.express import UNKNOWN, Express, stands_after
+from edge.http.guard import GUARD
+from edge.http.service import SERVICE
 from edge.log import get_logger
 
 _log = get_logger("http")
@@ -24,17 +30,54 @@ _log = get_logger("http")
 class HubRequestHandler(web.RequestHandler):
     """One HTTP connection."""
 
-    __slots__ = ()
+    __slots__ = ("_express", "_unread_bytes")
+
+    def __init__(self, manager: web.Server, express: Express, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._express = express
+        self._unread_bytes = 0
+        """Of the last request's body; 0 when the parser stands between two messages."""
 
     def data_received(self, data: bytes) -> None:
+        """Answer plain publishes, hand the rest to aiohttp, and follow where its parser stands."""
+        waiter = self._waiter
+        idle = waiter is not None and not waiter.done() and not self._messages and not self._paused
+        if idle and self._unread_bytes == 0 and not (self._force_close or self._close):
+            answers, dealt_with_bytes = self._express.answer(data)
+            if dealt_with_bytes:
+                assert self.transport is not None
+                self.transport.write(answers)
+                self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+                if dealt_with_bytes == len(data):
+                    return
+                data = data[dealt_with_bytes:]
+        before = len(self._messages)
+        super().data_received(data)
+        # aiohttp calls this without data, too, to have its parser go on.
+        if data and self._unread_bytes != UNKNOWN:
+            self._follow(data, len(self._messages) - before)
+        if self._current_request is not None and self._messages:
+            self._break_body(self._current_request)
+
+    def _follow(self, data: bytes, new_messages: int) -> None:
+        if self._unread_bytes > 0:
+            self._unread_bytes = max(self._unread_bytes - len(data), UNKNOWN)
+        elif new_messages != 1:
+            self._unread_bytes = UNKNOWN
+        else:
+            message = self._messages[-1][0]
+            if not isinstance(message, RawRequestMessage):
+                self._unread_bytes = UNKNOWN
+                return
+            head_bytes, self._unread_bytes = stands_after(data, message)
+            if self._unread_bytes != UNKNOWN:
+                self._express.learn(data[:head_bytes], message)
+
+    def _break_body(self, request: web.BaseRequest) -> None:
         """Tell a handler that its body has broken. aiohttp would only queue an error behind the request, and whoever
         reads the body would wait for the rest until the client goes away.
         """
-        super().data_received(data)
-        request = self._current_request
-        if request is None or not self._messages or not isinstance(self._messages[-1][0], _ErrInfo):
-            return
-        if not request.content.is_eof():
+        if isinstance(self._messages[-1][0], _ErrInfo) and not request.content.is_eof():
             self._messages.pop()
             request.content.set_exception(web.RequestPayloadError("The body is not well-formed."))
             request.content.feed_eof()  # or aiohttp would read on after the answer
@@ -64,10 +107,12 @@ class HubRequestHandler(web.RequestHandler):
 
 
 class HubServer(web.Server):
-    """Makes a `HubRequestHandler` for each connection."""
+    """Makes a `HubRequestHandler` for each connection. `express` is set before the first."""
+
+    express: Express
 
     def __call__(self) -> web.RequestHandler:
-        return HubRequestHandler(self, loop=self._loop, **self._kwargs)
+        return HubRequestHandler(self, self.express, loop=self._loop, **self._kwargs)
 
 
 class HubRunner(web.AppRunner):
@@ -84,10 +129,12 @@ class HubRunner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         made: Any = await super()._make_server()
-        return HubServer(
+        server = HubServer(
             made.request_handler,
             request_factory=made.request_factory,
             handler_cancellation=made.handler_cancellation,
             loop=asyncio.get_running_loop(),
             **made._kwargs,
         )
+        server.express = Express(self.app[SERVICE], self.app[GUARD])
+        return server
