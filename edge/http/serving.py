@@ -3,9 +3,9 @@
 Malformed HTTP never reaches a handler: aiohttp's protocol object answers it in plain text and logs a traceback for
 each. Here it is a problem document and a debug line. And plain publishes are answered before aiohttp sees them
 (`edge.http.express`). The subclasses touch names that aiohttp 3.14 does not promise (`Server.__call__`, `_kwargs`,
-`_loop`; `RequestHandler.handle_error`, `data_received`, `_messages`, `_current_request`, `_waiter`, `_paused`, `_close`,
-`_force_close`, `_keepalive_timeout`, `_next_keepalive_close_time`; `_ErrInfo`); tests/http/test_serving.py and
-test_express.py pin what they do.
+`_loop`; `RequestHandler.handle_error`, `data_received`, `_messages`, `_current_request`, `_waiter`, `_paused`,
+`_close`, `_force_close`, `_keepalive_timeout`, `_next_keepalive_close_time`; `_ErrInfo`);
+tests/http/test_serving.py and test_express.py pin what they do.
 """
 
 from __future__ import annotations
