@@ -168,3 +168,41 @@ async def open_stream(
     if greeted:
         await found.until("edge.hello")
     return found
+
+
+class StoppedReader:
+    """A reader that reads its hello and then nothing more, until it is told to."""
+
+    def __init__(self, address: tuple[str, int], project: str, sock: socket.socket, buffer_bytes: int = 4096) -> None:
+        self.sock = sock
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
+        sock.settimeout(PATIENCE_SECONDS)
+        sock.connect(address)
+        sock.sendall(f"GET /projects/{project}/events HTTP/1.1\r\nHost: {address[0]}\r\n\r\n".encode())
+        head = b""
+        while not (b"edge.hello" in head and head.endswith(b"\n\n\r\n")):
+            head += sock.recv(1)
+
+    def peek(self) -> bytes:
+        """What its kernel has acknowledged and nobody has read; it stays there."""
+        try:
+            return self.sock.recv(1 << 20, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return b""
+
+    def peek_events(self) -> int:
+        """How many whole chunks that is; the hub makes one of each event that it flushes alone."""
+        return self.peek().count(b"\n\n\r\n")
+
+    def reset(self) -> None:
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.sock.close()
+
+
+async def stopped_reader(
+    address: tuple[str, int], project: str, sock: socket.socket | None = None, buffer_bytes: int = 4096
+) -> StoppedReader:
+    """Subscribe and stop."""
+    return await asyncio.to_thread(
+        StoppedReader, address, project, sock or socket.socket(socket.AF_INET, socket.SOCK_STREAM), buffer_bytes
+    )

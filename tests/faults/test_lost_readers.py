@@ -1,0 +1,184 @@
+"""Written is not received: what a lost reader had not acknowledged is missed, counted, held, and got by the next."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import Any
+
+import pytest
+
+from tests.faults.cable import cable
+from tests.faults.hub import LOOPS, HubProcess, serving, until
+from tests.faults.reader import StoppedReader, open_stream, stopped_reader
+from tests.faults.tls import TRUSTING, Certificate, self_signed
+
+COUNT = 60
+FILLER = "x" * 2000
+"""So long that a stopped reader's buffer holds a few dozen events and no more."""
+SLOW: dict[str, Any] = {"stream__heartbeat_seconds": 0.5, "stream__dead_after_seconds": 1}
+certificate = pytest.fixture(scope="module")(self_signed)
+
+
+async def publish_numbers(hub: HubProcess, project: str, count: int = COUNT) -> None:
+    for number in range(count):
+        await hub.publish(project, [number, FILLER])
+
+
+def numbers(events: list[list[object]]) -> list[object]:
+    return [number for number, _ in events]
+
+
+async def settled_peek(reader: StoppedReader) -> int:
+    """How many whole events its kernel holds, when no more come."""
+    before = -1
+    while before != (now := len(reader.peek())):
+        before = now
+        await asyncio.sleep(0.3)
+    return reader.peek_events()
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("comes_back", [False, True])
+async def test_after_a_reset_exactly_what_was_not_acknowledged_is_missed_and_got(loop: str, comes_back: bool) -> None:
+    async with serving(loop=loop) as hub:
+        address = ("127.0.0.1", hub.port)
+        reader = await stopped_reader(address, "p")
+        await publish_numbers(hub, "p")
+        received = await settled_peek(reader)
+        epoch = (await hub.project("p"))["epoch"]
+        assert 0 < received < COUNT
+        reader.reset()
+        metrics = await hub.removed("client")
+        assert COUNT - received == metrics["edge_misses_total"] == metrics["edge_misses_pending"]
+
+        query = f"last_event_id={epoch}-{received}" if comes_back else ""
+        back = await open_stream(address, "p", query=query)
+        assert list(range(received, COUNT)) == numbers(await back.events(COUNT - received))
+        await back.close()
+        metrics = await hub.at_rest()
+        assert COUNT - received == metrics["edge_misses_recovered_total"]
+        assert 0 == metrics["edge_misses_pending"]
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_a_slow_reader_is_removed_as_slow_and_what_it_left_is_missed(loop: str) -> None:
+    async with serving(loop=loop, **SLOW) as hub:
+        address = ("127.0.0.1", hub.port)
+        reader = await stopped_reader(address, "p")
+        other = await open_stream(address, "p")
+        await publish_numbers(hub, "p")
+        assert COUNT == len(await other.events(COUNT))  # and nobody waits for the slow one
+        await other.close()
+        received = await settled_peek(reader)
+        metrics = await hub.removed("slow")
+        assert 0 == metrics["edge_misses_total"]  # the other one had all
+        reader.sock.close()
+
+        reader = await stopped_reader(address, "q")
+        await publish_numbers(hub, "q")
+        received = await settled_peek(reader)
+        metrics = await hub.removed("slow", 2)
+        assert COUNT - received == metrics["edge_misses_total"]
+        back = await open_stream(address, "q")
+        assert list(range(received, COUNT)) == numbers(await back.events(COUNT - received))
+        await back.close()
+        reader.sock.close()
+        await hub.at_rest()
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_a_few_events_that_a_stopped_reader_does_not_take_make_it_slow_not_dead(loop: str) -> None:
+    """The hub's own buffer is empty then: what it doesn't take waits in the kernel."""
+    async with serving(loop=loop, **SLOW) as hub:
+        reader = await stopped_reader(("127.0.0.1", hub.port), "p", buffer_bytes=1)
+        for _ in range(8):
+            await hub.publish("p", FILLER)
+        shown = (await hub.project("p"))["connections"][0]
+        assert not shown["paused"]
+        assert 0 < shown["unacknowledged_bytes"]
+        await hub.removed("slow")
+        reader.sock.close()
+        await hub.at_rest()
+
+
+async def test_a_slow_reader_that_goes_on_is_told_what_it_lost() -> None:
+    async with serving(ring__max_events=20) as hub:
+        address = ("127.0.0.1", hub.port)
+        reader = await open_stream(address, "p", receive_buffer_bytes=4096)
+        reader.stop()
+        await publish_numbers(hub, "p", 200)
+        assert (await hub.project("p"))["connections"][0]["paused"]
+        reader.go_on()
+        gap = (await reader.until("edge.gap")).json()
+        before = len(reader.data)
+        assert "evicted" == gap["reason"]
+        assert gap["asked"].endswith(f"-{before}")
+        rest = numbers(await reader.events(before + 20))
+        assert list(range(before)) + list(range(180, 200)) == rest
+        assert 180 - before == gap["lost"]
+        await reader.close()
+        metrics = await hub.at_rest()
+        assert 180 - before == metrics["edge_misses_lost_total"]
+        assert 1 == metrics['edge_gaps_total{reason="evicted"}']
+
+
+async def test_a_killed_client_leaves_a_ledger_that_adds_up() -> None:
+    async with serving() as hub:
+        nobody_reads, standard_output = os.pipe()
+        client = await asyncio.create_subprocess_exec(
+            "curl", "--silent", "--no-buffer", f"{hub.url}/projects/p/events", stdout=standard_output
+        )
+        os.close(standard_output)
+        await until(hub.metrics, lambda found: found["edge_connections"] == 1)
+        await publish_numbers(hub, "p", 300)
+        client.send_signal(signal.SIGKILL)
+        await client.wait()
+        os.close(nobody_reads)
+        metrics = await hub.removed("client")
+        missed = int(metrics["edge_misses_total"])
+        assert missed > 0
+        back = await open_stream(("127.0.0.1", hub.port), "p")
+        assert list(range(300 - missed, 300)) == numbers(await back.events(missed))
+        await back.close()
+        metrics = await hub.at_rest()
+        assert missed == metrics["edge_misses_recovered_total"]
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_over_tls_what_came_after_the_last_quiet_moment_is_missed(loop: str, certificate: Certificate) -> None:
+    with cable() as wire:
+        async with serving(
+            loop=loop, server__tls_cert=certificate.cert, server__tls_key=certificate.key, **SLOW
+        ) as hub:
+            far = await open_stream((wire.here, hub.port), "p", sock=wire.socket(), ssl=TRUSTING)
+            near = await open_stream(("127.0.0.1", hub.port), "q", ssl=TRUSTING)
+            for number in range(10):
+                await hub.publish("p", number)
+                await hub.publish("q", number)
+            await far.events(10)
+            await near.events(10)
+            await asyncio.sleep(0.3)  # a few beats: by now it is known that they have it all
+            await near.close()
+            await hub.removed("client")
+            wire.cut()
+            for number in range(10, 20):
+                await hub.publish("p", number)
+            metrics = await hub.removed("dead")
+            assert 10 == metrics["edge_misses_total"] == metrics["edge_misses_pending"]
+            back = await open_stream(("127.0.0.1", hub.port), "p", ssl=TRUSTING)
+            assert list(range(10, 20)) == await back.events(10)
+            await back.close()
+            await far.close()
+            await hub.at_rest()
+
+
+async def test_over_tls_a_stopped_reader_is_slow(certificate: Certificate) -> None:
+    async with serving(server__tls_cert=certificate.cert, server__tls_key=certificate.key, **SLOW) as hub:
+        reader = await open_stream(("127.0.0.1", hub.port), "p", ssl=TRUSTING, receive_buffer_bytes=4096)
+        reader.stop()
+        await publish_numbers(hub, "p", 300)
+        await hub.removed("slow")
+        await reader.close()
+        await hub.at_rest()
