@@ -37,6 +37,7 @@ _CLOSING_SPREAD = 2.0
 """Readers told to come back do so within `retry_ms` and this many times more, so that they don't come at once."""
 _MOST_FRAME_BYTES_BESIDE_DATA = 512
 """Id, type and field names; a line end in the data may become seven bytes."""
+_OWES_NOTHING = -1
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -365,14 +366,16 @@ class Hub:
                 self._give_up(connection)
 
     def _patience_ends(self, connection: Connection, now: float) -> float:
-        """When the peer will have taken nothing of what it owes for `dead_after_seconds`; NEVER if it owes nothing."""
+        """When the peer will have taken nothing of what it owes for `dead_after_seconds`; NEVER if it owes nothing.
+
+        What it owes counts from the first look that finds it: between two looks nobody knows since when.
+        """
         moved_bytes = connection.moved_bytes()
-        if moved_bytes != connection.progress_bytes or moved_bytes == connection.written_bytes:
-            connection.progress_bytes = moved_bytes
+        owes = moved_bytes != connection.written_bytes
+        if not owes or moved_bytes != connection.progress_bytes:
+            connection.progress_bytes = moved_bytes if owes else _OWES_NOTHING
             connection.progress_seconds = now
-        if moved_bytes == connection.written_bytes:
-            return NEVER
-        return connection.progress_seconds + self.bounds.dead_after_seconds
+        return connection.progress_seconds + self.bounds.dead_after_seconds if owes else NEVER
 
     @staticmethod
     def _give_up(connection: Connection) -> None:

@@ -15,19 +15,20 @@ Run = tuple[int, int]
 class Intervals:
     """A mutable set of integers; every operation takes closed ranges `lo..hi` (empty when `hi < lo`)."""
 
-    __slots__ = ("_runs", "_size")
+    __slots__ = ("_runs", "size")
 
     def __init__(self, runs: Iterable[Run] = ()) -> None:
         self._runs: list[Run] = []
-        self._size = 0
+        self.size = 0
+        """How many members there are."""
         for lo, hi in runs:
             self.add(lo, hi)
 
     def __len__(self) -> int:
-        return self._size
+        return self.size
 
     def __bool__(self) -> bool:
-        return self._size > 0
+        return self.size > 0
 
     def __iter__(self) -> Iterator[Run]:
         return iter(self._runs)
@@ -52,27 +53,32 @@ class Intervals:
         runs = self._runs
         if not runs or lo > runs[-1][1] + 1:
             runs.append((lo, hi))
-            self._size += hi - lo + 1
+            self.size += hi - lo + 1
             return
         if lo == runs[-1][1] + 1:
             runs[-1] = (runs[-1][0], hi)
-            self._size += hi - lo + 1
+            self.size += hi - lo + 1
             return
         left = self._first_reaching(lo - 1)
         right = left
         while right < len(runs) and runs[right][0] <= hi + 1:
             lo = min(lo, runs[right][0])
             hi = max(hi, runs[right][1])
-            self._size -= runs[right][1] - runs[right][0] + 1
+            self.size -= runs[right][1] - runs[right][0] + 1
             right += 1
         runs[left:right] = [(lo, hi)]
-        self._size += hi - lo + 1
+        self.size += hi - lo + 1
 
     def remove(self, lo: int, hi: int) -> int:
         """Take `lo..hi` out; returns how many of them were members."""
         runs = self._runs
         if hi < lo or not runs or hi < runs[0][0] or lo > runs[-1][1]:
             return 0
+        first_lo, first_hi = runs[0]
+        if lo <= first_lo and hi < first_hi:
+            runs[0] = (hi + 1, first_hi)
+            self.size -= hi + 1 - first_lo
+            return hi + 1 - first_lo
         left = self._first_reaching(lo)
         right = left
         kept: list[Run] = []
@@ -86,7 +92,7 @@ class Intervals:
             removed += min(run_hi, hi) - max(run_lo, lo) + 1
             right += 1
         runs[left:right] = kept
-        self._size -= removed
+        self.size -= removed
         return removed
 
     def within(self, lo: int, hi: int) -> list[Run]:
@@ -129,7 +135,7 @@ class Intervals:
         if not forgotten:
             return 0
         del self._runs[: len(forgotten)]
-        self._size -= sum(hi - lo + 1 for lo, hi in forgotten)
+        self.size -= sum(hi - lo + 1 for lo, hi in forgotten)
         return forgotten[-1][1]
 
     def _first_reaching(self, number: int) -> int:

@@ -147,9 +147,9 @@ class Ledger:
             if lo > self._taken_to + 1:
                 self._waiting.add(self._taken_to + 1, lo - 1)
             self._taken_to = hi
-        if self._waiting:
+        if self._waiting.size:
             self._waiting.remove(lo, hi)
-        if self.pending:
+        if self.pending.size:
             recovered = self.pending.remove(lo, hi)
             self.recovered += recovered
             self._total.recovered += recovered
@@ -158,11 +158,12 @@ class Ledger:
 
     def evicted(self, lo: int, hi: int, now: float) -> None:
         """The ring gave up `lo..hi`, its oldest: what nobody got is lost."""
-        self._all_wait_until(hi)
-        if self._waiting:
+        if hi > self._taken_to:
+            self._all_wait_until(hi)
+        if self._waiting.size:
             self._miss(self._waiting.within(lo, hi), now)
-        if self.pending:
-            self._lose(lo, hi)
+        if self.pending.size:
+            self._lose_until(hi)
 
     def acknowledged(self, lo: int, hi: int) -> None:
         """`lo..hi` are known to have reached a peer."""
@@ -215,7 +216,7 @@ class Ledger:
         if missed and self._missing_since_seconds is None:
             self._missing_since_seconds = now
         self._miss(orphans, now)
-        self._lose(0, oldest - 1)
+        self._lose_until(oldest - 1)
         return missed
 
     def _had_by_nobody_else(self, unacknowledged: Iterable[Run], others: Iterable[Reader]) -> Intervals:
@@ -258,7 +259,7 @@ class Ledger:
         self._taken_to = newest
         self.pending = Intervals(state.pending)
         self._miss(state.waiting, now)
-        self._lose(0, oldest - 1)
+        self._lose_until(oldest - 1)
 
     def told_from(self, seq: int) -> None:
         """A reader was told that everything from `seq` up to the oldest that is held is gone."""
@@ -285,16 +286,16 @@ class Ledger:
         if self.first_miss_seconds is None:
             self.first_miss_seconds = now
 
-    def _lose(self, lo: int, hi: int) -> None:
-        """What of `lo..hi` is pending can't be given any more."""
-        gone = self.pending.within(lo, hi)
-        if not gone:
+    def _lose_until(self, seq: int) -> None:
+        """What is pending up to `seq` can't be given any more."""
+        if not self.pending.size or self.pending.first > seq:
             return
-        count = self.pending.remove(lo, hi)
+        first = self.pending.first
+        count = self.pending.remove(first, seq)
         self.lost += count
         self.untold_lost += count
-        if self.untold_from is None or gone[0][0] < self.untold_from:
-            self.untold_from = gone[0][0]
+        if self.untold_from is None or first < self.untold_from:
+            self.untold_from = first
         self._total.lost += count
         self._total.touch(self._project)
 

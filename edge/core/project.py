@@ -168,7 +168,8 @@ class Project:
         counters.ring_bytes -= self.ring.evict(count)
         counters.ring_events -= count
         counters.evicted[reason] += count
-        counters.misses.touch(self.name)
+        if counters.misses.touched is not None:
+            counters.misses.touch(self.name)
         self.ledger.evicted(oldest, oldest + count - 1, now)
 
     def attach(self, connection: Connection, start: Start, hello: dict[str, object], retry_ms: int, now: float) -> None:

@@ -18,12 +18,14 @@ from edge.core.project import Project
 class Retention:
     """Decides what is given up, and when to look for it."""
 
-    __slots__ = ("_ages", "_bounds", "_counters", "_holders")
+    __slots__ = ("_ages", "_bounds", "_counters", "_holders", "_latest")
 
     def __init__(self, bounds: Bounds, counters: Counters) -> None:
         self._bounds = bounds
         self._counters = counters
         self._holders: OrderedDict[Project, None] = OrderedDict()
+        self._latest: Project | None = None
+        """The last in line."""
         self._ages = Ages(bounds.max_age_seconds)
 
     def keep(self, project: Project, now: float) -> list[Project]:
@@ -31,16 +33,15 @@ class Retention:
 
         Returns those that hold nothing any more.
         """
-        holders, bounds, ring = self._holders, self._bounds, project.ring
-        if project in holders:
-            holders.move_to_end(project)
-        else:
-            holders[project] = None
-            self._ages.watch(project)
-        if ring.size_bytes > bounds.max_bytes or len(ring) > bounds.max_events:
+        bounds, ring = self._bounds, project.ring
+        if project is not self._latest:
+            self._stand_last(project)
+        if ring.size_bytes > bounds.max_bytes or ring.newest - ring.oldest >= bounds.max_events:
             by_count, by_bytes = ring.excess(bounds.max_events, bounds.max_bytes)
-            self.give_up(project, by_count, "count", now)
-            self.give_up(project, by_bytes, "bytes", now)
+            if by_count:
+                self.give_up(project, by_count, "count", now)
+            if by_bytes:
+                self.give_up(project, by_bytes, "bytes", now)
         return self._make_room(now) if self._counters.ring_bytes > bounds.total_bytes else []
 
     def expire(self, project: Project, now: float) -> None:
@@ -50,9 +51,12 @@ class Retention:
     def give_up(self, project: Project, count: int, reason: str, now: float) -> None:
         """Give up the `count` oldest events of `project`."""
         project.evict(count, reason, now)
-        if not len(project.ring):
+        ring = project.ring
+        if ring.oldest > ring.newest:
             self._holders.pop(project, None)
             self._ages.forget(project)
+            if self._latest is project:
+                self._latest = None
 
     def due(self, now: float, count: int) -> list[Project]:
         """At most `count` projects whose age is to be looked at; `look_again` follows for each."""
@@ -66,6 +70,14 @@ class Retention:
     def newest_first(self) -> Iterator[Project]:
         """Projects with events, the one published to last first."""
         return reversed(self._holders)
+
+    def _stand_last(self, project: Project) -> None:
+        self._latest = project
+        if project in self._holders:
+            self._holders.move_to_end(project)
+        else:
+            self._holders[project] = None
+            self._ages.watch(project)
 
     def _make_room(self, now: float) -> list[Project]:
         emptied = []

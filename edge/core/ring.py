@@ -15,7 +15,7 @@ _COMPACT_AT = 64
 class Ring:
     """Frames by sequence number. Times are the caller's seconds, never falling."""
 
-    __slots__ = ("_frames", "_start", "_times", "evicted_until_seconds", "newest", "size_bytes")
+    __slots__ = ("_frames", "_start", "_times", "evicted_until_seconds", "newest", "oldest", "size_bytes")
 
     def __init__(self, newest: int = 0) -> None:
         self._frames: list[bytes] = []
@@ -23,21 +23,19 @@ class Ring:
         self._start = 0
         self.newest = newest
         """The last number given; the ring may hold nothing and still have one."""
+        self.oldest = newest + 1
+        """The number of the oldest frame held; `newest + 1` when none is."""
         self.size_bytes = 0
         self.evicted_until_seconds: float | None = None
         """When the newest evicted event was published: nothing before that moment is surely held."""
 
     def __len__(self) -> int:
-        return len(self._frames) - self._start
-
-    @property
-    def oldest(self) -> int:
-        """The number of the oldest frame held; `newest + 1` when none is."""
-        return self.newest - len(self) + 1
+        return self.newest - self.oldest + 1
 
     def load(self, frames: list[bytes], times: list[float]) -> None:
         """Hold `frames`, the newest of which has the number `newest`; the ring must be empty."""
         self._frames, self._times = frames, times
+        self.oldest = self.newest - len(frames) + 1
         self.size_bytes = sum(map(len, frames))
 
     def append(self, frame: bytes, now: float) -> int:
@@ -59,6 +57,7 @@ class Ring:
         if count:
             self.evicted_until_seconds = self._times[last - 1]
         self._start = last
+        self.oldest += count
         if last >= _COMPACT_AT and last * 2 >= len(frames):
             del frames[:last]
             del self._times[:last]
