@@ -108,6 +108,11 @@ class LimitsSettings(Section, frozen=True):
     idempotency_seconds: Annotated[float, Meta(ge=1, le=_DAY_SECONDS)] = 600.0
     # Triggers, publishers and readiness requests that wait at one time, each a request held open.
     max_waiting: Count = 10_000
+    # A connection that is idle, headers, and a body, each; as long as nginx' own keep-alive, and longer than the
+    # 60 s for which proxies keep their connections to us, so that none is closed just when it is used again.
+    idle_seconds: Annotated[float, Meta(ge=0.05, le=_HOUR_SECONDS)] = 75.0
+    # Between two pieces of an NDJSON request: a worker may think for minutes. An empty line keeps one open.
+    ndjson_idle_seconds: Annotated[float, Meta(ge=0.05, le=_DAY_SECONDS)] = 600.0
     # Tickets that are given and not used, each for a minute, at some 500 bytes.
     max_tickets: Count = 10_000
 

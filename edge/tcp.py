@@ -102,5 +102,10 @@ def keep_unsent_small(sock: Socket, limit_bytes: int) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, limit_bytes)
 
 
+def give_up_after(sock: Socket, seconds: float) -> None:
+    """Let the kernel end the connection when written bytes stay unacknowledged, or its peer's window shut, so long."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(seconds * 1000))
+
+
 def _info(sock: Socket) -> bytes:
     return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)

@@ -4,6 +4,7 @@
     ├── InvalidRequest            the input is wrong: the caller mends it
     ├── Unauthenticated           who asks shows nothing, or nothing that is good
     ├── Forbidden                 who asks, or the page they ask from, may not
+    ├── TooSlow                   the request rested too long
     ├── NotReady                  nobody is connected: `no_connection`
     ├── LimitReached              a configured bound stands in the way: come back later
     ├── Draining                  the process is leaving
@@ -54,6 +55,10 @@ class Unauthenticated(EdgeError):
 
 class Forbidden(EdgeError):
     code = "forbidden"
+
+
+class TooSlow(EdgeError):
+    code = "request_timeout"
 
 
 class NotReady(EdgeError):

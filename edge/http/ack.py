@@ -29,7 +29,7 @@ async def ack(request: web.Request) -> web.StreamResponse:
     name = params.project(request)
     bodies.media_type(request, (bodies.JSON, bodies.FORM))
     try:
-        answer = _decoder.decode(await request.read())
+        answer = _decoder.decode(await bodies.read(request))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise InvalidRequest('Send the data of the edge.probe event as it came: {"probe": "…"}.') from None
     connection_id = request.match_info["connection"]

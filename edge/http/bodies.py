@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Mapping
 
 import msgspec
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
-from edge.core.errors import InvalidRequest
+from edge.core.errors import InvalidRequest, TooSlow
+from edge.http.service import SERVICE
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
@@ -25,6 +27,10 @@ def media_type(request: web.Request, accepted: tuple[str, ...]) -> str:
     """
     if request.headers.get("Content-Encoding", "identity").strip().lower() not in ("identity", ""):
         raise InvalidRequest("Send the body as it is; compressed bodies are not read.", code="unsupported_encoding")
+    # aiohttp frames a body by its last transfer coding and hands on what is inside another one, still coded.
+    codings = request.headers.get("Transfer-Encoding")
+    if codings is not None and (codings.strip().lower() != "chunked" or request.version < HttpVersion11):
+        raise InvalidRequest("Transfer-Encoding may be chunked, in HTTP/1.1.", code="unsupported_encoding")
     given = request.headers.get("Content-Type")
     # aiohttp reads a missing or broken header as application/octet-stream; a missing one is JSON to us.
     name = accepted[0] if given is None else request.content_type
@@ -37,6 +43,22 @@ def media_type(request: web.Request, accepted: tuple[str, ...]) -> str:
     if charset is not None and charset.lower() not in ("utf-8", "utf8", "us-ascii"):
         raise InvalidRequest("Send the body in UTF-8.", code="unsupported_media_type")
     return name
+
+
+async def read(request: web.Request) -> bytes:
+    """The whole body. Raises TooSlow where it isn't there within `limits.idle_seconds`; aiohttp bounds its size."""
+    if request.content.is_eof():
+        return await request.read()
+    limits = request.app[SERVICE].config.limits
+    told_bytes = request.content_length or 0
+    if told_bytes > limits.max_body_bytes:
+        raise web.HTTPRequestEntityTooLarge(limits.max_body_bytes, told_bytes)
+    limit_seconds = limits.idle_seconds
+    try:
+        async with asyncio.timeout(limit_seconds):
+            return await request.read()
+    except TimeoutError:
+        raise TooSlow(f"The body was not there within {limit_seconds:g} s (limits.idle_seconds).") from None
 
 
 def json_response(

@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.typedefs import Middleware
 
 from edge.auth.hosts import Hosts, Origins, is_own
@@ -31,6 +31,7 @@ IDENTITY = web.RequestKey("identity", Identity)
 """Who asks; only set where `auth` is configured."""
 COOKIE = "edge_token"
 TICKET = "ticket"
+_EVERY_METHOD = "DELETE, GET, HEAD, OPTIONS, POST"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _CORS_MAX_AGE_SECONDS = 600
 _CORS_HEADERS = "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID"
@@ -86,49 +87,65 @@ class Guard:
         return identity is not None and identity.rights.allow(right, project)
 
     def _middleware(self) -> Middleware:
-        check_hosts, hosts, is_open = self._check_hosts, self._hosts, self._open
+        look_where_from, is_open, authorise = self._look_where_from, self._open, self._authorise
 
         @web.middleware
         async def pass_the_door(request: web.Request, handler: Handler) -> web.StreamResponse:
             try:
-                headers = request.headers
-                if check_hosts and not hosts.know(headers.get(hdrs.HOST)):
-                    self._wrong_host(request)
-                if request.method not in _SAFE:
-                    if hdrs.ORIGIN in headers:
-                        self._check_origin(request)
-                elif request.method == "OPTIONS":
-                    return self._options(request)
-                elif "Sec-Fetch-Site" in headers:
-                    self._check_reading(request)
+                answer = look_where_from(request)
+                if answer is not None:
+                    return answer
                 if not is_open:
-                    await self._authorise(request)
+                    await authorise(request)
                 return await handler(request)
-            except EdgeError as error:
-                if error.code in _TOLD:
-                    self._tell(request, error.code)
-                return problems.from_error(error)
-            except web.HTTPException as error:
-                return problems.from_http(error)
-            except web.RequestPayloadError:
-                return problems.response(
-                    "malformed_http", "The body is not well-formed HTTP/1.1; see RFC 9112, section 7.1."
-                )
             except ConnectionError:
                 raise
-            except Exception:  # noqa: BLE001 - the last one: it is logged with its trace
-                _log.exception("unexpected_error", method=request.method, path=request.path)
-                return problems.response(
-                    "internal", "This is a bug in the hub; its log has the details under unexpected_error."
-                )
+            except Exception as error:  # noqa: BLE001 - the last one: what nobody foresaw is logged with its trace
+                return self._refusal(request, error)
 
         return pass_the_door
 
+    def _refusal(self, request: web.Request, error: Exception) -> web.Response:
+        match error:
+            case EdgeError():
+                if error.code in _TOLD:
+                    self._tell(request, error.code)
+                return problems.from_error(error)
+            case web.HTTPException():
+                return problems.from_http(error)
+            case web.RequestPayloadError():
+                sentence = "The body is not well-formed HTTP/1.1; see RFC 9112, section 7.1."
+                return problems.response("malformed_http", sentence)
+        _log.error("unexpected_error", method=request.method, path=request.path, exc_info=error)
+        return problems.response(
+            "internal", "This is a bug in the hub; its log has the details under unexpected_error."
+        )
+
+    def _look_where_from(self, request: web.Request) -> web.StreamResponse | None:
+        """What needs no knowledge of who asks; an answer where that is all there is to say."""
+        if request.version is not HttpVersion11 and request.version != HttpVersion10:
+            return _unspoken(request)
+        headers, method = request.headers, request.method
+        if self._check_hosts and not (self._hosts.know(headers.get(hdrs.HOST)) and request.raw_path[0] == "/"):
+            self._check_host(request)
+        if method not in _SAFE:
+            if hdrs.ORIGIN in headers:
+                self._check_origin(request)
+        elif method == "OPTIONS":
+            return self._options(request)
+        elif "Sec-Fetch-Site" in headers:
+            self._check_reading(request)
+        return None
+
     # Where it comes from
 
-    def _wrong_host(self, request: web.Request) -> None:
+    def _check_host(self, request: web.Request) -> None:
         if not self._open and self._right(request) is None:
             return  # a probe by address: it learns no more than that the hub lives
+        # In the absolute form (`GET http://name/ HTTP/1.1`) the target names the host a second time.
+        named = request.headers.get(hdrs.HOST) if request.raw_path[0] in "/*" else request.host
+        if self._hosts.know(request.headers.get(hdrs.HOST)) and self._hosts.know(named):
+            return
         raise Forbidden(
             "The Host of the request is neither local nor in server.allowed_hosts; ask for the hub by a name it has.",
             code="wrong_host",
@@ -157,7 +174,7 @@ class Guard:
 
     def _options(self, request: web.Request) -> web.StreamResponse:
         """What may be done at a path; for a browser's preflight also from where and with which headers."""
-        allowed = allowed_methods(request)
+        allowed = _EVERY_METHOD if request.raw_path == "*" else allowed_methods(request)
         if allowed is None:
             raise web.HTTPNotFound
         answer = web.Response(status=204, headers={hdrs.ALLOW: allowed})
@@ -275,6 +292,14 @@ def cookie_values(header: str, name: str) -> list[str]:
             value = value.strip()
             found.append(value[1:-1] if len(value) >= 2 and value[0] == value[-1] == '"' else value)
     return found
+
+
+def _unspoken(request: web.Request) -> web.Response:
+    """The answer to HTTP/0.9 and 2.0, which the parser lets through, in HTTP/1.1."""
+    request._cache["version"] = HttpVersion11  # what the status line is made of
+    answer = problems.response("unsupported_http_version", "The hub speaks HTTP/1.1 and HTTP/1.0.")
+    answer.force_close()
+    return answer
 
 
 async def _no_versions(_request: web.Request, response: web.StreamResponse) -> None:

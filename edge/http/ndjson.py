@@ -12,10 +12,11 @@ from contextlib import suppress
 
 from aiohttp import web
 
-from edge.core.errors import EdgeError, LimitReached, StoreUnavailable
+from edge.core.errors import EdgeError, LimitReached, StoreUnavailable, Unauthenticated
 from edge.core.event import decode_json
 from edge.core.observer import Receipt
 from edge.http import bodies
+from edge.http.guard import expiry_of
 from edge.http.service import Service
 
 _LINES_A_TURN = 256
@@ -133,13 +134,17 @@ class Lines:
 async def publish_arriving(request: web.Request, service: Service, name: str) -> web.Response:
     """Publish lines as they arrive. A publisher still sending when the hub leaves is told what was taken."""
     lines = Lines(service, name)
-    framing = Framing(service.config.limits.max_body_bytes)
+    limits = service.config.limits
+    framing = Framing(limits.max_body_bytes)
+    expires_at_seconds = expiry_of(request, service.clock())
     try:
         while True:
-            async with service.until_drain():
+            async with service.until_drain(limits.ndjson_idle_seconds):
                 data = await request.content.readany()
             if not data:
                 break
+            if expires_at_seconds is not None and service.clock() >= expires_at_seconds:
+                raise Unauthenticated("The token has expired while the request went on; get a new one.")
             await lines.take(framing.feed(data))
             framing.check()
         await lines.take([framing.end()])

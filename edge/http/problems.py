@@ -41,6 +41,7 @@ PROBLEMS: Mapping[str, Problem] = {
     "unknown_connection": Problem(404, "The connection is not there"),
     "method_not_allowed": Problem(405, "The method is not allowed here"),
     "not_acceptable": Problem(406, "No representation the client accepts"),
+    "request_timeout": Problem(408, "The request took too long"),
     "no_connection": Problem(409, "Nobody is connected"),
     "stale_probe": Problem(409, "The probe is not open"),
     "body_too_large": Problem(413, "The body is too large"),
@@ -62,6 +63,7 @@ PROBLEMS: Mapping[str, Problem] = {
     "too_many_tickets": Problem(503, "Too many tickets are out"),
     "keys_unavailable": Problem(503, "The keys that tokens are checked with can't be had"),
     "too_many_idempotency_keys": Problem(503, "Too many idempotency keys are remembered"),
+    "unsupported_http_version": Problem(505, "This version of HTTP isn't spoken here"),
 }
 
 

@@ -33,7 +33,7 @@ async def publish(request: web.Request) -> web.StreamResponse:
         return await ndjson.publish_arriving(request, service, name)
 
     # NDJSON with a key comes here too: its body has to be known before it can be told from another one.
-    body = await request.read()
+    body = await bodies.read(request)
     event = None if kind == bodies.NDJSON else _decode(request, kind, body)
 
     async def act(_: None) -> web.Response:

@@ -13,7 +13,7 @@ from aiohttp import web
 from edge.auth.tickets import Tickets
 from edge.auth.tokens import Verifier
 from edge.core.chronicle import Chronicle
-from edge.core.errors import Draining
+from edge.core.errors import Draining, TooSlow
 from edge.core.hub import Hub
 from edge.core.idempotency import Receipts
 from edge.core.triggers import TriggerCounters
@@ -80,19 +80,26 @@ class Service:
         return set(self._tasks)
 
     @asynccontextmanager
-    async def until_drain(self) -> AsyncIterator[None]:
-        """Run the block; once the process begins to leave, end it where it waits and raise Draining."""
+    async def until_drain(self, limit_seconds: float) -> AsyncIterator[None]:
+        """Run the block; end it where it waits once the process begins to leave (raise Draining) or `limit_seconds`
+        have passed (raise TooSlow).
+        """
         if self.hub.draining:
             raise _draining()
         try:
-            async with asyncio.timeout(None) as leash:
+            async with asyncio.timeout(limit_seconds) as leash:
                 self._leashes.add(leash)
                 try:
                     yield
                 finally:
                     self._leashes.discard(leash)
         except TimeoutError:
-            raise _draining() from None
+            raise self._ended_early(limit_seconds) from None
+
+    def _ended_early(self, limit_seconds: float) -> Draining | TooSlow:
+        if self.hub.draining:
+            return _draining()
+        return TooSlow(f"Nothing came for {limit_seconds:g} s; an empty line now and then keeps a long request open.")
 
     @overload
     def iso_time(self, moment: float) -> str: ...

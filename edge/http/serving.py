@@ -18,6 +18,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import _ErrInfo
 
+from edge import tcp
 from edge.http import problems
 from edge.http.express import UNKNOWN, Express, stands_after
 from edge.http.guard import GUARD
@@ -83,6 +84,13 @@ class HubRequestHandler(web.RequestHandler):
             request.content.feed_eof()  # or aiohttp would read on after the answer
             self.close()
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Give the connection a kernel's time-out too: a client that doesn't take its answer goes."""
+        super().connection_made(transport)
+        sock = transport.get_extra_info("socket")
+        if tcp.supported(sock):
+            tcp.give_up_after(sock, self.keepalive_timeout)
+
     def handle_error(
         self,
         request: web.BaseRequest,
@@ -122,8 +130,9 @@ class HubRunner(web.AppRunner):
         super().__init__(
             app,
             access_log=None,
-            handler_cancellation=True,
             auto_decompress=False,  # compressed bodies are refused: bombs stay shut, unknown codings get our answer
+            handler_cancellation=True,
+            keepalive_timeout=app[SERVICE].config.limits.idle_seconds,  # also the deadline of a request's headers
             shutdown_timeout=shutdown_timeout_seconds,
         )
 

@@ -53,7 +53,7 @@ async def trigger(request: web.Request) -> web.StreamResponse:
     dispatch_anyway = params.choice(request, "on_timeout", "fail", ("fail", "dispatch")) == "dispatch"
     confirm = params.confirm(request)
     key = params.idempotency_key(request)
-    body = await request.read()
+    body = await bodies.read(request)
     order = decode(body)
     job = Job(
         id=order.id or f"trg_{secrets.token_hex(12)}",

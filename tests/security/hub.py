@@ -12,6 +12,7 @@ from edge.http.assembly import assemble
 from edge.http.service import Service
 from edge.http.serving import HubRunner
 from edge.settings import AuthSettings, Config, CorsSettings, LimitsSettings, ServerSettings, StreamSettings
+from tests.security.wire import Wire
 
 __all__ = ["AuthSettings", "Config", "CorsSettings", "LimitsSettings", "RunningHub", "ServerSettings", "StreamSettings"]
 
@@ -24,6 +25,13 @@ class RunningHub:
         self.port = port
         self.service = service
         self.client = client
+        self.wires: list[Wire] = []
+
+    async def wire(self) -> Wire:
+        """A TCP connection of its own, closed with the hub."""
+        wire = await Wire.open(self.host, self.port)
+        self.wires.append(wire)
+        return wire
 
     @property
     def url(self) -> str:
@@ -41,7 +49,12 @@ async def running(config: Config | None = None) -> AsyncIterator[RunningHub]:
     port = runner.addresses[0][1]
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as client:
         try:
-            yield RunningHub("127.0.0.1", port, service, client)
+            hub = RunningHub("127.0.0.1", port, service, client)
+            try:
+                yield hub
+            finally:
+                for wire in hub.wires:
+                    await wire.close()
         finally:
             service.drain()
             await runner.cleanup()
