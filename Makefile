@@ -3,13 +3,14 @@
 PYTHON ?= python3
 PORT ?= $(or $(EDGE_SERVER_PORT),8080)
 ARGS ?=
+ENGINE ?= $(or $(shell command -v docker || command -v podman),docker)
 VENV := .venv/bin/python
 URL := http://127.0.0.1:$(PORT)/projects/demo
 
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types contracts coverage bench bench-check fmt lock binary clean \
+.PHONY: help run test check lint types contracts coverage bench bench-check fmt lock binary deb image clean \
 	setup-build setup-run setup-dev setup-test setup-bench
 
 help:  ## say what there is
@@ -50,6 +51,13 @@ coverage: setup-test  ## the suite with a report of what it doesn't reach
 
 binary: setup-build  ## dist/edge (one file) and dist/edge-dir/, checksums, what is inside (PYTHON=/usr/bin/python3)
 	$(VENV) build/binary.py
+
+deb: binary  ## dist/edge_VERSION_ARCHITECTURE.deb
+	$(VENV) build/deb.py
+
+image: ## the container image edge, by podman or docker (ENGINE=docker, ARGS for more of its build's flags)
+	$(ENGINE) build --build-arg SOURCE_COMMIT="$$(git rev-parse HEAD)" \
+	  --build-arg SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct)" --tag edge $(ARGS) .
 
 fmt: setup-dev  ## format, and mend what ruff can mend
 	$(VENV) -m ruff check --fix-only .

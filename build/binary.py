@@ -16,6 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import build_info
 import sbom
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,7 +32,7 @@ def main() -> None:
     dist.mkdir(parents=True, exist_ok=True)
     for old in (dist / "edge", dist / "edge-dir"):
         shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
-    environ = {**os.environ, **source(os.environ), "PYTHONHASHSEED": "0"}
+    environ = {**os.environ, **build_info.source(os.environ), "PYTHONHASHSEED": "0"}
     with tempfile.TemporaryDirectory(prefix="edge-build-") as scratch:
         # Its own configuration folder too: PyInstaller keeps stripped libraries there, whoever built before.
         environ["PYINSTALLER_CONFIG_DIR"] = f"{scratch}/config"
@@ -42,25 +43,6 @@ def main() -> None:
     (dist / "edge.cdx.json").write_text(sbom.describe(ROOT, dist / "edge-dir", libraries, environ))
     (dist / "SHA256SUMS").write_text("".join(f"{digest(dist / name)}  {name}\n" for name in ("edge", "edge.cdx.json")))
     print(json.dumps({"edge": (dist / "edge").stat().st_size, "edge-dir": size_bytes(dist / "edge-dir")}))
-
-
-def source(environ: os._Environ[str]) -> dict[str, str]:
-    """The commit that is built, and its time: from the environment, else from git."""
-    if "SOURCE_COMMIT" in environ and "SOURCE_DATE_EPOCH" in environ:
-        return {}
-    try:
-        commit, moment = git("log", "-1", "--format=%H %ct").split()
-        changed = git("status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.CalledProcessError):
-        sys.exit("Not a git clone: say what is built by SOURCE_COMMIT=... SOURCE_DATE_EPOCH=... make binary")
-    found = {"SOURCE_COMMIT": commit + ("+changes" if changed else ""), "SOURCE_DATE_EPOCH": moment}
-    return {name: environ.get(name, value) for name, value in found.items()}
-
-
-def git(*arguments: str) -> str:
-    """What git says of this clone."""
-    done = subprocess.run(["git", "-C", str(ROOT), *arguments], check=True, capture_output=True, text=True)
-    return done.stdout.strip()
 
 
 def digest(path: Path) -> str:
