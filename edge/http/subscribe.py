@@ -91,6 +91,11 @@ def _end_of_life(service: Service, request: web.Request) -> tuple[float, str]:
     """When the stream is to end and why: the configured lifetime, or the end of the token if that comes first."""
     now = service.clock()
     lifetime = service.config.stream.max_lifetime_seconds
-    ends = now + lifetime * _random.uniform(1 - _LIFETIME_JITTER, 1 + _LIFETIME_JITTER) if lifetime else NEVER
+    ends = now + jittered(lifetime) if lifetime else NEVER
     expires = expiry_of(request, now)
     return (expires, "expired") if expires is not None and expires < ends else (ends, "lifetime")
+
+
+def jittered(lifetime_seconds: float) -> float:
+    """A lifetime within a tenth of the configured one, so that streams that began together don't end together."""
+    return lifetime_seconds * _random.uniform(1 - _LIFETIME_JITTER, 1 + _LIFETIME_JITTER)
