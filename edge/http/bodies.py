@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Mapping
 
 import msgspec
 from aiohttp import HttpVersion11, web
 
-from edge.core.errors import InvalidRequest, TooSlow
+from edge.core.errors import InvalidRequest
 from edge.http.service import SERVICE
 
 JSON = "application/json"
@@ -46,7 +45,10 @@ def media_type(request: web.Request, accepted: tuple[str, ...]) -> str:
 
 
 async def read(request: web.Request) -> bytes:
-    """The whole body. Raises TooSlow where it isn't there within `limits.idle_seconds`; aiohttp bounds its size."""
+    """The whole body; aiohttp bounds its size.
+
+    Raises TooSlow where it isn't there within `limits.idle_seconds`, Draining where the process leaves before.
+    """
     if request.content.is_eof():
         return await request.read()
     limits = request.app[SERVICE].config.limits
@@ -54,11 +56,9 @@ async def read(request: web.Request) -> bytes:
     if told_bytes > limits.max_body_bytes:
         raise web.HTTPRequestEntityTooLarge(limits.max_body_bytes, told_bytes)
     limit_seconds = limits.idle_seconds
-    try:
-        async with asyncio.timeout(limit_seconds):
-            return await request.read()
-    except TimeoutError:
-        raise TooSlow(f"The body was not there within {limit_seconds:g} s (limits.idle_seconds).") from None
+    too_slow = f"The body was not there within {limit_seconds:g} s (limits.idle_seconds)."
+    async with request.app[SERVICE].until_drain(limit_seconds, too_slow):
+        return await request.read()
 
 
 def json_response(

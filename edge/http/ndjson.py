@@ -136,10 +136,12 @@ async def publish_arriving(request: web.Request, service: Service, name: str) ->
     lines = Lines(service, name)
     limits = service.config.limits
     framing = Framing(limits.max_body_bytes)
+    idle_seconds = limits.ndjson_idle_seconds
+    too_slow = f"Nothing came for {idle_seconds:g} s; an empty line now and then keeps a long request open."
     expires_at_seconds = expiry_of(request, service.clock())
     try:
         while True:
-            async with service.until_drain(limits.ndjson_idle_seconds):
+            async with service.until_drain(idle_seconds, too_slow):
                 data = await request.content.readany()
             if not data:
                 break

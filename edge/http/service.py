@@ -80,9 +80,9 @@ class Service:
         return set(self._tasks)
 
     @asynccontextmanager
-    async def until_drain(self, limit_seconds: float) -> AsyncIterator[None]:
+    async def until_drain(self, limit_seconds: float, too_slow: str) -> AsyncIterator[None]:
         """Run the block; end it where it waits once the process begins to leave (raise Draining) or `limit_seconds`
-        have passed (raise TooSlow).
+        have passed (raise TooSlow, with the sentence `too_slow`).
         """
         if self.hub.draining:
             raise _draining()
@@ -94,12 +94,7 @@ class Service:
                 finally:
                     self._leashes.discard(leash)
         except TimeoutError:
-            raise self._ended_early(limit_seconds) from None
-
-    def _ended_early(self, limit_seconds: float) -> Draining | TooSlow:
-        if self.hub.draining:
-            return _draining()
-        return TooSlow(f"Nothing came for {limit_seconds:g} s; an empty line now and then keeps a long request open.")
+            raise (_draining() if self.hub.draining else TooSlow(too_slow)) from None
 
     @overload
     def iso_time(self, moment: float) -> str: ...
