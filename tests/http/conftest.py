@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any, Protocol
 
 import aiohttp
 import msgspec
 import pytest
+import structlog
 from aiohttp import web
 from pytest_aiohttp import AiohttpClient
 
+from edge import log
 from edge.http.assembly import assemble
 from edge.http.serving import HubRunner
 from edge.server import listen
@@ -29,6 +32,20 @@ def configured(sections: dict[str, dict[str, Any]]) -> Config:
 
 
 Serve = Callable[[web.Application], Awaitable[str]]
+
+
+@pytest.fixture(autouse=True)
+def _logs() -> Iterator[None]:
+    """Log as a hub does. structlog's own way with tracebacks reads source files, which no event loop may wait for."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    log.configure("json", "debug")
+    structlog.configure(cache_logger_on_first_use=False)  # or what modules log stays bound to this for ever
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(False)
+    structlog.reset_defaults()
 
 
 @pytest.fixture(params=["client", "runner"])
