@@ -36,7 +36,7 @@ async def scrape(hub: Hub, accept: str = "") -> tuple[str, str]:
 async def test_every_promised_name_is_there_with_a_help_text() -> None:
     async with running() as hub:
         text, content_type = await scrape(hub)
-    families = list(parse_plain(text))  # type: ignore[no-untyped-call]
+    families = list(parse_plain(text))
 
     assert "text/plain; version=0.0.4; charset=utf-8" == content_type
     assert set() == PROMISED - {sample.name for family in families for sample in family.samples}
@@ -52,7 +52,7 @@ async def test_open_metrics_comes_to_who_asks_for_it_and_nothing_is_called_creat
     assert content_type.startswith("application/openmetrics-text; version=1.0.0")
     assert text.endswith("# EOF\n")
     assert [] == [line for line in (plain + text).splitlines() if "_created" in line]
-    assert {family.name for family in parse_openmetrics(text)} >= {"edge_connections", "edge_misses"}
+    assert {family.name for family in parse_openmetrics(text)} >= {"edge_connections", "edge_misses"}  # type: ignore[no-untyped-call]
 
 
 async def test_no_label_holds_a_project_unless_that_is_asked_for() -> None:
