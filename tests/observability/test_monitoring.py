@@ -1,0 +1,135 @@
+"""monitoring/ against the real thing: promtool, and a Prometheus that scrapes a running hub under a small load."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monitoring.grafana import dashboard as source
+from tests.observability import live
+
+MONITORING = live.MONITORING
+DASHBOARD: dict[str, Any] = json.loads((MONITORING / "grafana/edge.json").read_text(encoding="utf-8"))
+PANELS: list[dict[str, Any]] = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+
+
+def promtool(*arguments: str) -> str:
+    done = subprocess.run(
+        ["promtool", *arguments],
+        cwd=MONITORING,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert 0 == done.returncode, done.stdout
+    return done.stdout
+
+
+def test_the_rules_are_rules() -> None:
+    assert "SUCCESS: 31 rules found" in promtool("check", "rules", "rules.yml")
+
+
+def test_the_configuration_is_one() -> None:
+    assert "1 rule files found" in promtool("check", "config", "prometheus.yml")
+
+
+def test_each_alert_fires_when_it_should_and_not_when_it_should_not() -> None:
+    assert "SUCCESS" in promtool("test", "rules", "rules_test.yml")
+
+
+def test_every_alert_has_a_test() -> None:
+    alerts = set(re.findall(r"^ +- alert: (\w+)$", (MONITORING / "rules.yml").read_text(), re.MULTILINE))
+    tested = set(re.findall(r'alertname(?:: |=")(\w+)', (MONITORING / "rules_test.yml").read_text()))
+
+    assert alerts == tested
+
+
+# --- the dashboard ---
+
+
+def test_the_dashboard_is_what_its_source_makes() -> None:
+    written = (MONITORING / "grafana/edge.json").read_text(encoding="utf-8")
+    assert source.text() == written, "python monitoring/grafana/dashboard.py"
+
+
+def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:
+    taken: dict[tuple[int, int], str] = {}
+    for panel in DASHBOARD["panels"]:
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24
+        for x in range(place["x"], place["x"] + place["w"]):
+            for y in range(place["y"], place["y"] + place["h"]):
+                assert (x, y) not in taken, f"{panel['title']} covers {taken[x, y]}"
+                taken[x, y] = panel["title"]
+    ids = [panel["id"] for panel in DASHBOARD["panels"]]
+    assert sorted(set(ids)) == ids
+
+
+def test_every_panel_asks_the_chosen_data_source_about_the_chosen_instances() -> None:
+    variables = {variable["name"] for variable in DASHBOARD["templating"]["list"]}
+    assert {"datasource", "job", "instance"} == variables
+    for panel in PANELS:
+        assert panel["description"].endswith("."), panel["title"]
+        assert panel["targets"], panel["title"]
+        assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
+        for target in panel["targets"]:
+            assert {"type": "prometheus", "uid": "${datasource}"} == target["datasource"] == panel["datasource"]
+            assert 'job=~"$job", instance=~"$instance"' in target["expr"]
+            named = set(re.findall(r"\$\{?(\w+)", target["expr"]))
+            assert named <= variables | {"__rate_interval"}
+            if format_ := target.get("format"):
+                assert (format_, panel["type"]) == ("heatmap", "heatmap")
+
+
+# --- against a live Prometheus ---
+
+
+def dashboard_expressions() -> Iterator[tuple[str, str]]:
+    for panel in PANELS:
+        for target in panel["targets"]:
+            expr = target["expr"].replace("$__rate_interval", "1m").replace("$job", "edge").replace("$instance", ".*")
+            yield f"{panel['title']}: {expr}", expr
+
+
+def as_truth(expr: str) -> str:
+    """An alert's expression with its thresholds as questions: it has a sample whether it fires or not."""
+    return re.sub(r"(>|<|==)\s*(\d[\d.]*|edge_connections\b)", r"\1 bool \2", expr)
+
+
+async def test_every_expression_has_data_where_a_hub_is_scraped(tmp_path: Path) -> None:
+    environ = {"EDGE_METRICS_TOP_PROJECTS": "3", "EDGE_STREAM_HEARTBEAT_SECONDS": "500ms"}
+    async with (
+        live.hub(**environ) as url,
+        live.prometheus(tmp_path, {"edge": url.removeprefix("http://")}) as prometheus,
+    ):
+        await live.load(url, 8.0)  # Prometheus takes five seconds before it scrapes a target at all
+        empty = [what for what, expr in dashboard_expressions() if not await prometheus.query(expr)]
+        rules = await prometheus.rules()
+        for rule in rules:
+            expr = rule["query"] if rule["type"] == "recording" else as_truth(rule["query"])
+            if rule["name"] != "EdgeSelftestFailing" and not await prometheus.query(expr):
+                empty.append(f"{rule['name']}: {expr}")
+        unhealthy = [rule["name"] for rule in rules if rule["health"] != "ok"]
+
+    assert [] == unhealthy
+    assert 31 == len(rules)
+    assert [] == empty
+
+
+@pytest.mark.parametrize("text", ["a > 0.1", "up == 0", "rate(x[2m]) * 60 > edge_connections"])
+def test_a_threshold_becomes_a_question(text: str) -> None:
+    assert " bool " in as_truth(text)
+
+
+def test_the_load_ends_by_itself() -> None:
+    with pytest.raises(ExceptionGroup):
+        asyncio.run(live.load("http://127.0.0.1:1", 0.1))
