@@ -97,7 +97,7 @@ class HubLog:
                 **_more(suppressed),
             )
 
-    def limit_reached(self, code: str, project: str, address: str | None, now: float) -> None:
+    def limit_reached(self, code: str, project: str | None, address: str | None, now: float) -> None:
         suppressed = self._limits.admit(code, now)
         if suppressed is not None:
             _log.warning("limit_reached", code=code, project=project, address=address, **_more(suppressed))

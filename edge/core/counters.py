@@ -52,6 +52,7 @@ REMOVAL_REASONS = ("client", "dead", "slow", "shutdown", "deleted", "lifetime", 
 DOOR_REASONS = ("unauthenticated", "forbidden", "wrong_host", "origin_not_allowed", "keys_unavailable")
 """Why a reader is not even let in to be counted against the limits."""
 REJECTION_REASONS = (
+    "too_many_descriptors",
     "too_many_connections",
     "too_many_project_connections",
     "too_many_address_connections",

@@ -219,6 +219,11 @@ class Hub:
         if connection.project is not None:
             connection.project.bring_up(connection, now)
 
+    def refused(self, code: str, address: str | None, now: float) -> None:
+        """A client was turned away before it could say what it wanted."""
+        self.counters.rejected[code] += 1
+        self._observer.limit_reached(code, None, address, now)
+
     def unsettled(self, connection: Connection) -> None:
         """`connection` was written to, and has to be asked in time what of it was acknowledged."""
         self._unsettled[connection] = None

@@ -58,6 +58,7 @@ PROBLEMS: Mapping[str, Problem] = {
     "draining": Problem(503, "The hub is shutting down"),
     "store_unavailable": Problem(503, "History can't be kept at the moment"),
     "too_many_connections": Problem(503, "The hub has all the connections it may have"),
+    "too_many_descriptors": Problem(503, "The process has all the file descriptors it may have"),
     "too_many_projects": Problem(503, "The hub holds all the projects it may hold"),
     "too_many_waiting": Problem(503, "Too many callers wait already"),
     "too_many_tickets": Problem(503, "Too many tickets are out"),

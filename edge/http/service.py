@@ -94,7 +94,10 @@ class Service:
                 finally:
                     self._leashes.discard(leash)
         except TimeoutError:
-            raise (_draining() if self.hub.draining else TooSlow(too_slow)) from None
+            raise self._refusal(too_slow) from None
+
+    def _refusal(self, too_slow: str) -> Draining | TooSlow:
+        return _draining() if self.hub.draining else TooSlow(too_slow)
 
     @overload
     def iso_time(self, moment: float) -> str: ...

@@ -11,7 +11,7 @@ tests/http/test_serving.py and test_express.py pin what they do.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -20,6 +20,7 @@ from aiohttp.web_protocol import _ErrInfo
 
 from edge import tcp
 from edge.http import problems
+from edge.http.descriptors import Descriptors
 from edge.http.express import UNKNOWN, Express, stands_after
 from edge.http.guard import GUARD
 from edge.http.service import SERVICE
@@ -31,10 +32,11 @@ _log = get_logger("http")
 class HubRequestHandler(web.RequestHandler):
     """One HTTP connection."""
 
-    __slots__ = ("_express", "_unread_bytes")
+    __slots__ = ("_descriptors", "_express", "_unread_bytes")
 
-    def __init__(self, manager: web.Server, express: Express, **options: Any) -> None:
+    def __init__(self, manager: web.Server, express: Express, descriptors: Descriptors, **options: Any) -> None:
         super().__init__(manager, **options)
+        self._descriptors = descriptors
         self._express = express
         self._unread_bytes = 0
         """Of the last request's body; 0 when the parser stands between two messages."""
@@ -86,6 +88,8 @@ class HubRequestHandler(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Give the connection a kernel's time-out too: a client that doesn't take its answer goes."""
+        if not self._descriptors.admit(cast(asyncio.Transport, transport)):
+            return
         super().connection_made(transport)
         sock = transport.get_extra_info("socket")
         if tcp.supported(sock):
@@ -115,12 +119,13 @@ class HubRequestHandler(web.RequestHandler):
 
 
 class HubServer(web.Server):
-    """Makes a `HubRequestHandler` for each connection. `express` is set before the first."""
+    """Makes a `HubRequestHandler` for each connection. `express` and `descriptors` are set before the first."""
 
     express: Express
+    descriptors: Descriptors
 
     def __call__(self) -> web.RequestHandler:
-        return HubRequestHandler(self, self.express, loop=self._loop, **self._kwargs)
+        return HubRequestHandler(self, self.express, self.descriptors, loop=self._loop, **self._kwargs)
 
 
 class HubRunner(web.AppRunner):
@@ -146,4 +151,5 @@ class HubRunner(web.AppRunner):
             **made._kwargs,
         )
         server.express = Express(self.app[SERVICE], self.app[GUARD])
+        server.descriptors = Descriptors(self.app[SERVICE].hub)
         return server

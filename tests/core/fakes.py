@@ -141,7 +141,7 @@ class Recorder:
     def published_to_nobody(self, project: Project, event_id: str, now: float) -> None:
         self.nobody.append(event_id)
 
-    def limit_reached(self, code: str, project: str, address: str | None, now: float) -> None:
+    def limit_reached(self, code: str, project: str | None, address: str | None, now: float) -> None:
         self.limits[code] += 1
 
 
