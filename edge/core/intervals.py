@@ -99,7 +99,7 @@ class Intervals:
         """The members inside `lo..hi`, as runs."""
         found: list[Run] = []
         for run_lo, run_hi in self._runs[self._first_reaching(lo) :]:
-            if run_lo > hi:
+            if run_lo > hi or lo > hi:
                 break
             found.append((max(lo, run_lo), min(hi, run_hi)))
         return found
