@@ -260,28 +260,32 @@ class Project:
         ring = self.ring
         counters = self._counters
         while connection.cursor < ring.newest and not connection.paused and not connection.leaving:
-            if connection.cursor + 1 < ring.oldest:
-                self._fell_out(connection, now)
-                continue
+            # A gap goes out with what follows it: however slow a reader is, it gets events and not gaps alone.
+            gap = self._fell_out(connection) if connection.cursor + 1 < ring.oldest else b""
             until = ring.newest
             if connection.skips is not None:
                 wanted = connection.skips.hole(connection.cursor + 1, until)
                 if wanted is None:
                     connection.passed_over += until - connection.cursor
                     connection.cursor = until
+                    if gap:
+                        connection.write_wire(gap, now)
                     return
                 connection.passed_over += wanted[0] - 1 - connection.cursor
                 connection.cursor, until = wanted[0] - 1, wanted[1]
             cursor = connection.cursor
             wire, last = self._wires.get(self, cursor, until, chunked=connection.chunked)
-            connection.deliver(wire, last, now)
+            connection.deliver(gap + wire, last, now)
             self.ledger.taken(cursor + 1, last)
             counters.delivered += last - cursor
             if cursor < connection.replay_to:
                 counters.replayed += min(last, connection.replay_to) - cursor
 
-    def _fell_out(self, connection: Connection, now: float) -> None:
-        """Tell a connected reader that the ring has moved past it, and set it to the oldest event held."""
+    def _fell_out(self, connection: Connection) -> bytes:
+        """Set a connected reader that the ring has moved past to the oldest event held.
+
+        Returns the gap that tells it so, in its wire form; nothing where it missed nothing it was to get.
+        """
         last_gone = self.ring.oldest - 1
         cursor = connection.cursor
         asked = self.event_id(cursor)
@@ -291,10 +295,12 @@ class Project:
         connection.skips.add(cursor + 1, last_gone)
         connection.passed_over += last_gone - cursor
         connection.cursor = last_gone
-        if lost:
-            everything = lost == last_gone - cursor
-            connection.control(self._gap_frame(Gap(asked, "evicted", lost, cursor + 1 if everything else None)), now)
         self._settle(connection)
+        if not lost:
+            return b""
+        everything = lost == last_gone - cursor
+        frame = self._gap_frame(Gap(asked, "evicted", lost, cursor + 1 if everything else None))
+        return sse.chunk(frame) if connection.chunked else frame
 
     def _settle(self, connection: Connection) -> None:
         """Fold what the peer acknowledged into the ledger, so that `skips` stays short."""
