@@ -111,6 +111,12 @@ export interface TriggerOptions {
   id?: string;
   /** The idempotency key; by default the job's id, or a new one for every call. */
   key?: string;
+  /** How many connections it takes. Default 1. */
+  connections?: number;
+  /** What happens when there are not so many in time. Default `fail`. */
+  on_timeout?: "fail" | "dispatch";
+  /** `client`: a connection counts when its edge.js has answered, which sees through proxies too. */
+  confirm?: "client";
 }
 
 export interface TriggerReceipt {

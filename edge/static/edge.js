@@ -145,8 +145,8 @@ export class ProjectStream extends EventTarget {
     });
   }
 
-  async trigger(name, data = null, { timeout = 3000, id, key = id ?? newKey() } = {}) {
-    const path = `trigger?timeout=${Math.round(timeout)}ms`;
+  async trigger(name, data = null, { timeout = 3000, id, key = id ?? newKey(), ...query } = {}) {
+    const path = `trigger?${new URLSearchParams({ timeout: `${Math.round(timeout)}ms`, ...query })}`;
     let lost;
     for (let tries = TRIES; ; tries -= 1) {
       await this.ready({ timeout }).catch((error) => {

@@ -9,7 +9,7 @@ const MOST_TEXT_CHARS = 100_000;
 export function fillDetail(box, item, path, onClose) {
   const title = item.kind === "event" ? item.name : item.detail ? "Gap" : "Note";
   const close = element("button", { class: "plain", "aria-label": "Close the details", onclick: onClose }, "✕");
-  const header = element("header", {}, element("h3", {}, title), close);
+  const header = element("header", {}, element("h2", {}, title), close);
   if (item.kind !== "event") {
     const fields = item.detail && element("div", { class: "json" }, jsonTree(item.detail));
     box.replaceChildren(header, element("p", {}, item.text), ...(fields ? [fields] : []));

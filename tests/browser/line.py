@@ -1,0 +1,78 @@
+"""A line between browser and hub that can be cut: nothing passes any more, and neither side is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class Line:
+    """Forwards every connection to `port` as long as it is whole. What it had taken when it was cut is lost."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._whole = asyncio.Event()
+        self._whole.set()
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        assert self._server is not None
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def lay(self) -> None:
+        self._server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
+
+    async def remove(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def cut(self) -> None:
+        self._whole.clear()
+
+    def mend(self) -> None:
+        """New connections pass again; those of before are dead, as after a change of network."""
+        self._whole.set()
+
+    async def _carry(self, near_reader: asyncio.StreamReader, near: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        far = None
+        try:
+            await self._whole.wait()
+            far_reader, far = await asyncio.open_connection("127.0.0.1", self._port)
+            async with asyncio.TaskGroup() as ways:
+                ways.create_task(self._forward(near_reader, far))
+                ways.create_task(self._forward(far_reader, near))
+        except* OSError:
+            pass  # an end has gone, and so goes the other
+        finally:
+            self._tasks.discard(task)
+            near.close()
+            if far is not None:
+                far.close()
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            if not self._whole.is_set():
+                await asyncio.Event().wait()  # until the line is removed
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+        raise ConnectionResetError
+
+
+@asynccontextmanager
+async def line_to(port: int) -> AsyncIterator[Line]:
+    line = Line(port)
+    await line.lay()
+    try:
+        yield line
+    finally:
+        await line.remove()

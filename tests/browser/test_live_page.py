@@ -1,0 +1,360 @@
+"""The live page in Chromium, used as a person uses it: by clicking, typing and looking."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shlex
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, BrowserContext
+
+from tests.browser.conftest import PATIENCE_MS, OpenTab, Serve
+from tests.browser.tab import Tab
+from tests.faults.hub import HubProcess, until
+
+AXE = Path(__file__).parent.parent / "node" / "node_modules" / "axe-core" / "axe.min.js"
+TOKEN = "a-token-that-is-long-enough-to-be-taken-0123456789"
+TRIGGER = "form:has(h2:text('Trigger'))"
+PUBLISH = "form:has(h2:text('Publish'))"
+OPEN = "#badge[data-state=open]"
+
+
+async def rows(tab: Tab, kind: str = "event") -> list[str]:
+    """The texts of the rows that are drawn."""
+    return [re.sub(r"\s+", " ", text) for text in await tab.page.locator(f".row.{kind}").all_inner_texts()]
+
+
+async def open_project(open_tab: OpenTab, hub: HubProcess, project: str) -> Tab:
+    tab = await open_tab(f"{hub.url}/#/p/{project}")
+    await tab.page.wait_for_selector(OPEN)
+    return tab
+
+
+async def test_the_steps_of_the_bug_report_as_written(serve: Serve, open_tab: OpenTab) -> None:
+    hub = await serve()
+    project = "8b4aaa39-aa0f-431e-8d36-84407bf862de"
+    # Open browser console. Navigate to a project.
+    tab = await open_project(open_tab, hub, project)
+    # Check for "Connection added", here and in the hub's own log.
+    await tab.logged(f"[StreamingService] ✅ Connection added for project {project}. Total connections: 1")
+    await tab.logged("✅ Real-time connection established")
+    await tab.shows("#toast", "Real-time connection established")
+    assert f"connection_added project={project}" in hub.log_text
+    # Send a message.
+    await tab.page.fill(f"{TRIGGER} textarea", '{"prompt": "make it blue"}')
+    await tab.page.click(f"{TRIGGER} button.primary")
+    # Verify: connected first, then the call.
+    await tab.logged("[ProjectPage] ✅ SSE connected, proceeding with API call")
+    await tab.shows(f"{TRIGGER} output", "Started after")
+    assert "1 connection acknowledged; target stream, status 201." in await tab.text(f"{TRIGGER} output")
+    # Check that events arrive in real time.
+    await until(lambda: rows(tab), lambda shown: any('{"prompt":"make it blue"}' in row for row in shown))
+    assert [] == tab.errors
+
+
+async def test_a_hub_that_dies_and_comes_back_is_seen_said_and_resumed(
+    serve: Serve, open_tab: OpenTab, tmp_path: Path
+) -> None:
+    settings = {"store__url": f"sqlite:{tmp_path / 'edge.db'}", "store__durability": "commit"}
+    hub = await serve(**settings)
+    tab = await open_project(open_tab, hub, "p")
+    await hub.publish("p", "before")
+    await until(lambda: rows(tab), lambda shown: len(shown) == 1)
+    hub.signal(signal.SIGKILL)
+    await tab.shows("#badge", "Reconnecting")
+    await tab.shows("#toast", "Real-time connection not active")
+    await tab.logged("⚠️ Real-time connection not active")
+    assert "can't be reached" in await tab.text("#reason") or "ended" in await tab.text("#reason")
+    again = await serve(hub.port, **settings)
+    await again.publish("p", "meanwhile")
+    await tab.page.wait_for_selector(OPEN)
+    await tab.shows("#toast", "Real-time connection established")
+    await again.publish("p", "after")
+
+    shown = await until(lambda: rows(tab), lambda shown: len(shown) == 3)
+    assert ["before", "meanwhile", "after"] == [json.loads(re.findall(r'".*"', row)[0]) for row in shown]
+    assert [] == await rows(tab, "gap")
+
+
+async def test_a_gap_is_seen_and_says_why(serve: Serve, open_tab: OpenTab) -> None:
+    hub = await serve()
+    tab = await open_project(open_tab, hub, "p")
+    await hub.publish("p", 1)
+    await until(lambda: rows(tab), lambda shown: len(shown) == 1)
+    hub.signal(signal.SIGKILL)
+    await tab.shows("#badge", "Reconnecting")
+    await serve(hub.port)
+
+    [gap] = await until(lambda: rows(tab, "gap"), bool)
+    assert "An unknown number of events can't be given, the hub has begun a new history" in gap
+
+
+async def test_looking_takes_nothing_from_the_first_reader_unasked(
+    hub: HubProcess, open_tab: OpenTab, project: str
+) -> None:
+    for number in range(3):
+        await hub.publish(project, number)
+    tab = await open_project(open_tab, hub, project)
+    await tab.shows(".notice", "3 events wait for a first reader.")
+    assert (3, 0) == ((await hub.project(project))["misses"]["pending"], len(await rows(tab)))
+    await tab.page.click("text=Receive them here")
+    await until(lambda: rows(tab), lambda shown: len(shown) == 3)
+    await tab.page.wait_for_selector(".notice", state="hidden")
+
+    misses = (await hub.project(project))["misses"]
+    assert (3, 0, 3) == (misses["total"], misses["pending"], misses["recovered"])
+
+
+async def test_what_was_received_before_is_shown_as_earlier(hub: HubProcess, open_tab: OpenTab, project: str) -> None:
+    first = await open_project(open_tab, hub, project)
+    for number in range(3):
+        await hub.publish(project, number)
+    await until(lambda: rows(first), lambda shown: len(shown) == 3)
+    second = await open_project(open_tab, hub, project)
+    shown = await until(lambda: rows(second), lambda shown: len(shown) == 3)
+    await hub.publish(project, 3)
+    later = await until(lambda: rows(second), lambda shown: len(shown) == 4)
+
+    assert [f"earlier message {number} {number + 1}" for number in range(3)] == shown
+    assert shown == later[:3]
+    assert 1 == (await hub.project(project))["connections_total"], "the tabs share one"
+
+
+async def test_the_list_shows_every_project_with_its_figures(serve: Serve, open_tab: OpenTab) -> None:
+    hub = await serve()
+    tab = await open_tab(hub.url)
+    await tab.shows("#list-note", "No projects yet.")
+    await hub.publish("quiet", 1)
+    await tab.shows("#list", "quiet 0 connections · 1 event held 1 pending")
+    await tab.page.fill("#open-name", "busy")
+    await tab.page.press("#open-name", "Enter")
+    await tab.page.wait_for_selector(OPEN)
+    await tab.shows("#list", "busy 1 connection · 0 events held quiet 0 connections")
+    await tab.shows("#list [aria-current=page]", "busy")
+
+
+async def test_publishing_says_who_got_it(hub: HubProcess, open_tab: OpenTab, project: str) -> None:
+    tab = await open_project(open_tab, hub, project)
+    await tab.page.fill(f"{PUBLISH} [name=type]", "note")
+    await tab.page.fill(f"{PUBLISH} textarea", "{not json")
+    await tab.page.click(f"{PUBLISH} button.primary")
+    await tab.shows(f"{PUBLISH} output", "The data is not JSON")
+    await tab.page.select_option(f"{PUBLISH} select", "text")
+    await tab.page.click(f"{PUBLISH} button.primary")
+    await tab.shows(f"{PUBLISH} output", "Published to 1 connection")
+    await until(lambda: rows(tab), lambda shown: any("note {not json" in row for row in shown))
+    await tab.page.fill(f"{PUBLISH} [name=type]", "edge.mine")
+    await tab.page.click(f"{PUBLISH} button.primary")
+    await tab.shows(f"{PUBLISH} output", "Types that begin with `edge.` are the hub's own")
+
+
+async def test_an_event_unfolds_and_copies_as_the_curl_command_that_publishes_it_again(
+    hub: HubProcess, open_tab: OpenTab, project: str, profile: BrowserContext
+) -> None:
+    await profile.grant_permissions(["clipboard-read", "clipboard-write"])
+    tab = await open_project(open_tab, hub, project)
+    event = {"type": "it's", "data": {"quote": "'\"$HOME`", "deep": {"list": [1, None]}}}
+    await hub.ask("POST", f"/projects/{project}/events", json=event)
+    await tab.page.click(".row.event")
+    await tab.shows(".detail", "deep: { 1 key }")
+    await tab.page.click(".detail summary:has-text('deep')")
+    await tab.page.click(".detail summary:has-text('list')")
+    await tab.shows(".detail", "1: null")
+    await tab.page.click("text=Copy as curl")
+    await tab.shows(".detail", "Copied")
+    command = await tab.run("navigator.clipboard.readText()")
+    done = await asyncio.to_thread(
+        subprocess.run, ["sh", "-c", f"{command} --silent"], capture_output=True, text=True, check=True
+    )
+
+    assert "curl" == shlex.split(command)[0]
+    assert 1 == json.loads(done.stdout)["connections"]
+    shown = await until(lambda: rows(tab), lambda shown: len(shown) == 2)
+    assert shown[0].partition("it's")[2][:-2] == shown[1].partition("it's")[2][:-2]
+
+
+async def test_types_are_filtered_and_a_pause_holds_what_comes(
+    hub: HubProcess, open_tab: OpenTab, project: str
+) -> None:
+    tab = await open_project(open_tab, hub, project)
+    for number in range(6):
+        await hub.ask(
+            "POST", f"/projects/{project}/events", json={"type": ("log", "progress")[number % 2], "data": number}
+        )
+    await until(lambda: rows(tab), lambda shown: len(shown) == 6)
+    await tab.page.fill("[type=search]", "prog")
+    await until(lambda: rows(tab), lambda shown: len(shown) == 3)
+    await tab.shows("#count", "4 of 7 rows")
+    await tab.page.fill("[type=search]", "")
+    await tab.page.click("button:text('Pause')")
+    await hub.publish(project, 6)
+    await tab.shows(".tools", "Resume (1 new)")
+    assert 6 == len(await rows(tab))
+    await tab.page.click("button:text('Resume')")
+    await until(lambda: rows(tab), lambda shown: len(shown) == 7)
+
+
+async def test_ten_thousand_events_are_a_few_rows_and_the_page_still_answers(serve: Serve, open_tab: OpenTab) -> None:
+    hub = await serve(ring__max_events=20_000, ring__max_bytes="8MiB")
+    tab = await open_project(open_tab, hub, "p")
+    lines = b"".join(b'{"type": "log", "data": {"line": %d}}\n' % number for number in range(10_001))
+    await hub.ask("POST", "/projects/p/events", data=lines, headers={"Content-Type": "application/x-ndjson"})
+    await tab.shows("#count", "10,000 rows")
+    assert 100 > await tab.page.locator(".row").count()
+    await until(lambda: rows(tab), lambda shown: '{"line": 10000}' in shown[-1])
+    await tab.page.focus(".events")
+    await tab.page.keyboard.press("Home")
+    await until(lambda: rows(tab), lambda shown: '{"line": 1}' in shown[0])
+    assert 100 > await tab.page.locator(".row").count()
+
+
+async def test_the_events_are_walked_with_the_keyboard(hub: HubProcess, open_tab: OpenTab, project: str) -> None:
+    tab = await open_project(open_tab, hub, project)
+    for number in range(3):
+        await hub.publish(project, number)
+    await until(lambda: rows(tab), lambda shown: len(shown) == 3)
+    for _ in range(30):
+        await tab.page.keyboard.press("Tab")
+        if await tab.run("document.activeElement.matches('.events')"):
+            break
+    await tab.page.keyboard.press("ArrowUp")
+    await tab.page.keyboard.press("ArrowUp")
+    await tab.shows(".row[aria-selected=true]", "message 1 2")
+    await tab.shows(".detail", "message")
+    active = await tab.page.get_attribute(".events", "aria-activedescendant")
+    assert active == await tab.page.get_attribute(".row[aria-selected=true]", "id")
+
+
+async def test_what_was_asked_for_why_nobody_was_connected_is_answered(
+    hub: HubProcess, open_tab: OpenTab, project: str
+) -> None:
+    tab = await open_project(open_tab, hub, project)
+    await tab.page.click("summary:text('Why was nobody connected?')")
+    await tab.shows(".explanation", project)
+    await tab.page.click("summary:text('Connections')")
+    await tab.shows("table", "(this page)")
+
+
+# --- who one is ---
+
+
+async def test_with_auth_on_it_asks_for_a_token_and_keeps_it_for_the_tab(serve: Serve, open_tab: OpenTab) -> None:
+    hub = await serve(auth__token=TOKEN)
+    tab = await open_tab(f"{hub.url}/#/p/p")
+    await tab.page.wait_for_selector("#ask-token[open]")
+    await tab.page.fill("#token", "wrong")
+    await tab.page.press("#token", "Enter")
+    await tab.shows("#ask-token-why", "is not valid")
+    await tab.page.fill("#token", TOKEN)
+    await tab.page.press("#token", "Enter")
+    await tab.page.wait_for_selector(OPEN)
+    await tab.page.click(f"{TRIGGER} button.primary")
+    await tab.shows(f"{TRIGGER} output", "Started after")
+    await tab.page.reload()
+    await tab.page.wait_for_selector(OPEN)
+    other = await open_tab(hub.url)
+
+    await other.page.wait_for_selector("#ask-token[open]")
+    assert [TOKEN, None] == [await one.run("sessionStorage.getItem('edge_token')") for one in (tab, other)]
+    assert "" == await tab.run("document.cookie") + await tab.run("Object.keys(localStorage).join()")
+
+
+# --- what others send ---
+
+EVIL = (
+    "<img src=x onerror=alert(1)>",
+    "</script><script>alert(1)</script>",
+    '"><svg onload=alert(1)>',
+    "{{constructor.constructor('alert(1)')()}}",
+    "javascript:alert(1)",
+)
+
+
+async def test_what_others_send_is_only_ever_text(hub: HubProcess, open_tab: OpenTab, project: str) -> None:
+    tab = await open_project(open_tab, hub, project)
+    dialogs: list[str] = []
+    tab.page.on("dialog", lambda dialog: dialogs.append(dialog.message))
+    for text in EVIL:
+        for data in (text, {text: [text]}):
+            await hub.ask("POST", f"/projects/{project}/events", json={"type": text, "data": data})
+    await until(lambda: rows(tab), lambda shown: len(shown) == 2 * len(EVIL))
+    for row in range(2 * len(EVIL)):
+        await tab.page.click(f".row.event >> nth={row}")
+        await tab.shows(".detail h2", re.sub(r"\s+", " ", EVIL[row // 2]))
+    for text in EVIL:
+        await tab.page.fill(f"{TRIGGER} [name=name]", text)
+        await tab.page.click(f"{TRIGGER} button.primary")
+        await tab.shows(f"{TRIGGER} output", "Started after")
+
+    assert 0 == await tab.page.locator(":is(main, nav) :is(img, svg, script)").count()
+    assert ([], []) == (dialogs, tab.errors)
+    assert [] == [line for line in tab.console if "Content Security Policy" in line or "TrustedHTML" in line]
+
+
+@pytest.mark.parametrize("name", [*EVIL, "%3Cimg%20src=x%3E", "%E0%A4%A", "../../healthz", "a/b", "x" * 200])
+async def test_an_address_with_any_project_name_stays_harmless(
+    hub: HubProcess, profile: BrowserContext, open_tab: OpenTab, name: str
+) -> None:
+    asked: list[str] = []
+    profile.on("request", lambda request: asked.append(request.url))
+    tab = await open_tab(f"{hub.url}/#/p/{name}")
+    await tab.page.wait_for_selector("#badge[data-state=closed], .welcome")
+
+    assert [] == tab.errors
+    assert [] == [url for url in asked if not url.startswith(hub.url)]
+    assert 0 == await tab.page.locator(":is(main, nav) :is(img, svg, script)").count()
+
+
+# --- for everybody ---
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
+async def test_axe_finds_nothing_and_nothing_is_wider_than_the_screen(
+    hub: HubProcess, chromium: Browser, project: str, scheme: Any, width: int, height: int
+) -> None:
+    context = await chromium.new_context(
+        color_scheme=scheme, viewport={"width": width, "height": height}, bypass_csp=True
+    )
+    context.set_default_timeout(PATIENCE_MS)
+    try:
+        tab = Tab(await context.new_page())
+        await tab.page.goto(hub.url)
+        await tab.page.wait_for_selector("#list a")
+        await tab.page.add_script_tag(path=AXE)
+        assert [] == await violations(tab), "the list"
+        await tab.page.goto(f"{hub.url}/#/p/{project}")
+        await tab.page.wait_for_selector(OPEN)
+        assert [] == await violations(tab), "an empty project"
+        for kind in ("progress", "log", "a.b", "status", "c", "d"):
+            await hub.ask(
+                "POST", f"/projects/{project}/events", json={"type": kind, "data": {"n": [None, 1, "x", True]}}
+            )
+        await until(lambda: rows(tab), lambda shown: len(shown) == 6)
+        await tab.page.click(".row.event >> nth=2")
+        await tab.page.click(f"{TRIGGER} button.primary")
+        await tab.shows(f"{TRIGGER} output", "Started after")
+        for summary in await tab.page.locator(".more > summary").all():
+            await summary.click()
+        await tab.page.click("button:text('Pause')")
+        assert [] == await violations(tab), "a project"
+        assert width == await tab.run("document.documentElement.scrollWidth")
+        await tab.run("document.getElementById('ask-token').showModal()")
+        assert [] == await violations(tab), "the question for a token"
+        assert [] == tab.errors
+    finally:
+        await context.close()
+
+
+async def violations(tab: Tab) -> list[str]:
+    await tab.run("Promise.all(document.getAnimations().map((animation) => animation.finished))")
+    found = await tab.run("axe.run()")
+    return [
+        f"{one['id']}: {node['html']} {node['failureSummary']}" for one in found["violations"] for node in one["nodes"]
+    ]
