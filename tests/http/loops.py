@@ -1,0 +1,138 @@
+"""The real server on each of the event loops, with and without TLS, for tests of what it relies on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import uvloop
+from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from edge.http.assembly import assemble
+from edge.http.handover import Stream
+from edge.http.service import Service
+from edge.http.serving import HubRunner
+from edge.server import listen
+from edge.settings import Config
+
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+}
+uvloop.new_event_loop().close()  # the first one opens a pipe that the process keeps: no test is to blame for it
+SUBSCRIBE = b"GET /projects/p/events HTTP/1.1\r\nHost: localhost\r\n\r\n"
+PATIENCE_SECONDS = 10.0
+
+
+def run(loop: str, main: Callable[[], Awaitable[None]]) -> None:
+    """Run `main`; afterwards no task may be left, and the loop must have had nothing to complain about."""
+    complaints: list[dict[str, Any]] = []
+
+    async def checked() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        await asyncio.wait_for(main(), PATIENCE_SECONDS)
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        if left:
+            _, left = await asyncio.wait(left, timeout=1)
+        assert set() == left
+
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        runner.run(checked())
+    assert [] == complaints
+
+
+@dataclass
+class Served:
+    service: Service
+    runner: HubRunner
+    port: int
+    client_tls: ssl.SSLContext | None
+
+    async def connect(self, request: bytes = SUBSCRIBE) -> Peer:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.client_tls)
+        writer.write(request)
+        return Peer(reader, writer)
+
+    async def streams(self, count: int) -> list[Stream]:
+        """The hub's side of the connections, once there are so many."""
+        while len(self.service.hub.connections) != count:  # noqa: ASYNC110 - the hub tells its log, not tests
+            await asyncio.sleep(0.005)
+        return [cast(Stream, connection) for connection in self.service.hub.connections.values()]
+
+
+@dataclass
+class Peer:
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def hello(self) -> bytes:
+        """The head of the answer."""
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        await self.reader.readuntil(b"\n\n\r\n")
+        return head
+
+    async def close(self) -> None:
+        self.writer.close()
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            await self.writer.wait_closed()
+
+    def reset(self) -> None:
+        sock: socket.socket = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+
+@asynccontextmanager
+async def served(tls: Path | None = None, config: Config | None = None) -> AsyncIterator[Served]:
+    """A hub on a free port; with `tls`, a PEM file of certificate and key, by TLS."""
+    app, service = await assemble(config or Config())
+    runner = HubRunner(app, shutdown_timeout_seconds=0.25)
+    await runner.setup()
+    server_tls = client_tls = None
+    if tls is not None:
+        server_tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        server_tls.load_cert_chain(tls)
+        client_tls = ssl.create_default_context(cafile=tls)
+        client_tls.check_hostname = False
+    [sock] = listen("127.0.0.1", 0)
+    try:
+        await web.SockSite(runner, sock, ssl_context=server_tls).start()
+        yield Served(service, runner, sock.getsockname()[1], client_tls)
+    finally:
+        await runner.cleanup()
+        sock.close()
+
+
+def write_certificate(path: Path) -> None:
+    """A certificate for 127.0.0.1 and its key, signed by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    encoding = serialization.Encoding.PEM
+    private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(private + certificate.public_bytes(encoding))
