@@ -11,6 +11,7 @@ import aiohttp_sse
 import msgspec
 import pytest
 
+from edge import tcp
 from edge.core.connection import NEVER
 from edge.core.counters import DETECTION_BOUNDS_SECONDS
 from edge.core.event import Event
@@ -95,6 +96,7 @@ async def dead_and_slow(service: Service) -> tuple[int, int]:
 
 async def test_without_tcp_user_timeout_the_heartbeat_asks_what_has_moved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aiohttp_sse, "_TCP_USER_TIMEOUT", None)
+    monkeypatch.setattr(tcp, "give_up_after", lambda sock, seconds: None)
     with cable() as idle_wire, cable() as busy_wire:
         async with hub_inside(CONFIG) as (service, port):
             idle = await open_stream((idle_wire.here, port), "idle", sock=idle_wire.socket())
