@@ -1,0 +1,169 @@
+"""A stream's bytes go straight to its descriptor: only while the transport holds none, and never to a closed one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+import uvloop
+from aiohttp import web
+
+from edge.core.event import Event
+from edge.http import handover
+from edge.http.assembly import assemble
+from edge.http.handover import Stream
+from edge.http.service import Service
+from edge.http.serving import HubRunner
+from edge.server import listen
+from edge.settings import Config
+
+uvloop.new_event_loop().close()  # with its first loop a process makes a pipe for signals, and keeps it
+EVENT = Event("message", b"x" * 10_000)
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def runner(request: pytest.FixtureRequest) -> Any:
+    with asyncio.Runner(loop_factory=request.param) as runner:
+        yield runner
+
+
+class Watched:
+    """Notes each direct write, and looks at the descriptor when the stream lets it go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.streams: dict[int, Stream] = {}
+        self.lost = 0
+        self.direct = 0
+        connection_lost, take_over = Stream.connection_lost, Stream.take_over
+
+        def lost(stream: Stream, exc: BaseException | None) -> None:
+            [fd] = [fd for fd, each in self.streams.items() if each is stream]
+            os.fstat(fd)  # raises OSError on a closed one
+            connection_lost(stream, exc)
+            assert handover._NOT_DIRECTLY == stream._fd
+            self.lost += 1
+            del self.streams[fd]  # from here on it may be anybody's
+
+        def taken(stream: Stream, request: web.BaseRequest) -> bool:
+            done = take_over(stream, request)
+            self.streams[stream._fd] = stream
+            return done
+
+        class Os:
+            @staticmethod
+            def write(fd: int, data: bytes) -> int:
+                stream = self.streams[fd]
+                assert stream._transport is not None
+                assert 0 == stream._transport.get_write_buffer_size()
+                self.direct += 1
+                return os.write(fd, data)
+
+        monkeypatch.setattr(Stream, "connection_lost", lost)
+        monkeypatch.setattr(Stream, "take_over", taken)
+        monkeypatch.setattr(handover, "os", Os)
+
+
+async def served() -> tuple[Service, HubRunner, int]:
+    app, service = await assemble(msgspec.convert({"server": {"log_level": "error"}}, Config))
+    runner = HubRunner(app, shutdown_timeout_seconds=0.25)
+    await runner.setup()
+    [sock] = listen("127.0.0.1", 0)
+    await web.SockSite(runner, sock).start()
+    return service, runner, sock.getsockname()[1]
+
+
+async def reader(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 26)
+    writer.write(f"GET /projects/p/events HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+    await reader.readuntil(b"edge.hello")
+    return reader, writer
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - of many parts
+            await asyncio.sleep(0.005)
+
+
+def close(writer: asyncio.StreamWriter, _service: Service) -> None:
+    writer.close()
+
+
+def reset(writer: asyncio.StreamWriter, _service: Service) -> None:
+    sock: socket.socket = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+def half_close(writer: asyncio.StreamWriter, _service: Service) -> None:
+    writer.write_eof()
+
+
+def delete(_writer: asyncio.StreamWriter, service: Service) -> None:
+    service.hub.delete("p", service.clock())
+
+
+def abort(_writer: asyncio.StreamWriter, service: Service) -> None:
+    [connection] = service.hub.connections.values()
+    connection.abort()
+
+
+@pytest.mark.parametrize("ending", [close, reset, half_close, delete, abort])
+def test_a_closed_descriptor_is_never_written_to(
+    runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch, ending: Callable[..., None]
+) -> None:
+    async def scene() -> None:
+        watched = Watched(monkeypatch)
+        service, hub_runner, port = await served()
+        _, writer = await reader(port)
+        ending(writer, service)
+        # Publish all the time, at every stage of the ending, while others come and may get the same descriptor.
+        for _ in range(20):
+            service.hub.publish("p", EVENT, service.clock())
+            await asyncio.sleep(0)
+        await until(lambda: watched.lost)
+        _, late = await reader(port)
+        service.hub.publish("p", EVENT, service.clock())
+        await asyncio.sleep(0.01)
+        for each in (writer, late):
+            each.close()
+        await until(lambda: not service.hub.connections)
+        assert watched.direct > 0
+        await hub_runner.cleanup()
+
+    runner.run(scene())
+
+
+def test_what_a_slow_reader_gets_is_whole_and_in_order(runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene() -> None:
+        watched = Watched(monkeypatch)
+        service, hub_runner, port = await served()
+        stream_reader, writer = await reader(port)
+        [stream] = service.hub.connections.values()
+        writer.transport.pause_reading()  # type: ignore[attr-defined] # a transport both ways
+        published = 0
+        while not stream.paused:
+            published += 1
+            service.hub.publish("p", EVENT, service.clock())
+            await asyncio.sleep(0)
+        for _ in range(10):
+            published += 1
+            service.hub.publish("p", EVENT, service.clock())
+        writer.transport.resume_reading()  # type: ignore[attr-defined]
+        for number in range(1, published + 1):
+            got = await stream_reader.readuntil(b"\n\n")
+            assert f"-{number}\n".encode() in got
+            assert b"data: " + EVENT.data in got
+        assert not stream.paused
+        assert watched.direct > 1
+        writer.close()
+        await until(lambda: not service.hub.connections)
+        await hub_runner.cleanup()
+
+    runner.run(scene())
