@@ -82,6 +82,7 @@ async def reader(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 26)
     writer.write(f"GET /projects/p/events HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
     await reader.readuntil(b"edge.hello")
+    await reader.readuntil(b"\n\n")
     return reader, writer
 
 
