@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
 import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import uvloop
 from aiohttp import web
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from edge.http.assembly import assemble
 from edge.http.handover import Stream
@@ -27,6 +21,7 @@ from edge.http.service import Service
 from edge.http.serving import HubRunner
 from edge.server import listen
 from edge.settings import Config
+from tests.faults.tls import TRUSTING, Certificate
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
@@ -96,17 +91,16 @@ class Peer:
 
 
 @asynccontextmanager
-async def served(tls: Path | None = None, config: Config | None = None) -> AsyncIterator[Served]:
-    """A hub on a free port; with `tls`, a PEM file of certificate and key, by TLS."""
-    app, service = await assemble(config or Config())
+async def served(tls: Certificate | None = None) -> AsyncIterator[Served]:
+    """A hub on a free port, by TLS where there is a certificate."""
+    app, service = await assemble(Config())
     runner = HubRunner(app, shutdown_timeout_seconds=0.25)
     await runner.setup()
     server_tls = client_tls = None
     if tls is not None:
         server_tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        server_tls.load_cert_chain(tls)
-        client_tls = ssl.create_default_context(cafile=tls)
-        client_tls.check_hostname = False
+        server_tls.load_cert_chain(tls.cert, tls.key)
+        client_tls = TRUSTING
     [sock] = listen("127.0.0.1", 0)
     try:
         await web.SockSite(runner, sock, ssl_context=server_tls).start()
@@ -114,25 +108,3 @@ async def served(tls: Path | None = None, config: Config | None = None) -> Async
     finally:
         await runner.cleanup()
         sock.close()
-
-
-def write_certificate(path: Path) -> None:
-    """A certificate for 127.0.0.1 and its key, signed by itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    encoding = serialization.Encoding.PEM
-    private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    path.write_bytes(private + certificate.public_bytes(encoding))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 from aiohttp import web
@@ -13,17 +13,20 @@ from aiohttp.web_protocol import RequestHandler
 
 from edge.core.event import Event
 from edge.http.handover import Handshake
-from tests.http.loops import LOOPS, SUBSCRIBE, Served, run, served, write_certificate
+from tests.faults.tls import Certificate, self_signed
+from tests.http.loops import LOOPS, SUBSCRIBE, Served, run, served
 
 pytestmark = pytest.mark.parametrize("loop", LOOPS)
 
 
+@pytest.fixture(scope="module")
+def certificate() -> Iterator[Certificate]:
+    yield from self_signed()
+
+
 @pytest.fixture(params=["plain", "tls"])
-def tls(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
-    if request.param == "plain":
-        return None
-    write_certificate(tmp_path / "localhost.pem")
-    return tmp_path / "localhost.pem"
+def tls(request: pytest.FixtureRequest, certificate: Certificate) -> Certificate | None:
+    return None if request.param == "plain" else certificate
 
 
 def publish(hub: Served, data: bytes) -> None:
@@ -35,7 +38,7 @@ def living(kind: type) -> int:
     return sum(isinstance(each, kind) for each in gc.get_objects())
 
 
-def test_the_transport_belongs_to_the_stream_and_aiohttp_has_forgotten_it(loop: str, tls: Path | None) -> None:
+def test_the_transport_belongs_to_the_stream_and_aiohttp_has_forgotten_it(loop: str, tls: Certificate | None) -> None:
     async def main() -> None:
         async with served(tls) as hub:
             before = (living(RequestHandler), living(web.BaseRequest))
@@ -55,7 +58,7 @@ def test_the_transport_belongs_to_the_stream_and_aiohttp_has_forgotten_it(loop: 
     run(loop, main)
 
 
-def test_events_go_out_in_whole_chunks_until_the_last_one(loop: str, tls: Path | None) -> None:
+def test_events_go_out_in_whole_chunks_until_the_last_one(loop: str, tls: Certificate | None) -> None:
     async def main() -> None:
         async with served(tls) as hub:
             peer = await hub.connect()
@@ -72,7 +75,7 @@ def test_events_go_out_in_whole_chunks_until_the_last_one(loop: str, tls: Path |
     run(loop, main)
 
 
-def test_bytes_behind_the_request_are_dropped(loop: str, tls: Path | None) -> None:
+def test_bytes_behind_the_request_are_dropped(loop: str, tls: Certificate | None) -> None:
     async def main() -> None:
         async with served(tls) as hub:
             peer = await hub.connect(SUBSCRIBE + b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" * 50)
@@ -89,7 +92,7 @@ def test_bytes_behind_the_request_are_dropped(loop: str, tls: Path | None) -> No
     run(loop, main)
 
 
-def test_what_the_connection_carried_before_is_not_counted(loop: str, tls: Path | None) -> None:
+def test_what_the_connection_carried_before_is_not_counted(loop: str, tls: Certificate | None) -> None:
     async def main() -> None:
         async with served(tls) as hub:
             peer = await hub.connect(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -110,7 +113,7 @@ def test_what_the_connection_carried_before_is_not_counted(loop: str, tls: Path 
 
 
 def test_a_client_that_is_gone_before_the_hand_over(
-    loop: str, tls: Path | None, monkeypatch: pytest.MonkeyPatch
+    loop: str, tls: Certificate | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare = Handshake.prepare
 
@@ -131,7 +134,7 @@ def test_a_client_that_is_gone_before_the_hand_over(
     run(loop, main)
 
 
-def test_clients_that_reset_at_any_moment_leave_nothing(loop: str, tls: Path | None) -> None:
+def test_clients_that_reset_at_any_moment_leave_nothing(loop: str, tls: Certificate | None) -> None:
     async def main() -> None:
         async with served(tls) as hub:
             for turns in range(40):
@@ -147,7 +150,9 @@ def test_clients_that_reset_at_any_moment_leave_nothing(loop: str, tls: Path | N
     run(loop, main)
 
 
-def test_a_hub_that_leaves_during_the_handshake(loop: str, tls: Path | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_leaves_during_the_handshake(
+    loop: str, tls: Certificate | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def main() -> None:
         async with served(tls) as hub:
             prepare = Handshake.prepare
@@ -166,7 +171,7 @@ def test_a_hub_that_leaves_during_the_handshake(loop: str, tls: Path | None, mon
     run(loop, main)
 
 
-def test_shutting_down_does_not_wait_for_streams_and_closes_them(loop: str, tls: Path | None) -> None:
+def test_shutting_down_does_not_wait_for_streams_and_closes_them(loop: str, tls: Certificate | None) -> None:
     async def main() -> None:
         async with served(tls) as hub:
             peers = [await hub.connect() for _ in range(3)]
