@@ -414,7 +414,8 @@ async def test_without_sharing_the_seventh_stream_never_opens(hub: HubProcess, o
     await connections(hub, project, 6)
     # A browser's limit, and the reason for `shared`: nothing is refused, nothing comes.
     error = await tab.run(f"stream.ready({{ timeout: 500 }}).catch({_CAUGHT})")
-    assert "not_connected" == error["code"], "\n".join(tab.console)
+    assert NOT_CONNECTED == error["message"]
+    assert "open" not in await tab.run("seen.states")
 
 
 async def test_when_the_leading_tab_closes_another_takes_over_and_nothing_is_lost_or_doubled(
