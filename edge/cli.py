@@ -75,6 +75,21 @@ def _parser() -> argparse.ArgumentParser:
     _add_hub_arguments(explain)
     explain.add_argument("--json", action="store_true", help="the answer as JSON")
     explain.set_defaults(run=_explain)
+
+    selftest = commands.add_parser(
+        "selftest", help="be a reader behind a URL, and say what is wrong on the way", allow_abbrev=False
+    )
+    _add_hub_arguments(selftest)
+    selftest.add_argument("--quick", action="store_true", help="don't wait for a heartbeat")
+    selftest.add_argument(
+        "--no-trigger", action="store_true", help="start no job (with trigger.url it would be a real one)"
+    )
+    selftest.add_argument("--watch", metavar="DURATION", help="again and again, so often; results become metrics")
+    selftest.add_argument(
+        "--metrics-host", default="127.0.0.1", metavar="HOST", help="where --watch serves them (default: 127.0.0.1)"
+    )
+    selftest.add_argument("--metrics-port", type=int, default=9465, metavar="PORT", help="(default: 9465)")
+    selftest.set_defaults(run=_selftest)
     return parser
 
 
@@ -176,6 +191,41 @@ def _explain(arguments: argparse.Namespace) -> int:
     except Unanswered as error:
         return _refuse(f"edge: {error}", exit_codes.FAILED)
     return _say(answer if answer.endswith("\n") else f"{answer}\n")
+
+
+def _selftest(arguments: argparse.Namespace) -> int:
+    import asyncio  # noqa: PLC0415
+
+    from edge.selftest import SelfTest, Step  # noqa: PLC0415
+    from edge.units import parse_duration  # noqa: PLC0415
+
+    hub = _hub(arguments)
+    if hub is None:
+        return exit_codes.USAGE
+    try:
+        every_seconds = None if arguments.watch is None else parse_duration(arguments.watch)
+    except ValueError as error:
+        return _refuse(f"edge: --watch {error}", exit_codes.USAGE)
+
+    async def run() -> list[Step]:
+        steps = []
+        async for step in SelfTest(hub, idle=not arguments.quick, trigger=not arguments.no_trigger).run():
+            _say(step.line() + "\n")
+            steps.append(step)
+        return steps
+
+    if every_seconds is None:
+        return exit_codes.OK if all(step.ok for step in asyncio.run(run())) else exit_codes.FAILED
+    from edge.selftest_watch import Results, watch  # noqa: PLC0415
+
+    def tell(url: str) -> None:
+        _say(f"edge: results at {url}\n")
+
+    try:
+        asyncio.run(watch(Results(hub.url), run, every_seconds, arguments.metrics_host, arguments.metrics_port, tell))
+    except OSError as error:
+        return _refuse(f"edge: can't listen on {arguments.metrics_host}: {error.strerror}", exit_codes.FAILED)
+    return exit_codes.OK
 
 
 class _Version(argparse.Action):

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import aiohttp
 
@@ -67,6 +67,19 @@ async def hub(**environ: str) -> AsyncIterator[str]:
         finally:
             started.terminate()
             await reading
+
+
+@asynccontextmanager
+async def selftest(url: str) -> AsyncIterator[str]:
+    """`edge selftest --watch` on a hub; gives the URL of its metrics."""
+    command = ("selftest", "--url", url, "--quick", "--watch", "1s", "--metrics-port", "0")
+    async with process(sys.executable, "-m", "edge", *command) as started:
+        yield (await line_with(started, r"results at (http\S+)"))[1]
+
+
+def host(url: str) -> str:
+    """What a scrape configuration names."""
+    return urlsplit(url).netloc
 
 
 class Prometheus:
