@@ -109,7 +109,8 @@ async def test_every_expression_has_data_where_a_hub_is_scraped(tmp_path: Path) 
     environ = {"EDGE_METRICS_TOP_PROJECTS": "3", "EDGE_STREAM_HEARTBEAT_SECONDS": "500ms"}
     async with (
         live.hub(**environ) as url,
-        live.prometheus(tmp_path, {"edge": url.removeprefix("http://")}) as prometheus,
+        live.selftest(url) as selftest,
+        live.prometheus(tmp_path, {"edge": live.host(url), "edge-selftest": live.host(selftest)}) as prometheus,
     ):
         await live.load(url, 8.0)  # Prometheus takes five seconds before it scrapes a target at all
         empty = [what for what, expr in dashboard_expressions() if not await prometheus.query(expr)]
