@@ -141,6 +141,7 @@ async def open_stream(
     version: str = "1.1",
     headers: str = "",
     ssl: tls.SSLContext | None = None,
+    host: str = "localhost",
     receive_buffer_bytes: int | None = None,
     greeted: bool = True,
 ) -> Reader:
@@ -152,11 +153,10 @@ async def open_stream(
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
     await asyncio.get_running_loop().sock_connect(sock, address)
     stream_reader, writer = await asyncio.open_connection(
-        sock=sock, ssl=ssl, server_hostname="" if ssl is not None else None, limit=1 << 16
+        sock=sock, ssl=ssl, server_hostname=host if ssl is not None else None, limit=1 << 16
     )
     writer.write(
-        f"GET /projects/{project}/events?{query} HTTP/{version}\r\nHost: {address[0]}:{address[1]}\r\n"
-        f"{headers}\r\n".encode()
+        f"GET /projects/{project}/events?{query} HTTP/{version}\r\nHost: {host}:{address[1]}\r\n{headers}\r\n".encode()
     )
     found = Reader(sock, stream_reader, writer)
     async with asyncio.timeout(PATIENCE_SECONDS):
