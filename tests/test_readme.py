@@ -98,6 +98,22 @@ async def test_the_tour_prints_what_the_page_shows() -> None:
             assert without_chance(block.output) == without_chance(await printed(process))
 
 
+async def test_the_lines_that_make_run_prints_work() -> None:
+    async with serving(server__host="127.0.0.1", auth__anonymous=None) as hub:
+        dry = await asyncio.create_subprocess_exec(
+            *("make", "--dry-run", "run", f"PORT={hub.port}"), cwd=ROOT, stdout=asyncio.subprocess.PIPE
+        )
+        recipe = await printed(dry)
+        shown = await printed(await start(recipe[recipe.index("printf") : recipe.index("exec ")], hub))
+        read, publish, trigger = re.findall(r"^  (curl .*)$", shown, re.MULTILINE)
+        reader = await start(read, hub)
+        await until(hub.metrics, lambda metrics: metrics["edge_connections"] == 1)
+        assert '"connections":1' in await printed(await start(publish, hub))
+        assert '"dispatched":true' in await printed(await start(trigger, hub))
+        reader.terminate()
+        assert "event: api/iterate" in await printed(reader)
+
+
 async def test_the_table_of_endpoints_is_that_of_the_application() -> None:
     _, service = await assemble(Config())
     served = {
