@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 _REFRESH_EVERY = 64
 """Ask the kernel what was acknowledged once in so many entries of `_marks` (two a write)."""
-_MAX_MARKS = 16 * _REFRESH_EVERY
-"""Beyond this every second mark is dropped: what is acknowledged is then known later, never wrongly."""
+_MAX_MARKS = 8 * _REFRESH_EVERY
+"""Beyond this the newest mark is moved along: what is acknowledged is then known later, never wrongly."""
 _MAX_SKIPPED_RUNS = 64
 
 NEVER = float("inf")
@@ -114,12 +114,12 @@ class Connection:
         if marks is None:
             self._marks = [written_bytes, seq]
         else:
+            if len(marks) == _MAX_MARKS:
+                del marks[-2:]
             marks.append(written_bytes)
             marks.append(seq)
             if not len(marks) % _REFRESH_EVERY:
                 self.refresh()
-                if len(marks) >= _MAX_MARKS:
-                    self._marks = [mark for at in range(2, len(marks), 4) for mark in marks[at : at + 2]]
         self.write(wire)
 
     def control(self, frame: bytes, now: float) -> None:

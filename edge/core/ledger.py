@@ -265,6 +265,7 @@ class Ledger:
         """A reader was told that everything from `seq` up to the oldest that is held is gone."""
         if self.untold_from is not None and seq <= self.untold_from:
             self.untold_lost, self.untold_from = 0, None
+            self._total.touch(self._project)
 
     def _all_wait_until(self, seq: int) -> None:
         if seq > self._taken_to:

@@ -1,0 +1,137 @@
+"""Where a reader starts, for everything it can ask: a cursor, what it passes over, a gap where one is due."""
+
+from __future__ import annotations
+
+import pytest
+
+from edge.core import resume
+from edge.core.hub import Hub
+from edge.core.project import Project
+from edge.core.resume import Gap, Start
+from tests.core.fakes import FakeConnection, make_hub, text
+
+
+def project(published: int = 0, max_events: int = 1000) -> Project:
+    """Event `n` is of second `n`; nobody was there."""
+    hub: Hub = make_hub(max_events=max_events)
+    hub.reserve("p", text(), 0.0)
+    known = hub.projects["p"]
+    known.reserved = 0
+    for number in range(1, published + 1):
+        hub.publish("p", text(), float(number))
+    return known
+
+
+@pytest.mark.parametrize(
+    ("asked", "start"),
+    [
+        (0, Start(5, gap=Gap("boot1-0", "evicted", 5, 1))),
+        (4, Start(5, gap=Gap("boot1-4", "evicted", 1, 5))),
+        (5, Start(5)),
+        (6, Start(6)),
+        (8, Start(8)),
+        (9, Start(5, gap=Gap("boot1-9", "unknown", None))),
+    ],
+)
+def test_behind_an_event_of_which_six_to_eight_are_held(asked: int, start: Start) -> None:
+    assert start == resume.after_id(project(8, max_events=3), f"boot1-{asked}")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        *("", "x", "boot1", "boot1-", "-1", "boot1--1", "boot1-1 ", " boot1-1", "boot1-1\n", "BOOT1-1", "é-1"),
+        *("boot1-\u0661", "boot1-" + "9" * 19, "z" * 33 + "-1", "boot1-0x1", "boot1-1-1"),
+    ],
+)
+def test_what_is_no_event_id_is_unknown(asked: str) -> None:
+    assert not resume.is_event_id(asked)
+    assert Start(5, gap=Gap(asked, "unknown", None)) == resume.after_id(project(8, max_events=3), asked)
+
+
+@pytest.mark.parametrize("asked", ["boot2-3", "z" * 32 + "-1", "0-" + "9" * 18, "boot-11"])
+def test_an_id_of_another_epoch_is_a_restart(asked: str) -> None:
+    assert resume.is_event_id(asked)
+    assert Start(5, gap=Gap(asked, "restart", None)) == resume.after_id(project(8, max_events=3), asked)
+
+
+def test_no_more_of_a_wrong_id_is_sent_back_than_need_be() -> None:
+    gap = resume.after_id(project(), "x" * 1000).gap
+    assert gap is not None
+    assert "x" * 128 == gap.asked
+
+
+def test_everything() -> None:
+    assert Start(0) == resume.everything(project())
+    assert Start(0) == resume.everything(project(3))
+    assert Start(5, gap=Gap("all", "evicted", 5, 1)) == resume.everything(project(8, max_events=3))
+
+
+def test_nothing() -> None:
+    assert Start(8) == resume.nothing(project(8))
+
+
+def test_missed_with_nothing_missed() -> None:
+    assert Start(0) == resume.missed(project())
+
+
+def test_missed_all_of_it() -> None:
+    assert Start(0) == resume.missed(project(3))
+
+
+def test_missed_with_holes() -> None:
+    known = project(9)
+    known.ledger.taken(1, 2)
+    known.ledger.taken(4, 4)
+    known.ledger.taken(8, 9)
+    start = resume.missed(known)
+    assert (2, None) == (start.cursor, start.gap)
+    assert start.skips is not None
+    assert [(4, 4), (8, 9)] == list(start.skips)
+
+
+def test_missed_and_partly_lost() -> None:
+    assert Start(5, gap=Gap("missed", "evicted", 5, 1)) == resume.missed(project(8, max_events=3))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "start"),
+    [
+        (2.0, Start(7)),
+        (3.0, Start(6)),
+        (3.5, Start(6)),
+        (4.0, Start(5)),
+        (4.9, Start(5)),
+        (5.0, Start(5, gap=Gap("since", "evicted", None))),
+        (500.0, Start(5, gap=Gap("since", "evicted", None))),
+        (0.0, Start(8)),
+    ],
+)
+def test_a_span_of_time_that_ends_at_ten(seconds: float, start: Start) -> None:
+    """Six to eight are held; an event exactly at the beginning of the span belongs to it."""
+    assert start == resume.younger_than(project(8, max_events=3), "since", seconds, 10.0)
+
+
+def test_gaps_are_told_with_what_is_held() -> None:
+    hub = make_hub(max_events=3)
+    for _ in range(5):
+        hub.publish("p", text(), 0.0)
+    reader = FakeConnection(hub, "c")
+    hub.attach("p", reader, lambda known: resume.after_id(known, "boot1-0"), 0.0)
+    assert [
+        {"asked": "boot1-0", "oldest": "boot1-3", "newest": "boot1-5", "lost": 2, "reason": "evicted"}
+    ] == reader.told("gap")
+    assert ["edge.hello", "edge.gap", "message"] == [message.type for message in reader.messages[:3]]
+    assert [3, 4, 5] == reader.seqs
+
+
+@pytest.mark.parametrize(("asked", "reason"), [("nonsense", "unknown"), ("other-1", "restart"), ("boot1-7", "unknown")])
+def test_after_an_unknown_id_everything_held_follows(asked: str, reason: str) -> None:
+    hub = make_hub(max_events=3)
+    for _ in range(5):
+        hub.publish("p", text(), 0.0)
+    reader = FakeConnection(hub, "c")
+    hub.attach("p", reader, lambda known: resume.after_id(known, asked), 0.0)
+    assert [(reason, None)] == [(gap["reason"], gap["lost"]) for gap in reader.told("gap")]
+    assert [3, 4, 5] == reader.seqs
+    assert 1 == hub.counters.gaps[reason]

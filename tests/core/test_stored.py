@@ -1,0 +1,171 @@
+"""What a store leans on: numbers given before an event is held, and projects that come back from an earlier process."""
+
+from __future__ import annotations
+
+import pytest
+
+from edge.core import resume
+from edge.core.errors import Draining, LimitReached
+from edge.core.ledger import LedgerState
+from edge.core.project import Past, Project
+from tests.core.eventstream import messages
+from tests.core.fakes import FakeConnection, make_hub, text
+
+
+def past(frames: int = 3, *, name: str = "p", pending: tuple[tuple[int, int], ...] = ()) -> Past:
+    """Events 5, 6, … of a project whose first four are gone."""
+    numbers = range(5, 5 + frames)
+    return Past(
+        name=name,
+        epoch="old1",
+        first_seq=1,
+        newest=4 + frames,
+        frames=[b"id: old1-%d\ndata: x\n\n" % number for number in numbers],
+        times=[float(number) for number in numbers],
+        ledger=LedgerState(misses=sum(hi - lo + 1 for lo, hi in pending), pending=pending),
+    )
+
+
+class TestReservations:
+    def test_frames_are_numbered_in_the_order_of_reserving(self) -> None:
+        hub = make_hub()
+        project, first = hub.reserve("p", text("a"), 0.0)
+        _, second = hub.reserve("p", text("b"), 0.0)
+        assert 0 == len(project.ring)
+        receipts = [hub.deliver(project, frame, 1.0) for frame in (first, second)]
+        assert [receipt.id for receipt in receipts] == [message.id for message in messages(first + second)]
+        assert [f"{project.epoch}-1", f"{project.epoch}-2"] == [receipt.id for receipt in receipts]
+        assert (True, 0, 0) == (receipts[1].missed, receipts[1].connections, project.reserved)
+
+    def test_readers_see_an_event_once_it_is_delivered(self) -> None:
+        hub = make_hub()
+        reader = FakeConnection(hub, "c")
+        hub.attach("p", reader, resume.nothing, 0.0)
+        project, frame = hub.reserve("p", text(), 0.0)
+        hub.flush(0.0)
+        assert [] == reader.seqs
+        receipt = hub.deliver(project, frame, 0.0)
+        hub.flush(0.0)
+        assert (1, False, [1]) == (receipt.connections, receipt.missed, reader.seqs)
+
+    def test_a_project_with_reservations_is_not_forgotten(self) -> None:
+        hub = make_hub()
+        project, frame = hub.reserve("p", text(), 0.0)
+        reader = FakeConnection(hub, "c")
+        hub.attach("p", reader, resume.nothing, 0.0)
+        hub.detach(reader, "client", 0.0)
+        assert project is hub.projects["p"]
+        hub.deliver(project, frame, 0.0)
+        assert 1 == len(project.ring)
+
+    def test_cancelled_reservations_leave_nothing_behind(self) -> None:
+        hub = make_hub()
+        project, _ = hub.reserve("p", text(), 0.0)
+        hub.reserve("p", text(), 0.0)
+        hub.cancel(project)
+        assert {} == hub.projects
+        kept, _ = hub.reserve("q", text(), 0.0)
+        hub.deliver(kept, hub.reserve("q", text(), 0.0)[1], 0.0)
+        hub.cancel(kept)
+        assert ["q"] == list(hub.projects)
+
+    def test_into_a_project_deleted_meanwhile_is_a_miss_lost_at_once(self) -> None:
+        hub = make_hub()
+        reader = FakeConnection(hub, "c")
+        hub.attach("p", reader, resume.nothing, 0.0)
+        project, frame = hub.reserve("p", text(), 0.0)
+        _, other_frame = hub.reserve("p", text(), 0.0)
+        hub.delete("p", 0.0)
+        hub.publish("p", text(), 0.0)
+        receipt = hub.deliver(project, frame, 0.0)
+        hub.detach(reader, "deleted", 0.0)
+        hub.deliver(project, other_frame, 0.0)
+        assert (f"{project.epoch}-1", 0, True) == (receipt.id, receipt.connections, receipt.missed)
+        misses = hub.counters.misses
+        assert (3, 0, 2, 1) == (misses.misses, misses.recovered, misses.lost, misses.pending)
+        assert [] == reader.seqs
+        assert (1, len(hub.projects["p"].ring.frames()[0][2])) == (hub.counters.ring_events, hub.counters.ring_bytes)
+
+    def test_what_publish_refuses_is_not_reserved(self) -> None:
+        hub = make_hub(max_bytes=1000, max_projects=1)
+        with pytest.raises(LimitReached):
+            hub.reserve("p", text("x" * 1000), 0.0)
+        hub.reserve("p", text(), 0.0)
+        with pytest.raises(LimitReached):
+            hub.reserve("q", text(), 0.0)
+        hub.drain(0.0)
+        with pytest.raises(Draining):
+            hub.reserve("p", text(), 0.0)
+
+
+class TestRestored:
+    def test_numbers_history_and_epoch_go_on(self) -> None:
+        hub = make_hub()
+        hub.restore(past(), 10.0)
+        reader = FakeConnection(hub, "c")
+        hub.attach("p", reader, lambda project: resume.after_id(project, "old1-5"), 10.0)
+        assert "old1-8" == hub.publish("p", text(), 10.0).id
+        hub.flush(10.0)
+        assert [6, 7, 8] == reader.seqs
+        assert [] == reader.told("gap")
+        assert 8 == hub.projects["p"].published
+        assert 4 == hub.counters.ring_events
+        assert sum(len(frame) for _, _, frame in hub.projects["p"].ring.frames()) == hub.counters.ring_bytes
+
+    def test_what_was_missed_is_given_to_the_first_reader(self) -> None:
+        hub = make_hub()
+        hub.restore(past(pending=((3, 3), (5, 5), (7, 7))), 10.0)
+        reader = FakeConnection(hub, "c")
+        hub.attach("p", reader, resume.missed, 10.0)
+        assert [5, 7] == reader.seqs
+        assert [1] == [gap["lost"] for gap in reader.told("gap")]
+        everything = FakeConnection(hub, "all")
+        hub.attach("p", everything, resume.everything, 10.0)
+        assert [4] == [gap["lost"] for gap in everything.told("gap")]
+
+    def test_its_age_and_its_place_in_line_are_kept(self) -> None:
+        hub = make_hub(max_age_seconds=64.0)
+        hub.restore(past(), 10.0)
+        hub.restore(past(name="q"), 10.0)
+        assert ["q", "p"] == [project.name for project in hub.busiest()]
+        hub.beat(70.5)
+        assert [7] == [seq for seq, _, _ in hub.projects["p"].ring.frames()]
+
+    def test_smaller_bounds_than_before_hold_at_once(self) -> None:
+        hub = make_hub(max_events=2, total_bytes=40)
+        hub.restore(past(name="p"), 10.0)
+        hub.restore(past(name="q"), 10.0)
+        assert ["q"] == list(hub.projects)
+        assert 2 == hub.counters.ring_events
+
+    def test_nothing_to_hold_is_nothing_to_know(self) -> None:
+        hub = make_hub()
+        hub.restore(past(0, pending=((3, 3),)), 10.0)
+        assert {} == hub.projects
+        assert (1, 1) == (hub.counters.misses.misses, hub.counters.misses.lost)
+        hub.publish("q", text(), 10.0)
+        hub.beat(10_000.0)
+        assert {} == hub.projects
+
+
+def test_a_project_knows_its_ids() -> None:
+    hub = make_hub()
+    hub.publish("p", text(), 0.0)
+    project = hub.projects["p"]
+    assert isinstance(project, Project)
+    assert (f"{project.epoch}-1", f"{project.epoch}-1") == (project.oldest_id, project.newest_id)
+    project.evict(0, "count", 0.0)
+    project.evict(1, "count", 0.0)
+    assert (None, None) == (project.oldest_id, project.newest_id)
+
+
+def test_epochs_never_repeat() -> None:
+    hub = make_hub(max_projects=10)
+    epochs = []
+    for _ in range(100):
+        epochs.append(hub.publish("p", text(), 0.0).id.rpartition("-")[0])
+        hub.delete("p", 0.0)
+    assert ["boot1", "boot2", "boot9", "boota", "bootz", "boot10", "boot11"] == [
+        epochs[number - 1] for number in (1, 2, 9, 10, 35, 36, 37)
+    ]
+    assert 100 == len(set(epochs))
