@@ -6,57 +6,16 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from edge.http.app import routes
 from edge.http.assembly import assemble
 from edge.settings import Config
 from tests.faults.hub import HubProcess, serving, until
+from tests.shown import Block, blocks_of, printed, start, without_chance
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "README.md").read_text()
-_EPOCH = re.compile(r"\b[0-9a-z]{12,13}-(?=\d)")
-_PLACEHOLDERS = (
-    (_EPOCH, "EPOCH-"),
-    (re.compile(r'"connection":"[0-9a-f]{16}"'), '"connection":"CONNECTION"'),
-    (re.compile(r"trg_[0-9a-f]{24}"), "JOB"),
-    (re.compile(r'"waited_ms":[\d.]+'), '"waited_ms":MS'),
-)
-
-
-@dataclass
-class Block:
-    """One step of the tour: how it is run, its command, and what it prints."""
-
-    kind: str
-    command: str
-    output: str
-
-
-def tour() -> list[Block]:
-    found = re.findall(r"<!-- tour(?:: (\w+))? -->\n```console\n\$ (.+?)\n(.*?)```\n", PAGE, re.DOTALL)
-    return [Block(*each) for each in found]
-
-
-def without_chance(text: str) -> str:
-    """`text` with what chance and time decide replaced by names."""
-    for pattern, name in _PLACEHOLDERS:
-        text = pattern.sub(name, text)
-    return text.strip()
-
-
-async def start(command: str, hub: HubProcess) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_shell(
-        "exec " + command.replace("127.0.0.1:8080", f"127.0.0.1:{hub.port}"),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-
-
-async def printed(process: asyncio.subprocess.Process) -> str:
-    output, _ = await process.communicate()
-    return output.decode()
 
 
 @asynccontextmanager
@@ -78,7 +37,7 @@ async def nobody_is_connected(hub: HubProcess) -> None:
 
 
 async def test_the_tour_prints_what_the_page_shows() -> None:
-    blocks = tour()
+    blocks = blocks_of(PAGE, "tour")
     assert ["", "waits", "reads", "", "stops", "reads", ""] == [block.kind for block in blocks]
     async with serving(server__host="127.0.0.1", auth__anonymous=None) as hub, AsyncExitStack() as readers:
         waiting: list[tuple[Block, asyncio.subprocess.Process]] = []
