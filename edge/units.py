@@ -74,3 +74,12 @@ def format_value(name: str, value: float) -> str:
     if name.endswith("_bytes"):
         return format_size(int(value))
     return f"{int(value)}ms" if name.endswith("_ms") else str(int(value))
+
+
+def base36(number: int) -> str:
+    """A whole number above 0 in digits and lower-case letters."""
+    digits = ""
+    while number:
+        number, digit = divmod(number, 36)
+        digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
+    return digits

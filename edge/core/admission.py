@@ -5,9 +5,11 @@ Invariant: `_addresses` counts exactly the connections that have entered and not
 
 from __future__ import annotations
 
+from edge.core import sse
 from edge.core.bounds import Bounds
 from edge.core.counters import Counters
 from edge.core.errors import LimitReached
+from edge.core.event import Event
 from edge.core.observer import Observer
 
 _RETRY_AFTER_SECONDS = 5
@@ -63,3 +65,13 @@ class Admission:
             retry_after_seconds=_RETRY_AFTER_SECONDS,
             limit=limit,
         )
+
+    def frame(self, event: Event) -> None:
+        """Raise LimitReached unless a ring can hold `event`."""
+        size_bytes = len(sse.event_frame(b"z" * 32, 1 << 60, event.type, event.data))
+        if size_bytes > self._bounds.max_bytes:
+            raise LimitReached(
+                f"As an event stream the event has {size_bytes} bytes; ring.max_bytes allows {self._bounds.max_bytes}.",
+                code="event_too_large",
+                limit_bytes=self._bounds.max_bytes,
+            )

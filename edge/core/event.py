@@ -59,6 +59,23 @@ def decode_json(body: bytes | memoryview, max_bytes: int) -> Event:
     return Event(decoded.type, bounded(data, max_bytes))
 
 
+def decode_plain_lines(lines: list[bytes], max_bytes: int) -> list[Event] | None:
+    """Decode a JSON event a line, many at once. None unless all are good: `decode_json` says what is wrong."""
+    text = b"\n".join(lines)
+    try:
+        if not text.isascii():
+            text.decode()
+        # Not `decode_lines`, which takes a value that spans two lines for one.
+        decoded = list(map(_decoder.decode, lines))
+    except (UnicodeDecodeError, RecursionError, msgspec.DecodeError):
+        return None
+    events = [Event(each.type, bytes(each.data)) for each in decoded]
+    for event in events:
+        if event.type not in _checked_types or len(event.data) > max_bytes:
+            return None
+    return events
+
+
 def decode_text(body: bytes, event_type: str | None, max_bytes: int) -> Event:
     """Take `body` as the data itself; `event_type` comes from the query.
 

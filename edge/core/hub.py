@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 from edge.core import sse
@@ -22,13 +22,14 @@ from edge.core.admission import Admission
 from edge.core.bounds import Bounds
 from edge.core.connection import NEVER, Connection
 from edge.core.counters import Counters
-from edge.core.errors import Draining, LimitReached
+from edge.core.errors import Draining
 from edge.core.event import Event
-from edge.core.observer import Observer, Receipt
+from edge.core.observer import Batch, Observer, Receipt
 from edge.core.project import Past, Project, Wires
 from edge.core.resume import Start
 from edge.core.retention import Retention
 from edge.core.wheel import Wheel
+from edge.units import base36
 
 FLUSH_BUDGET = 256
 """Connections brought up to date in one turn of the loop: about two milliseconds of `send`."""
@@ -38,7 +39,6 @@ _CLOSING_SPREAD = 2.0
 _MOST_FRAME_BYTES_BESIDE_DATA = 512
 """Id, type and field names; a line end in the data may become seven bytes."""
 _OWES_NOTHING = -1
-_BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 class Hub:
@@ -93,6 +93,20 @@ class Hub:
         """
         project = self._open(name, event, now)
         return self._take_in(project, project.frame(event), now)
+
+    def publish_many(self, name: str, events: Sequence[Event], now: float) -> Batch:
+        """Publish `events` (not empty) together: all of them, or none when it raises what `publish` raises."""
+        project = self._open(name, max(events, key=lambda event: len(event.data)), now)
+        last = project.extend(project.frames(events), now)
+        first = last - len(events) + 1
+        self._keep(project, now)
+        connections = len(project.connections)
+        if connections:
+            self._mark_dirty(project)
+        else:
+            for seq in range(first, last + 1):
+                self._observer.published_to_nobody(project, project.event_id(seq), now)
+        return Batch(project.event_id(first), project.event_id(last), len(events), connections == 0)
 
     def reserve(self, name: str, event: Event, now: float) -> tuple[Project, bytes]:
         """The next frame of project `name`, numbered but not held: for a store that must have it before any reader.
@@ -309,7 +323,7 @@ class Hub:
         if self.draining:
             raise Draining("The hub is shutting down; publish again in a second.", retry_after_seconds=1)
         if len(event.data) * 7 + _MOST_FRAME_BYTES_BESIDE_DATA > self.bounds.max_bytes:
-            self._check_frame(event)
+            self._admission.frame(event)
         project = self.projects.get(name)
         return project if project is not None else self._create(name, None, now)
 
@@ -327,7 +341,7 @@ class Hub:
     def _create(self, name: str, address: str | None, now: float) -> Project:
         self._admission.project(len(self.projects), name, address, now)
         self._epochs_given += 1
-        project = Project(name, self._boot + _base36(self._epochs_given), self.counters, self._wires)
+        project = Project(name, self._boot + base36(self._epochs_given), self.counters, self._wires)
         self.projects[name] = project
         self.counters.misses.touch(name)
         return project
@@ -354,15 +368,6 @@ class Hub:
             self._dirty.append(project)
             if len(self._dirty) == 1:
                 self._wake()
-
-    def _check_frame(self, event: Event) -> None:
-        frame = sse.event_frame(b"z" * 32, 1 << 60, event.type, event.data)
-        if len(frame) > self.bounds.max_bytes:
-            raise LimitReached(
-                f"As an event stream the event has {len(frame)} bytes; ring.max_bytes allows {self.bounds.max_bytes}.",
-                code="event_too_large",
-                limit_bytes=self.bounds.max_bytes,
-            )
 
     def _end_stuck(self, now: float) -> None:
         """End readers whose transport has been full and moved nothing for `dead_after_seconds`."""
@@ -393,11 +398,3 @@ class Hub:
     def _retry_ms(self) -> int:
         base_ms = self.bounds.retry_ms
         return base_ms + int(random.random() * _CLOSING_SPREAD * base_ms)  # noqa: S311  # jitter, no secret
-
-
-def _base36(number: int) -> str:
-    digits = ""
-    while number:
-        number, digit = divmod(number, 36)
-        digits = _BASE36[digit] + digits
-    return digits

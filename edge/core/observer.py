@@ -19,6 +19,15 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     missed: bool
 
 
+class Batch(msgspec.Struct, frozen=True, gc=False):
+    """What became of events that were published together."""
+
+    first_id: str
+    last_id: str
+    events: int
+    missed: bool
+
+
 class Observer(Protocol):
     """Hears of what the hub does, for the log and for whoever waits."""
 

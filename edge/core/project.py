@@ -6,6 +6,8 @@ dirty. There is no other way for an event to reach a reader than `bring_up`, and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from edge.core import sse
@@ -143,6 +145,24 @@ class Project:
     def frame(self, event: Event) -> bytes:
         """`event` as the bytes that every reader gets, with the next free number."""
         return sse.event_frame(self.id_prefix, self.ring.newest + self.reserved + 1, event.type, event.data)
+
+    def frames(self, events: Sequence[Event]) -> list[bytes]:
+        """`frame` for many."""
+        prefix, first = self.id_prefix, self.ring.newest + self.reserved + 1
+        return [sse.event_frame(prefix, seq, event.type, event.data) for seq, event in enumerate(events, first)]
+
+    def extend(self, frames: list[bytes], now: float) -> int:
+        """`append` for many; returns the number of the last."""
+        ring, counters = self.ring, self._counters
+        before_bytes = ring.size_bytes
+        seq = ring.extend(frames, now)
+        counters.published += len(frames)
+        counters.ring_events += len(frames)
+        counters.ring_bytes += ring.size_bytes - before_bytes
+        if not self.connections:
+            for each in range(seq - len(frames) + 1, seq + 1):
+                self.ledger.published_to_nobody(each, now)
+        return seq
 
     def append(self, frame: bytes, now: float) -> int:
         """Hold the next frame; who is to get it is `flush`'s business. Returns its number."""

@@ -46,6 +46,14 @@ class Ring:
         self.newest += 1
         return self.newest
 
+    def extend(self, frames: list[bytes], now: float) -> int:
+        """Hold `frames`, all published `now`; returns the number of the last."""
+        self._frames += frames
+        self._times += [now] * len(frames)
+        self.size_bytes += sum(map(len, frames))
+        self.newest += len(frames)
+        return self.newest
+
     def evict(self, count: int) -> int:
         """Give up the `count` oldest frames; returns how many bytes they had."""
         frames = self._frames

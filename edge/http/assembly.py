@@ -27,9 +27,9 @@ from edge.readiness import Readiness
 from edge.settings import Config, value_of
 from edge.store import MemoryStore, SqliteStore, Store
 from edge.target import StreamTarget, Target, WebhookTarget
+from edge.units import base36
 
 _TURNS_TO_LEAVE = 5
-_BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 async def assemble(config: Config) -> tuple[web.Application, Service]:
@@ -145,8 +145,4 @@ def watched(service: Service, pulse: Pulse) -> Watched:
 def new_boot() -> str:
     """A name for this life of the process, later ones sorting behind: milliseconds and a little chance, in base 36."""
     number = time.time_ns() // 1_000_000 * 36**3 + secrets.randbelow(36**3)
-    digits = ""
-    while number:
-        number, digit = divmod(number, 36)
-        digits = _BASE36[digit] + digits
-    return digits
+    return base36(number)

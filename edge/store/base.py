@@ -6,13 +6,13 @@ Invariant: a receipt is given only for what the store has promised to keep, and 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 from edge.core.errors import StoreUnavailable
 from edge.core.event import Event
 from edge.core.idempotency import Key
-from edge.core.observer import Receipt
+from edge.core.observer import Batch, Receipt
 
 
 class Store(Protocol):
@@ -30,6 +30,9 @@ class Store(Protocol):
 
         Raises what `Hub.publish` raises, and StoreUnavailable (now or when awaited).
         """
+
+    def publish_many(self, name: str, events: Sequence[Event], now: float) -> Batch | None:
+        """Publish events together: all or, raising, none. None where each needs a promise of its own."""
 
     async def intend(self, key: Key, fingerprint: bytes, job_id: str) -> None:
         """Note that a job is about to leave, so that no later process sends it again. Raises StoreUnavailable."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from edge.core.event import Event
 from edge.core.hub import Hub
 from edge.core.idempotency import Key
-from edge.core.observer import Receipt
+from edge.core.observer import Batch, Receipt
 
 
 class MemoryStore:
@@ -24,6 +26,9 @@ class MemoryStore:
 
     def publish(self, name: str, event: Event, now: float) -> Receipt:
         return self._hub.publish(name, event, now)
+
+    def publish_many(self, name: str, events: Sequence[Event], now: float) -> Batch:
+        return self._hub.publish_many(name, events, now)
 
     async def intend(self, key: Key, fingerprint: bytes, job_id: str) -> None:
         """A process that is gone dispatches nothing."""

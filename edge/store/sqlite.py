@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -126,6 +126,9 @@ class SqliteStore:
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         self._held.append(_Held(project, frame, future))
         return future
+
+    def publish_many(self, name: str, events: Sequence[Event], now: float) -> None:
+        """Each event has a promise of its own."""
 
     async def intend(self, key: Key, fingerprint: bytes, job_id: str) -> None:
         if self._problem is not None:

@@ -161,7 +161,7 @@ def test_what_a_slow_reader_gets_is_whole_and_in_order(runner: asyncio.Runner, m
             got = await stream_reader.readuntil(b"\n\n")
             assert f"-{number}\n".encode() in got
             assert b"data: " + EVENT.data in got
-        assert not stream.paused
+        assert [False] == [each.paused for each in service.hub.connections.values()]
         assert watched.direct > 1
         writer.close()
         await until(lambda: not service.hub.connections)
