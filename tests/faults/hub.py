@@ -166,7 +166,8 @@ async def serving(
             process.send_signal(signal.SIGCONT)
             process.kill()
             await process.wait()
-        await hub.reading
+        if hub.reading is not None:
+            await hub.reading
         with contextlib.suppress(AttributeError):
             process._transport.close()  # type: ignore[attr-defined]  # or it warns when it is collected
 
