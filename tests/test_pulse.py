@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from structlog.testing import capture_logs
+
+from edge.core.hub import Hub
+from edge.http.assembly import assemble
+from edge.http.serving import HubRunner
+from edge.settings import Config, StreamSettings
+
+
+async def test_a_beat_that_fails_is_logged_and_the_next_one_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    beaten = asyncio.Event()
+    beats = 0
+
+    def beat(_hub: Hub, _now: float) -> bool:
+        nonlocal beats
+        beats += 1
+        if beats == 1:
+            raise LookupError("once")
+        beaten.set()
+        return False
+
+    monkeypatch.setattr(Hub, "beat", beat)
+    with capture_logs() as logged:
+        app, _ = await assemble(Config(stream=StreamSettings(heartbeat_seconds=0.05)))
+        runner = HubRunner(app, shutdown_timeout_seconds=0)
+        await runner.setup()
+        await asyncio.wait_for(beaten.wait(), 10)
+        await runner.cleanup()
+    assert ["unexpected_error"] == [line["event"] for line in logged]
