@@ -59,8 +59,10 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
         # What was admitted above can be refused by now (the handshake may wait for its turn to write).
         try:
             service.hub.attach(name, stream, start, service.clock())
-        except EdgeError:
+        except Exception as error:
             stream.abort()
+            if not isinstance(error, EdgeError):
+                raise
     return answer
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 from collections.abc import Iterator
 
@@ -12,6 +13,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.web_protocol import RequestHandler
 
 from edge.core.event import Event
+from edge.core.hub import Hub
 from edge.http.handover import Handshake
 from tests.faults.tls import Certificate, self_signed
 from tests.http.loops import LOOPS, SUBSCRIBE, Served, run, served
@@ -169,6 +171,25 @@ def test_a_hub_that_leaves_during_the_handshake(
             assert {} == hub.service.hub.connections
 
     run(loop, main)
+
+
+def test_a_reader_whom_the_hub_fails_to_take_in_is_not_left_hanging(
+    loop: str, tls: Certificate | None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise LookupError("a bug")
+
+    async def main() -> None:
+        async with served(tls) as hub:
+            peer = await hub.connect()
+            with contextlib.suppress(ConnectionError):
+                assert b"edge.hello" not in await peer.reader.read()
+            await peer.close()
+            assert {} == hub.service.hub.connections
+
+    monkeypatch.setattr(Hub, "attach", broken)
+    run(loop, main)
+    assert 1 == "".join(capfd.readouterr()).count('"event": "unexpected_error"')
 
 
 def test_shutting_down_does_not_wait_for_streams_and_closes_them(loop: str, tls: Certificate | None) -> None:
