@@ -53,6 +53,7 @@ _PAGE_FILES = (
     "page-forms.js",
     "page-hub.js",
     "page-project.js",
+    "page-words.js",
     "icon.svg",
 )
 _CONTENT_TYPES = {

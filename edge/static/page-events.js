@@ -210,6 +210,6 @@ export class EventList {
 /** One of a few colours for a type, always the same one. */
 function hue(name) {
   let sum = 0;
-  for (const letter of name) sum = (sum * 31 + letter.codePointAt(0)) % 9973;
+  for (const letter of name) sum = (sum * 33 + letter.codePointAt(0)) % 9973;
   return sum % HUES;
 }

@@ -9,18 +9,10 @@ import { fillDetail } from "./page-detail.js";
 import { EventList } from "./page-events.js";
 import { publishForm, triggerForm } from "./page-forms.js";
 import { ask, askForToken, base, token } from "./page-hub.js";
+import { BADGES, CLOSINGS, ESTABLISHED, NOT_ACTIVE, gapText, why } from "./page-words.js";
 
 const HISTORY_MS = 10_000;
 const SOON_MS = 400;
-const ESTABLISHED = "Real-time connection established";
-const NOT_ACTIVE = "Real-time connection not active";
-const BADGES = { connecting: "Connecting", open: "Connected", reconnecting: "Reconnecting", closed: "Not connected" };
-const CLOSINGS = {
-  shutdown: "the hub is shutting down",
-  deleted: "the project was deleted",
-  expired: "the token has expired",
-  lifetime: "the hub ends streams after a while",
-};
 
 export class ProjectView {
   #name;
@@ -79,7 +71,9 @@ export class ProjectView {
       this.#add(event);
       this.#refreshSoon();
     });
-    stream.addEventListener("gap", ({ detail }) => this.#list.add(gapItem(detail)));
+    stream.addEventListener("gap", ({ detail }) =>
+      this.#list.add({ kind: "gap", at: new Date(), text: gapText(detail), detail }),
+    );
     stream.addEventListener("closing", ({ detail }) => {
       this.#closing = CLOSINGS[detail.reason] ?? detail.reason;
     });
@@ -133,6 +127,7 @@ export class ProjectView {
     this.#on.badge.dataset.state = state;
     this.#on.badge.lastChild.data = BADGES[state];
     this.#on.reason.textContent = state === "open" ? "" : reason;
+    this.#on.figures.classList.toggle("stale", state !== "open");
   }
 
   #add({ name, data, id }) {
@@ -159,7 +154,9 @@ export class ProjectView {
     };
     const timer = setTimeout(done, HISTORY_MS);
     this.#ended.signal.addEventListener("abort", done);
-    stream.addEventListener("gap", ({ detail }) => items.push(gapItem(detail)));
+    stream.addEventListener("gap", ({ detail }) =>
+      items.push({ kind: "gap", at: new Date(), text: gapText(detail), detail }),
+    );
     stream.addEventListener("event", ({ name, data, id }) => {
       const seq = Number(id.split("-")[1]);
       if (seq <= last) {
@@ -188,7 +185,7 @@ export class ProjectView {
     const figure = (label, value, note, kind = "") =>
       element(
         "div",
-        { class: `figure ${value ? kind : ""}` },
+        { class: `figure ${value ? kind : "none"}` },
         element("dt", {}, label),
         element("dd", {}, value.toLocaleString("en")),
         element("dd", { class: "quiet" }, note),
@@ -196,10 +193,10 @@ export class ProjectView {
     this.#on.figures.replaceChildren(
       figure("Connections", total, this.#stream.isConnected ? "with this page" : "readers now"),
       figure("Events held", ring.events, size(ring.bytes)),
-      figure("Missed", misses.total, misses.last ? `last ${ago(misses.last)}` : "never", "warn"),
-      figure("Recovered", misses.recovered, "delivered later", "good"),
-      figure("Pending", misses.pending, "not delivered yet", "warn"),
-      figure("Lost", misses.lost, "delivered to nobody", "bad"),
+      figure("Missed", misses.total, misses.last ? `last ${ago(misses.last)}` : "never", "some-warn"),
+      figure("Recovered", misses.recovered, "delivered later", "some-good"),
+      figure("Pending", misses.pending, "for a reader", "some-warn"),
+      figure("Lost", misses.lost, "for good", "some-bad"),
     );
     const waits = misses.pending > 0;
     this.#on.pending.hidden = !waits;
@@ -368,28 +365,6 @@ export class ProjectView {
       ),
     ];
   }
-}
-
-function gapItem(detail) {
-  const { lost, reason, asked } = detail;
-  const what = {
-    evicted: "the hub no longer held them",
-    restart: "the hub has begun a new history",
-    unknown: "the hub never issued that id",
-  }[reason];
-  const count = lost === null ? "An unknown number of events" : plural(lost, "event");
-  return { kind: "gap", at: new Date(), text: `Gap: ${count} can't be given, ${what} (asked for ${asked})`, detail };
-}
-
-/** Why there is no connection, in a few words. */
-function why(error) {
-  if (!error) return "it was closed";
-  const { code, status, message } = error;
-  if (status === 401) return "the hub wants a token";
-  if (status === 403) return "the token doesn't cover this project";
-  if (code === "network") return "the hub can't be reached";
-  if (code === "ended") return "the stream has ended";
-  return message;
 }
 
 function connectionRow(connection, own) {

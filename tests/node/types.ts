@@ -1,7 +1,19 @@
 // Compiled, never run: what edge.d.ts lets through and what it doesn't.
-import { EdgeError, EventStreamParser, ProjectEvent, ProjectStream, type Gap, type StreamState } from "../../edge/static/edge.js";
+import {
+  EdgeError,
+  EventStreamParser,
+  ProjectEvent,
+  ProjectStream,
+  type Gap,
+  type StreamState,
+} from "../../edge/static/edge.js";
 
-const stream = new ProjectStream("http://127.0.0.1:8080", { project: "p", shared: true, since: "10m", token: async () => "t" });
+const stream = new ProjectStream("http://127.0.0.1:8080", {
+  project: "p",
+  shared: true,
+  since: "10m",
+  token: async () => "t",
+});
 new ProjectStream(new URL("http://127.0.0.1:8080"), { project: "p", ticket: "once", credentials: "include" });
 
 stream.addEventListener("statechange", ({ detail }) => {
@@ -34,4 +46,7 @@ new ProjectStream("http://127.0.0.1:8080", {});
 stream.trigger("job", 1, { on_timeout: "retry" });
 stream.close();
 
-console.log(new EventStreamParser().push(new Uint8Array())[0]?.name, new ProjectEvent("x", { name: "x", data: "1", id: "e-1" }).json);
+console.log(
+  new EventStreamParser().push(new Uint8Array())[0]?.name,
+  new ProjectEvent("x", { name: "x", data: "1", id: "e-1" }).json,
+);
