@@ -1,7 +1,7 @@
 """`make deb`: dist/edge_VERSION_ARCHITECTURE.deb, from dist/edge-dir/ as `make binary` left it.
 
-dpkg-deb and nothing else: what a package of one folder and a few files needs of debhelper is build/deb/. Two builds of one
-commit are the same bytes.
+dpkg-deb and nothing else: what a package of one folder and a few files needs of debhelper is build/deb/. Two builds of
+one commit are the same bytes.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def fill(root: Path, dist: Path) -> None:
     shutil.copy(dist / "edge.cdx.json", documents / "edge.cdx.json")
     licence = "".join(f" {line or '.'}\n" for line in (ROOT / "LICENSE").read_text().splitlines())
     (documents / "copyright").write_text((TEMPLATES / "copyright").read_text() + f"License: Expat\n{licence}")
-    for target, source in ((documents / "changelog.gz", changelog()), (root / "usr/share/man/man1/edge.1.gz", manual())):
+    manual_page = root / "usr/share/man/man1/edge.1.gz"
+    for target, source in ((documents / "changelog.gz", changelog()), (manual_page, manual())):
         put(target).write_bytes(gzip.compress(source.encode(), mtime=0))
     overrides = root / "usr/share/lintian/overrides/edge"
     shutil.copy(TEMPLATES / "lintian-overrides", put(overrides))
