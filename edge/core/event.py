@@ -7,14 +7,20 @@ through as it came: it is checked to be JSON and UTF-8, never re-encoded.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from edge.core.errors import InvalidRequest, LimitReached
 
 DEFAULT_TYPE = "message"
 RESERVED_PREFIX = "edge."
-MAX_TYPE_BYTES = 256
+MAX_TYPE_CHARS = 256
 """A type is a name that readers listen for; longer ones are a mistake."""
+
+TYPE_PATTERN = rf"^(?!edge[.])[^\r\n\u0000]{{1,{MAX_TYPE_CHARS}}}$"
+"""What `check_type` takes, for a JSON schema (ECMA 262)."""
+_Type = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": TYPE_PATTERN})]
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
@@ -24,12 +30,14 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     data: bytes
 
 
-class _JsonEvent(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class NewEvent(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """One event as JSON: `data` is any JSON, `type` the name that readers listen for."""
+
     data: msgspec.Raw
-    type: str = DEFAULT_TYPE
+    type: _Type = DEFAULT_TYPE
 
 
-_decoder = msgspec.json.Decoder(_JsonEvent)
+_decoder = msgspec.json.Decoder(NewEvent)
 _checked_types: dict[str, None] = {DEFAULT_TYPE: None}
 _MAX_CHECKED_TYPES = 1024
 
@@ -102,15 +110,15 @@ def check_type(name: str) -> None:
         reason = "Types that begin with `edge.` are the hub's own; choose another name."
     else:
         try:
-            size_bytes = len(name.encode())
+            name.encode()
         except UnicodeEncodeError:
             raise InvalidRequest("The event type is not UTF-8.", code="invalid_event") from None
-        if size_bytes <= MAX_TYPE_BYTES:
+        if len(name) <= MAX_TYPE_CHARS:
             if len(_checked_types) >= _MAX_CHECKED_TYPES:
                 _checked_types.clear()
             _checked_types[name] = None
             return
-        reason = f"The event type has {size_bytes} bytes; {MAX_TYPE_BYTES} are allowed."
+        reason = f"The event type has {len(name)} characters; {MAX_TYPE_CHARS} are allowed."
     raise InvalidRequest(reason, code="invalid_event")
 
 

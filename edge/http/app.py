@@ -5,14 +5,16 @@ from __future__ import annotations
 from aiohttp import HttpVersion11, web
 
 from edge.core.counters import DOOR_REASONS
-from edge.http import access, ack, explain, page, problems, publish, status, subscribe, ticket, trigger
+from edge.http import access, ack, explain, openapi, page, problems, publish, status, subscribe, ticket, trigger
 from edge.http.guard import Guard, Route
 from edge.http.service import SERVICE, Service
 
 
 def build(service: Service) -> web.Application:
     """The application around `service`."""
-    return _serving(service, routes(service))
+    app = _serving(service, routes(service))
+    openapi.install(app)
+    return app
 
 
 def metrics_app(service: Service) -> web.Application:
@@ -47,11 +49,13 @@ def routes(service: Service) -> tuple[Route, ...]:
         Route("DELETE", project, status.delete, "admin"),
         Route("GET", "/projects", status.projects, "status"),
         *_PROBES,
+        _OPENAPI,
         *(() if service.config.metrics.port is not None else (_METRICS,)),
         *(Route("GET", path, handler, None) for path, handler in page.routes(with_page=service.config.server.page)),
     )
 
 
+_OPENAPI = Route("GET", "/openapi.json", openapi.openapi, None)
 _PROBES = (Route("GET", "/healthz", status.healthz, None), Route("GET", "/readyz", status.readyz, None))
 _METRICS = Route("GET", "/metrics", status.metrics, "metrics")
 

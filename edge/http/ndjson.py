@@ -10,12 +10,14 @@ import asyncio
 from collections.abc import Awaitable
 from contextlib import suppress
 
+import msgspec
 from aiohttp import web
 
 from edge.core.errors import EdgeError, LimitReached, StoreUnavailable, Unauthenticated
 from edge.core.event import decode_json, decode_plain_lines
 from edge.core.observer import Receipt
 from edge.http import bodies
+from edge.http.answers import LinesTaken
 from edge.http.guard import expiry_of
 from edge.http.service import Service
 
@@ -132,26 +134,21 @@ class Lines:
         self._first_id = self._first_id or receipt.id
         self._misses += receipt.missed
 
-    def _totals(self) -> dict[str, object]:
-        return {
-            "published": self._published,
-            "first_id": self._first_id,
-            "last_id": self._last_id,
-            "connections": self._service.hub.connected(self._name),
-            "misses": self._misses,
-        }
+    def _totals(self) -> LinesTaken:
+        connections = self._service.hub.connected(self._name)
+        return LinesTaken(self._published, self._first_id, self._last_id, connections, self._misses)
 
     def answer(self) -> web.Response:
         """All lines were taken."""
         totals = self._totals()
-        return bodies.json_response(totals, status=201 if totals["connections"] and not self._misses else 202)
+        return bodies.json_response(totals, status=201 if totals.connections and not self._misses else 202)
 
     async def ended(self, error: EdgeError) -> EdgeError:
         """`error`, with the line it stands for and what was published before."""
         with suppress(StoreUnavailable):  # the line's own error is the one to tell; the totals count what was kept
             await self._settle()
         line = self._taken + 1
-        error.fields = {**error.fields, "line": line, **self._totals()}
+        error.fields = {**error.fields, "line": line, **msgspec.structs.asdict(self._totals())}
         error.detail += f" Line {line} and what follows were not taken; {self._published} before it stay published."
         return error
 

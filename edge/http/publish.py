@@ -9,7 +9,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from edge.core.errors import NotReady
-from edge.core.event import Event, decode_json, decode_text
+from edge.core.event import Event, check_type, decode_json, decode_text
 from edge.core.observer import Receipt
 from edge.http import bodies, ndjson, params
 from edge.http.replay import once
@@ -27,6 +27,9 @@ async def publish(request: web.Request) -> web.StreamResponse:
     wait_seconds = None
     if "wait" in request.query:
         wait_seconds = params.seconds(request, "wait", 0, highest=service.config.trigger.max_wait_seconds)
+    event_type = request.query.get("type")
+    if event_type is not None:
+        check_type(event_type)
     key = params.idempotency_key(request)
     if kind == bodies.NDJSON and key is None:
         await _ready(service, name, require, wait_seconds)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from itertools import islice
 from typing import cast
 
+import msgspec
 from aiohttp import web
 
 from edge.core.connection import Connection
 from edge.core.project import Project
-from edge.http import params, problems
+from edge.http import answers, params, problems
 from edge.http.bodies import json_response
 from edge.http.handover import Stream
 from edge.http.problems import response as problem
@@ -34,13 +35,11 @@ async def ready(request: web.Request) -> web.StreamResponse:
     timeout_seconds = params.seconds(request, "timeout", trigger.wait_seconds, highest=trigger.max_wait_seconds)
     count = params.integer(request, "connections", 1, lowest=1, highest=_MAX_CONNECTIONS)
     confirmation = await service.readiness.wait(name, count, timeout_seconds, params.confirm(request))
+    assert confirmation.confirmed is not None
     return _json(
-        {
-            "ready": True,
-            "waited_ms": confirmation.waited_ms,
-            "connections": confirmation.connections,
-            "confirmed": confirmation.confirmed,
-        }
+        answers.Ready(
+            waited_ms=confirmation.waited_ms, connections=confirmation.connections, confirmed=confirmation.confirmed
+        )
     )
 
 
@@ -53,23 +52,25 @@ async def project(request: web.Request) -> web.StreamResponse:
         return _unknown(name)
     ledger = known.ledger
     left = known.last_disconnect
+    misses = _misses(known)
     return _json(
-        {
-            **_summary(known),
-            "epoch": known.epoch,
-            "connections": [
+        answers.ProjectStatus(
+            project=name,
+            ring=_ring(known),
+            misses=answers.MissesInTime(
+                **msgspec.structs.asdict(misses),
+                first=service.iso_time(ledger.first_miss_seconds),
+                last=service.iso_time(ledger.last_miss_seconds),
+            ),
+            epoch=known.epoch,
+            connections=[
                 _connection(service, connection)
                 for connection in islice(reversed(known.connections), _MAX_SHOWN_CONNECTIONS)
             ],
-            "connections_total": len(known.connections),
-            "misses": {
-                **_misses(known),
-                "first": service.iso_time(ledger.first_miss_seconds),
-                "last": service.iso_time(ledger.last_miss_seconds),
-            },
-            "last_connect": service.iso_time(known.last_connect_seconds),
-            "last_disconnect": left and {"at": service.iso_time(left[0]), "reason": left[1]},
-        }
+            connections_total=len(known.connections),
+            last_connect=service.iso_time(known.last_connect_seconds),
+            last_disconnect=left and answers.LastDisconnect(service.iso_time(left[0]), left[1]),
+        )
     )
 
 
@@ -80,13 +81,8 @@ async def projects(request: web.Request) -> web.StreamResponse:
     offset = params.integer(request, "offset", 0, lowest=0, highest=999_999_999)
     page = list(islice(service.hub.busiest(), offset, offset + limit))
     total = len(service.hub.projects)
-    return _json(
-        {
-            "projects": [{**_summary(one), "connections": len(one.connections)} for one in page],
-            "total": total,
-            "next_offset": offset + limit if offset + limit < total else None,
-        }
-    )
+    next_offset = offset + limit if offset + limit < total else None
+    return _json(answers.ProjectPage([_summary(one) for one in page], total, next_offset))
 
 
 async def delete(request: web.Request) -> web.StreamResponse:
@@ -96,12 +92,12 @@ async def delete(request: web.Request) -> web.StreamResponse:
     deleted = service.hub.delete(name, service.clock())
     if deleted is None:
         return _unknown(name)
-    return _json({"project": name, "connections_closed": deleted[0], "events_dropped": deleted[1]})
+    return _json(answers.Deleted(name, *deleted))
 
 
 async def healthz(_request: web.Request) -> web.StreamResponse:
     """The process lives and its loop turns."""
-    return _json({"status": "ok"})
+    return _json(answers.Sign("ok"))
 
 
 async def readyz(request: web.Request) -> web.StreamResponse:
@@ -110,7 +106,7 @@ async def readyz(request: web.Request) -> web.StreamResponse:
         return problem("draining", "The hub is shutting down; send work elsewhere.", retry_after_seconds=1)
     if (unable := request.app[SERVICE].store.problem) is not None:
         return problems.from_error(unable)
-    return _json({"status": "ready"})
+    return _json(answers.Sign("ready"))
 
 
 async def metrics(request: web.Request) -> web.StreamResponse:
@@ -119,43 +115,33 @@ async def metrics(request: web.Request) -> web.StreamResponse:
     return web.Response(body=body, headers={"Content-Type": content_type})
 
 
-def _summary(known: Project) -> dict[str, object]:
+def _summary(known: Project) -> answers.ProjectSummary:
+    return answers.ProjectSummary(known.name, _ring(known), _misses(known), len(known.connections))
+
+
+def _ring(known: Project) -> answers.Ring:
     ring = known.ring
-    return {
-        "project": known.name,
-        "ring": {
-            "oldest": known.oldest_id,
-            "newest": known.newest_id,
-            "events": len(ring),
-            "bytes": ring.size_bytes,
-        },
-        "misses": _misses(known),
-    }
+    return answers.Ring(known.oldest_id, known.newest_id, len(ring), ring.size_bytes)
 
 
-def _misses(known: Project) -> dict[str, int]:
+def _misses(known: Project) -> answers.Misses:
     ledger = known.ledger
-    return {
-        "total": ledger.misses,
-        "recovered": ledger.recovered,
-        "lost": ledger.lost,
-        "pending": len(ledger.pending),
-    }
+    return answers.Misses(ledger.misses, ledger.recovered, ledger.lost, len(ledger.pending))
 
 
-def _connection(service: Service, connection: Connection) -> dict[str, object]:
+def _connection(service: Service, connection: Connection) -> answers.ConnectionStatus:
     stream = cast(Stream, connection)
     known = stream.project
     round_trip = stream.round_trip_seconds
-    return {
-        "id": stream.id,
-        "since": service.iso_time(stream.connected_at_seconds),
-        "address": stream.address,
-        "last_event": known.event_id(stream.cursor) if known is not None and stream.cursor >= known.first_seq else None,
-        "unacknowledged_bytes": stream.unacked_bytes,
-        "round_trip_ms": None if round_trip is None else round(round_trip * 1000, 3),
-        "paused": stream.paused,
-    }
+    return answers.ConnectionStatus(
+        id=stream.id,
+        since=service.iso_time(stream.connected_at_seconds),
+        address=stream.address,
+        last_event=known.event_id(stream.cursor) if known is not None and stream.cursor >= known.first_seq else None,
+        unacknowledged_bytes=stream.unacked_bytes,
+        round_trip_ms=None if round_trip is None else round(round_trip * 1000, 3),
+        paused=stream.paused,
+    )
 
 
 def _unknown(name: str) -> web.Response:

@@ -68,11 +68,15 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
 
 def _start(request: web.Request, now: float) -> Callable[[Project], Start]:
     """Where the reader wants to start: the header wins, then `last_event_id`, then `since`."""
+    since = _since(request.query.get("since", "missed"), now)
     last_id = request.headers.get("Last-Event-ID") or request.query.get("last_event_id")
     if last_id:
         asked_id = last_id.encode(errors="replace").decode()
         return lambda project: resume.after_id(project, asked_id)
-    since = request.query.get("since", "missed")
+    return since
+
+
+def _since(since: str, now: float) -> Callable[[Project], Start]:
     fixed = {"missed": resume.missed, "all": resume.everything, "none": resume.nothing}.get(since)
     if fixed is not None:
         return fixed

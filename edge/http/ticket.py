@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import msgspec
 from aiohttp import web
 
 from edge.auth.tickets import TICKET_SECONDS
 from edge.http import params
+from edge.http.answers import Ticket
+from edge.http.bodies import json_response
 from edge.http.guard import identity_of
 from edge.http.service import SERVICE
-
-
-class Ticket(msgspec.Struct, frozen=True):
-    """The answer: the ticket, and for how many seconds it is good."""
-
-    ticket: str
-    expires_in: int
 
 
 async def ticket(request: web.Request) -> web.StreamResponse:
@@ -23,9 +17,4 @@ async def ticket(request: web.Request) -> web.StreamResponse:
     service = request.app[SERVICE]
     name = params.project(request)
     given = service.tickets.give(name, identity_of(request), service.clock())
-    return web.Response(
-        status=201,
-        body=msgspec.json.encode(Ticket(given, int(TICKET_SECONDS))),
-        content_type="application/json",
-        headers={"Cache-Control": "no-store"},
-    )
+    return json_response(Ticket(given, int(TICKET_SECONDS)), status=201, headers={"Cache-Control": "no-store"})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from typing import Annotated
 
 import msgspec
 from aiohttp import web
@@ -17,7 +18,8 @@ from aiohttp import web
 from edge import trace
 from edge.core.errors import EdgeError, InvalidRequest, NotReady
 from edge.core.event import check_type
-from edge.http import bodies, params
+from edge.http import bodies, params, patterns
+from edge.http.answers import Triggered
 from edge.http.replay import once
 from edge.http.service import SERVICE, Service
 from edge.log import get_logger
@@ -34,9 +36,9 @@ _NULL = msgspec.Raw(b"null")
 class Trigger(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The body of a trigger: the job's name, its data as JSON text, and an id to deduplicate by."""
 
-    name: str
-    data: msgspec.Raw = _NULL
-    id: str | None = None
+    name: Annotated[str, msgspec.Meta(extra_json_schema={"pattern": patterns.TYPE})]
+    data: msgspec.Raw = msgspec.field(default_factory=lambda: _NULL)  # a factory: a schema can't show a Raw
+    id: Annotated[str, msgspec.Meta(extra_json_schema={"pattern": patterns.JOB_ID})] | None = None
 
 
 _decoder = msgspec.json.Decoder(Trigger)
@@ -153,16 +155,15 @@ async def _dispatch(service: Service, job: Job, confirmation: Confirmation) -> w
         connections=confirmation.connections,
         waited_ms=confirmation.waited_ms,
     )
-    answer = {
-        "project": job.project,
-        "id": job.id,
-        "name": job.name,
-        "waited_ms": confirmation.waited_ms,
-        "connections": confirmation.connections,
-        "confirmed": confirmation.confirmed,
-        "dispatched": True,
-        "target": delivery,
-    }
+    answer = Triggered(
+        project=job.project,
+        id=job.id,
+        name=job.name,
+        waited_ms=confirmation.waited_ms,
+        connections=confirmation.connections,
+        confirmed=confirmation.confirmed,
+        target=delivery,
+    )
     return bodies.json_response(answer, status=202)
 
 

@@ -1,0 +1,366 @@
+"""What can be asked of the hub, operation by operation: what `/openapi.json` and `docs/api.md` are made of.
+
+Invariant: there is an operation for each route of `edge.http.app` but the page's files, and it says whatever that route
+answers, refusals included; tests/security/test_openapi.py holds the two together, and asks a running hub.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from edge import explain
+from edge.core.event import NewEvent
+from edge.core.observer import Receipt
+from edge.http import answers, patterns
+from edge.http.ack import Ack
+from edge.http.trigger import Trigger
+from edge.readiness import CONFIRMS
+from edge.settings import Config
+from edge.units import format_duration
+
+JSON = "application/json"
+TEXT = "text/plain"
+Schema = Mapping[str, Any]
+
+
+class Parameter(NamedTuple):
+    """A parameter: where it stands (`path`, `query`, `header`), its schema, what it means."""
+
+    name: str
+    place: str
+    schema: Schema
+    text: str
+
+
+class Answer(NamedTuple):
+    """An answer that is no refusal: by media type a struct or a schema, headers with what they mean, and which
+    operations can be asked next with what is in it.
+    """
+
+    status: int
+    text: str
+    content: Mapping[str, Any] = {}
+    headers: Mapping[str, str] = {}
+    links: Mapping[str, Mapping[str, str]] = {}
+
+
+class Operation(NamedTuple):
+    """One method at one path. `right`: what it takes; `problems`: the codes of its own refusals."""
+
+    method: str
+    path: str
+    name: str
+    title: str
+    text: str
+    right: str | None
+    answers: tuple[Answer, ...]
+    parameters: tuple[Parameter, ...] = ()
+    bodies: Mapping[str, Any] = {}
+    problems: tuple[str, ...] = ()
+
+
+def operations(config: Config) -> tuple[Operation, ...]:
+    """All of them, as a hub with `config` has them."""
+    made = _Operations(config)
+    listed = (
+        made.subscribe(), made.head_subscribe(), made.publish(), made.ready(), made.trigger(), made.ticket(),
+        made.ack(), made.project(), made.explain(), made.delete(), made.projects(), *made.life(), made.openapi(),
+    )  # fmt: skip
+    return listed if config.metrics.port is not None else (*listed, made.metrics())
+
+
+_PROJECT = Parameter(
+    "project",
+    "path",
+    {"type": "string", "pattern": patterns.PROJECT},
+    "The project's id: 1 to 128 letters, digits, `.`, `_`, `~`, `-`, with a letter or digit first.",
+)
+_KEY = Parameter(
+    "Idempotency-Key",
+    "header",
+    {"type": "string", "pattern": patterns.IDEMPOTENCY_KEY},
+    "Makes it safe to repeat the request: within 10 minutes the same key gives the first answer again.",
+)
+_REPLAYED = {"Idempotency-Replayed": "`true` when this is the answer to an earlier request with the same key."}
+_SAME = {"project": "$request.path.project"}
+_AFTER_PUBLISHING = {"project": _SAME, "explain": _SAME, "subscribe": _SAME}
+_FRAME = {
+    "description": "An event of the stream. Names that begin with `edge.` are the hub's own.",
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "pattern": patterns.EVENT_ID},
+        "event": {"type": "string"},
+        "data": {"type": "string"},
+        "retry": {"type": "integer"},
+    },
+}
+_CONNECTIONS = Parameter(
+    "connections",
+    "query",
+    {"type": "integer", "minimum": 1, "maximum": 1_000_000, "default": 1},
+    "How many connections have to be confirmed.",
+)
+_CONFIRM = Parameter(
+    "confirm",
+    "query",
+    {"type": "string", "enum": list(CONFIRMS), "default": "transport"},
+    "Who confirms a connection: the peer's transport, or the client itself by answering `edge.probe`.",
+)
+_EVENT_TYPE = {"type": "string", "pattern": patterns.TYPE}
+_FULL = ("draining", "too_many_projects")
+_ONCE = ("idempotency_mismatch", "too_many_idempotency_keys")
+_BODY = ("body_too_large", "request_timeout", "unsupported_media_type", "unsupported_encoding", "expectation_failed")
+_WRITING = (
+    *("invalid_project", "invalid_parameter", "no_connection", "event_too_large", "too_many_waiting"),
+    *("store_unavailable", *_BODY, *_ONCE, *_FULL),
+)
+
+
+class _Operations:
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def _duration(self, name: str, text: str, default: str | None = None) -> Parameter:
+        highest = self._config.trigger.max_wait_seconds
+        schema: dict[str, Any] = {"type": "string", "pattern": patterns.duration_up_to(highest)}
+        if default is not None:
+            schema["default"] = default
+        most = format_duration(highest)
+        return Parameter(name, "query", schema, f"{text} A duration such as `500ms` or `3s`, {most} at the most.")
+
+    def _stream_parameters(self) -> tuple[Parameter, ...]:
+        return (
+            _PROJECT,
+            Parameter("Last-Event-ID", "header", {"type": "string"}, "Continue after this event; wins over the query."),
+            Parameter("last_event_id", "query", {"type": "string"}, "The same, for clients that can't set headers."),
+            Parameter(
+                "since",
+                "query",
+                {"type": "string", "pattern": patterns.SINCE, "default": "missed"},
+                "Where to start without one: `missed` (what nobody has received yet), `all`, `none`, an event id, or a "
+                "duration such as `10m`.",
+            ),
+            Parameter(
+                "heartbeat",
+                "query",
+                {"type": "string", "enum": ["comment", "event"], "default": "comment"},
+                "How a heartbeat looks: a comment, or an event `edge.ping` for clients that can't see comments.",
+            ),
+        )
+
+    _STREAM_PROBLEMS = (
+        "invalid_project",
+        "invalid_parameter",
+        "not_acceptable",
+        *_FULL,
+        "too_many_connections",
+        "too_many_project_connections",
+        "too_many_address_connections",
+    )
+
+    def subscribe(self) -> Operation:
+        return Operation(
+            "get",
+            "/projects/{project}/events",
+            "subscribe",
+            "Subscribe",
+            "Opens a stream: `edge.hello`, the replay, then live events, each once and in order. It goes on until one "
+            "side ends it; the hub says `edge.closing` first.",
+            "subscribe",
+            (Answer(200, "The stream.", {"text/event-stream": _FRAME}),),
+            self._stream_parameters(),
+            problems=self._STREAM_PROBLEMS,
+        )
+
+    def head_subscribe(self) -> Operation:
+        return self.subscribe()._replace(
+            method="head",
+            name="headers",
+            title="Look at a stream's headers",
+            text="Answers the headers of a stream at once and opens none.",
+            answers=(Answer(200, "The headers."),),
+        )
+
+    def publish(self) -> Operation:
+        receipt = {JSON: {"oneOf": [Receipt, answers.LinesTaken]}}
+        return Operation(
+            "post",
+            "/projects/{project}/events",
+            "publish",
+            "Publish",
+            "Takes one event as JSON, or a text that is the data of one; or, as NDJSON, an event a line, published as "
+            "its line arrives. What comes as `application/x-www-form-urlencoded`, curl's default, is read as JSON.",
+            "publish",
+            (
+                Answer(201, "Published, and somebody was there.", receipt, _REPLAYED, _AFTER_PUBLISHING),
+                Answer(202, "Published and held: nobody was there.", receipt, _REPLAYED, _AFTER_PUBLISHING),
+            ),
+            (
+                _PROJECT,
+                Parameter("type", "query", _EVENT_TYPE, "The type of a `text/plain` event; `message` without."),
+                Parameter(
+                    "require",
+                    "query",
+                    {"type": "integer", "minimum": 0, "maximum": 1_000_000, "default": 0},
+                    "Refuse, and store nothing, when fewer connections are there.",
+                ),
+                self._duration("wait", "First wait so long for `require` connections (one, without) to be confirmed."),
+                _KEY,
+            ),
+            {JSON: NewEvent, TEXT: {"type": "string"}, "application/x-ndjson": {"type": "string"}},
+            ("invalid_event", *_WRITING),
+        )
+
+    def ready(self) -> Operation:
+        return Operation(
+            "get",
+            "/projects/{project}/ready",
+            "ready",
+            "Wait for a reader",
+            "Answers as soon as enough connections are confirmed: registered, their replay written, and every byte "
+            "acknowledged.",
+            "status",
+            (Answer(200, "Somebody is really there.", {JSON: answers.Ready}),),
+            (_PROJECT, self._wait(), _CONNECTIONS, _CONFIRM),
+            problems=("invalid_project", "invalid_parameter", "no_connection", "draining", "too_many_waiting"),
+        )
+
+    def _wait(self) -> Parameter:
+        return self._duration("timeout", "How long to wait.", format_duration(self._config.trigger.wait_seconds))
+
+    def trigger(self) -> Operation:
+        return Operation(
+            "post",
+            "/projects/{project}/trigger",
+            "trigger",
+            "Trigger a job",
+            "Waits until somebody is really there, then dispatches the job exactly once.",
+            "trigger",
+            (Answer(202, "Dispatched.", {JSON: answers.Triggered}, _REPLAYED),),
+            (
+                _PROJECT,
+                self._wait(),
+                _CONNECTIONS,
+                _CONFIRM,
+                Parameter(
+                    "on_timeout",
+                    "query",
+                    {"type": "string", "enum": ["fail", "dispatch"], "default": "fail"},
+                    "What to do when nobody is ready in time.",
+                ),
+                _KEY,
+            ),
+            {JSON: Trigger},
+            ("invalid_trigger", "dispatch_failed", *_WRITING),
+        )
+
+    def ticket(self) -> Operation:
+        return Operation(
+            "post",
+            "/projects/{project}/ticket",
+            "ticket",
+            "Get a ticket",
+            "For a browser's EventSource, which can't send headers: opens one request on the project, once, as "
+            "`?ticket=`, within the seconds it says, with the rights and until the end of the token that asked for it.",
+            "subscribe",
+            (Answer(201, "A ticket.", {JSON: answers.Ticket}),),
+            (_PROJECT,),
+            problems=("invalid_project", "too_many_tickets"),
+        )
+
+    def ack(self) -> Operation:
+        return Operation(
+            "post",
+            "/projects/{project}/connections/{connection}/ack",
+            "ack",
+            "Answer a probe",
+            "What a client does when it gets `edge.probe`, which somebody sent it by `confirm=client`.",
+            "subscribe",
+            (Answer(204, "Taken."),),
+            (_PROJECT, Parameter("connection", "path", {"type": "string"}, "The id in `edge.hello`.")),
+            {JSON: Ack},
+            ("invalid_project", "invalid_request", "unknown_connection", "stale_probe", *_BODY),
+        )
+
+    def project(self) -> Operation:
+        return Operation(
+            "get",
+            "/projects/{project}",
+            "project",
+            "Look at a project",
+            "Its connections, its ring, its misses.",
+            "status",
+            (Answer(200, "What the hub knows of it.", {JSON: answers.ProjectStatus}),),
+            (_PROJECT,),
+            problems=("invalid_project", "unknown_project"),
+        )
+
+    def explain(self) -> Operation:
+        return Operation(
+            "get",
+            "/projects/{project}/explain",
+            "explain",
+            "Why was nobody connected?",
+            "The answer in sentences; as JSON for those who accept it by name.",
+            "status",
+            (Answer(200, "The answer.", {TEXT: {"type": "string"}, JSON: explain.Explanation}),),
+            (_PROJECT,),
+            problems=("invalid_project",),
+        )
+
+    def delete(self) -> Operation:
+        return Operation(
+            "delete",
+            "/projects/{project}",
+            "delete",
+            "Delete a project",
+            "Closes its streams and drops its history.",
+            "admin",
+            (Answer(200, "It is gone.", {JSON: answers.Deleted}),),
+            (_PROJECT,),
+            problems=("invalid_project", "unknown_project"),
+        )
+
+    def projects(self) -> Operation:
+        limit = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}
+        offset = {"type": "integer", "minimum": 0, "maximum": 999_999_999, "default": 0}
+        return Operation(
+            "get",
+            "/projects",
+            "projects",
+            "List projects",
+            "A page of them, busiest first.",
+            "status",
+            (Answer(200, "A page.", {JSON: answers.ProjectPage}),),
+            (
+                Parameter("limit", "query", limit, "How many."),
+                Parameter("offset", "query", offset, "How many to pass over."),
+            ),
+            problems=("invalid_parameter",),
+        )
+
+    def life(self) -> tuple[Operation, Operation]:
+        return (
+            Operation(
+                "get", "/healthz", "healthz", "Does it live?", "The process lives and its loop turns.", None,
+                (Answer(200, "It does.", {JSON: answers.Sign}),),
+            ),
+            Operation(
+                "get", "/readyz", "readyz", "Should new work come here?", "Not while it shuts down.", None,
+                (Answer(200, "It should.", {JSON: answers.Sign}),), problems=("draining", "store_unavailable"),
+            ),
+        )  # fmt: skip
+
+    def metrics(self) -> Operation:
+        either = {TEXT: {"type": "string"}, "application/openmetrics-text": {"type": "string"}}
+        return Operation(
+            "get", "/metrics", "metrics", "Metrics", "The hub's numbers, for Prometheus.", "metrics",
+            (Answer(200, "The numbers.", either),),
+        )  # fmt: skip
+
+    def openapi(self) -> Operation:
+        return Operation(
+            "get", "/openapi.json", "openapi", "This document", "All of this, for machines.", None,
+            (Answer(200, "OpenAPI 3.1.", {JSON: {"type": "object"}}),),
+        )  # fmt: skip
