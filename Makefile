@@ -10,7 +10,7 @@ URL := http://127.0.0.1:$(PORT)/projects/demo
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types contracts coverage bench bench-check fmt lock binary deb image clean \
+.PHONY: help run test check lint types contracts coverage bench bench-check fmt docs lock binary deb image clean \
 	setup-build setup-run setup-dev setup-test setup-bench
 
 help:  ## say what there is
@@ -62,6 +62,9 @@ image: ## the container image edge, by podman or docker (ENGINE=docker, ARGS for
 fmt: setup-dev  ## format, and mend what ruff can mend
 	$(VENV) -m ruff check --fix-only .
 	$(VENV) -m ruff format .
+
+docs: setup-run  ## write docs/api.md anew from the OpenAPI document
+	$(VENV) -m docs.make_api
 
 # dev.lock is resolved first and is the constraint of the others: one version of a package everywhere.
 COMPILE = $(VENV) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

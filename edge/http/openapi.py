@@ -27,7 +27,7 @@ _PROBLEM = {
     },
     "required": ["type", "title", "status", "detail", "code"],
 }
-_EVERYWHERE = ("malformed_http", "wrong_host", "internal", "unsupported_http_version")
+_EVERYWHERE = ("malformed_http", "wrong_host", "internal", "too_many_descriptors", "unsupported_http_version")
 _BY_AUTH = ("unauthenticated", "forbidden", "keys_unavailable")
 _BY_PAGES = ("origin_not_allowed",)
 _SECURITY = {

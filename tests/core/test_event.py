@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edge.core import event as event_module
 from edge.core.errors import EdgeError, InvalidRequest, LimitReached
-from edge.core.event import MAX_TYPE_BYTES, Event, check_type, decode_json, decode_text
+from edge.core.event import MAX_TYPE_CHARS, Event, check_type, decode_json, decode_text
 
 MAX_BYTES = 1000
 json_values = st.recursive(
@@ -63,7 +63,7 @@ def test_json_data_goes_on_as_the_text_that_came(value: Any, event_type: str | N
         (b'{"data":1,"type":"a\\u0000b"}', "CR, LF or NUL"),
         (b'{"data":1,"type":"edge.hello"}', "hub's own"),
         (b'{"data":1,"type":"edge."}', "hub's own"),
-        (b'{"data":1,"type":"' + b"x" * 257 + b'"}', "257 bytes"),
+        (b'{"data":1,"type":"' + b"x" * 257 + b'"}', "257 characters"),
     ],
 )
 def test_what_is_no_event_is_refused(body: bytes, says: str) -> None:
@@ -73,15 +73,15 @@ def test_what_is_no_event_is_refused(body: bytes, says: str) -> None:
     assert says in refused.value.detail
 
 
-@pytest.mark.parametrize("name", ["edge", "edgewise", "Edge.x", " edge.x", "x" * MAX_TYPE_BYTES, "é" * 128, "message"])
+@pytest.mark.parametrize("name", ["edge", "edgewise", "Edge.x", " edge.x", "x" * MAX_TYPE_CHARS, "é" * 256, "message"])
 def test_what_only_looks_like_a_wrong_type_is_taken(name: str) -> None:
     check_type(name)
     assert name == decode_text(b"", name, 0).type
 
 
-def test_a_type_is_measured_in_bytes() -> None:
-    with pytest.raises(InvalidRequest, match="258 bytes; 256 are allowed"):
-        check_type("é" * 129)
+def test_a_type_is_measured_in_characters() -> None:
+    with pytest.raises(InvalidRequest, match="257 characters; 256 are allowed"):
+        check_type("é" * 257)
 
 
 def test_a_type_with_half_a_character_is_refused() -> None:

@@ -16,6 +16,7 @@ from edge.auth.tokens import Verifier
 from edge.auth.webtokens import WebTokens
 from edge.core.errors import KeysUnavailable, Unauthenticated
 from edge.settings import AuthSettings
+from tests.security.hub import Config, code_of, running
 from tests.security.keys import ALGORITHM, jwk, private_pem
 
 CLAIMS = {"edge": {"subscribe": ["p1"]}}
@@ -200,3 +201,12 @@ async def test_a_token_without_a_key_id_is_tried_with_every_key_that_fits() -> N
         webtokens = issuer.webtokens()
         assert (await webtokens.verify(signed("P-256", 0, None))).rights.allow("subscribe", "p1")
         await webtokens.close()
+
+
+async def test_over_http_it_is_a_503_that_says_when_to_come_back() -> None:
+    config = Config(auth=AuthSettings(jwt_jwks_url="http://127.0.0.1:1/jwks.json"))
+    async with running(config) as hub:
+        headers = {"Authorization": f"Bearer {signed('P-256', 0, 'a')}"}
+        async with hub.client.get(f"{hub.url}/projects", headers=headers) as response:
+            assert (503, "keys_unavailable") == await code_of(response)
+            assert "10" == response.headers["Retry-After"]

@@ -1,0 +1,117 @@
+"""Writes `docs/api.md` from the OpenAPI document: `make docs`. A test holds the page against what this makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edge.http.openapi import document
+from edge.http.problems import PROBLEMS
+from edge.settings import AuthSettings, Config
+
+PAGE = Path(__file__).with_name("api.md")
+_HEAD = """\
+# HTTP interface
+
+Made from `/openapi.json` by `make docs`; what is written here is what the hub answers, and what schemathesis checks.
+Every refusal is a problem document with a stable `code`: [errors.md](errors.md). Who may do what:
+[access.md](access.md).
+
+Every answer may also be one of {everywhere}.
+"""
+
+
+def page() -> str:
+    """The page, for a hub with its defaults on which somebody has said who may do what."""
+    made = document(Config(auth=AuthSettings(token="-")))  # noqa: S106 - any will do
+    everywhere = _refusals(made["paths"]["/healthz"]["get"])
+    told = ", ".join(f"`{status}` ({codes})" for status, codes in everywhere.items())
+    lines = [_HEAD.format(everywhere=told)]
+    for path, methods in made["paths"].items():
+        for method, operation in methods.items():
+            lines += _operation(f"{method.upper()} {path}", operation, everywhere)
+    lines += ["## Documents", ""]
+    for name, schema in made["components"]["schemas"].items():
+        lines += _struct(name, schema)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _operation(heading: str, operation: dict[str, Any], everywhere: dict[str, str]) -> Iterator[str]:
+    yield from (f"## {operation['summary']}", "", f"`{heading}`", "", operation["description"], "")
+    if parameters := operation.get("parameters"):
+        yield from ("| parameter | in | takes | meaning |", "| --- | --- | --- | --- |")
+        for one in parameters:
+            name = f"**{one['name']}**" if one["required"] else one["name"]
+            yield f"| {name} | {one['in']} | {_takes(one)} | {one['description']} |"
+        yield ""
+    if body := operation.get("requestBody"):
+        yield from ("| body | takes |", "| --- | --- |")
+        for kind, content in body["content"].items():
+            yield f"| `{kind}` | {_type(content['schema'])} |"
+        yield ""
+    yield from ("| status | answer |", "| --- | --- |")
+    for status, answer in operation["responses"].items():
+        if int(status) < 400:
+            yield f"| {status} | {_answer(answer)} |"
+    for status, codes in _refusals(operation).items():
+        if everywhere.get(status) != codes:
+            yield f"| {status} | {codes} |"
+    yield ""
+
+
+def _refusals(operation: dict[str, Any]) -> dict[str, str]:
+    """By status the codes an operation may refuse with."""
+    found = {}
+    for status, answer in operation["responses"].items():
+        if int(status) >= 400:
+            codes = [code for code in PROBLEMS if f"`{code}`:" in answer["description"]]
+            found[status] = ", ".join(f"`{code}`" for code in codes)
+    return found
+
+
+def _answer(answer: dict[str, Any]) -> str:
+    parts = [answer["description"]]
+    parts += [f"`{kind}`: {_type(content['schema'])}." for kind, content in answer.get("content", {}).items()]
+    parts += [f"Header `{name}`: {header['description']}" for name, header in answer.get("headers", {}).items()]
+    return " ".join(parts)
+
+
+def _takes(parameter: dict[str, Any]) -> str:
+    schema = parameter["schema"]
+    told = _type(schema)
+    return told + (f", else `{schema['default']}`" if "default" in schema else "")
+
+
+def _type(schema: dict[str, Any]) -> str:  # noqa: PLR0911 - a case a line
+    match schema:
+        case {"$ref": reference}:
+            name = reference.rpartition("/")[2]
+            return f"[{name}](#{name.lower()})"
+        case {"oneOf": several} | {"anyOf": several}:
+            return " or ".join(_type(one) for one in several)
+        case {"enum": values}:
+            return ", ".join(f"`{value}`" for value in values)
+        case {"const": value}:
+            return f"`{value}`".lower()
+        case {"type": "array", "items": items}:
+            return f"list of {_type(items)}"
+        case {"type": "integer", "minimum": low, "maximum": high}:
+            return f"{low} to {high}"
+        case {"type": kind}:
+            return str(kind)
+    return "any JSON"
+
+
+def _struct(name: str, schema: dict[str, Any]) -> Iterator[str]:
+    text = " ".join(schema.get("description", "").split())
+    yield from (f"### {name}", "", text, "", "| field | type |", "| --- | --- |")
+    required = schema.get("required", ())
+    for field, told in schema.get("properties", {}).items():
+        optional = "" if field in required else " (may be left out)"
+        yield f"| `{field}` | {_type(told)}{optional} |"
+    yield ""
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
