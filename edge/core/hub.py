@@ -146,10 +146,9 @@ class Hub:
         dirty = self._dirty
         while dirty and budget > 0:
             project = dirty.popleft()
+            budget -= project.flush(now, budget) + 1
             if project.dirty:
-                budget -= project.flush(now, budget) + 1
-                if project.dirty:
-                    dirty.append(project)
+                dirty.append(project)
         if dirty:
             self._wake()
         return bool(dirty)

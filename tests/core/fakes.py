@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from hypothesis import settings
+
 from edge.core.bounds import Bounds
 from edge.core.connection import Connection
 from edge.core.event import Event
@@ -161,3 +163,8 @@ def make_hub(**bounds: Any) -> Hub:
 
 def text(data: str = "x", event_type: str = "message") -> Event:
     return Event(event_type, data.encode())
+
+
+def machine_settings(examples: int, *, steps: int) -> settings:
+    """So many examples in a usual run, in proportion more in a thorough one."""
+    return settings(max_examples=examples * settings().max_examples // 100, stateful_step_count=steps)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from edge.core.intervals import Intervals, Run
+from tests.core.fakes import machine_settings
 
 LARGEST = 40
 numbers = st.integers(0, LARGEST)
@@ -69,7 +70,7 @@ class IntervalsMachine(RuleBasedStateMachine):
 
 
 TestIntervals = IntervalsMachine.TestCase
-TestIntervals.settings = settings(max_examples=100, stateful_step_count=25)
+TestIntervals.settings = machine_settings(60, steps=25)
 
 
 @given(st.lists(ranges, max_size=6))

@@ -401,6 +401,13 @@ class TestAdmission:
         assert 2 == hub.counters.rejected["too_many_projects"]
         connect(hub, "p")
 
+    def test_who_was_turned_away_elsewhere_is_counted_here(self) -> None:
+        hub = make_hub()
+        hub.refused("too_many_connections", "::1", 0.0)
+        observer = hub._observer
+        assert isinstance(observer, Recorder)
+        assert (1, {"too_many_connections": 1}) == (hub.counters.rejected["too_many_connections"], observer.limits)
+
     def test_no_limit_of_an_address_unless_there_is_one(self) -> None:
         hub = make_hub()
         for number in range(20):

@@ -283,6 +283,17 @@ class TestFullTransports:
         assert {"evicted": 5, "restart": 0, "unknown": 0} == hub.counters.gaps
         assert 30 == hub.counters.misses.lost
 
+    def test_falling_out_of_a_ring_that_is_empty_by_now(self) -> None:
+        hub = make_hub(max_age_seconds=10.0)
+        reader = connect(hub, room_bytes=0)
+        publish(hub, 3)
+        assert hub.project("p", 20.0) is not None
+        reader.drain()
+        assert [(3, None)] == [(gap["lost"], gap["oldest"]) for gap in reader.told("gap")]
+        publish(hub, 1, now=20.0)
+        flush(hub)
+        assert [4] == reader.seqs
+
     def test_what_is_known_of_a_reader_that_falls_out_for_ever_is_bounded(self) -> None:
         hub = make_hub(max_events=2)
         reader = connect(hub, room_bytes=0)

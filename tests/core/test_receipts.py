@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from edge.core.errors import InvalidRequest, LimitReached
 from edge.core.idempotency import Answer, Entry, Key, Receipts
+from tests.core.fakes import machine_settings
 
 KEEP_SECONDS = 10.0
 MAX_KEYS = 3
@@ -107,7 +107,7 @@ class ReceiptsMachine(RuleBasedStateMachine):
 
 
 TestReceipts = ReceiptsMachine.TestCase
-TestReceipts.settings = settings(max_examples=60, stateful_step_count=30)
+TestReceipts.settings = machine_settings(40, steps=30)
 
 
 def test_dropping_what_is_not_at_work_does_nothing() -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from edge.core.ring import Ring
+from tests.core.fakes import machine_settings
 
 shares = st.floats(0, 1)
 
@@ -83,7 +83,7 @@ class RingMachine(RuleBasedStateMachine):
 
 
 TestRing = RingMachine.TestCase
-TestRing.settings = settings(max_examples=60, stateful_step_count=25)
+TestRing.settings = machine_settings(40, steps=25)
 
 
 def test_memory_is_given_back_as_frames_go() -> None:

@@ -1,0 +1,547 @@
+"""The hub under every order of things, against the model of `tests/core/model.py`.
+
+After each step every wire is read, every number of the ledger and every counter is compared, and no connection that
+has left may still stand anywhere. Budgets and batches are made tiny so that slices, partial replays and second turns
+are the rule.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Sized
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from edge.core import hub as hub_module
+from edge.core import project as project_module
+from edge.core import resume
+from edge.core.bounds import Bounds
+from edge.core.connection import NEVER
+from edge.core.counters import EVICTION_REASONS, GAP_REASONS, REMOVAL_REASONS
+from edge.core.errors import Draining, LimitReached
+from edge.core.hub import Hub
+from tests.core.fakes import UNLIMITED, FakeConnection, Recorder, Woken, text
+from tests.core.model import LOST, PENDING, Expected, ModelEvent, ModelProject, ModelReader
+
+NAMES = ("a", "b", "c")
+AGE_SECONDS = 8.0
+STEP_SECONDS = AGE_SECONDS / 64
+HEARTBEAT_SECONDS = 4.0
+TICK_SECONDS = HEARTBEAT_SECONDS / 16
+DEAD_AFTER_SECONDS = 6.0
+ELSEWHERE = "elsewhere-3"
+GARBAGE = (
+    "",
+    "x",
+    "1",
+    "-1",
+    "boot1-",
+    "boot1-x",
+    "BOOT1-1",
+    "boot1-1 ",
+    "boot1-٣",
+    ELSEWHERE,
+    "boot1-" + "9" * 19,
+)
+TEXTS = ("x", "two\nlines", "\r\n", " \r:\n\n", "é" * 40, "y" * 120)
+STARTS = (("missed", None), ("missed", None), ("all", None), ("none", None))
+SPANS = (0.5, 3.0, AGE_SECONDS, 100.0)
+ROOMS = (0, 1, 60, 200, 500, UNLIMITED)
+
+project_names = st.sampled_from(NAMES)
+shares = st.floats(0, 1)
+rooms = st.sampled_from(ROOMS)
+starts = st.one_of(
+    st.sampled_from(STARTS),
+    st.tuples(st.just("id"), st.integers(-3, 30) | st.sampled_from(GARBAGE)),
+    st.tuples(st.just("last"), st.sampled_from(SPANS)),
+)
+
+
+def frame_bytes(event_id: str, event_type: str, data: str) -> int:
+    """How long an event is on the wire, worked out line by line."""
+    lines = [f"id: {event_id}"]
+    lines += [] if event_type == "message" else [f"event: {event_type}"]
+    lines += [f"data: {line}" for line in data.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
+    return len("".join(f"{line}\n" for line in [*lines, ""]).encode())
+
+
+class HubMachine(RuleBasedStateMachine):
+    hub: Hub
+
+    @initialize(
+        max_events=st.sampled_from((3, 8)),
+        max_bytes=st.sampled_from((300, 1000)),
+        total_bytes=st.sampled_from((600, 1500)),
+        flush_budget=st.sampled_from((1, 2, 100)),
+    )
+    def begin(self, max_events: int, max_bytes: int, total_bytes: int, flush_budget: int) -> None:
+        self.patches = pytest.MonkeyPatch()
+        self.patches.setattr(hub_module, "FLUSH_BUDGET", flush_budget)
+        self.patches.setattr(hub_module, "BEAT_BUDGET", 2)
+        self.patches.setattr(project_module, "MAX_BATCH_BYTES", 150)
+        self.bounds = Bounds(
+            max_events=max_events,
+            max_bytes=max_bytes,
+            total_bytes=total_bytes,
+            max_age_seconds=AGE_SECONDS,
+            max_connections=6,
+            max_connections_per_project=4,
+            max_connections_per_address=5,
+            max_projects=2,
+            heartbeat_seconds=HEARTBEAT_SECONDS,
+            dead_after_seconds=DEAD_AFTER_SECONDS,
+        )
+        self.woken, self.recorder = Woken(), Recorder()
+        self.hub = Hub(self.bounds, boot="boot", wake=self.woken, observer=self.recorder)
+        self.now = 1000.0
+        self.current: dict[str, ModelProject] = {}
+        self.all_projects: list[ModelProject] = []
+        self.holders: list[str] = []
+        self.readers: dict[str, ModelReader] = {}
+        self.seen: Counter[str] = Counter()
+        self.published = 0
+        self.evicted: Counter[str] = Counter()
+        self.removed: Counter[str] = Counter()
+        self.rejected: Counter[str] = Counter()
+        self.nobody: list[str] = []
+        self.paused_since: dict[str, float] = {}
+        self.wakes_taken = 0
+
+    # What can happen
+
+    @rule(name=project_names, data=st.sampled_from(TEXTS), event_type=st.sampled_from(("message", "tick")))
+    def publish(self, name: str, data: str, event_type: str) -> None:
+        project = self.current.get(name)
+        if project is None and len(self.current) >= self.bounds.max_projects:
+            self.refused("too_many_projects", lambda: self.hub.publish(name, text(data, event_type), self.now))
+            return
+        if project is None:
+            project = self.create(name)
+        receipt = self.hub.publish(name, text(data, event_type), self.now)
+        there = len(project.readers)
+        project.epoch, _, number = receipt.id.rpartition("-")
+        seq = project.newest + 1
+        assert (name, seq, there, there == 0) == (receipt.project, int(number), receipt.connections, receipt.missed)
+        size_bytes = frame_bytes(receipt.id, event_type, data)
+        project.events.append(ModelEvent(seq, event_type, data, self.now, size_bytes))
+        self.published += 1
+        self.holders = [holder for holder in self.holders if holder != name] + [name]
+        if not there:
+            self.nobody.append(receipt.id)
+        self.look()
+        project.settle()  # a miss first, even if it does not fit
+        while len(project.held) > self.bounds.max_events:
+            self.evict(project, "count")
+        while project.held_bytes > self.bounds.max_bytes:
+            self.evict(project, "bytes")
+        while sum(one.held_bytes for one in self.current.values()) > self.bounds.total_bytes:
+            idlest = self.current[self.holders[0]]
+            self.evict(idlest, "total")
+            self.forget_if_empty(idlest)
+
+    @rule(name=project_names, count=st.integers(2, 12))
+    def burst(self, name: str, count: int) -> None:
+        for number in range(count):
+            self.publish(name, f"burst {number}", "message")
+
+    @rule(
+        name=project_names,
+        start=starts,
+        room=rooms,
+        chunked=st.booleans(),
+        ping_as_event=st.booleans(),
+        address=st.sampled_from(("::1", "::2")),
+        lifetime=st.sampled_from((NEVER, 10.0)),
+        full_before=st.booleans(),
+    )
+    def connect(
+        self,
+        name: str,
+        start: tuple[str, Any],
+        room: int,
+        chunked: bool,
+        ping_as_event: bool,
+        address: str,
+        lifetime: float,
+        full_before: bool,
+    ) -> None:
+        connection = FakeConnection(
+            self.hub,
+            f"c{len(self.recorder.added)}",
+            self.now,
+            address=address,
+            chunked=chunked,
+            ping_as_event=ping_as_event,
+            ends_at_seconds=self.now + lifetime,
+        )
+        connection.clock = lambda: self.now
+        connection.stall(room)
+        if full_before:
+            connection.stall(-1)
+            self.hub.paused(connection, self.now)
+        project = self.current.get(name)
+        if refusal := self.refusal(project, address):
+            self.refused(refusal, lambda: self.hub.attach(name, connection, resume.nothing, self.now))
+            return
+        if project is None:
+            project = self.create(name)
+        expected = Expected([])
+
+        def begin(real: project_module.Project) -> resume.Start:
+            nonlocal expected
+            project.epoch = real.epoch
+            self.expire(project)
+            expected = self.expected_start(project, start)
+            return self.start(real, start)
+
+        self.hub.attach(name, connection, begin, self.now)
+        reader = ModelReader(connection, project, expected, self.now)
+        project.told_from(expected.tells_from)
+        project.readers.append(reader)
+        self.readers[connection.id] = reader
+
+    @precondition(lambda self: self.readers)
+    @rule(which=st.integers(0, 5), reason=st.sampled_from(("client", "dead", "error")), acked=shares)
+    def drop(self, which: int, reason: str, acked: float) -> None:
+        self.lose(self.pick(which), reason, acked)
+
+    @precondition(lambda self: self.readers)
+    @rule(which=st.integers(0, 5), acked=shares)
+    def acknowledge(self, which: int, acked: float) -> None:
+        connection = self.pick(which).connection
+        connection.acknowledge(int(len(connection.wire) * acked))
+
+    @precondition(lambda self: self.readers)
+    @rule(which=st.integers(0, 5), room=rooms)
+    def stall(self, which: int, room: int) -> None:
+        connection = self.pick(which).connection
+        if not connection.paused:
+            connection.stall(room)
+
+    @precondition(lambda self: any(reader.connection.paused for reader in self.readers.values()))
+    @rule(which=st.integers(0, 5), room=rooms)
+    def drain(self, which: int, room: int) -> None:
+        paused = [reader for reader in self.readers.values() if reader.connection.paused]
+        reader = paused[which % len(paused)]
+        self.paused_since.pop(reader.connection.id)
+        reader.drained_at = self.now
+        reader.connection.drain(room)
+
+    @rule()
+    def flush(self) -> None:
+        more = self.hub.flush(self.now)
+        self.wakes_taken = self.woken.times - more
+
+    @rule()
+    def flush_all(self) -> None:
+        while self.hub.flush(self.now):
+            pass
+        self.wakes_taken = self.woken.times
+
+    @rule(seconds=st.sampled_from((0.125, 1.0, 5.0, 9.0)))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(seconds=st.sampled_from((0.125, 1.0, 5.0, 9.0)))
+    def beat(self, seconds: float) -> None:
+        self.now += seconds
+        while self.hub.beat(self.now):
+            pass
+        self.look()
+        for project in list(self.current.values()):
+            real = self.hub.projects.get(project.name)
+            oldest = project.newest + 1 if real is None else real.ring.oldest
+            while project.oldest < oldest:
+                assert project.held[0].at < self.now - AGE_SECONDS, "given up before its age"
+                self.evict(project, "age")
+            assert not project.held or project.held[0].at + AGE_SECONDS + STEP_SECONDS >= self.now, (
+                "held beyond its age"
+            )
+            self.forget_if_empty(project)
+        for reader in list(self.readers.values()):
+            connection = reader.connection
+            if not connection.paused and not connection.leaving:
+                due = max(reader.last_write + HEARTBEAT_SECONDS, reader.drained_at)
+                assert due + 2 * TICK_SECONDS > self.now, "no ping"
+                assert connection.ends_at_seconds + TICK_SECONDS > self.now, "beyond its life"
+            stuck = self.now - self.paused_since.get(connection.id, self.now)
+            assert connection.aborted == (stuck >= DEAD_AFTER_SECONDS)
+            if connection.aborted:
+                self.lose(reader, "slow", 0.0)
+
+    @rule(name=project_names)
+    def look_at(self, name: str) -> None:
+        known = self.hub.project(name, self.now) is not None
+        if name in self.current:
+            self.expire(self.current[name])
+            self.forget_if_empty(self.current[name])
+        assert (name in self.current) == known
+
+    @rule(name=project_names)
+    def delete(self, name: str) -> None:
+        deleted = self.hub.delete(name, self.now)
+        project = self.current.get(name)
+        if project is None:
+            assert None is deleted
+            return
+        assert (len(project.readers), len(project.held)) == deleted
+        self.look()
+        while project.held:
+            self.evict(project, "deleted")
+        self.holders = [holder for holder in self.holders if holder != name]
+        del self.current[name]
+        for reader in project.readers:
+            assert reader.connection.finished
+            assert reader.connection.leaving
+
+    @precondition(lambda self: self.readers)
+    @rule(which=st.integers(0, 5))
+    def close(self, which: int) -> None:
+        connection = self.pick(which).connection
+        self.hub.close(connection, "expired", self.now)
+        assert connection.finished
+        assert connection.leaving
+
+    # What the model makes of it
+
+    def pick(self, which: int) -> ModelReader:
+        readers = list(self.readers.values())
+        return readers[which % len(readers)]
+
+    def create(self, name: str) -> ModelProject:
+        project = self.current[name] = ModelProject(name)
+        self.all_projects.append(project)
+        return project
+
+    def refusal(self, project: ModelProject | None, address: str) -> str | None:
+        if project is None and len(self.current) >= self.bounds.max_projects:
+            return "too_many_projects"
+        if len(self.readers) >= self.bounds.max_connections:
+            return "too_many_connections"
+        if project is not None and len(project.readers) >= self.bounds.max_connections_per_project:
+            return "too_many_project_connections"
+        there = [reader for reader in self.readers.values() if reader.connection.address == address]
+        return "too_many_address_connections" if len(there) >= self.bounds.max_connections_per_address else None
+
+    def refused(self, code: str, act: Callable[[], object]) -> None:
+        with pytest.raises(LimitReached) as refused:
+            act()
+        assert code == refused.value.code
+        self.rejected[code] += 1
+
+    def evict(self, project: ModelProject, reason: str) -> None:
+        project.evict_oldest()
+        self.evicted[reason] += 1
+
+    def expire(self, project: ModelProject) -> None:
+        self.look()  # whoever keeps up was handed what is given up now
+        while project.held and project.held[0].at < self.now - AGE_SECONDS:
+            self.evict(project, "age")
+        if not project.held:
+            self.holders = [holder for holder in self.holders if holder != project.name]
+        project.settle()
+
+    def forget_if_empty(self, project: ModelProject) -> None:
+        if not project.held:
+            self.holders = [holder for holder in self.holders if holder != project.name]
+            if not project.readers:
+                self.current.pop(project.name)
+
+    def lose(self, reader: ModelReader, reason: str, acked: float) -> None:
+        connection = reader.connection
+        connection.acknowledge(int(len(connection.wire) * acked))
+        reason = connection.leaving or reason
+        self.hub.detach(connection, reason, self.now)
+        self.look()
+        reader.project.settle()
+        misses = reader.project.misses
+        reader.leave()
+        reader.project.settle()
+        assert (connection.id, reason, reader.project.misses - misses) == self.recorder.removed[-1]
+        del self.readers[connection.id]
+        self.paused_since.pop(connection.id, None)
+        self.removed[reason] += 1
+        if self.current.get(reader.project.name) is reader.project:
+            self.forget_if_empty(reader.project)
+
+    def start(self, real: project_module.Project, start: tuple[str, Any]) -> resume.Start:
+        how, value = start
+        if how == "last":
+            return resume.younger_than(real, f"{value}s", value, self.now)
+        if how == "id":
+            return resume.after_id(real, self.id_asked(real.epoch, value))
+        return {"missed": resume.missed, "all": resume.everything, "none": resume.nothing}[how](real)
+
+    def id_asked(self, epoch: str, wanted: int | str) -> str:
+        return f"{epoch}-{wanted}" if isinstance(wanted, int) else wanted
+
+    def expected_start(self, project: ModelProject, start: tuple[str, Any]) -> Expected:
+        how, value = start
+        held = [event.seq for event in project.held]
+        gone = project.oldest - 1
+        asked, reason = how, "evicted"
+        wanted, lost, first = held, None, None
+        if how == "missed":
+            wanted, lost, first = project.with_status(PENDING), len(project.untold), 0
+        elif how == "all":
+            lost, first = gone, 1
+        elif how == "none":
+            wanted, lost = [], 0
+        elif how == "last":
+            young = {event.seq for event in project.events if event.at >= self.now - value}
+            wanted = [seq for seq in held if seq in young]
+            asked, lost = f"{value}s", None if any(seq <= gone for seq in young) else 0
+        else:
+            asked = self.id_asked(project.epoch, value)
+            if isinstance(value, int) and 0 <= value <= project.newest:
+                wanted, lost, first = [seq for seq in held if seq > value], max(0, gone - value), value + 1
+            else:
+                reason = "restart" if value == ELSEWHERE else "unknown"
+        if lost == 0:
+            return Expected(wanted)
+        return Expected(wanted, {"asked": asked, "reason": reason, "lost": lost}, first)
+
+    # What must hold
+
+    def look(self) -> None:
+        for reader in self.readers.values():
+            reader.look(self.now, self.seen, HEARTBEAT_SECONDS)
+            if reader.connection.paused:
+                self.paused_since.setdefault(reader.connection.id, self.now)
+        for name, real in self.hub.projects.items():
+            assert real.epoch == self.current[name].epoch
+
+    @invariant()
+    def all_is_right(self) -> None:
+        self.wires_are_right()
+        self.ledgers_are_right()
+        self.rings_are_right()
+        self.counters_are_right()
+        self.nothing_is_left_behind()
+
+    def wires_are_right(self) -> None:
+        self.look()
+        for reader in self.readers.values():
+            connection = reader.connection
+            assert reader.greeted
+            assert reader.expected.gap is None, "a gap that was not told"
+            assert (connection.leaving is not None) == reader.closed
+            assert len(connection.seqs) == connection.events_sent
+            real = connection.project
+            assert real is not None
+            assert connection is real.connections[connection.index]
+            if not real.dirty and not connection.paused and not connection.leaving:
+                assert [] == reader.wanted_between(reader.last, reader.project.newest), "kept waiting"
+
+    def ledgers_are_right(self) -> None:
+        misses, recovered, lost, pending = 0, 0, 0, 0
+        for project in self.all_projects:
+            project.settle()
+            misses, recovered, lost = misses + project.misses, recovered + project.recovered, lost + project.lost
+            pending += len(project.with_status(PENDING))
+            assert project.lost == len(project.with_status(LOST))
+        for name, project in self.current.items():
+            ledger = self.hub.projects[name].ledger
+            assert (project.misses, project.recovered, project.lost) == (ledger.misses, ledger.recovered, ledger.lost)
+            assert project.with_status(PENDING) == [seq for lo, hi in ledger.pending for seq in range(lo, hi + 1)]
+            assert len(project.untold) == ledger.untold_lost
+            assert min(project.untold, default=None) == ledger.untold_from
+            assert ledger.misses == ledger.recovered + ledger.lost + len(ledger.pending)
+        total = self.hub.counters.misses
+        assert (misses, recovered, lost, pending) == (total.misses, total.recovered, total.lost, total.pending)
+
+    def rings_are_right(self) -> None:
+        assert list(self.current) == list(self.hub.projects)
+        for name, project in self.current.items():
+            ring = self.hub.projects[name].ring
+            assert (project.oldest, project.newest) == (ring.oldest, ring.newest)
+            assert project.held_bytes == ring.size_bytes
+            assert len(ring) <= self.bounds.max_events
+            assert ring.size_bytes <= self.bounds.max_bytes
+        counters = self.hub.counters
+        held = [project for project in self.current.values() if project.held]
+        assert sum(len(project.held) for project in held) == counters.ring_events
+        assert sum(project.held_bytes for project in held) == counters.ring_bytes <= self.bounds.total_bytes
+        retention = self.hub._retention
+        assert self.holders == [project.name for project in retention._holders]
+        assert len(held) == len(retention._ages)
+        quiet = [name for name in reversed(self.holders) if not self.current[name].readers]
+        busy = sorted((-len(one.readers), name) for name, one in self.current.items() if one.readers)
+        assert [name for _, name in busy] + quiet == [project.name for project in self.hub.busiest()]
+
+    def counters_are_right(self) -> None:
+        counters = self.hub.counters
+        assert self.published == counters.published
+        assert self.seen["delivered"] == counters.delivered
+        assert self.seen["replayed"] == counters.replayed
+        assert self.seen["heartbeats"] == counters.heartbeats
+        assert {reason: self.evicted[reason] for reason in EVICTION_REASONS} == counters.evicted
+        assert {reason: self.seen[f"gap:{reason}"] for reason in GAP_REASONS} == counters.gaps
+        assert {reason: self.removed[reason] for reason in REMOVAL_REASONS} == counters.removed
+        assert len(self.recorder.added) == counters.added
+        assert dict(self.rejected) == {code: count for code, count in counters.rejected.items() if count}
+        assert self.rejected == self.recorder.limits
+        assert self.nobody == self.recorder.nobody
+
+    def nothing_is_left_behind(self) -> None:
+        hub = self.hub
+        assert list(self.readers) == list(hub.connections)
+        there = {reader.connection for reader in self.readers.values()}
+        assert there == {one for project in self.all_projects for one in self.attached(project)}
+        assert {connection for connection in there if connection.paused} == set(hub._paused)
+        assert Counter(connection.address for connection in there) == hub._admission._addresses
+        queued = list(hub._dirty)
+        assert len(queued) == len(set(queued))
+        assert all(project.dirty for project in queued)
+        assert set(queued) >= {project for project in hub.projects.values() if project.dirty}
+        assert not queued or self.woken.times > self.wakes_taken, "work to do and nobody called"
+
+    def attached(self, project: ModelProject) -> list[FakeConnection]:
+        return [reader.connection for reader in project.readers]
+
+    def teardown(self) -> None:
+        if not hasattr(self, "hub"):
+            return
+        try:
+            if sys.exc_info()[0] is None:  # else what has failed is what is to be told
+                self.end()
+        finally:
+            self.patches.undo()
+
+    def end(self) -> None:
+        """The process leaves: everybody gets what is there and is told, nothing new is taken, nothing stays."""
+        self.hub.drain(self.now)
+        self.look()
+        for reader in self.readers.values():
+            assert reader.closed
+            assert reader.connection.finished
+        with pytest.raises(Draining):
+            self.hub.publish("a", text(), self.now)
+        with pytest.raises(Draining):
+            self.hub.admit("a", "::1", self.now)
+        for reader in list(self.readers.values()):
+            self.lose(reader, "client", 0.5)
+        self.ledgers_are_right()
+        self.rings_are_right()
+        for name in list(self.hub.projects):
+            self.delete(name)
+        self.now += 1000
+        while self.hub.beat(self.now):
+            pass
+        hub = self.hub
+        left: list[Sized] = [
+            hub.projects,
+            hub.connections,
+            hub._retention._holders,
+            hub._paused,
+            hub._admission._addresses,
+            hub._retention._ages,
+        ]
+        left += [hub._wheel._slots, hub._wheel._due]
+        assert [0] * len(left) == [len(one) for one in left]
+        assert 0 == hub.counters.misses.pending
