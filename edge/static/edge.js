@@ -320,8 +320,8 @@ export class ProjectStream extends EventTarget {
         this.#change("reconnecting", new EdgeError("ended", "The leading tab has gone."), 0);
       return this.#lead();
     };
-    await navigator.locks.request(name, { signal: this.#ended.signal }, lead).catch((error) => {
-      if (!this.#ended.signal.aborted) throw error;
+    await navigator.locks.request(name, { signal: this.#ended.signal }, lead).catch(() => {
+      if (!this.#ended.signal.aborted) return lead(); // this document may hold no locks
     });
   }
 
