@@ -8,7 +8,7 @@ are the rule.
 from __future__ import annotations
 
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sized
 from typing import Any
 
@@ -24,6 +24,7 @@ from edge.core.connection import NEVER
 from edge.core.counters import EVICTION_REASONS, GAP_REASONS, REMOVAL_REASONS
 from edge.core.errors import Draining, LimitReached
 from edge.core.hub import Hub
+from edge.core.observer import Receipt
 from tests.core.fakes import UNLIMITED, FakeConnection, Recorder, Woken, text
 from tests.core.model import LOST, PENDING, Expected, ModelEvent, ModelProject, ModelReader
 
@@ -78,8 +79,9 @@ class HubMachine(RuleBasedStateMachine):
         max_bytes=st.sampled_from((300, 1000)),
         total_bytes=st.sampled_from((600, 1500)),
         flush_budget=st.sampled_from((1, 2, 100)),
+        stored=st.booleans(),
     )
-    def begin(self, max_events: int, max_bytes: int, total_bytes: int, flush_budget: int) -> None:
+    def begin(self, max_events: int, max_bytes: int, total_bytes: int, flush_budget: int, stored: bool) -> None:
         self.patches = pytest.MonkeyPatch()
         self.patches.setattr(hub_module, "FLUSH_BUDGET", flush_budget)
         self.patches.setattr(hub_module, "BEAT_BUDGET", 2)
@@ -111,26 +113,57 @@ class HubMachine(RuleBasedStateMachine):
         self.nobody: list[str] = []
         self.paused_since: dict[str, float] = {}
         self.wakes_taken = 0
+        self.stored = stored
+        """Whether a store takes each event before it is held, some steps later."""
+        self.reserved: deque[tuple[ModelProject, project_module.Project, bytes, str, str]] = deque()
 
     # What can happen
 
     @rule(name=project_names, data=st.sampled_from(TEXTS), event_type=st.sampled_from(("message", "tick")))
     def publish(self, name: str, data: str, event_type: str) -> None:
+        event = text(data, event_type)
         project = self.current.get(name)
         if project is None and len(self.current) >= self.bounds.max_projects:
-            self.refused("too_many_projects", lambda: self.hub.publish(name, text(data, event_type), self.now))
+            self.refused("too_many_projects", lambda: self.hub.publish(name, event, self.now))
             return
         if project is None:
             project = self.create(name)
-        receipt = self.hub.publish(name, text(data, event_type), self.now)
-        there = len(project.readers)
-        project.epoch, _, number = receipt.id.rpartition("-")
+        if self.stored:
+            real, frame = self.hub.reserve(name, event, self.now)
+            project.epoch = real.epoch
+            project.reserved += 1
+            self.reserved.append((project, real, frame, data, event_type))
+        else:
+            self.taken_in(project, self.hub.publish(name, event, self.now), data, event_type)
+
+    @precondition(lambda self: self.reserved)
+    @rule(count=st.integers(1, 8))
+    def store(self, count: int) -> None:
+        """The store has taken the next few."""
+        for _ in range(min(count, len(self.reserved))):
+            project, real, frame, data, event_type = self.reserved.popleft()
+            project.reserved -= 1
+            receipt = self.hub.deliver(real, frame, self.now)
+            if self.current.get(project.name) is project:
+                self.taken_in(project, receipt, data, event_type)
+                continue
+            assert (project.name, 0, True) == (receipt.project, receipt.connections, receipt.missed)
+            self.number(project, receipt.id, data, event_type)
+            self.evict(project, "deleted")
+
+    def number(self, project: ModelProject, event_id: str, data: str, event_type: str) -> None:
+        project.epoch, _, number = event_id.rpartition("-")
         seq = project.newest + 1
-        assert (name, seq, there, there == 0) == (receipt.project, int(number), receipt.connections, receipt.missed)
-        size_bytes = frame_bytes(receipt.id, event_type, data)
-        project.events.append(ModelEvent(seq, event_type, data, self.now, size_bytes))
+        assert seq == int(number)
+        project.events.append(ModelEvent(seq, event_type, data, self.now, frame_bytes(event_id, event_type, data)))
         self.published += 1
-        self.holders = [holder for holder in self.holders if holder != name] + [name]
+
+    def taken_in(self, project: ModelProject, receipt: Receipt, data: str, event_type: str) -> None:
+        """The hub holds a new event: what the model makes of it, and of what had to go for it."""
+        there = len(project.readers)
+        assert (project.name, there, there == 0) == (receipt.project, receipt.connections, receipt.missed)
+        self.number(project, receipt.id, data, event_type)
+        self.holders = [holder for holder in self.holders if holder != project.name] + [project.name]
         if not there:
             self.nobody.append(receipt.id)
         self.look()
@@ -349,7 +382,7 @@ class HubMachine(RuleBasedStateMachine):
     def forget_if_empty(self, project: ModelProject) -> None:
         if not project.held:
             self.holders = [holder for holder in self.holders if holder != project.name]
-            if not project.readers:
+            if not project.readers and not project.reserved:
                 self.current.pop(project.name)
 
     def lose(self, reader: ModelReader, reason: str, acked: float) -> None:
@@ -515,6 +548,8 @@ class HubMachine(RuleBasedStateMachine):
 
     def end(self) -> None:
         """The process leaves: everybody gets what is there and is told, nothing new is taken, nothing stays."""
+        if self.reserved:
+            self.store(len(self.reserved))
         self.hub.drain(self.now)
         self.look()
         for reader in self.readers.values():

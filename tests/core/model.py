@@ -46,6 +46,7 @@ class ModelProject:
         self.epoch = ""
         self.events: list[ModelEvent] = []
         self.oldest = 1
+        self.reserved = 0
         self.readers: list[ModelReader] = []
         self.misses = self.recovered = self.lost = 0
         self.untold: set[int] = set()

@@ -23,7 +23,7 @@ class Walk:
         self.random = random.Random(seed)
         self.machine = HubMachine()
         pick = self.random.choice
-        self.machine.begin(pick((3, 8)), pick((300, 1000)), pick((600, 1500)), pick((1, 2, 100)))
+        self.machine.begin(pick((3, 8)), pick((300, 1000)), pick((600, 1500)), pick((1, 2, 100)), pick((True, False)))
         # Each walk has its own habits: what is rare in one is common in another.
         self.weights = [self.random.random() ** 2 for _ in self.actions()]
 
@@ -46,6 +46,7 @@ class Walk:
             lambda: machine.acknowledge(number(6), self.random.random()),
             lambda: machine.stall(number(6), pick(ROOMS)),
             lambda: machine.drain(number(6), pick(ROOMS)),
+            lambda: machine.store(number(1, 9)),
             machine.flush,
             machine.flush_all,
             lambda: machine.time_passes(pick((0.125, 1.0, 5.0))),
@@ -56,7 +57,7 @@ class Walk:
         ]
 
     def take(self, steps: int) -> None:
-        needs_reader = {3, 4, 5, 13}
+        needs_reader = {3, 4, 5, 14}
         try:
             for _ in range(steps):
                 (chosen,) = self.random.choices(range(len(self.weights)), self.weights)
