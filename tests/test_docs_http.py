@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
+from edge.core.counters import GAP_REASONS
 from tests.faults.hub import serving, until
 from tests.faults.reader import open_stream
 from tests.shown import blocks_of, printed, start, without_chance
@@ -27,3 +29,12 @@ async def test_the_commands_print_what_the_page_shows(name: str) -> None:
                     leaving.push_async_callback(reader.close)
                 assert without_chance(block.output) == without_chance(await printed(await start(block.command, hub)))
             await until(hub.metrics, lambda metrics: metrics["edge_connections"] == 0)
+
+
+def test_the_page_names_every_event_of_the_hub_and_every_reason_of_a_gap() -> None:
+    page = (DOCS / "subscribe.md").read_text()
+    source = "".join(path.read_text() for path in (DOCS.parent / "edge" / "core").glob("*.py"))
+    source += (DOCS.parent / "edge" / "readiness.py").read_text()
+    sent = set(re.findall(r'control_frame\(\s*"(\w+)"', source)) | {"ping"}
+    assert sent == set(re.findall(r"^\| `edge\.(\w+)` \|", page, re.MULTILINE))
+    assert set() == {reason for reason in GAP_REASONS if f"`{reason}`" not in page}
