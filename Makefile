@@ -49,13 +49,18 @@ bench-check: setup-dev  ## fail when processor time per operation has grown, mea
 coverage: setup-test  ## the suite with a report of what it doesn't reach
 	$(VENV) -m pytest --cov --cov-report=term --cov-report=html $(ARGS)
 
-binary: setup-build  ## dist/edge (one file) and dist/edge-dir/, checksums, what is inside (PYTHON=/usr/bin/python3)
-	$(VENV) build/binary.py
+# With the system's Python where it is new enough: its libraries are of one system and look in no folder of this machine.
+SYSTEM_PYTHON := /usr/bin/python3
+BUILD_PYTHON ?= $(shell $(SYSTEM_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $(SYSTEM_PYTHON) || echo $(PYTHON))
+BUILD_VENV := .make/build
+binary: setup-build  ## dist/edge (one file) and dist/edge-dir/, checksums, what is inside (ARGS="--dist elsewhere")
+	$(BUILD_VENV)/bin/python build/binary.py $(ARGS)
 
 deb: binary  ## dist/edge_VERSION_ARCHITECTURE.deb
-	$(VENV) build/deb.py
+	$(BUILD_VENV)/bin/python build/deb.py $(ARGS)
 
-image: ## the container image edge, by podman or docker (ENGINE=docker, ARGS for more of its build's flags)
+image:  ## the container image edge, by podman or docker (ENGINE=docker, ARGS for more of its build's flags)
 	$(ENGINE) build --build-arg SOURCE_COMMIT="$$(git rev-parse HEAD)" \
 	  --build-arg SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct)" --tag edge $(ARGS) .
 
@@ -76,7 +81,7 @@ lock: setup-dev  ## write requirements/*.lock anew from pyproject.toml (UPGRADE=
 	$(COMPILE) --group bench --constraint requirements/dev.lock --output-file requirements/bench.lock
 
 clean:  ## remove all that the other targets made
-	rm -rf .venv dist htmlcov bench/.built .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .make dist htmlcov bench/.built .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -rf .import_linter_cache tests/node/node_modules
 	find edge tests -name __pycache__ -prune -exec rm -rf {} +
 
@@ -84,7 +89,7 @@ setup-run:
 	@requirements/install run
 
 setup-build:
-	@requirements/install build
+	@VENV=$(BUILD_VENV) PYTHON=$(BUILD_PYTHON) requirements/install build
 
 setup-dev:
 	@requirements/install dev

@@ -7,7 +7,6 @@ Takes SOURCE_COMMIT and SOURCE_DATE_EPOCH where there is no repository to ask, a
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import shutil
@@ -30,7 +29,7 @@ def main() -> None:
         if shutil.which(tool) is None:
             sys.exit(f"make binary needs {tool}. On Debian: apt-get install binutils")
     dist.mkdir(parents=True, exist_ok=True)
-    for old in (dist / "edge", dist / "edge-dir"):
+    for old in (dist / "edge", dist / "edge-dir", *dist.glob("edge_*.deb")):
         shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
     environ = {**os.environ, **build_info.source(os.environ), "PYTHONHASHSEED": "0"}
     with tempfile.TemporaryDirectory(prefix="edge-build-") as scratch:
@@ -41,13 +40,8 @@ def main() -> None:
         subprocess.run([*pyinstaller, *where], env=environ, check=True)
         libraries = json.loads(Path(scratch, "work", "edge", "libraries.json").read_text())
     (dist / "edge.cdx.json").write_text(sbom.describe(ROOT, dist / "edge-dir", libraries, environ))
-    (dist / "SHA256SUMS").write_text("".join(f"{digest(dist / name)}  {name}\n" for name in ("edge", "edge.cdx.json")))
+    build_info.write_checksums(dist)
     print(json.dumps({"edge": (dist / "edge").stat().st_size, "edge-dir": size_bytes(dist / "edge-dir")}))
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def size_bytes(folder: Path) -> int:

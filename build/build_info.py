@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import subprocess
 import sys
@@ -48,3 +49,10 @@ def git(*arguments: str) -> str:
     """What git says of this clone."""
     done = subprocess.run(["git", "-C", str(ROOT), *arguments], check=True, capture_output=True, text=True)
     return done.stdout.strip()
+
+
+def write_checksums(dist: Path) -> None:
+    """SHA256SUMS of what is there to be downloaded: `sha256sum --check SHA256SUMS`."""
+    files = [dist / "edge", dist / "edge.cdx.json", *sorted(dist.glob("edge_*.deb"))]
+    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files]
+    (dist / "SHA256SUMS").write_text("".join(lines))

@@ -1,7 +1,7 @@
 """`make deb`: dist/edge_VERSION_ARCHITECTURE.deb, from dist/edge-dir/ as `make binary` left it.
 
-dpkg-deb and nothing else: what a package of one folder and a few files needs of debhelper is build/deb/. Two builds of
-one commit are the same bytes.
+By dpkg-deb alone: what a package of one folder and a few files would take of debhelper stands in build/deb/. Two builds
+of one commit are the same bytes.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ def main() -> None:
             if not path.is_symlink():
                 path.chmod(0o755 if path.is_dir() or path in programs else 0o644)
         built = run("dpkg-deb", "--root-owner-group", "-Zxz", "--build", str(root), str(dist))
+    build_info.write_checksums(dist)
     print(built.rpartition("in '")[2].rstrip("'.\n"))
 
 
@@ -59,9 +60,9 @@ def fill(root: Path, dist: Path) -> None:
     shutil.copy(dist / "edge.cdx.json", documents / "edge.cdx.json")
     licence = "".join(f" {line or '.'}\n" for line in (ROOT / "LICENSE").read_text().splitlines())
     (documents / "copyright").write_text((TEMPLATES / "copyright").read_text() + f"License: Expat\n{licence}")
-    manual_page = root / "usr/share/man/man1/edge.1.gz"
-    for target, source in ((documents / "changelog.gz", changelog()), (manual_page, manual())):
-        put(target).write_bytes(gzip.compress(source.encode(), mtime=0))
+    manual = (ROOT / "docs" / "edge.1").read_text()
+    for target, text in (("doc/edge/changelog.gz", changelog()), ("man/man1/edge.1.gz", manual)):
+        put(root / "usr/share" / target).write_bytes(gzip.compress(text.encode(), mtime=0))
     overrides = root / "usr/share/lintian/overrides/edge"
     shutil.copy(TEMPLATES / "lintian-overrides", put(overrides))
 
@@ -108,11 +109,6 @@ def changelog() -> str:
         f"edge ({version()}) stable; urgency=medium\n\n  * See CHANGELOG.md in the source.\n\n"
         f" -- The edge authors <edge@packages.example.org>  {date}\n"
     )
-
-
-def manual() -> str:
-    """The man page."""
-    return (ROOT / "docs" / "edge.1").read_text()
 
 
 def version() -> str:

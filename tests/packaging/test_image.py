@@ -1,0 +1,191 @@
+"""The image, built from the Dockerfile and run by podman, in a storage of the tests' own.
+
+No registry is asked: what stands in for the official Python image is a Debian made of the same parts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from edge import __version__
+from tests.packaging.conftest import KEPT, ROOT, run
+from tests.packaging.running import client, does_its_job, events, wait_until
+
+pytestmark = pytest.mark.timeout(900)
+PYTHON_IMAGE = "docker.io/library/python:3.11-bookworm"
+TOKEN = "a-token-that-stands-in-the-environment"
+LOCKED_DOWN = ("--read-only", "--cap-drop=all", "--security-opt=no-new-privileges")
+# crun, Debian's default, doesn't start on machines with both kinds of control groups; and a container may not ask for
+# more descriptors than this machine has.
+CONFIGURATION = """
+[containers]
+default_ulimits = ["nofile=20000:20000", "nproc=1024:1024"]
+[engine]
+runtime = "runc"
+"""
+
+
+class Podman:
+    """podman with a storage and a configuration of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        configuration = folder / "containers.conf"
+        configuration.write_text(CONFIGURATION)
+        self.environ = {**os.environ, "CONTAINERS_CONF": str(configuration)}
+        self.command = ("podman", "--log-level=fatal", f"--root={KEPT}/containers", f"--runroot={KEPT}/containers-run")
+
+    def __call__(self, *arguments: str | Path) -> str:
+        return run(*self.command, *arguments, env=self.environ).strip()
+
+    @contextmanager
+    def container(self, image: str, *options: str) -> Iterator[str]:
+        """A container of `image`, started with `options`; its id."""
+        name = self("run", "--detach", *options, image)
+        try:
+            yield name
+        finally:
+            self("rm", "--force", "--time=0", name)
+
+    def state(self, container: str) -> dict[str, object]:
+        state: dict[str, object] = json.loads(self("inspect", "--format={{json .State}}", container))
+        return state
+
+    def url(self, container: str) -> str:
+        return "http://" + self("port", container, "8080/tcp")
+
+
+@pytest.fixture(scope="module")
+def podman(as_root: None, tmp_path_factory: pytest.TempPathFactory) -> Podman:
+    return Podman(tmp_path_factory.mktemp("podman"))
+
+
+@pytest.fixture(scope="module")
+def image(podman: Podman, debian_with_python: Path) -> str:
+    """The image's name."""
+    if PYTHON_IMAGE not in podman("images", "--format={{.Repository}}:{{.Tag}}").splitlines():
+        podman("import", "--quiet", debian_with_python, PYTHON_IMAGE)
+    here: list[str] = []
+    if "PIP_CERT" in os.environ:  # this machine's way to its packages has an authority of its own
+        certificates = Path(os.environ["PIP_CERT"])
+        here = [f"--volume={certificates.parent}:{certificates.parent}:ro", f"--env=PIP_CERT={certificates}"]
+    podman(
+        *("build", "--quiet", "--format=docker", *here, "--tag=localhost/edge-tests"),
+        *(f"--build-arg=PYTHON_IMAGE={PYTHON_IMAGE}", "--build-arg=SOURCE_COMMIT=0123abc"),
+        *("--build-arg=SOURCE_DATE_EPOCH=1700000000", ROOT),
+    )
+    podman("image", "prune", "--force")
+    return "localhost/edge-tests"
+
+
+@pytest.fixture(scope="module")
+def running(podman: Podman, image: str) -> Iterator[str]:
+    """A container as compose.yaml starts it."""
+    options = (*LOCKED_DOWN, "--publish=127.0.0.1::8080", f"--env=EDGE_AUTH_TOKEN={TOKEN}")
+    with podman.container(image, *options) as container:
+        wait_until(lambda: "listening" in podman("logs", container))
+        yield container
+
+
+def hub(podman: Podman, container: str) -> httpx.Client:
+    return client(podman.url(container), Authorization=f"Bearer {TOKEN}")
+
+
+def test_it_does_its_job_with_a_read_only_root_and_no_rights(podman: Podman, running: str) -> None:
+    with hub(podman, running) as inside:
+        does_its_job(inside)
+
+
+def test_it_runs_as_its_own_user_with_no_capability(podman: Podman, running: str) -> None:
+    status = Path(f"/proc/{podman.state(running)['Pid']}/status").read_text()
+    fields = dict(re.findall(r"^(\w+):\t(.*)$", status, re.MULTILINE))
+    assert (["65532"] * 4, ["65532"] * 4) == (fields["Uid"].split(), fields["Gid"].split())
+    assert (0, "1") == (int(fields["CapEff"], 16), fields["NoNewPrivs"])
+
+
+def test_its_health_is_asked_by_edge_itself(podman: Podman, running: str) -> None:
+    podman("healthcheck", "run", running)
+    assert "healthy" == json.loads(podman("inspect", "--format={{json .State.Health}}", running))["Status"]
+
+
+def test_one_that_doesnt_answer_is_unhealthy(podman: Podman, image: str) -> None:
+    """Its healthcheck asks a port on which nobody listens."""
+    options = (f"--env=EDGE_AUTH_TOKEN={TOKEN}", "--entrypoint=/usr/bin/edge", "--health-retries=1")
+    name = podman("run", "--detach", *options, image, "serve", "--port=8081")
+    try:
+        with pytest.raises(AssertionError, match="exit status 1"):
+            podman("healthcheck", "run", name)
+        assert "unhealthy" == json.loads(podman("inspect", "--format={{json .State.Health}}", name))["Status"]
+    finally:
+        podman("rm", "--force", "--time=0", name)
+
+
+def test_sigterm_drains_it_and_it_ends_with_0(podman: Podman, image: str) -> None:
+    options = (*LOCKED_DOWN, "--publish=127.0.0.1::8080", f"--env=EDGE_AUTH_TOKEN={TOKEN}")
+    with podman.container(image, *options) as container:
+        wait_until(lambda: "listening" in podman("logs", container))
+        with hub(podman, container) as inside, inside.stream("GET", "/projects/p/events") as stream:
+            heard = events(stream)
+            assert "edge.hello" == next(heard)[0]
+            podman("kill", "--signal=TERM", container)
+            assert "edge.closing" == next(heard)[0]
+        assert "0" == podman("wait", container)
+
+
+def test_a_secret_is_taken_from_a_file(podman: Podman, image: str, tmp_path: Path) -> None:
+    secret = tmp_path / "auth.token"
+    secret.write_text(TOKEN + "\n")
+    secret.chmod(0o444)
+    options = ("--publish=127.0.0.1::8080", f"--volume={secret}:/run/secrets/auth.token:ro")
+    with podman.container(image, *options) as container:
+        wait_until(lambda: "listening" in podman("logs", container))
+        with hub(podman, container) as inside:
+            assert 200 == inside.get("/projects").status_code
+
+
+def test_without_any_word_on_who_may_do_what_it_doesnt_start(podman: Podman, image: str) -> None:
+    name = podman("run", "--detach", image)
+    try:
+        assert "2" == podman("wait", name)
+    finally:
+        podman("rm", "--force", name)
+
+
+def test_it_says_what_it_is(podman: Podman, image: str) -> None:
+    assert podman("run", "--rm", image, "--version").startswith(f"edge {__version__} (commit 0123abc, for glibc ")
+    labels = json.loads(podman("inspect", "--format={{json .Config.Labels}}", image))
+    assert ("edge", "0123abc") == (
+        labels["org.opencontainers.image.title"],
+        labels["org.opencontainers.image.revision"],
+    )
+
+
+def test_there_is_nothing_inside_but_the_hub_and_what_it_loads(podman: Podman, image: str, tmp_path: Path) -> None:
+    container = podman("create", image)
+    try:
+        podman("export", f"--output={tmp_path}/image.tar", container)
+    finally:
+        podman("rm", container)
+    names = run("tar", "--list", "--file", tmp_path / "image.tar").splitlines()
+    outside = [name for name in names if not name.endswith("/") and not name.startswith("usr/lib/edge/")]
+    allowed = re.compile(
+        r"usr/bin/edge|etc/(passwd|group|ssl/certs/ca-certificates.crt|hosts|hostname|resolv.conf|mtab)"
+        r"|(usr/)?lib(64)?/(\S+-linux-gnu/)?(ld-linux\S*|lib(c|m|dl|z|rt|pthread|util|resolv))\.so\.\d+"
+        r"|\.dockerenv|dev/\S+|run/\.containerenv"
+    )
+    assert [] == [name for name in outside if not allowed.fullmatch(name)]
+
+
+def test_the_base_is_pinned_by_digest() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    assert re.search(
+        r"^ARG PYTHON_IMAGE=docker\.io/library/python:3\.11-bookworm@sha256:[0-9a-f]{64}$", text, re.MULTILINE
+    )
+    assert ["${PYTHON_IMAGE} AS build", "scratch"] == re.findall(r"^FROM (.*)$", text, re.MULTILINE)
