@@ -30,6 +30,10 @@ def files(root: Path) -> set[str]:
     return {path for path in found if not own.match(path)}
 
 
+def units_enabled(root: Path) -> set[str]:
+    return {path for path in files(root) if path.startswith("/etc/systemd/system/") and "/edge." in path}
+
+
 def install(root: Path, package: Path) -> None:
     target = root / "tmp" / "edge.deb"
     target.write_bytes(package.read_bytes())
@@ -56,7 +60,7 @@ def test_installed_upgraded_removed_and_purged_it_keeps_the_configuration_and_le
     install(root, deb)
     assert run("chroot", root, "/usr/bin/edge", "--version").startswith("edge ")
     run("chroot", root, "/usr/bin/edge", "check-config", "--config", "/etc/edge/edge.toml")
-    enabled = {path for path in files(root) if ".wants/edge." in path}
+    enabled = units_enabled(root)
     wants = "/etc/systemd/system/{}.target.wants/edge.{}"
     assert {wants.format("sockets", "socket"), wants.format("multi-user", "service")} == enabled
 
@@ -83,7 +87,7 @@ def test_what_an_administrator_disabled_an_upgrade_leaves_disabled(root: Path, d
     install(root, deb)
     run("chroot", root, "systemctl", "disable", "edge.service", "edge.socket")
     install(root, newer(deb, tmp_path))
-    assert set() == {path for path in files(root) if ".wants/edge." in path}
+    assert set() == units_enabled(root)
 
 
 def test_lintian_has_nothing_to_say(deb: Path) -> None:

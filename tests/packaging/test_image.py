@@ -117,7 +117,12 @@ def test_its_health_is_asked_by_edge_itself(podman: Podman, running: str) -> Non
 
 def test_one_that_doesnt_answer_is_unhealthy(podman: Podman, image: str) -> None:
     """Its healthcheck asks a port on which nobody listens."""
-    options = (f"--env=EDGE_AUTH_TOKEN={TOKEN}", "--entrypoint=/usr/bin/edge", "--health-retries=1")
+    options = (
+        f"--env=EDGE_AUTH_TOKEN={TOKEN}",
+        "--entrypoint=/usr/bin/edge",
+        "--health-retries=1",
+        "--health-start-period=0s",
+    )
     name = podman("run", "--detach", *options, image, "serve", "--port=8081")
     try:
         with pytest.raises(AssertionError, match="exit status 1"):
