@@ -5,6 +5,7 @@ No registry is asked: what stands in for the official Python image is a Debian m
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -40,7 +41,9 @@ class Podman:
         configuration = folder / "containers.conf"
         configuration.write_text(CONFIGURATION)
         self.environ = {**os.environ, "CONTAINERS_CONF": str(configuration)}
-        self.command = ("podman", "--log-level=fatal", f"--root={KEPT}/containers", f"--runroot={KEPT}/containers-run")
+        # Podman takes no long path for its state, and wants the same one for a storage each time.
+        state = f"/run/edge-tests-{hashlib.sha256(bytes(KEPT)).hexdigest()[:8]}"
+        self.command = ("podman", "--log-level=fatal", f"--root={KEPT}/containers", f"--runroot={state}")
 
     def __call__(self, *arguments: str | Path) -> str:
         return run(*self.command, *arguments, env=self.environ).strip()
