@@ -90,7 +90,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     selftest.add_argument("--metrics-port", type=int, default=9465, metavar="PORT", help="(default: 9465)")
     selftest.set_defaults(run=_selftest)
+    _add_store(commands)
     return parser
+
+
+def _add_store(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    store = commands.add_parser("store", help="move a history from one store to another", allow_abbrev=False)
+    actions = store.add_subparsers(title="actions", metavar="ACTION", required=True)
+    copy = actions.add_parser("copy", help="copy every project; no hub may be using either", allow_abbrev=False)
+    copy.add_argument("source", metavar="FROM", help="sqlite:PATH or redis://HOST:PORT/DATABASE")
+    copy.add_argument("destination", metavar="TO", help="an empty one of the other kind")
+    copy.set_defaults(run=_store_copy)
 
 
 def _add_hub_arguments(parser: argparse.ArgumentParser) -> None:
@@ -128,6 +138,20 @@ def _serve(arguments: argparse.Namespace) -> int:
             return _refuse(f"edge: {error}", exit_codes.FAILED)
         where = f"{config.server.host}, port {config.server.port}"
         return _refuse(f"edge: can't listen on {where}: {advice}", exit_codes.FAILED)
+
+
+def _store_copy(arguments: argparse.Namespace) -> int:
+    from edge import log  # noqa: PLC0415
+    from edge.store_copy import CopyError, copy  # noqa: PLC0415
+
+    log.configure("console", "critical")
+    try:
+        copied = copy(arguments.source, arguments.destination)
+    except CopyError as error:
+        return _refuse(f"edge: {error}", exit_codes.FAILED)
+    projects = "1 project" if copied.projects == 1 else f"{copied.projects} projects"
+    events = "1 event" if copied.events == 1 else f"{copied.events} events"
+    return _say(f"edge: copied {projects} with {events}\n")
 
 
 def _check_config(arguments: argparse.Namespace) -> int:

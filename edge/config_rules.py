@@ -103,10 +103,12 @@ def _signing_secret(text: str) -> str:
 
 def _store_url(text: str) -> str:
     scheme, colon, path = text.partition(":")
-    if text != "memory:" and (scheme, colon) != ("sqlite", ":"):
-        raise ValueError("must be memory: or sqlite:PATH, such as sqlite:/var/lib/edge/history.db")
+    if text != "memory:" and (scheme, colon) not in {("sqlite", ":"), ("redis", ":"), ("rediss", ":")}:
+        raise ValueError("must be memory:, sqlite:PATH such as sqlite:/var/lib/edge/history.db, or redis://HOST:PORT")
     if scheme == "sqlite" and not path.strip("/"):
         raise ValueError("names no file: write sqlite:PATH, such as sqlite:/var/lib/edge/history.db")
+    if scheme in {"redis", "rediss"} and not path.startswith("//"):
+        raise ValueError("must be written redis://HOST:PORT/DATABASE")
     return text
 
 

@@ -32,6 +32,7 @@ class HubLog:
         self._chronicle = chronicle
         self._access_log = access_log
         self.connection_came: list[Callable[[str], None]] = []
+        self.connection_left: list[Callable[[Project, Connection], None]] = []
         self._nobody: FoldedLog[str] = FoldedLog(period_seconds=FOLD_SECONDS, max_keys=_MAX_KEYS)
         self._limits: FoldedLog[str] = FoldedLog(period_seconds=FOLD_SECONDS, max_keys=_MAX_KEYS)
         self._readers: Burst[str] = Burst(lines=BURST_LINES, period_seconds=BURST_SECONDS)
@@ -82,6 +83,8 @@ class HubLog:
                 connection=connection.id,
                 events=connection.events_sent,
             )
+        for tell in self.connection_left:
+            tell(project, connection)
 
     def project_forgotten(self, project: Project) -> None:
         self._chronicle.forgotten(project)

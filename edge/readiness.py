@@ -152,15 +152,7 @@ class Readiness:
             Draining: the process is leaving.
             LimitReached: `too_many_waiting`.
         """
-        if self._hub.draining:
-            raise _draining()
-        if self.waiting >= self._max_waiting:
-            raise LimitReached(
-                f"{self.waiting} callers wait already (limits.max_waiting); try again soon.",
-                code="too_many_waiting",
-                retry_after_seconds=1,
-                limit=self._max_waiting,
-            )
+        self.check()
         began = self._clock()
         waiter = _Waiter(count, asyncio.get_running_loop().create_future())
         watch = self._watches.get((project, confirm))
@@ -181,9 +173,21 @@ class Readiness:
                 watch.waiters.remove(waiter)
                 watch.changed.set()
         if not done:
-            raise self._nobody(project, count, timeout_seconds)
+            raise self.nobody(project, count, timeout_seconds, self._hub.connected(project))
         connections, confirmed = waiter.future.result()
         return Confirmation(connections, confirmed, round((self._clock() - began) * 1000, 3))
+
+    def check(self, more: int = 0) -> None:
+        """Raise unless one more may wait, besides `more` that wait elsewhere. Raises Draining, LimitReached."""
+        if self._hub.draining:
+            raise draining()
+        if self.waiting + more >= self._max_waiting:
+            raise LimitReached(
+                f"{self.waiting + more} callers wait already (limits.max_waiting); try again soon.",
+                code="too_many_waiting",
+                retry_after_seconds=1,
+                limit=self._max_waiting,
+            )
 
     def waiting_for(self, project: str) -> int:
         """How many callers wait for `project`."""
@@ -214,7 +218,7 @@ class Readiness:
         for watch in self._watches.values():
             for waiter in watch.waiters:
                 if not waiter.future.done():
-                    waiter.future.set_exception(_draining())
+                    waiter.future.set_exception(draining())
             watch.changed.set()
 
     async def _serve(self, name: str, watch: _Watch) -> None:
@@ -297,8 +301,9 @@ class Readiness:
             return False
         return probe.proved_seconds is not None
 
-    def _nobody(self, name: str, count: int, timeout_seconds: float) -> NotReady:
-        there = self._hub.connected(name)
+    @staticmethod
+    def nobody(name: str, count: int, timeout_seconds: float, there: int) -> NotReady:
+        """The refusal of who has waited in vain, with `there` connections in sight."""
         seen = "nobody is connected" if not there else f"{there} connected, but fewer than {count} confirmed"
         return NotReady(
             f"No ready connection within {timeout_seconds:g} s: {seen}. "
@@ -309,5 +314,5 @@ class Readiness:
         )
 
 
-def _draining() -> Draining:
+def draining() -> Draining:
     return Draining("The hub is shutting down; try again in a second.", retry_after_seconds=1)

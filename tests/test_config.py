@@ -246,9 +246,14 @@ def test_what_kubernetes_puts_into_every_pod_is_not_taken_for_a_setting() -> Non
             "STORE_URL",
             "redis-but-not-quite:x",
             (
-                "store.url = *** (from EDGE_STORE_URL): must be memory: or sqlite:PATH, "
-                "such as sqlite:/var/lib/edge/history.db"
+                "store.url = *** (from EDGE_STORE_URL): must be memory:, sqlite:PATH such as "
+                "sqlite:/var/lib/edge/history.db, or redis://HOST:PORT"
             ),
+        ),
+        (
+            "STORE_URL",
+            "redis:localhost",
+            "store.url = *** (from EDGE_STORE_URL): must be written redis://HOST:PORT/DATABASE",
         ),
         (
             "STORE_URL",
@@ -281,7 +286,7 @@ def test_an_impossible_value_is_one_line_with_key_value_source_and_reason(variab
         ("AUTH_TOKEN", ["a b", "a\r\nb", "gr\u00fcn", "a=b", "\udcff"]),
         ("AUTH_JWT_KEY", ["short", PUBLIC_PEM.replace("PUBLIC", "PRIVATE")]),
         ("AUTH_ANONYMOUS", ["root", "subscribe,root"]),
-        ("STORE_URL", ["memory", "redis://localhost", "postgres://x"]),
+        ("STORE_URL", ["memory", "redis:localhost", "postgres://x"]),
     ],
 )
 def test_malformed_texts_are_refused(variable: str, values: list[str]) -> None:

@@ -20,11 +20,12 @@ from itertools import islice
 from edge.core import sse
 from edge.core.admission import Admission
 from edge.core.bounds import Bounds
-from edge.core.connection import NEVER, Connection
+from edge.core.connection import Connection
 from edge.core.counters import Counters
 from edge.core.errors import Draining
 from edge.core.event import Event
 from edge.core.observer import Batch, Observer, Receipt
+from edge.core.patience import Patience
 from edge.core.project import Past, Project, Wires
 from edge.core.resume import Start
 from edge.core.retention import Retention
@@ -38,7 +39,6 @@ _CLOSING_SPREAD = 2.0
 """Readers told to come back do so within `retry_ms` and this many times more, so that they don't come at once."""
 _MOST_FRAME_BYTES_BESIDE_DATA = 512
 """Id, type and field names; a line end in the data may become seven bytes."""
-_OWES_NOTHING = -1
 
 
 class Hub:
@@ -58,7 +58,7 @@ class Hub:
         self._epochs_given = 0
         self._wires = Wires()
         self._dirty: deque[Project] = deque()
-        self._paused: dict[Connection, None] = {}
+        self._patience = Patience(bounds.dead_after_seconds)
         self._unsettled: dict[Connection, None] = {}
         """Those that were written to and won't be able to say, when they are lost, what was acknowledged."""
         self._admission = Admission(bounds, self.counters, observer)
@@ -94,6 +94,13 @@ class Hub:
         project = self._open(name, event, now)
         return self._take_in(project, project.frame(event), now)
 
+    def check(self, event: Event) -> None:
+        """Raise what `publish` raises for `event` itself: Draining, or LimitReached (`event_too_large`)."""
+        if self.draining:
+            raise Draining("The hub is shutting down; publish again in a second.", retry_after_seconds=1)
+        if len(event.data) * 7 + _MOST_FRAME_BYTES_BESIDE_DATA > self.bounds.max_bytes:
+            self._admission.frame(event)
+
     def publish_many(self, name: str, events: Sequence[Event], now: float) -> Batch:
         """Publish `events` (not empty) together: all of them, or none when it raises what `publish` raises."""
         project = self._open(name, max(events, key=lambda event: len(event.data)), now)
@@ -122,10 +129,26 @@ class Hub:
         """Hold a reserved frame. In a project that was deleted meanwhile it is a miss, lost at once."""
         project.reserved -= 1
         if self.projects.get(project.name) is not project:
+            self.counters.published += 1
             seq = project.append(frame, now)
             project.evict(1, "deleted", now)
             return Receipt(project.name, project.event_id(seq), 0, True)
         return self._take_in(project, frame, now)
+
+    def follow(self, project: Project, frame: bytes, now: float) -> None:
+        """Hold the next frame of a project that is numbered elsewhere; it was counted there, too."""
+        project.append(frame, now)
+        self._keep(project, now)
+        if project.connections:
+            self._mark_dirty(project)
+
+    def forget(self, name: str) -> None:
+        """Drop what is here of a project that is kept elsewhere: nothing is lost by it, nothing counted."""
+        project = self.projects.pop(name, None)
+        if project is not None:
+            project.pinned = False
+            self._retention.let_go(project)
+            self._observer.project_forgotten(project)
 
     def restore(self, past: Past, now: float) -> None:
         """Take in a project as an earlier process left it, before anybody else does. It must not be there yet."""
@@ -196,7 +219,7 @@ class Hub:
         )
         self._wheel.put(connection, self._next_look(connection))
         if connection.paused:  # its transport was full before it came here
-            self._paused[connection] = None
+            self._patience.paused[connection] = None
         self._observer.connection_added(project, connection)
 
     def detach(self, connection: Connection, reason: str, now: float) -> None:
@@ -208,7 +231,7 @@ class Hub:
         missed = project.detach(connection, reason, now)
         connection.project = None
         connection.leaving = reason
-        self._paused.pop(connection, None)
+        self._patience.paused.pop(connection, None)
         self._unsettled.pop(connection, None)
         self._admission.left(connection.address)
         self.counters.removed[reason] += 1
@@ -223,12 +246,12 @@ class Hub:
         connection.progress_seconds = now
         connection.progress_bytes = connection.moved_bytes()
         if connection.project is not None:
-            self._paused[connection] = None
+            self._patience.paused[connection] = None
 
     def drained(self, connection: Connection, now: float) -> None:
         """`connection`'s transport takes bytes again: it catches up from the ring."""
         connection.paused = False
-        self._paused.pop(connection, None)
+        self._patience.paused.pop(connection, None)
         if connection.project is not None:
             connection.project.bring_up(connection, now)
 
@@ -245,7 +268,7 @@ class Hub:
 
     def beat(self, now: float) -> bool:
         """Heartbeats, ends of life, stuck readers, aged events. Returns whether it wants another turn at once."""
-        self._end_stuck(now)
+        self._patience.end_stuck(now)
         for connection in list(islice(self._unsettled, BEAT_BUDGET)):
             del self._unsettled[connection]
             if connection.project is not None and connection.refresh():
@@ -260,9 +283,9 @@ class Hub:
             if connection.project is None:
                 continue
             connection.refresh()
-            patience_ends = self._patience_ends(connection, now)
+            patience_ends = self._patience.ends(connection, now)
             if patience_ends <= now:
-                self._give_up(connection)
+                self._patience.give_up(connection)
             elif connection.ends_at_seconds <= now and not connection.leaving:
                 self.close(connection, connection.ends_reason, now)
             elif connection.last_write_seconds + bounds.heartbeat_seconds <= now and not (
@@ -319,14 +342,12 @@ class Hub:
 
     def _open(self, name: str, event: Event, now: float) -> Project:
         """The project that `event` may be published to."""
-        if self.draining:
-            raise Draining("The hub is shutting down; publish again in a second.", retry_after_seconds=1)
-        if len(event.data) * 7 + _MOST_FRAME_BYTES_BESIDE_DATA > self.bounds.max_bytes:
-            self._admission.frame(event)
+        self.check(event)
         project = self.projects.get(name)
         return project if project is not None else self._create(name, None, now)
 
     def _take_in(self, project: Project, frame: bytes, now: float) -> Receipt:
+        self.counters.published += 1
         seq = project.append(frame, now)
         self._keep(project, now)
         connections = len(project.connections)
@@ -367,29 +388,6 @@ class Hub:
             self._dirty.append(project)
             if len(self._dirty) == 1:
                 self._wake()
-
-    def _end_stuck(self, now: float) -> None:
-        """End readers whose transport has been full and moved nothing for `dead_after_seconds`."""
-        for connection in list(self._paused):
-            if self._patience_ends(connection, now) <= now:
-                self._give_up(connection)
-
-    def _patience_ends(self, connection: Connection, now: float) -> float:
-        """When the peer will have taken nothing of what it owes for `dead_after_seconds`; NEVER if it owes nothing.
-
-        What it owes counts from the first look that finds it: between two looks nobody knows since when.
-        """
-        moved_bytes = connection.moved_bytes()
-        owes = moved_bytes != connection.written_bytes
-        if not owes or moved_bytes != connection.progress_bytes:
-            connection.progress_bytes = moved_bytes if owes else _OWES_NOTHING
-            connection.progress_seconds = now
-        return connection.progress_seconds + self.bounds.dead_after_seconds if owes else NEVER
-
-    @staticmethod
-    def _give_up(connection: Connection) -> None:
-        connection.leaving = connection.leaving or ("slow" if connection.answers() else "dead")
-        connection.abort()
 
     def _next_look(self, connection: Connection) -> float:
         return min(connection.last_write_seconds + self.bounds.heartbeat_seconds, connection.ends_at_seconds)

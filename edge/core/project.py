@@ -59,6 +59,7 @@ class Past(msgspec.Struct, frozen=True):
     frames: list[bytes]
     times: list[float]
     ledger: LedgerState
+    pinned: bool = False
 
 
 class Project:
@@ -81,6 +82,7 @@ class Project:
         "last_disconnect",
         "ledger",
         "name",
+        "pinned",
         "reserved",
         "ring",
     )
@@ -95,6 +97,8 @@ class Project:
         self.connections: list[Connection] = []
         self.reserved = 0
         """Events numbered that a store has not taken yet."""
+        self.pinned = False
+        """Kept elsewhere and followed from here: it is not forgotten by itself."""
         self.dirty = False
         """It stands in the hub's queue of those to be flushed."""
         self.age_slot: int | None = None
@@ -115,6 +119,7 @@ class Project:
         """The project that `past` tells of."""
         project = cls(past.name, past.epoch, counters, wires, newest=past.newest)
         project.first_seq = past.first_seq
+        project.pinned = past.pinned
         project.ring.load(past.frames, past.times)
         counters.ring_events += len(project.ring)
         counters.ring_bytes += project.ring.size_bytes
@@ -124,7 +129,7 @@ class Project:
     @property
     def empty(self) -> bool:
         """Nothing is left to know: no connection, no event (and so no pending miss)."""
-        return not self.connections and not len(self.ring) and not self.reserved
+        return not (self.connections or len(self.ring) or self.reserved or self.pinned)
 
     @property
     def published(self) -> int:
@@ -168,7 +173,6 @@ class Project:
         """Hold the next frame; who is to get it is `flush`'s business. Returns its number."""
         seq = self.ring.append(frame, now)
         counters = self._counters
-        counters.published += 1
         counters.ring_events += 1
         counters.ring_bytes += len(frame)
         if not self.connections:

@@ -48,15 +48,18 @@ class Retention:
         """Give up what is over age."""
         self.give_up(project, project.ring.older_than(now - self._bounds.max_age_seconds), "age", now)
 
+    def let_go(self, project: Project) -> None:
+        """Hold nothing of `project` any more, without a word in its ledger: its history is kept elsewhere."""
+        self._counters.ring_events -= len(project.ring)
+        self._counters.ring_bytes -= project.ring.evict(len(project.ring))
+        self._stand_down(project)
+
     def give_up(self, project: Project, count: int, reason: str, now: float) -> None:
         """Give up the `count` oldest events of `project`."""
         project.evict(count, reason, now)
         ring = project.ring
         if ring.oldest > ring.newest:
-            self._holders.pop(project, None)
-            self._ages.forget(project)
-            if self._latest is project:
-                self._latest = None
+            self._stand_down(project)
 
     def due(self, now: float, count: int) -> list[Project]:
         """At most `count` projects whose age is to be looked at; `look_again` follows for each."""
@@ -70,6 +73,12 @@ class Retention:
     def newest_first(self) -> Iterator[Project]:
         """Projects with events, the one published to last first."""
         return reversed(self._holders)
+
+    def _stand_down(self, project: Project) -> None:
+        self._holders.pop(project, None)
+        self._ages.forget(project)
+        if self._latest is project:
+            self._latest = None
 
     def _stand_last(self, project: Project) -> None:
         self._latest = project

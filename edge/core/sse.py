@@ -14,6 +14,8 @@ from edge.core.event import DEFAULT_TYPE
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 
+_NO_ID_BYTES = len(b"id: 0\n")
+
 PING_COMMENT = b": ping\n\n"
 PING_EVENT = b"event: edge.ping\ndata: {}\n\n"
 PROBE_COMMENT = b": probe\n\n"
@@ -26,6 +28,16 @@ def event_frame(id_prefix: bytes, seq: int, event_type: str, data: bytes) -> byt
     if event_type == DEFAULT_TYPE:
         return b"id: %b%d\ndata: %b\n\n" % (id_prefix, seq, data)
     return b"id: %b%d\nevent: %b\ndata: %b\n\n" % (id_prefix, seq, event_type.encode(), data)
+
+
+def event_text(event_type: str, data: bytes) -> bytes:
+    """What follows the `id:` line of an event that is numbered elsewhere; `numbered` puts the line in front."""
+    return event_frame(b"", 0, event_type, data)[_NO_ID_BYTES:]
+
+
+def numbered(id_prefix: bytes, seq: int, text: bytes) -> bytes:
+    """`text` (of `event_text`) as the frame with number `seq`."""
+    return b"id: %b%d\n%b" % (id_prefix, seq, text)
 
 
 def control_frame(name: str, fields: dict[str, object], *, retry_ms: int | None = None) -> bytes:

@@ -34,6 +34,9 @@ async def ack(request: web.Request) -> web.StreamResponse:
         raise InvalidRequest('Send the data of the edge.probe event as it came: {"probe": "…"}.') from None
     connection_id = request.match_info["connection"]
     connection = service.hub.connections.get(connection_id)
+    if connection is None and service.cluster is not None:
+        await service.cluster.pass_on(name, connection_id, answer.probe)
+        return web.Response(status=204)
     if connection is None or connection.project is None or connection.project.name != name:
         return problem("unknown_connection", "This connection is not there (any more); take the id of edge.hello.")
     if not service.readiness.answer(name, connection_id, answer.probe):

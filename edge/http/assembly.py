@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from aiohttp import web
 
@@ -29,6 +29,10 @@ from edge.store import MemoryStore, SqliteStore, Store
 from edge.target import StreamTarget, Target, WebhookTarget
 from edge.units import base36
 
+if TYPE_CHECKING:  # redis is imported only where it is used: it would double the time to start
+    from edge.cluster.readiness import ClusterReadiness
+    from edge.cluster.store import RedisStore
+
 _TURNS_TO_LEAVE = 5
 
 
@@ -44,13 +48,18 @@ async def assemble(config: Config) -> tuple[web.Application, Service]:
     pulse.each_second.append(log.tell_folded)
     hub = Hub(bounds(config), boot=new_boot(), wake=pulse.wake, observer=log)
     pulse.hub = hub
-    readiness = Readiness(hub, pulse.clock, config.limits.max_waiting)
-    log.connection_came.append(readiness.connection_added)
     receipts = Receipts(config.limits.max_idempotency_keys, config.limits.idempotency_seconds)
-    store = store_of(config, hub, receipts, pulse)
+    here = Readiness(hub, pulse.clock, config.limits.max_waiting)
+    readiness: Readiness | ClusterReadiness = here
+    cluster = None
+    if config.store.url.startswith("redis"):
+        cluster, readiness = cluster_of(config, hub, pulse, here, log)
+    store = cluster if cluster is not None else store_of(config, hub, receipts, pulse)
+    log.connection_came.append(readiness.connection_added)
     await store.open()
     target = target_of(config, store, pulse)
     service = Service(config, hub, readiness, target, store, receipts, chronicle, pulse.clock, verifier)
+    service.cluster = cluster
     service.exposition = Exposition(watched(service, pulse))
     app = http_app.build(service)
 
@@ -106,6 +115,25 @@ def store_of(config: Config, hub: Hub, receipts: Receipts, pulse: Pulse) -> Stor
         flush_seconds=config.store.flush_ms / 1000,
         keep_receipts_seconds=config.limits.idempotency_seconds,
     )
+
+
+def cluster_of(
+    config: Config, hub: Hub, pulse: Pulse, readiness: Readiness, log: HubLog
+) -> tuple[RedisStore, ClusterReadiness]:
+    """This node of several: the store they share, and what waits for readers on all of them."""
+    from edge.cluster.readiness import ClusterReadiness  # noqa: PLC0415 - see the imports above
+    from edge.cluster.store import RedisStore  # noqa: PLC0415
+
+    store = RedisStore(
+        config.store.url,
+        hub,
+        pulse.clock,
+        new_epoch=new_boot,
+        keep_receipts_seconds=config.limits.idempotency_seconds,
+    )
+    log.connection_came.append(store.connection_came)
+    log.connection_left.append(store.connection_left)
+    return store, ClusterReadiness(readiness, store, pulse.clock)
 
 
 def target_of(config: Config, store: Store, pulse: Pulse) -> Target:

@@ -51,6 +51,15 @@ async def _situation(service: Service, name: str) -> Situation:
         facts=service.chronicle.facts(name),
         look_alikes=look_alikes[:_MAX_LOOK_ALIKES],
     )
+    if service.cluster is not None and (view := await service.cluster.view(name)) is not None:
+        # The facts are this node's; who is there and what was missed is everybody's.
+        return msgspec.structs.replace(
+            known,
+            known=True,
+            connections=view.connections,
+            confirmed=await _confirmed_anywhere(service, name) if view.connections else None,
+            misses=Misses(view.misses, view.recovered, view.lost, view.pending, None, None),
+        )
     if project is None:
         return known
     return msgspec.structs.replace(
@@ -73,6 +82,13 @@ def _misses(project: Project) -> Misses:
         ledger.first_miss_seconds,
         ledger.last_miss_seconds,
     )
+
+
+async def _confirmed_anywhere(service: Service, name: str) -> str | None:
+    try:
+        return (await service.readiness.wait(name, 1, _CONFIRM_SECONDS)).confirmed
+    except EdgeError:
+        return None
 
 
 async def _confirmed(service: Service, name: str) -> str | None:

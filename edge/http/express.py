@@ -67,8 +67,7 @@ class Express:
         self._guard = guard
         self._known: dict[tuple[bytes, bytes], _Lines] = {}
         self._max_event_bytes = service.config.limits.max_event_bytes
-        self._open = not (service.store.durable and service.config.store.durability == "commit")
-        """A receipt comes at once, not when a disk has answered."""
+        self._open = service.store.at_once
         self._begin = {
             status: b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\nContent-Length: " % (status, reason)
             for status, reason in ((201, b"Created"), (202, b"Accepted"))

@@ -73,6 +73,8 @@ class Lines:
         self._first_id: str | None = None
         self._last_id: str | None = None
         self._misses = 0
+        self._connections = 0
+        """As the last receipt told."""
         self._promised: list[Awaitable[Receipt]] = []
 
     async def take(self, lines: list[bytes]) -> None:
@@ -133,9 +135,11 @@ class Lines:
         self._last_id = receipt.id
         self._first_id = self._first_id or receipt.id
         self._misses += receipt.missed
+        self._connections = receipt.connections
 
     def _totals(self) -> LinesTaken:
-        connections = self._service.hub.connected(self._name)
+        shared = self._service.cluster is not None
+        connections = self._connections if shared else self._service.hub.connected(self._name)
         return LinesTaken(self._published, self._first_id, self._last_id, connections, self._misses)
 
     def answer(self) -> web.Response:

@@ -64,7 +64,9 @@ async def _ready(service: Service, name: str, require: int, wait_seconds: float 
     """Wait if that was asked for, then insist on `require` connections."""
     if wait_seconds is not None:
         await service.readiness.wait(name, max(require, 1), wait_seconds)
-    there = service.hub.connected(name)
+    there = 0
+    if require:
+        there = service.hub.connected(name) if service.cluster is None else await service.cluster.connections(name)
     if there < require:
         raise NotReady(
             f"{there} of {require} required connections are there and nothing was stored; "

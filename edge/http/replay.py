@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from aiohttp import web
 
 from edge.core.errors import Draining
 from edge.core.idempotency import Answer, Key
 from edge.http.service import Service
+
+if TYPE_CHECKING:
+    from edge.cluster.store import RedisStore
 
 Ready = TypeVar("Ready")
 
@@ -35,6 +38,8 @@ async def once(
     process didn't wait for `act` to end.
     """
     receipts = service.receipts
+    if key is not None and service.cluster is not None:
+        return await _once_in_all(service.cluster, service, key, fingerprint, wait, act)
     if key is not None:
         while (entry := receipts.find(key, fingerprint, service.clock())) is not None:
             if entry.answer is not None:
@@ -49,7 +54,10 @@ async def once(
         if key is not None:
             receipts.drop(key)
         raise
-    acting = service.spawn(_settle(service, key, act(ready)))
+    return await _watched(service.spawn(_settle(service, key, act(ready))))
+
+
+async def _watched(acting: asyncio.Task[web.Response]) -> web.Response:
     await asyncio.wait((acting,))
     if acting.cancelled():
         raise Draining(
@@ -58,6 +66,37 @@ async def once(
             may_have_started=True,
         )
     return acting.result()
+
+
+async def _once_in_all(
+    cluster: RedisStore,
+    service: Service,
+    key: Key,
+    fingerprint: bytes,
+    wait: Callable[[], Awaitable[Ready]],
+    act: Callable[[Ready], Awaitable[web.Response]],
+) -> web.Response:
+    """`once`, for all nodes: the key is claimed in Redis."""
+    known = await cluster.claim(key, fingerprint)
+    if known is not None:
+        return _again(known)
+    try:
+        ready = await wait()
+    except BaseException:
+        await asyncio.shield(cluster.settle(key, None))
+        raise
+
+    async def acting() -> web.Response:
+        answer = None
+        try:
+            response = await act(ready)
+            assert isinstance(response.body, bytes)
+            answer = Answer(response.status, response.body)
+            return response
+        finally:
+            await cluster.settle(key, answer)
+
+    return await _watched(service.spawn(acting()))
 
 
 async def _settle(service: Service, key: Key | None, acting: Awaitable[web.Response]) -> web.Response:

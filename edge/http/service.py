@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from aiohttp import web
 
@@ -24,6 +24,10 @@ from edge.settings import Config
 from edge.store import Store
 from edge.target import Target
 
+if TYPE_CHECKING:  # redis is imported only where it is used: it would double the time to start
+    from edge.cluster.readiness import ClusterReadiness
+    from edge.cluster.store import RedisStore
+
 Result = TypeVar("Result")
 
 
@@ -36,7 +40,7 @@ class Service:
         self,
         config: Config,
         hub: Hub,
-        readiness: Readiness,
+        readiness: Readiness | ClusterReadiness,
         target: Target,
         store: Store,
         receipts: Receipts,
@@ -49,6 +53,8 @@ class Service:
         self.readiness = readiness
         self.target = target
         self.store = store
+        self.cluster: RedisStore | None = None
+        """What is known of the other nodes, where there are any."""
         self.receipts = receipts
         self.chronicle = chronicle
         self.clock = clock
@@ -107,7 +113,11 @@ class Service:
         """A moment of the hub's clock as ISO 8601 in UTC, to the millisecond."""
         if moment is None:
             return None
-        wall = moment + self._wall_offset_seconds
+        return self.wall_time(moment + self._wall_offset_seconds)
+
+    @staticmethod
+    def wall_time(wall: float) -> str:
+        """Seconds since 1970 as ISO 8601 in UTC, to the millisecond."""
         return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(wall)) + f".{int(wall % 1 * 1000):03d}Z"
 
     def drain(self) -> None:

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from edge.core.connection import Connection
 from edge.core.project import Project
-from edge.http import answers, params, problems
+from edge.http import answers, everywhere, params, problems
 from edge.http.bodies import json_response
 from edge.http.handover import Stream
 from edge.http.problems import response as problem
@@ -48,29 +48,31 @@ async def project(request: web.Request) -> web.StreamResponse:
     service = request.app[SERVICE]
     name = params.project(request)
     known = service.hub.project(name, service.clock())
-    if known is None:
-        return _unknown(name)
+    status = None if known is None else _status(service, known)
+    if service.cluster is not None:
+        status = await everywhere.project(service.cluster, name, status)
+    return _unknown(name) if status is None else _json(status)
+
+
+def _status(service: Service, known: Project) -> answers.ProjectStatus:
     ledger = known.ledger
     left = known.last_disconnect
-    misses = _misses(known)
-    return _json(
-        answers.ProjectStatus(
-            project=name,
-            ring=_ring(known),
-            misses=answers.MissesInTime(
-                **msgspec.structs.asdict(misses),
-                first=service.iso_time(ledger.first_miss_seconds),
-                last=service.iso_time(ledger.last_miss_seconds),
-            ),
-            epoch=known.epoch,
-            connections=[
-                _connection(service, connection)
-                for connection in islice(reversed(known.connections), _MAX_SHOWN_CONNECTIONS)
-            ],
-            connections_total=len(known.connections),
-            last_connect=service.iso_time(known.last_connect_seconds),
-            last_disconnect=left and answers.LastDisconnect(service.iso_time(left[0]), left[1]),
-        )
+    return answers.ProjectStatus(
+        project=known.name,
+        ring=_ring(known),
+        misses=answers.MissesInTime(
+            **msgspec.structs.asdict(_misses(known)),
+            first=service.iso_time(ledger.first_miss_seconds),
+            last=service.iso_time(ledger.last_miss_seconds),
+        ),
+        epoch=known.epoch,
+        connections=[
+            _connection(service, connection)
+            for connection in islice(reversed(known.connections), _MAX_SHOWN_CONNECTIONS)
+        ],
+        connections_total=len(known.connections),
+        last_connect=service.iso_time(known.last_connect_seconds),
+        last_disconnect=left and answers.LastDisconnect(service.iso_time(left[0]), left[1]),
     )
 
 
@@ -79,17 +81,23 @@ async def projects(request: web.Request) -> web.StreamResponse:
     service = request.app[SERVICE]
     limit = params.integer(request, "limit", _PAGE, lowest=1, highest=_MAX_PAGE)
     offset = params.integer(request, "offset", 0, lowest=0, highest=999_999_999)
-    page = list(islice(service.hub.busiest(), offset, offset + limit))
-    total = len(service.hub.projects)
+    if service.cluster is not None:
+        page, total = await everywhere.projects(service.cluster, limit, offset)
+    else:
+        page = [_summary(one) for one in islice(service.hub.busiest(), offset, offset + limit)]
+        total = len(service.hub.projects)
     next_offset = offset + limit if offset + limit < total else None
-    return _json(answers.ProjectPage([_summary(one) for one in page], total, next_offset))
+    return _json(answers.ProjectPage(page, total, next_offset))
 
 
 async def delete(request: web.Request) -> web.StreamResponse:
     """Close a project's streams and drop its history."""
     service = request.app[SERVICE]
     name = params.project(request)
-    deleted = service.hub.delete(name, service.clock())
+    if service.cluster is not None:
+        deleted = await service.cluster.delete(name)
+    else:
+        deleted = service.hub.delete(name, service.clock())
     if deleted is None:
         return _unknown(name)
     return _json(answers.Deleted(name, *deleted))

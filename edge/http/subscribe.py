@@ -38,6 +38,8 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
     if request.method == "HEAD":
         return web.Response(headers=Handshake().headers)
     address = service.client_addresses.of(request)
+    if service.cluster is not None:
+        await service.cluster.follow(name)
     service.hub.admit(name, address, service.clock())
     ends_at_seconds, ends_reason = _end_of_life(service, request)
     made = TracedStream if service.config.server.log_level == "debug" else Stream
@@ -58,6 +60,8 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
     if stream.take_over(request):
         # What was admitted above can be refused by now (the handshake may wait for its turn to write).
         try:
+            if service.cluster is not None and not service.cluster.follows(name):
+                await service.cluster.follow(name)
             service.hub.attach(name, stream, start, service.clock())
         except Exception as error:
             stream.abort()

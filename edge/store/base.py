@@ -21,6 +21,8 @@ class Store(Protocol):
     kind: str
     durable: bool
     """Whether what it keeps outlives the process."""
+    at_once: bool
+    """Whether `publish` gives the receipt itself, not the promise of one."""
 
     async def open(self) -> None:
         """Give the hub back what an earlier process left. Raises StoreUnavailable where that can't be read."""

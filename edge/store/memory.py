@@ -15,6 +15,7 @@ class MemoryStore:
 
     kind = "memory"
     durable = False
+    at_once = True
     problem = None
     errors = 0
 

@@ -63,6 +63,7 @@ class SqliteStore:
         self._receipts = receipts
         self._clock = clock
         self._commit = commit
+        self.at_once = not commit
         self._flush_seconds = flush_seconds
         self._keep_receipts_seconds = keep_receipts_seconds
         self._wall_offset_seconds = time.time() - clock()
@@ -233,6 +234,8 @@ class SqliteStore:
             _log.info("store_recovered")
         for one in held:
             one.done(self._hub.deliver(one.project, one.frame, self._clock()))
+            # The row of this transaction was made before: a later one has to say that its ledger knows the event.
+            self._touched.add(one.project.name)
         for written in intents:
             if not written.done():
                 written.set_result(None)

@@ -526,7 +526,7 @@ class HubMachine(RuleBasedStateMachine):
         assert list(self.readers) == list(hub.connections)
         there = {reader.connection for reader in self.readers.values()}
         assert there == {one for project in self.all_projects for one in self.attached(project)}
-        assert {connection for connection in there if connection.paused} == set(hub._paused)
+        assert {connection for connection in there if connection.paused} == set(hub._patience.paused)
         assert Counter(connection.address for connection in there) == hub._admission._addresses
         queued = list(hub._dirty)
         assert len(queued) == len(set(queued))
@@ -573,7 +573,7 @@ class HubMachine(RuleBasedStateMachine):
             hub.projects,
             hub.connections,
             hub._retention._holders,
-            hub._paused,
+            hub._patience.paused,
             hub._admission._addresses,
             hub._retention._ages,
         ]

@@ -336,7 +336,7 @@ class TestFullTransports:
         hub.paused(reader, 0.0)
         hub.drained(reader, 0.0)
         hub.attach("p", reader, resume.nothing, 0.0)
-        assert {} == hub._paused
+        assert {} == hub._patience.paused
 
 
 class TestHoles:

@@ -1,0 +1,64 @@
+"""The ledger of a project that Redis keeps: here it only notes what this node has to report.
+
+What is pending is known here, so that `since=missed` replays it and a delivery is seen to recover it; the numbers are
+counted in Redis, once for all nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from edge.core.intervals import Run
+from edge.core.ledger import Ledger, Tally
+
+
+class FollowedLedger(Ledger):
+    """`report` is called with the project whenever there is something to tell."""
+
+    __slots__ = ("_report", "orphaned_runs", "recovered_runs", "told")
+
+    def __init__(self, total: Tally, project: str, newest: int, report: Callable[[str], None]) -> None:
+        super().__init__(total, project, newest)
+        self._report = report
+        self.recovered_runs: list[Run] = []
+        """Missed events that a reader here was written."""
+        self.orphaned_runs: list[Run] = []
+        """Events that readers here had or were to have, and that nobody here has any more."""
+        self.told = False
+        """Whether a reader here was told of what Redis counts as lost and untold."""
+
+    def adopt(self, lo: int, hi: int) -> None:
+        """`lo..hi` are pending, Redis says."""
+        self.pending.add(lo, hi)
+
+    def lost_elsewhere(self, count: int, oldest: int) -> None:
+        """`count` events before `oldest` were lost, Redis says, and no reader was told."""
+        self.untold_lost = count
+        self.untold_from = oldest - 1 if count else None
+
+    def published_to_nobody(self, seq: int, now: float) -> None:  # noqa: ARG002 - Redis knows when
+        """Whether anybody was there is known by Redis."""
+        self._taken_to = seq
+
+    def taken(self, lo: int, hi: int) -> None:
+        if self.pending and (runs := self.pending.within(lo, hi)):
+            self.pending.remove(lo, hi)
+            self.recovered_runs += runs
+            self._report(self._project)
+        super().taken(lo, hi)
+
+    def told_from(self, seq: int) -> None:
+        super().told_from(seq)
+        if self.untold_from is None:
+            self.told = True
+            self._report(self._project)
+
+    def _miss(self, runs: Iterable[Run], now: float) -> None:  # noqa: ARG002 - Redis knows when
+        for lo, hi in runs:
+            self._waiting.remove(lo, hi)
+            self.pending.add(lo, hi)
+            self.orphaned_runs.append((lo, hi))
+            self._report(self._project)
+
+    def _lose(self, lo: int, hi: int) -> None:
+        self.pending.remove(lo, hi)

@@ -1,0 +1,145 @@
+"""A node in this process, on a real socket; and a reader that comes back by itself, as edge.js does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+from typing import Any, Self
+
+import aiohttp
+from aiohttp import web
+
+import edge.cluster.readiness  # noqa: F401 - the assembly imports it late, and imports block
+from edge.http.assembly import assemble
+from edge.http.service import Service
+from edge.http.serving import HubRunner
+from edge.settings import Config, LimitsSettings, RingSettings, StoreSettings, StreamSettings
+
+
+class Node:
+    """One hub of several."""
+
+    def __init__(self, runner: HubRunner, service: Service, port: int) -> None:
+        self.runner = runner
+        self.service = service
+        self.port = port
+        self.client = aiohttp.ClientSession(f"http://127.0.0.1:{port}", timeout=aiohttp.ClientTimeout(total=20))
+
+    async def publish(self, data: object, project: str = "p", **headers: str) -> dict[str, Any]:
+        async with self.client.post(f"/projects/{project}/events", json={"data": data}, headers=headers) as answer:
+            return {**(await answer.json(content_type=None)), "status": answer.status}
+
+    async def get(self, path: str) -> dict[str, Any]:
+        async with self.client.get(path) as answer:
+            return {**(await answer.json(content_type=None)), "status": answer.status}
+
+    async def post(self, path: str, body: object) -> dict[str, Any]:
+        async with self.client.post(path, json=body) as answer:
+            text = await answer.text()
+            return {**(json.loads(text) if text else {}), "status": answer.status}
+
+    async def misses(self, project: str = "p") -> tuple[int, int, int, int]:
+        misses = (await self.get(f"/projects/{project}"))["misses"]
+        return misses["total"], misses["recovered"], misses["lost"], misses["pending"]
+
+    async def stop(self) -> None:
+        await self.client.close()
+        self.service.drain()
+        await asyncio.sleep(0.05)
+        await self.runner.cleanup()
+
+
+async def start_node(url: str, *, max_events: int = 1000) -> Node:
+    config = Config(
+        store=StoreSettings(url=url),
+        stream=StreamSettings(heartbeat_seconds=0.5, dead_after_seconds=2.0, retry_ms=50),
+        ring=RingSettings(max_events=max_events),
+        limits=LimitsSettings(),
+    )
+    app, service = await assemble(config)
+    runner = HubRunner(app, shutdown_timeout_seconds=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    return Node(runner, service, runner.addresses[0][1])
+
+
+class Reader:
+    """Keeps what it was sent; comes back with its last id until it is closed. `where` gives the port to go to."""
+
+    def __init__(self, port: int, project: str = "p", query: str = "", *, comes_back: bool = False) -> None:
+        self.port = port
+        self.project = project
+        self.query = query
+        self.comes_back = comes_back
+        self.ids: list[str] = []
+        self.data: list[object] = []
+        self.controls: list[tuple[str, dict[str, Any]]] = []
+        self.comments = 0
+        self.connected = asyncio.Event()
+        self.changed = asyncio.Condition()
+        self.task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self.task = asyncio.create_task(self._read())
+        async with asyncio.timeout(10):
+            await self.connected.wait()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self.task is not None
+        self.task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self.task
+
+    async def until(self, count: int, seconds: float = 15.0) -> None:
+        """Wait until `count` events have come."""
+        async with asyncio.timeout(seconds), self.changed:
+            await self.changed.wait_for(lambda: len(self.ids) >= count)
+
+    async def until_control(self, name: str, seconds: float = 15.0) -> dict[str, Any]:
+        async with asyncio.timeout(seconds), self.changed:
+            await self.changed.wait_for(lambda: any(name == known for known, _ in self.controls))
+        return next(data for known, data in self.controls if known == name)
+
+    async def _read(self) -> None:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=2)) as client:
+            while True:
+                with suppress(aiohttp.ClientError, ConnectionError, TimeoutError):
+                    await self._read_once(client)
+                if not self.comes_back:
+                    return
+                await asyncio.sleep(0.1)
+
+    async def _read_once(self, client: aiohttp.ClientSession) -> None:
+        headers = {"Last-Event-ID": self.ids[-1]} if self.ids else {}
+        url = f"http://127.0.0.1:{self.port}/projects/{self.project}/events{self.query}"
+        async with client.get(url, headers=headers) as answer:
+            if answer.status != 200:
+                return
+            fields: dict[str, str] = {}
+            async for raw in answer.content:
+                line = raw.decode().rstrip("\n")
+                if line.startswith(":"):
+                    self.comments += 1
+                elif line:
+                    name, _, value = line.partition(": ")
+                    fields[name] = value
+                elif fields:
+                    await self._take(fields)
+                    fields = {}
+
+    async def _take(self, fields: dict[str, str]) -> None:
+        async with self.changed:
+            if "id" in fields:
+                self.ids.append(fields["id"])
+                self.data.append(json.loads(fields["data"]))
+            elif fields.get("event", "").startswith("edge."):
+                self.controls.append((fields["event"], json.loads(fields["data"])))
+                self.connected.set()
+            self.changed.notify_all()
+
+
+def numbers(ids: list[str]) -> list[int]:
+    return [int(event_id.rpartition("-")[2]) for event_id in ids]

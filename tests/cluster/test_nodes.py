@@ -1,0 +1,187 @@
+"""Three nodes around one Redis: one order, one count of who is there, one ledger."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from edge.http.handover import Stream
+from tests.cluster.conftest import RedisServer
+from tests.cluster.nodes import Node, Reader, numbers, start_node
+
+
+async def test_readers_on_all_nodes_see_one_order_of_what_is_published_on_all(nodes: list[Node]) -> None:
+    async with Reader(nodes[0].port) as a, Reader(nodes[1].port) as b, Reader(nodes[2].port) as c:
+
+        async def publish(node: Node, who: int) -> None:
+            for number in range(60):
+                receipt = await node.publish([who, number])
+                assert receipt["status"] == 201
+
+        await asyncio.gather(*(publish(node, who) for who, node in enumerate(nodes)))
+        for reader in (a, b, c):
+            await reader.until(180)
+        assert a.ids == b.ids == c.ids
+        assert a.data == b.data == c.data
+        assert list(range(1, 181)) == numbers(a.ids)
+        assert all(a.data.index([who, n]) < a.data.index([who, n + 1]) for who in range(3) for n in range(59))
+
+
+async def test_a_reader_resumes_on_another_node_without_a_gap(nodes: list[Node]) -> None:
+    async with Reader(nodes[0].port) as first:
+        for number in range(5):
+            await nodes[1].publish(number)
+        await first.until(5)
+    await nodes[1].publish("while away")
+    second = Reader(nodes[2].port)
+    second.ids = first.ids[:3]
+    async with second:
+        await second.until(6)
+        assert [3, 4, "while away"] == second.data
+        assert ["edge.hello"] == [name for name, _ in second.controls]
+
+
+async def test_what_was_published_to_nobody_anywhere_is_recovered_on_any_node(nodes: list[Node]) -> None:
+    for number in range(3):
+        receipt = await nodes[0].publish(number)
+        assert (202, 0, True) == (receipt["status"], receipt["connections"], receipt["missed"])
+    assert (3, 0, 0, 3) == await nodes[2].misses()
+    async with Reader(nodes[1].port) as reader:
+        await reader.until(3)
+        await _eventually(nodes[2], (3, 3, 0, 0))
+        receipt = await nodes[0].publish("live")
+        assert (201, 1, False) == (receipt["status"], receipt["connections"], receipt["missed"])
+        await reader.until(4)
+    await _eventually(nodes[0], (3, 3, 0, 0))
+    total = sum(node.service.hub.counters.misses.misses for node in nodes)
+    recovered = sum(node.service.hub.counters.misses.recovered for node in nodes)
+    assert (3, 3) == (total, recovered)
+
+
+async def test_what_is_evicted_before_anybody_came_is_lost_and_told_once(redis_server: RedisServer) -> None:
+    nodes = [await start_node(redis_server.url, max_events=3) for _ in range(2)]
+    for number in range(5):
+        await nodes[0].publish(number)
+    assert (5, 0, 2, 3) == await nodes[1].misses()
+    async with Reader(nodes[1].port) as reader:
+        gap = await reader.until_control("edge.gap")
+        assert (2, "evicted") == (gap["lost"], gap["reason"])
+        await reader.until(3)
+        await _eventually(nodes[0], (5, 3, 2, 0))
+    await asyncio.sleep(0.3)
+    async with Reader(nodes[0].port) as later:
+        assert ["edge.hello"] == [name for name, _ in later.controls]
+    for node in nodes:
+        await node.stop()
+
+
+async def test_readers_everywhere_are_counted(nodes: list[Node]) -> None:
+    async with Reader(nodes[0].port), Reader(nodes[1].port), Reader(nodes[1].port):
+        await asyncio.sleep(0.2)
+        assert 3 == (await nodes[2].publish("x"))["connections"]
+        assert 3 == (await nodes[2].get("/projects/p"))["connections_total"]
+        listed = (await nodes[2].get("/projects"))["projects"]
+        assert [("p", 3)] == [(one["project"], one["connections"]) for one in listed]
+        answer = await nodes[2].post("/projects/p/events?require=4", {"data": 1})
+        assert (409, "no_connection", 3) == (answer["status"], answer["code"], answer["connections"])
+        assert 201 == (await nodes[2].post("/projects/p/events?require=3", {"data": 1}))["status"]
+    await asyncio.sleep(0.3)
+    assert 0 == (await nodes[2].publish("x"))["connections"]
+
+
+async def test_a_trigger_on_one_node_is_released_by_a_reader_on_another(nodes: list[Node]) -> None:
+    triggered = asyncio.create_task(nodes[0].post("/projects/p/trigger?timeout=10s", {"name": "go", "data": 7}))
+    await asyncio.sleep(0.3)
+    assert not triggered.done()
+    async with Reader(nodes[1].port) as reader:
+        answer = await triggered
+        assert (202, 1, "acknowledged") == (answer["status"], answer["connections"], answer["confirmed"])
+        await reader.until(1)
+        assert [7] == reader.data
+
+
+async def test_readers_of_several_nodes_make_a_project_ready_together(nodes: list[Node]) -> None:
+    async with Reader(nodes[0].port), Reader(nodes[1].port), Reader(nodes[1].port):
+        answer = await nodes[2].get("/projects/p/ready?connections=3&timeout=5s")
+        assert (200, True, "acknowledged") == (answer["status"], answer["ready"], answer["confirmed"])
+        assert 3 <= answer["connections"]
+        short = await nodes[2].get("/projects/p/ready?connections=4&timeout=300ms")
+        assert (409, "no_connection") == (short["status"], short["code"])
+    assert all(not node.service.readiness.waiting for node in nodes)
+
+
+async def test_a_client_may_confirm_through_any_node(nodes: list[Node]) -> None:
+    async with Reader(nodes[1].port) as reader:
+        hello = await reader.until_control("edge.hello")
+        asked = asyncio.create_task(nodes[0].get("/projects/p/ready?confirm=client&timeout=10s"))
+        probe = await reader.until_control("edge.probe")
+        ack = await nodes[2].post(f"/projects/p/connections/{hello['connection']}/ack", {"probe": probe["probe"]})
+        assert 204 == ack["status"]
+        answer = await asked
+        assert (200, "client") == (answer["status"], answer["confirmed"])
+
+
+async def test_a_key_used_on_one_node_is_known_on_all(nodes: list[Node]) -> None:
+    key = {"Idempotency-Key": "once"}
+    first = await nodes[0].publish("x", **key)
+    assert first == await nodes[1].publish("x", **key)
+    assert 422 == (await nodes[2].publish("y", **key))["status"]
+    at_once = await asyncio.gather(*(node.publish("z", **{"Idempotency-Key": "race"}) for node in nodes))
+    assert 1 == len({answer["id"] for answer in at_once})
+    assert 2 == (await nodes[0].get("/projects/p"))["ring"]["events"]
+
+
+async def test_deleting_on_one_node_ends_the_streams_of_all(nodes: list[Node]) -> None:
+    async with Reader(nodes[1].port) as reader:
+        await nodes[0].publish("x")
+        await reader.until(1)
+        async with nodes[2].client.delete("/projects/p") as answer:
+            assert 200 == answer.status
+            assert {"project": "p", "connections_closed": 1, "events_dropped": 1} == await answer.json()
+        closing = await reader.until_control("edge.closing")
+        assert "deleted" == closing["reason"]
+    await asyncio.sleep(0.2)
+    assert 404 == (await nodes[0].get("/projects/p"))["status"]
+
+
+async def test_what_a_lost_reader_had_not_acknowledged_is_missed_unless_a_reader_elsewhere_has_it(
+    nodes: list[Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Stream, "acked_bytes", lambda _self: 0)
+    async with Reader(nodes[1].port) as there:
+        async with Reader(nodes[0].port) as here:
+            await asyncio.sleep(0.2)
+            await nodes[2].publish("x")
+            await here.until(1)
+            await there.until(1)
+        await asyncio.sleep(0.3)
+        assert (0, 0, 0, 0) == await nodes[2].misses()
+    await _eventually(nodes[2], (1, 0, 0, 1))
+    async with Reader(nodes[2].port) as back:
+        await back.until(1)
+        assert there.ids == back.ids
+        await _eventually(nodes[1], (1, 1, 0, 0))
+
+
+async def test_a_node_follows_only_what_is_read_there_over_few_connections(
+    nodes: list[Node], redis_server: RedisServer
+) -> None:
+    for number in range(50):
+        await nodes[0].publish("x", project=f"p{number}")
+    assert 0 == len(nodes[1].service.hub.projects)
+    async with Reader(nodes[1].port, "p7"):
+        assert ["p7"] == list(nodes[1].service.hub.projects)
+    for _ in range(40):
+        if not nodes[1].service.hub.projects:
+            break
+        await asyncio.sleep(0.05)
+    assert {} == nodes[1].service.hub.projects
+
+
+async def _eventually(node: Node, misses: tuple[int, int, int, int]) -> None:
+    for _ in range(60):
+        if await node.misses() == misses:
+            break
+        await asyncio.sleep(0.05)
+    assert misses == await node.misses()

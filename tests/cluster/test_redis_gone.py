@@ -1,0 +1,256 @@
+"""Redis stops, comes back, comes back empty; a node dies; nodes are replaced one by one behind a balancer."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.conftest import RedisServer
+from tests.cluster.nodes import Node, Reader, numbers
+
+
+async def test_without_redis_nothing_is_promised_and_streams_go_on_when_it_is_back(
+    nodes: list[Node], redis_server: RedisServer
+) -> None:
+    async with Reader(nodes[0].port) as a, Reader(nodes[1].port) as b:
+        await asyncio.sleep(0.2)
+        before = [(await nodes[2].publish(number))["id"] for number in range(3)]
+        await a.until(3)
+        redis_server.stop()
+        refused = await nodes[2].publish("refused")
+        assert (503, "store_unavailable") == (refused["status"], refused["code"])
+        assert 503 == (await nodes[2].get("/readyz"))["status"]
+        heard = a.comments
+        await asyncio.sleep(1.2)
+        assert heard < a.comments
+        assert not any(name == "edge.closing" for name, _ in a.controls)
+        redis_server.start()
+        after = await _publish_until_taken(nodes[2], "after")
+        await a.until(4)
+        await b.until(4)
+        assert [*before, after] == a.ids == b.ids
+        assert [0, 1, 2, "after"] == a.data
+        receipt = await _publish_until_counted(nodes[2], 2)
+        await a.until(receipt)
+        assert list(range(1, len(a.ids) + 1)) == numbers(a.ids)
+        assert 200 == (await nodes[2].get("/readyz"))["status"]
+
+
+async def test_redis_that_hangs_is_noticed_and_nothing_is_missing_afterwards(
+    nodes: list[Node], redis_server: RedisServer
+) -> None:
+    """A cut cable looks like this from here: nothing is refused, nothing is answered."""
+    assert redis_server.process is not None
+    for node in nodes:
+        assert node.service.cluster is not None
+        pool = node.service.cluster.wire.client.connection_pool
+        pool.connection_kwargs["socket_timeout"] = 0.5
+        await pool.disconnect()
+    async with Reader(nodes[0].port) as reader:
+        await asyncio.sleep(0.2)
+        first = await nodes[1].publish("before")
+        await reader.until(1)
+        redis_server.process.send_signal(signal.SIGSTOP)
+        refused = await nodes[1].publish("hanging")
+        assert (503, "store_unavailable") == (refused["status"], refused["code"])
+        await asyncio.sleep(1.5)
+        redis_server.process.send_signal(signal.SIGCONT)
+        last = await _publish_until_taken(nodes[1], "after")
+        await reader.until(int(last.rpartition("-")[2]))
+        assert [first["id"], last] == [reader.ids[0], reader.ids[-1]]
+        assert list(range(1, len(reader.ids) + 1)) == numbers(reader.ids)
+
+
+async def test_redis_that_comes_back_empty_is_a_told_gap(nodes: list[Node], redis_server: RedisServer) -> None:
+    async with Reader(nodes[0].port, comes_back=True) as reader:
+        await asyncio.sleep(0.2)
+        await nodes[1].publish("old")
+        await reader.until(1)
+        redis_server.stop()
+        for file in redis_server.folder.iterdir():
+            shutil.rmtree(file) if file.is_dir() else file.unlink()
+        redis_server.start()
+        await _publish_until_taken(nodes[1], "new")
+        await reader.until(2)
+        assert ["old", "new"] == reader.data
+        gap = await reader.until_control("edge.gap")
+        assert (None, "restart") == (gap["lost"], gap["reason"])
+
+
+async def test_a_node_that_cannot_reach_redis_does_not_start() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "edge", "serve", "--port", "0"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "EDGE_STORE_URL": f"redis://127.0.0.1:{port}/0", "EDGE_SERVER_LOG_LEVEL": "error"},
+    )
+    _, complaint = await process.communicate()
+    assert 2 == process.returncode
+    assert b"Redis can't be used" in complaint
+    assert b"Traceback" not in complaint
+
+
+async def test_a_node_that_dies_takes_its_readers_out_and_what_nobody_got_is_missed(
+    nodes: list[Node], redis_server: RedisServer
+) -> None:
+    with _process(redis_server.url) as (process, port):
+        reader = Reader(port)
+        async with reader:
+            await asyncio.sleep(0.3)
+            assert 1 == (await nodes[0].publish("seen"))["connections"]
+            await reader.until(1)
+            process.send_signal(signal.SIGKILL)
+            # It still counts until its beat is too old; what comes meanwhile reaches nobody.
+            assert 1 == (await nodes[0].publish("nobody"))["connections"]
+        for _ in range(150):
+            await asyncio.sleep(0.1)
+            if (await nodes[1].misses())[3]:
+                break
+        assert 0 == (await nodes[1].get("/projects/p"))["connections_total"]
+    async with Reader(nodes[2].port) as next_reader:
+        await next_reader.until(1)
+        assert "nobody" == next_reader.data[-1]
+
+
+@pytest.mark.timeout(120)
+async def test_nodes_are_replaced_one_by_one_behind_haproxy_without_a_hole(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    ports = []
+    for _ in range(3):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            ports.append(free.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        front = free.getsockname()[1]
+    servers = "".join(f"  server n{place} 127.0.0.1:{port} check inter 100ms\n" for place, port in enumerate(ports))
+    (tmp_path / "haproxy.cfg").write_text(
+        "defaults\n  mode http\n  timeout connect 2s\n  timeout client 60s\n  timeout server 60s\n"
+        f"frontend front\n  bind 127.0.0.1:{front}\n  default_backend nodes\n"
+        "backend nodes\n  balance roundrobin\n  option httpchk GET /readyz\n  option redispatch\n  retries 3\n"
+        f"  retry-on conn-failure empty-response response-timeout 503\n{servers}"
+    )
+    processes = [_start(redis_server.url, port) for port in ports]
+    balancer = await asyncio.create_subprocess_exec(
+        *("haproxy", "-db", "-f", str(tmp_path / "haproxy.cfg")), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    publisher: asyncio.Task[list[str]] | None = None
+    try:
+        async with (
+            Reader(front, comes_back=True) as a,
+            Reader(front, comes_back=True) as b,
+        ):
+            stop = asyncio.Event()
+            publisher = asyncio.create_task(_publish_until(front, stop))
+            for reader in (a, b):
+                await reader.until(1)  # one who has got nothing yet has no id to come back with
+            for place, port in enumerate(ports):
+                processes[place].send_signal(signal.SIGTERM)
+                assert 0 == await asyncio.to_thread(processes[place].wait, 15)
+                processes[place] = await asyncio.to_thread(_start, redis_server.url, port)
+                await asyncio.sleep(0.5)
+            stop.set()
+            published = await publisher
+            publisher = None
+            for reader in (a, b):
+                await reader.until(len(published), seconds=30)
+                assert list(range(1, len(reader.ids) + 1)) == numbers(reader.ids)
+                assert set(published) <= set(reader.ids)
+                assert not any(name == "edge.gap" for name, _ in reader.controls)
+            assert len(published) > 50
+    finally:
+        if publisher is not None:
+            publisher.cancel()
+        balancer.kill()
+        await balancer.wait()
+        for process in processes:
+            process.kill()
+            await asyncio.to_thread(process.wait)
+
+
+async def _publish_until(port: int, stop: asyncio.Event) -> list[str]:
+    """Publish one after the other through the balancer; the ids of what was acknowledged."""
+    client = _Client(port)
+    ids: list[str] = []
+    while not stop.is_set():
+        answer = await client.publish(len(ids))
+        if "id" in answer:
+            ids.append(answer["id"])
+        await asyncio.sleep(0.01)
+    await client.close()
+    return ids
+
+
+class _Client:
+    def __init__(self, port: int) -> None:
+        import aiohttp  # noqa: PLC0415
+
+        self._errors = (aiohttp.ClientError,)
+        self._session = aiohttp.ClientSession(f"http://127.0.0.1:{port}")
+
+    async def publish(self, data: object) -> dict[str, str]:
+        try:
+            async with self._session.post("/projects/p/events", json={"data": data}) as answer:
+                found: dict[str, str] = await answer.json(content_type=None)
+                return found
+        except self._errors:
+            return {}
+
+    async def close(self) -> None:
+        await self._session.close()
+
+
+def _start(url: str, port: int) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edge", "serve", "--port", str(port)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "EDGE_STORE_URL": url, "EDGE_STREAM_RETRY_MS": "50"},
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    return process
+
+
+@contextmanager
+def _process(url: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = _start(url, port)
+    try:
+        yield process, port
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def _publish_until_taken(node: Node, data: object) -> str:
+    for _ in range(100):
+        answer = await node.publish(data)
+        if "id" in answer:
+            return str(answer["id"])
+        await asyncio.sleep(0.1)
+    raise AssertionError("Redis is back and nothing is taken")
+
+
+async def _publish_until_counted(node: Node, connections: int) -> int:
+    """Publish until the readers count again; returns how many events there are then."""
+    for _ in range(100):
+        answer = await node.publish("counted")
+        if answer["connections"] == connections:
+            return int(answer["id"].rpartition("-")[2])
+        await asyncio.sleep(0.1)
+    raise AssertionError("the readers don't count any more")

@@ -1,0 +1,209 @@
+"""The same story told to every store: the same receipts, the same readers, the same ledger."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, cast
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edge.cluster.store import RedisStore
+from edge.core import resume
+from edge.core.bounds import Bounds
+from edge.core.errors import StoreUnavailable
+from edge.core.event import Event
+from edge.core.hub import Hub
+from edge.core.idempotency import Receipts
+from edge.core.observer import Observer, Receipt
+from edge.store import MemoryStore, SqliteStore, Store
+from tests.cluster.conftest import RedisServer
+from tests.store.rig import Reader, Silent
+
+BOUNDS = Bounds(max_events=4, heartbeat_seconds=1000.0)
+STARTS: dict[str, Any] = {"missed": resume.missed, "all": resume.everything, "none": resume.nothing}
+
+
+class Publish(NamedTuple):
+    project: str
+    text: str
+
+
+class Connect(NamedTuple):
+    project: str
+    start: Literal["missed", "all", "none"]
+
+
+class Leave(NamedTuple):
+    which: int
+    acknowledged_all: bool
+
+
+_projects = st.sampled_from(["p", "q"])
+_steps = st.one_of(
+    st.builds(Publish, _projects, st.text(st.characters(codec="utf-8"), max_size=5)),
+    st.builds(Connect, _projects, st.sampled_from(["missed", "all", "none"])),
+    st.builds(Leave, st.integers(0, 5), st.booleans()),
+)
+Story = list[Publish | Connect | Leave]
+
+
+class Told(NamedTuple):
+    """What can be seen from outside, without epochs."""
+
+    receipts: list[tuple[int, int, bool]]
+    readers: list[tuple[list[int], int]]
+    """For each reader the numbers it got, and how many gaps it was told."""
+    ledgers: dict[str, tuple[int, int, int, int]]
+
+
+class Teller:
+    """Plays a story on one store."""
+
+    def __init__(self, hub: Hub, store: Store, settle: Callable[[], Awaitable[None]]) -> None:
+        self.hub = hub
+        self.store = store
+        self.settle = settle
+        self.clock = asyncio.get_running_loop().time
+
+    async def play(self, story: Story) -> tuple[list[tuple[int, int, bool]], list[tuple[list[int], int]]]:
+        receipts: list[tuple[int, int, bool]] = []
+        everybody: list[Reader] = []
+        there: list[Reader] = []
+        for step in story:
+            if isinstance(step, Publish):
+                given = self.store.publish(step.project, Event("message", step.text.encode()), self.clock())
+                receipt = given if isinstance(given, Receipt) else await given
+                receipts.append((int(receipt.id.rpartition("-")[2]), receipt.connections, receipt.missed))
+            elif isinstance(step, Connect):
+                if isinstance(self.store, RedisStore):
+                    await self.store.follow(step.project)
+                reader = Reader(self.clock())
+                self.hub.attach(step.project, reader, STARTS[step.start], self.clock())
+                everybody.append(reader)
+                there.append(reader)
+            elif there:
+                self._leave(there.pop(step.which % len(there)), acknowledged_all=step.acknowledged_all)
+            await self.settle()
+        seen = [
+            ([int(event_id.rpartition("-")[2]) for event_id in reader.ids], reader.sent.count(b"event: edge.gap"))
+            for reader in everybody
+        ]
+        for reader in there:
+            self._leave(reader, acknowledged_all=True)
+        await self.settle()
+        return receipts, seen
+
+    def _leave(self, reader: Reader, *, acknowledged_all: bool) -> None:
+        if not acknowledged_all:
+            reader.acked = 0
+        self.hub.detach(reader, "client" if acknowledged_all else "dead", self.clock())
+
+
+def _hub() -> Hub:
+    loop = asyncio.get_running_loop()
+
+    def wake() -> None:
+        loop.call_soon(lambda: hub.flush(loop.time()))
+
+    hub = Hub(BOUNDS, boot="b0", wake=wake, observer=cast(Observer, Silent()))
+    return hub
+
+
+def _ledgers(hub: Hub) -> dict[str, tuple[int, int, int, int]]:
+    return {
+        name: (one.ledger.misses, one.ledger.recovered, one.ledger.lost, len(one.ledger.pending))
+        for name, one in hub.projects.items()
+    }
+
+
+async def in_memory(story: Story) -> Told:
+    hub = _hub()
+
+    async def settle() -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    return Told(*await Teller(hub, MemoryStore(hub), settle).play(story), _ledgers(hub))
+
+
+async def in_sqlite(story: Story, path: Path, *, commit: bool) -> Told:
+    """The ledgers are those of the next process."""
+
+    def rig() -> tuple[Hub, SqliteStore]:
+        hub = _hub()
+        clock = asyncio.get_running_loop().time
+        return hub, SqliteStore(
+            path, hub, Receipts(10, 60.0), clock, commit=commit, flush_seconds=0.001, keep_receipts_seconds=60.0
+        )
+
+    async def settle() -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    hub, store = rig()
+    await store.open()
+    receipts, readers = await Teller(hub, store, settle).play(story)
+    await store.close()
+    hub, store = rig()
+    await store.open()
+    ledgers = _ledgers(hub)
+    await store.close()
+    return Told(receipts, readers, ledgers)
+
+
+async def in_redis(story: Story, server: RedisServer) -> Told:
+    server.empty()
+    hub = _hub()
+    epochs = iter(range(10_000))
+    clock = asyncio.get_running_loop().time
+    store = RedisStore(server.url, hub, clock, new_epoch=lambda: f"e{next(epochs)}", keep_receipts_seconds=60.0)
+    hub._observer = cast(Observer, _Reporter(store))
+    await store.open()
+
+    async def settle() -> None:
+        for _ in range(400):
+            names = list(hub.projects)
+            behind = any(
+                view is not None and name in hub.projects and view.newest > hub.projects[name].ring.newest
+                for name, view in zip(names, await store.views(names), strict=True)
+            )
+            if not behind and store.settled:
+                return
+            await asyncio.sleep(0.002)
+        raise StoreUnavailable("the store does not settle")
+
+    try:
+        receipts, readers = await Teller(hub, store, settle).play(story)
+        views = {name: await store.view(name) for name in ("p", "q")}
+    finally:
+        await store.close()
+    ledgers = {
+        name: (view.misses, view.recovered, view.lost, view.pending) for name, view in views.items() if view is not None
+    }
+    return Told(receipts, readers, ledgers)
+
+
+class _Reporter(Silent):
+    """Tells the store who comes and goes, as the hub's log does."""
+
+    def __init__(self, store: RedisStore) -> None:
+        self._store = store
+
+    def connection_added(self, project: Any, _connection: object) -> None:
+        self._store.connection_came(project.name)
+
+    def connection_removed(self, project: Any, connection: Any, *_: object) -> None:
+        self._store.connection_left(project, connection)
+
+
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
+@given(story=st.lists(_steps, max_size=16))
+def test_every_store_tells_the_same_story(story: Story, redis_server: RedisServer, tmp_path_factory: Any) -> None:
+    folder = tmp_path_factory.mktemp("alike")
+    expected = asyncio.run(in_memory(story))
+    assert expected == asyncio.run(in_sqlite(story, folder / "async.db", commit=False))
+    assert expected == asyncio.run(in_sqlite(story, folder / "commit.db", commit=True))
+    assert expected == asyncio.run(in_redis(story, redis_server))
