@@ -267,7 +267,7 @@ class Project:
             cursor = connection.cursor
             if cursor >= head or connection.paused or connection.leaving:
                 continue
-            if connection.skips is None and cursor + 1 >= oldest:
+            if connection.skipped_to <= cursor and cursor + 1 >= oldest:
                 if cursor != place or connection.chunked is not chunked:
                     place, chunked = cursor, connection.chunked
                     wire, last = self._wires.get(self, cursor, head, chunked=chunked)
@@ -286,18 +286,16 @@ class Project:
         while connection.cursor < ring.newest and not connection.paused and not connection.leaving:
             # A gap goes out with what follows it: however slow a reader is, it gets events and not gaps alone.
             gap = self._fell_out(connection) if connection.cursor + 1 < ring.oldest else b""
-            until = ring.newest
-            if connection.skips is not None:
-                wanted = connection.skips.hole(connection.cursor + 1, until)
-                if wanted is None:
-                    connection.passed_over += until - connection.cursor
-                    connection.cursor = until
-                    if gap:
-                        connection.write_wire(gap, now)
-                    return
-                connection.passed_over += wanted[0] - 1 - connection.cursor
-                connection.cursor, until = wanted[0] - 1, wanted[1]
-            cursor = connection.cursor
+            first, until = connection.cursor + 1, ring.newest
+            if connection.skips is not None and connection.skipped_to >= first:
+                first, until = connection.skips.hole(first, until) or (until + 1, until)
+            cursor = first - 1
+            connection.passed_over += cursor - connection.cursor
+            connection.cursor = cursor
+            if cursor == until:
+                if gap:
+                    connection.write_wire(gap, now)
+                return
             wire, last = self._wires.get(self, cursor, until, chunked=connection.chunked)
             connection.deliver(gap + wire, last, now)
             self.ledger.taken(cursor + 1, last)
@@ -317,6 +315,7 @@ class Project:
         if connection.skips is None:
             connection.skips = Intervals()
         connection.skips.add(cursor + 1, last_gone)
+        connection.skipped_to = connection.skips.last
         connection.passed_over += last_gone - cursor
         connection.cursor = last_gone
         self._settle(connection)

@@ -158,6 +158,17 @@ class TestSlices:
         assert [[1]] * 5 == [reader.seqs for reader in readers]
         assert 1 + 2 == woken(hub).times
 
+    def test_slices_share_the_very_same_bytes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        hub = make_hub()
+        readers = [connect(hub, connection_id=str(number)) for number in range(3)]
+        written: list[bytes] = []
+        for reader in readers:
+            monkeypatch.setattr(reader, "write", written.append)
+        publish(hub, 2)
+        flush(hub)
+        assert 3 == len(written)
+        assert written[0] is written[2]
+
     def test_newer_events_come_in_the_sweep_or_in_the_next(self) -> None:
         hub = make_hub()
         readers = [connect(hub, connection_id=str(number)) for number in range(4)]
@@ -294,6 +305,24 @@ class TestFullTransports:
         flush(hub)
         assert [4] == reader.seqs
 
+    def test_falling_out_of_an_empty_ring_with_nothing_lost_is_no_word(self) -> None:
+        hub = make_hub(max_age_seconds=10.0)
+        publish(hub, 1)
+        other = connect(hub, connection_id="other")
+        publish(hub, 1)
+        flush(hub)
+        assert [2] == other.seqs
+        reader = FakeConnection(hub, "c")
+        reader.stall()
+        hub.attach("p", reader, resume.missed, 0.0)
+        reader.drain(0)
+        assert [1] == reader.seqs
+        hub.paused(reader, 0.0)
+        assert hub.project("p", 20.0) is not None
+        writes = reader.writes
+        reader.drain()
+        assert (writes, 2) == (reader.writes, reader.cursor)
+
     def test_what_is_known_of_a_reader_that_falls_out_for_ever_is_bounded(self) -> None:
         hub = make_hub(max_events=2)
         reader = connect(hub, room_bytes=0)
@@ -366,6 +395,18 @@ class TestHoles:
         assert [4] == [hello["replayed"] for hello in reader.told("hello")]
         assert (8, 4) == (hub.counters.delivered, hub.counters.replayed)
         assert (4, 4, 0) == (hub.counters.misses.misses, hub.counters.misses.recovered, hub.counters.misses.pending)
+
+    def test_behind_its_holes_it_is_a_reader_like_any_other(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        hub = make_hub()
+        reader, other = self.holed(hub), FakeConnection(hub, "other")
+        hub.attach("p", reader, resume.missed, 0.0)
+        hub.attach("p", other, resume.nothing, 0.0)
+        written: list[bytes] = []
+        for one in (reader, other):
+            monkeypatch.setattr(one, "write", written.append)
+        publish(hub, 1)
+        flush(hub)
+        assert written[0] is written[1]
 
     def test_pausing_between_the_holes(self) -> None:
         hub = make_hub()
