@@ -69,8 +69,10 @@ async def test_the_lines_that_make_run_prints_work() -> None:
         await until(hub.metrics, lambda metrics: metrics["edge_connections"] == 1)
         assert '"connections":1' in await printed(await start(publish, hub))
         assert '"dispatched":true' in await printed(await start(trigger, hub))
+        assert reader.stdout is not None
+        await reader.stdout.readuntil(b"\nevent: api/iterate\n")
         reader.terminate()
-        assert "event: api/iterate" in await printed(reader)
+        await reader.communicate()
 
 
 async def test_the_table_of_endpoints_is_that_of_the_application() -> None:
