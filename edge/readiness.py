@@ -175,7 +175,11 @@ class Readiness:
         if not done:
             raise self.nobody(project, count, timeout_seconds, self._hub.connected(project))
         connections, confirmed = waiter.future.result()
-        return Confirmation(connections, confirmed, round((self._clock() - began) * 1000, 3))
+        now = self._clock()
+        found = self._hub.projects.get(project)
+        if found is not None:
+            found.last_ready = (now, connections, confirmed)
+        return Confirmation(connections, confirmed, round((now - began) * 1000, 3))
 
     def check(self, more: int = 0) -> None:
         """Raise unless one more may wait, besides `more` that wait elsewhere. Raises Draining, LimitReached."""

@@ -80,6 +80,7 @@ class Project:
         "id_prefix",
         "last_connect_seconds",
         "last_disconnect",
+        "last_ready",
         "ledger",
         "name",
         "pinned",
@@ -106,6 +107,8 @@ class Project:
         self.last_connect_seconds: float | None = None
         self.last_disconnect: tuple[float, str] | None = None
         """When the last reader left, and the reason."""
+        self.last_ready: tuple[float, int, str] | None = None
+        """When it was last found ready, with how many connections, and how they were confirmed."""
         self._counters = counters
         self._wires = wires
         self._flushed = newest

@@ -60,6 +60,8 @@ class ConnectionStatus(msgspec.Struct, frozen=True):
     unacknowledged_bytes: Count
     round_trip_ms: Annotated[float, Meta(ge=0)] | None
     paused: bool
+    confirmable: Literal["acknowledged", "written"]
+    """What a confirmation of it can mean: Linux tells what its peer's TCP has acknowledged."""
 
 
 class LastDisconnect(msgspec.Struct, frozen=True):
@@ -67,6 +69,14 @@ class LastDisconnect(msgspec.Struct, frozen=True):
 
     at: Moment
     reason: str
+
+
+class LastReady(msgspec.Struct, frozen=True):
+    """When somebody who waited last found the project ready, with how many connections, confirmed how."""
+
+    at: Moment
+    connections: int
+    confirmed: str
 
 
 class ProjectStatus(msgspec.Struct, frozen=True):
@@ -80,6 +90,7 @@ class ProjectStatus(msgspec.Struct, frozen=True):
     connections_total: Count
     last_connect: Moment | None
     last_disconnect: LastDisconnect | None
+    last_ready: LastReady | None
 
 
 class ProjectSummary(msgspec.Struct, frozen=True):

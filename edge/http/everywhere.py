@@ -33,6 +33,7 @@ async def project(cluster: RedisStore, name: str, here: answers.ProjectStatus | 
         connections_total=view.connections,
         last_connect=here.last_connect if here is not None else None,
         last_disconnect=here.last_disconnect if here is not None else None,
+        last_ready=here.last_ready if here is not None else None,
     )
 
 

@@ -57,6 +57,7 @@ async def project(request: web.Request) -> web.StreamResponse:
 def _status(service: Service, known: Project) -> answers.ProjectStatus:
     ledger = known.ledger
     left = known.last_disconnect
+    confirmed = known.last_ready
     return answers.ProjectStatus(
         project=known.name,
         ring=_ring(known),
@@ -73,6 +74,7 @@ def _status(service: Service, known: Project) -> answers.ProjectStatus:
         connections_total=len(known.connections),
         last_connect=service.iso_time(known.last_connect_seconds),
         last_disconnect=left and answers.LastDisconnect(service.iso_time(left[0]), left[1]),
+        last_ready=confirmed and answers.LastReady(service.iso_time(confirmed[0]), confirmed[1], confirmed[2]),
     )
 
 
@@ -149,6 +151,7 @@ def _connection(service: Service, connection: Connection) -> answers.ConnectionS
         unacknowledged_bytes=stream.unacked_bytes,
         round_trip_ms=None if round_trip is None else round(round_trip * 1000, 3),
         paused=stream.paused,
+        confirmable="acknowledged" if stream.confirmable else "written",
     )
 
 

@@ -26,6 +26,8 @@ async def test_a_half_open_peer_never_makes_a_project_ready(loop: str) -> None:
             reader = await open_stream((wire.here, hub.port), "p", sock=wire.socket())
             status, answer, _ = await hub.ask("GET", "/projects/p/ready?timeout=10s")
             assert (200, "acknowledged", 1) == (status, answer["confirmed"], answer["connections"])
+            told = (await hub.project("p"))["last_ready"]
+            assert ("acknowledged", 1) == (told["confirmed"], told["connections"])
 
             wire.cut()
             status, answer, headers = await hub.ask("GET", "/projects/p/ready?timeout=300ms")

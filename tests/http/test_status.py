@@ -65,6 +65,7 @@ async def test_a_project_with_readers(site: Site) -> None:
         "unacknowledged_bytes": connection["unacknowledged_bytes"],
         "round_trip_ms": connection["round_trip_ms"],
         "paused": False,
+        "confirmable": "acknowledged",
     } == connection
     assert connection["round_trip_ms"] > 0
     misses = {"total": 1, "recovered": 1, "lost": 0, "pending": 0, "first": times[2], "last": times[3]}
@@ -78,6 +79,7 @@ async def test_a_project_with_readers(site: Site) -> None:
         "misses": misses,
         "last_connect": document["last_connect"],
         "last_disconnect": None,
+        "last_ready": None,
     } == document
     assert "no-store" == answer.headers["Cache-Control"]
 
