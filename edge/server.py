@@ -21,7 +21,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
-from aiohttp import web
+from aiohttp import http_parser, web
 
 from edge import __version__, log
 from edge.auth.tokens import UnusableKey
@@ -52,6 +52,7 @@ def serve(config: Config) -> int:
         OSError: the address can't be listened on.
     """
     log.configure(config.server.log_format, config.server.log_level)
+    require_c_parser()
     raise_file_limit()
     notifier = Notifier(os.environ)
     inherited = inherited_sockets(os.environ)
@@ -236,6 +237,20 @@ def _bound(family: int, address: tuple[Any, ...]) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def require_c_parser() -> None:
+    """Raise ConfigError unless aiohttp reads requests with its C parser.
+
+    Without a compiled wheel it falls back to one in Python, in which most of its request smuggling flaws were found,
+    and on which none of what tests/security says of malformed requests has been tried.
+    """
+    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
+        raise ConfigError(
+            "aiohttp",
+            "this installation",
+            "its C parser isn't there: install aiohttp from a wheel, and unset AIOHTTP_NO_EXTENSIONS",
+        )
 
 
 def refuse_to_stand_open(config: Config, sockets: list[socket.socket], key: str = "server.host") -> None:

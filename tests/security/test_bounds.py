@@ -1,0 +1,116 @@
+"""However much comes in, what the hub keeps of it is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+
+import aiohttp
+import pytest
+
+from edge.core import event
+from edge.core.chronicle import Chronicle
+from edge.http import express
+from edge.settings import Config, LimitsSettings, RingSettings
+from tests.security.hub import RunningHub, code_of, running
+
+MANY = 400
+
+
+async def publish(hub: RunningHub, name: str, key: str | None = None) -> tuple[int, str | None]:
+    url, headers = f"{hub.url}/projects/{name}/events", {"Idempotency-Key": key} if key else None
+    async with hub.client.post(url, json={"data": "x" * 100}, headers=headers) as response:
+        return await code_of(response)
+
+
+async def test_project_names_without_end_cost_no_more_than_the_limit() -> None:
+    limits = LimitsSettings(max_projects=50)
+    async with running(Config(limits=limits)) as hub:
+        answers = [await publish(hub, f"p{number}") for number in range(MANY)]
+        assert [(202, None)] * 50 == answers[:50]
+        assert {(503, "too_many_projects")} == set(answers[50:])
+        assert 50 == len(hub.service.hub.projects)
+        for number in range(100):
+            project = f"{hub.url}/projects/other-{number}"
+            for path in ("/events", "/ready?timeout=0", "/explain", ""):
+                async with hub.client.get(project + path) as response:
+                    assert response.status != 500
+            async with hub.client.post(f"{project}/trigger?timeout=0", json={"name": "x"}) as response:
+                assert (409, "no_connection") == await code_of(response)
+        assert 50 == len(hub.service.hub.projects)
+        assert 0 == hub.service.readiness.waiting
+
+
+async def test_history_without_end_costs_no_more_than_the_limit() -> None:
+    ring = RingSettings(max_bytes=2_000, total_bytes=10_000)
+    async with running(Config(ring=ring, limits=LimitsSettings(max_event_bytes=1_000))) as hub:
+        for number in range(MANY):
+            assert (202, None) == await publish(hub, f"p{number}")
+        assert hub.service.hub.counters.ring_bytes <= 10_000
+        assert len(hub.service.hub.projects) <= 100, "a project without events is forgotten"
+
+
+async def test_idempotency_keys_without_end_cost_no_more_than_the_limit() -> None:
+    async with running(Config(limits=LimitsSettings(max_idempotency_keys=20))) as hub:
+        answers = [await publish(hub, "p1", f"k{number}") for number in range(30)]
+        assert [(202, None)] * 20 + [(503, "too_many_idempotency_keys")] * 10 == answers
+
+
+async def test_waiting_callers_without_end_are_no_more_than_the_limit() -> None:
+    async with running(Config(limits=LimitsSettings(max_waiting=5))) as hub:
+
+        async def wait() -> tuple[int, str | None]:
+            async with hub.client.post(
+                f"{hub.url}/projects/p1/trigger", params={"timeout": "300ms"}, json={"name": "x"}
+            ) as response:
+                return await code_of(response)
+
+        answers = await asyncio.gather(*(wait() for _ in range(15)))
+        assert 5 == answers.count((409, "no_connection"))
+        assert 10 == answers.count((503, "too_many_waiting"))
+
+
+async def test_a_caller_that_waits_and_leaves_makes_room() -> None:
+    async with running(Config(limits=LimitsSettings(max_waiting=1))) as hub:
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                await hub.client.get(f"{hub.url}/projects/p1/ready?timeout=30s", timeout=aiohttp.ClientTimeout(0.2))
+            for _ in range(100):
+                if not hub.service.readiness.waiting:
+                    break
+                await asyncio.sleep(0.01)
+            assert 0 == hub.service.readiness.waiting
+
+
+async def test_what_is_remembered_to_be_quick_is_bounded() -> None:
+    async with running() as hub:
+        for number in range(1_100):
+            event.check_type(f"type-{number}")
+        assert len(event._checked_types) <= event._MAX_CHECKED_TYPES
+        wire = await hub.wire()
+        for number in range(express._MAX_REMEMBERED + 50):
+            head = f"POST /projects/p1/events HTTP/1.1\r\nHost: localhost\r\nUser-Agent: {number}\r\n"
+            wire.send(head + 'Content-Length: 10\r\n\r\n{"data":1}')
+            assert [202] == (await wire.heard(answers=1)).statuses
+
+
+async def test_what_is_told_of_projects_that_are_gone_is_bounded() -> None:
+    chronicle = Chronicle()
+    for number in range(200_000):
+        chronicle.trigger(f"p{number}", "no_connection", 0.0, float(number))
+    assert len(list(chronicle.names())) <= 10_000
+
+
+@pytest.mark.parametrize("depth", [100, 900, 5_000, 100_000])
+async def test_nested_json_is_taken_or_refused(depth: int) -> None:
+    nested = b"[" * depth + b"]" * depth
+    async with running() as hub:
+        headers = {"Content-Type": "application/json"}
+        for path, body, refused in (
+            ("events", b'{"data":' + nested + b"}", "invalid_event"),
+            ("trigger", b'{"name":"x","data":' + nested + b"}", "invalid_trigger"),
+            ("events", b"[" * depth, "invalid_event"),
+            ("events", b'{"x":' * depth, "invalid_event"),
+        ):
+            url = f"{hub.url}/projects/p1/{path}?timeout=0"
+            async with hub.client.post(url, data=body, headers=headers) as response:
+                assert await code_of(response) in ((202, None), (400, refused), (409, "no_connection"))
