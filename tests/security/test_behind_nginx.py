@@ -20,6 +20,9 @@ MENDED = {
     "chunks that end in LF": 202,
     "trailers too long": 202,
     "LF alone": 200,
+    "a header without a colon": 200,
+    "a header name with a space": 200,
+    "a header without a name": 200,
     "HTTP/1.2": 200,
     "a method override": 200,  # a GET, of a project that others have made by then
     "absolute form for another host": 200,
