@@ -67,7 +67,8 @@ class Express:
         self._guard = guard
         self._known: dict[tuple[bytes, bytes], _Lines] = {}
         self._max_event_bytes = service.config.limits.max_event_bytes
-        self._open = service.store.at_once
+        # Every request has its line in the access log, where there is one: it is written on the ordinary way.
+        self._open = service.store.at_once and not service.config.server.access_log
         self._begin = {
             status: b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\nContent-Length: " % (status, reason)
             for status, reason in ((201, b"Created"), (202, b"Accepted"))

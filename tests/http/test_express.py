@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from edge.http.assembly import assemble
 from edge.http.express import Express
@@ -221,6 +222,15 @@ async def test_a_store_that_answers_later_has_no_lane(start: Callable[..., Await
     answers = await exchange(wire, request, request)
     assert [1, 2] == [int(receipt["id"].rpartition("-")[2]) for _, receipt in answers]
     assert [] == wire.lane
+
+
+async def test_a_hub_with_an_access_log_has_no_lane(start: Callable[..., Awaitable[Wire]]) -> None:
+    wire = await start(server={"access_log": True})
+    request = wire.head() + BODY
+    with capture_logs() as logged:
+        await exchange(wire, request, request)
+    assert [] == wire.lane
+    assert ["/projects/p/events"] * 2 == [line["path"] for line in logged if line["event"] == "request"]
 
 
 async def test_a_hub_that_leaves_says_so(start: Callable[..., Awaitable[Wire]]) -> None:
