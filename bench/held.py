@@ -1,8 +1,9 @@
 """`edge serve`, with a watch on its event loop: how long is one turn of it?
 
-A callback that schedules itself again runs once in every turn; the time between two of its runs is how long everybody
-else had to wait. It keeps a core busy, so processor time is not measured with it. On SIGUSR1 the turns longer than a
-millisecond, in milliseconds, go to the file that BENCH_HELD_FILE names, and counting begins anew.
+A callback that schedules itself again runs once in every turn; the processor time between two of its runs is how long
+everybody else had to wait (wall-clock time would add what other programs took of the core meanwhile). It keeps a core
+busy, so the cost of work is not measured with it. On SIGUSR1 the turns longer than a millisecond, in milliseconds, go to
+the file that BENCH_HELD_FILE names, and counting begins anew.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ class Watch:
         self._loop = loop
         self._path = path
         self._turns: list[float] = []
-        self._last = time.perf_counter()
+        self._last = time.thread_time()
         loop.add_signal_handler(signal.SIGUSR1, self._tell)
         self._turn()
 
     def _turn(self) -> None:
-        now = time.perf_counter()
+        now = time.thread_time()
         if now - self._last >= _COUNTED_FROM_SECONDS:
             self._turns.append(round((now - self._last) * 1000, 3))
         self._last = now
@@ -43,7 +44,7 @@ class Watch:
         told.write_text(json.dumps(self._turns))
         told.rename(self._path)
         self._turns = []
-        self._last = time.perf_counter()
+        self._last = time.thread_time()
 
 
 def _watched(live: Callable[..., Coroutine[Any, Any, int]]) -> Callable[..., Coroutine[Any, Any, int]]:

@@ -115,7 +115,9 @@ def memory_own(server: Server, streams: int = 8000) -> Figures:
     return memory(server, streams, streams)
 
 
-def storm(server: Server, readers: int = 10_000, replay: int = 100, count: int = 10) -> Figures:
+def storm(
+    server: Server, readers: int = 10_000, replay: int = 100, count: int = 10, *, watched: bool = False
+) -> Figures:
     subscribe, suffix = None, ""
     if server.peer is EDGE:
         suffix = "?since=all"
@@ -131,7 +133,9 @@ def storm(server: Server, readers: int = 10_000, replay: int = 100, count: int =
             readers, count, window=readers if server.peer is not PUSHPIN else None, replay=replay, suffix=suffix
         )
         cpu = server.cpu_seconds() - cpu
+        held = _held(held_turns(server)) if watched else {}
         return {
+            **held,
             "per_second": opened["ready"] / opened["seconds"],
             "cpu_us": cpu / readers * 1e6,
             "lost": readers - opened["ready"],
@@ -141,8 +145,12 @@ def storm(server: Server, readers: int = 10_000, replay: int = 100, count: int =
 
 def storm_held(server: Server) -> Figures:
     held_turns(server)
-    figures = storm(server)
-    return {"lost": figures["lost"], **_held(held_turns(server))}
+    figures = storm(server, watched=True)
+    left = held_turns(server)  # and then they are all gone at once
+    return {
+        **{name: figures[name] for name in ("longest_ms", "p99_ms", "lost")},
+        "longest_leaving_ms": max(left, default=0),
+    }
 
 
 def latency(server: Server, readers: int = 200, rate: int = 200, seconds: int = 5) -> Figures:
