@@ -1,14 +1,14 @@
 """aiohttp does the handshake of a stream, then hands the transport over; this is the only module that knows how.
 
 A held request costs 11 KiB in aiohttp (parser, request, response, two tasks); a stream needs none of it. So, once
-the headers are out: the transport gets a `Stream` as its protocol, aiohttp's own protocol object is told that its
+the headers are made: the transport gets a `Stream` as its protocol, aiohttp's own protocol object is told that its
 connection is gone (after its `transport` attribute was cleared: `RequestHandler.connection_lost` calls
 `force_close`, which would close it), and the handler returns a response whose `write_eof` does nothing. What is
 left is 2 KiB: a transport and a `Stream`.
 
 It leans on details of aiohttp 3.14, so the version range in pyproject.toml is narrow and
-tests/http/test_handover.py pins each: the order above, that `StreamResponse` sends its headers at once, that it
-chunks every HTTP/1.1 body and no other.
+tests/http/test_handover.py pins each: the order above, that `StreamResponse` holds its headers back when it is
+told so, and that it chunks every HTTP/1.1 body and no other.
 
 While the transport holds nothing and there is no TLS, `Stream.write` hands bytes to the descriptor itself, which saves
 uvloop's 5 % of a delivery; what the kernel doesn't take at once goes to the transport, which then pauses us.
@@ -28,6 +28,8 @@ from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_writer import StreamWriter
 from aiohttp_sse import EventSourceResponse
 
 from edge import tcp
@@ -47,14 +49,29 @@ KiB of a write (measured).
 _LEAST_RECORD_COST_BYTES = 14
 """Before TLS 1.3 it depends on the cipher and is at least this."""
 _NOT_DIRECTLY = -1
+_HELD_BYTES = 16 * 1024
+"""A longer replay goes out batch by batch, as the reader takes it."""
 _DEAD_ERRNOS = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
 
 
 class Handshake(EventSourceResponse):
     """The response headers of a stream; the body is not aiohttp's business."""
 
-    async def _ping(self) -> None:
-        """Heartbeats come from the hub's wheel, not from a task a stream."""
+    _send_headers_immediately = False  # they go out with the stream's first bytes, in one write
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Make the headers; `head` has them. No task for pings: heartbeats come from the hub's wheel."""
+        if not self.prepared:
+            self._set_tcp_user_timeout(request)
+        return await web.StreamResponse.prepare(self, request)
+
+    def head(self) -> bytes:
+        """The status line and headers, which are the caller's to send."""
+        writer = self._payload_writer
+        assert isinstance(writer, StreamWriter)
+        head, writer._headers_buf = writer._headers_buf, None
+        assert head is not None
+        return head
 
     async def write_eof(self, data: bytes = b"") -> None:
         """The stream goes on after the handler has returned."""
@@ -67,6 +84,7 @@ class Stream(Connection, asyncio.Protocol):
         "_acked_base_bytes",
         "_clock",
         "_fd",
+        "_held",
         "_hub",
         "_known_acked_bytes",
         "_record_cost_bytes",
@@ -81,6 +99,8 @@ class Stream(Connection, asyncio.Protocol):
         self._clock = clock
         self._transport: asyncio.Transport | None = None
         self._fd = _NOT_DIRECTLY
+        self._held: bytearray | None = None
+        """What goes out in one write: the head, the hello and the replay, until `release`."""
         self._sock: tcp.Socket | None = None
         self._record_cost_bytes = 0
         """What TLS adds to each record; 0 without TLS."""
@@ -89,8 +109,11 @@ class Stream(Connection, asyncio.Protocol):
         self._acked_base_bytes = 0
         self._known_acked_bytes = 0
 
-    def take_over(self, request: web.BaseRequest) -> bool:
-        """Become the protocol of `request`'s transport. Returns False when the client has already gone."""
+    def take_over(self, request: web.BaseRequest, head: bytes) -> bool:
+        """Become the protocol of `request`'s transport. `head` and what is written next wait for `release`.
+
+        Returns False when the client has already gone.
+        """
         transport = request.transport
         if transport is None or transport.is_closing():
             return False
@@ -105,13 +128,19 @@ class Stream(Connection, asyncio.Protocol):
         if not transport.is_reading():
             transport.resume_reading()
         self._transport = transport
+        if tls is None:
+            self._held = bytearray(head)
+        else:
+            transport.write(head)  # what TLS adds to it is not counted
         sock = transport.get_extra_info("socket")
         if tcp.supported(sock):
             self._sock = sock
             if tls is not None:
                 self._record_cost_bytes = _RECORD_COST_BYTES.get(tls.version() or "", _LEAST_RECORD_COST_BYTES)
             tcp.keep_unsent_small(sock, UNSENT_LIMIT_BYTES)
-            self._acked_base_bytes = tcp.written_bytes(sock) + transport.get_write_buffer_size()
+            self._acked_base_bytes = (
+                tcp.written_bytes(sock) + transport.get_write_buffer_size() + len(self._held or b"")
+            )
             self._write_directly_if_empty()
         return True
 
@@ -140,7 +169,18 @@ class Stream(Connection, asyncio.Protocol):
 
     # What the hub asks of a connection
 
+    def release(self) -> None:
+        """Send what was held back; from now on each write goes out at once."""
+        held, self._held = self._held, None
+        if held:
+            self.write(bytes(held))
+
     def write(self, wire: bytes) -> None:
+        if self._held is not None:
+            self._held += wire
+            if len(self._held) >= _HELD_BYTES:
+                self.release()
+            return
         if self._fd != _NOT_DIRECTLY:
             try:
                 sent_bytes = os.write(self._fd, wire)
@@ -197,6 +237,7 @@ class Stream(Connection, asyncio.Protocol):
         return now - self.progress_seconds if sock is None else tcp.path(sock).last_ack_age_seconds
 
     def finish(self) -> None:
+        self.release()
         self._fd = _NOT_DIRECTLY
         if self._transport is not None:
             if self.chunked:
@@ -204,7 +245,7 @@ class Stream(Connection, asyncio.Protocol):
             self._transport.close()
 
     def abort(self) -> None:
-        self._fd = _NOT_DIRECTLY
+        self._fd, self._held = _NOT_DIRECTLY, None
         if self._transport is not None:
             self._transport.abort()
 

@@ -24,24 +24,53 @@ from edge.http.descriptors import Descriptors
 from edge.http.express import UNKNOWN, Express, stands_after
 from edge.http.guard import GUARD
 from edge.http.service import SERVICE
+from edge.http.turnstile import Turnstile
 from edge.log import get_logger
 
 _log = get_logger("http")
+_EARLY_BYTES = 64 * 1024
+"""So much a connection may send while it waits for its turn; with more it passes at once."""
 
 
 class HubRequestHandler(web.RequestHandler):
     """One HTTP connection."""
 
-    __slots__ = ("_descriptors", "_express", "_unread_bytes")
+    __slots__ = ("_descriptors", "_early", "_express", "_new", "_turnstile", "_unread_bytes")
 
-    def __init__(self, manager: web.Server, express: Express, descriptors: Descriptors, **options: Any) -> None:
+    def __init__(
+        self, manager: web.Server, express: Express, descriptors: Descriptors, turnstile: Turnstile, **options: Any
+    ) -> None:
         super().__init__(manager, **options)
+        self._turnstile = turnstile
+        self._new = True
+        """Nothing of it has been read yet."""
+        self._early = b""
+        """What came while it waited for its turn."""
         self._descriptors = descriptors
         self._express = express
         self._unread_bytes = 0
         """Of the last request's body; 0 when the parser stands between two messages."""
 
     def data_received(self, data: bytes) -> None:
+        """The first bytes of a connection wait for their turn, and those behind them with them."""
+        if not self._new:
+            self._read(data)
+            return
+        waiting = bool(self._early)
+        self._early += data
+        if not waiting:
+            self._turnstile.pass_or_wait(self._enter)
+        elif len(self._early) > _EARLY_BYTES:
+            self._enter()
+
+    def _enter(self) -> None:
+        if self._new:
+            self._new = False
+            data, self._early = self._early, b""
+            if self.transport is not None:
+                self._read(data)
+
+    def _read(self, data: bytes) -> None:
         """Answer plain publishes, hand the rest to aiohttp, and follow where its parser stands."""
         waiter = self._waiter
         idle = waiter is not None and not waiter.done() and not self._messages and not self._paused
@@ -119,13 +148,14 @@ class HubRequestHandler(web.RequestHandler):
 
 
 class HubServer(web.Server):
-    """Makes a `HubRequestHandler` for each connection. `express` and `descriptors` are set before the first."""
+    """Makes a `HubRequestHandler` for each connection. What they share is set before the first."""
 
     express: Express
     descriptors: Descriptors
+    turnstile: Turnstile
 
     def __call__(self) -> web.RequestHandler:
-        return HubRequestHandler(self, self.express, self.descriptors, loop=self._loop, **self._kwargs)
+        return HubRequestHandler(self, self.express, self.descriptors, self.turnstile, loop=self._loop, **self._kwargs)
 
 
 class HubRunner(web.AppRunner):
@@ -152,4 +182,5 @@ class HubRunner(web.AppRunner):
         )
         server.express = Express(self.app[SERVICE], self.app[GUARD])
         server.descriptors = Descriptors(self.app[SERVICE].hub)
+        server.turnstile = Turnstile(asyncio.get_running_loop())
         return server

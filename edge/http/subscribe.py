@@ -56,17 +56,18 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
     answer = Handshake(send_timeout=service.config.stream.dead_after_seconds)
     answer.force_close()
     await answer.prepare(request)
-    answer.stop_streaming()
-    if stream.take_over(request):
+    if stream.take_over(request, answer.head()):
         # What was admitted above can be refused by now (the handshake may wait for its turn to write).
         try:
             if service.cluster is not None and not service.cluster.follows(name):
                 await service.cluster.follow(name)
             service.hub.attach(name, stream, start, service.clock())
         except Exception as error:
+            stream.release()
             stream.abort()
             if not isinstance(error, EdgeError):
                 raise
+        stream.release()
     return answer
 
 

@@ -50,8 +50,8 @@ class Watched:
             self.lost += 1
             del self.streams[fd]  # from here on it may be anybody's
 
-        def taken(stream: Stream, request: web.BaseRequest) -> bool:
-            done = take_over(stream, request)
+        def taken(stream: Stream, request: web.BaseRequest, head: bytes) -> bool:
+            done = take_over(stream, request, head)
             self.streams[stream._fd] = stream
             return done
 
