@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -182,3 +185,37 @@ async def test_over_tls_a_stopped_reader_is_slow(certificate: Certificate) -> No
         await hub.removed("slow")
         await reader.close()
         await hub.at_rest()
+
+
+async def test_a_thousand_stopped_readers_cost_their_buffers_and_nobody_waits_for_them() -> None:
+    """4 MB of kernel memory each, as it is without TCP_NOTSENT_LOWAT, would be 4 GB."""
+    count, events, size_bytes = 1000, 100, 10_000
+    async with serving(ring__max_bytes=8 << 20) as hub:
+        address = ("127.0.0.1", hub.port)
+        with ThreadPoolExecutor(8) as pool:
+            loop = asyncio.get_running_loop()
+            connecting = [
+                loop.run_in_executor(pool, StoppedReader, address, "p", socket.socket()) for _ in range(count)
+            ]
+            stopped = await asyncio.gather(*connecting)
+        other = await open_stream(address, "p")
+        before_bytes, kernel_before_bytes = hub.resident_bytes(), kernel_bytes()
+        for number in range(events):
+            await hub.publish("p", [number, "x" * size_bytes])
+            await other.events(number + 1)  # at once, not after the others
+        shown = (await hub.project("p"))["connections"]
+        assert [False] + [True] * (len(shown) - 1) == [each["paused"] for each in shown]  # newest first
+        assert 256 * 1024 > max(each["unacknowledged_bytes"] for each in shown)
+        per_reader_bytes = (hub.resident_bytes() - before_bytes) / count
+        assert 100 * 1024 > per_reader_bytes  # measured: 8
+        assert 500 * 1024 > (kernel_bytes() - kernel_before_bytes) / count  # 35
+        for reader in stopped:
+            reader.reset()
+        await other.close()
+        await hub.at_rest()
+
+
+def kernel_bytes() -> int:
+    """What all TCP sockets of this machine's namespace hold in buffers, both ends of ours among them."""
+    [line] = [line for line in Path("/proc/net/sockstat").read_text().splitlines() if line.startswith("TCP:")]
+    return int(line.split()[-1]) * os.sysconf("SC_PAGE_SIZE")
