@@ -127,7 +127,8 @@ export class EventList {
   }
 
   #count() {
-    this.#onCount({ shown: this.#shown.length, all: this.#items.length, held: this.#held.length });
+    const hasEvents = this.#items.some((item) => item.kind === "event");
+    this.#onCount({ shown: this.#shown.length, all: this.#items.length, held: this.#held.length, hasEvents });
   }
 
   #draw() {

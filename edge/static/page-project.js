@@ -236,14 +236,14 @@ export class ProjectView {
 
   // The page's parts
 
-  #count({ shown, all, held }) {
+  #count({ shown, all, held, hasEvents }) {
     this.#on.count.textContent =
       shown === all ? plural(all, "row") : `${shown.toLocaleString("en")} of ${plural(all, "row")}`;
     this.#on.pause.textContent = this.#list?.paused
       ? `Resume${held ? ` (${held.toLocaleString("en")} new)` : ""}`
       : "Pause";
     this.#on.pause.setAttribute("aria-pressed", String(Boolean(this.#list?.paused)));
-    this.#on.empty.hidden = all > 0;
+    this.#on.empty.hidden = hasEvents;
   }
 
   #build() {

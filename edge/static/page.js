@@ -108,20 +108,23 @@ function draw({ projects, total }) {
   if (focused) [...byId("list").querySelectorAll("a")].find((link) => link.dataset.name === focused)?.focus();
 }
 
-async function refresh() {
+async function refreshList() {
+  const hub = byId("hub");
   try {
     draw(await ask("projects"));
-    byId("hub").classList.remove("bad");
-    await view?.refresh();
+    hub.classList.remove("bad");
   } catch (error) {
     if (error.status === 401) {
       await askForToken();
-      return refresh();
+      return refreshList();
     }
-    byId("hub").textContent = error.message;
-    byId("hub").classList.add("bad");
+    hub.textContent = error.message;
+    hub.classList.add("bad");
   }
 }
+
+// Whoever may see one project only has no list, but the project.
+const refresh = () => Promise.all([refreshList(), view?.refresh()]);
 
 /** One look after another, never two at once, and none while nobody looks. */
 async function watch() {

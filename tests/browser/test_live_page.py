@@ -8,9 +8,11 @@ import re
 import shlex
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 from playwright.async_api import Browser, BrowserContext
 
@@ -263,6 +265,23 @@ async def test_with_auth_on_it_asks_for_a_token_and_keeps_it_for_the_tab(serve: 
     await other.page.wait_for_selector("#ask-token[open]")
     assert [TOKEN, None] == [await one.run("sessionStorage.getItem('edge_token')") for one in (tab, other)]
     assert "" == await tab.run("document.cookie") + await tab.run("Object.keys(localStorage).join()")
+
+
+async def test_who_may_see_one_project_only_has_no_list_but_the_project(serve: Serve, open_tab: OpenTab) -> None:
+    key = "a-key-of-at-least-thirty-two-bytes-0123456789"
+    hub = await serve(auth__jwt_key=key)
+    rights = {right: ["p"] for right in ("subscribe", "publish", "trigger", "status")}
+    tab = await open_tab(f"{hub.url}/#/p/p")
+    await tab.page.fill("#token", jwt.encode({"exp": time.time() + 3600, "edge": rights}, key))
+    await tab.page.press("#token", "Enter")
+    await tab.page.wait_for_selector(OPEN)
+    await tab.shows("#hub", "doesn't have the right status on the whole hub")
+    await tab.page.click(f"{PUBLISH} button.primary")
+    await tab.shows(f"{PUBLISH} output", "Published to 1 connection")
+    await tab.shows(".figures", "Events held 1")
+    await tab.run("location.hash = '#/p/other'")
+    await tab.shows("#badge", "Not connected")
+    await tab.shows("#reason", "token doesn't cover this project")
 
 
 # --- what others send ---
