@@ -343,6 +343,7 @@ async def test_axe_finds_nothing_and_nothing_is_wider_than_the_screen(
     )
     context.set_default_timeout(PATIENCE_MS)
     try:
+        await hub.publish(f"{project}.listed", 1)
         tab = Tab(await context.new_page())
         await tab.page.goto(hub.url)
         await tab.page.wait_for_selector("#list a")
