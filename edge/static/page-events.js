@@ -120,10 +120,11 @@ export class EventList {
       this.#chars -= this.#items[gone++].data?.length ?? 0;
     if (!gone) return;
     const dropped = new Set(this.#items.splice(0, gone));
-    const before = this.#shown.length;
-    this.#shown = this.#shown.filter((item) => !dropped.has(item));
+    let unseen = 0;
+    while (dropped.has(this.#shown[unseen])) unseen += 1;
+    this.#shown.splice(0, unseen);
     // What is being read stays where it is, though rows above it went.
-    if (!this.#follow) this.#box.scrollTop -= (before - this.#shown.length) * ROW_PX;
+    if (!this.#follow) this.#box.scrollTop -= unseen * ROW_PX;
   }
 
   #count() {
