@@ -162,13 +162,13 @@ class Guard:
     def _check_reading(self, request: web.Request) -> None:
         """A stream counts as a reader, so a page elsewhere may not open one, even where it couldn't read it."""
         headers = request.headers
-        if headers["Sec-Fetch-Site"] != "cross-site" or headers.get("Sec-Fetch-Mode") == "navigate":
+        if headers["Sec-Fetch-Site"] in ("same-origin", "none") or headers.get("Sec-Fetch-Mode") == "navigate":
             return
         if self._right(request) is not None:
             origin = headers.get(hdrs.ORIGIN)
             if origin is None or not self._origins.admits(origin, headers.get(hdrs.HOST)):
                 raise Forbidden(
-                    "Pages of other sites may not open this; if they should, add their origin to cors.origins.",
+                    "Pages of other origins may not open this; if they should, add theirs to cors.origins.",
                     code="origin_not_allowed",
                 )
 

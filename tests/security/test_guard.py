@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -109,15 +110,18 @@ async def test_an_open_hub_refuses_to_act_for_pages_elsewhere() -> None:
         assert 3 == hub.service.hub.counters.published
 
 
-async def test_a_page_of_another_site_opens_no_stream_that_it_could_not_read() -> None:
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+async def test_a_page_of_another_site_opens_no_stream_that_it_could_not_read(site: str) -> None:
     async with running(Config(cors=CorsSettings(origins=("https://app.example.org",)))) as hub:
         for extra, status in (
             ({}, 403),
             ({"Origin": "https://evil.example"}, 403),
             ({"Origin": "https://app.example.org"}, 200),
             ({"Sec-Fetch-Mode": "navigate"}, 200),
+            ({"Sec-Fetch-Site": "same-origin"}, 200),
+            ({"Sec-Fetch-Site": "none"}, 200),
         ):
-            headers = {"Sec-Fetch-Site": "cross-site", **extra}
+            headers = {"Sec-Fetch-Site": site, **extra}
             async with hub.client.get(f"{hub.url}{EVENTS}", headers=headers) as response:
                 assert (extra, status) == (extra, response.status)
 
@@ -248,6 +252,30 @@ async def test_a_stream_ends_when_its_token_does() -> None:
             await response.read()
         await asyncio.sleep(0)
         assert 1 == hub.service.hub.counters.removed["expired"]
+
+
+async def test_a_publisher_whose_token_ends_in_the_middle_is_told_what_was_taken() -> None:
+    async with running(GUARDED) as hub:
+        taken = asyncio.Event()
+
+        async def lines() -> AsyncIterator[bytes]:
+            yield b'{"data":1}\n'
+            await taken.wait()
+            yield b'{"data":2}\n'
+
+        async def let_it_end() -> None:
+            while not hub.service.hub.counters.published or time.time() < ends:  # noqa: ASYNC110 - two things
+                await asyncio.sleep(0.02)
+            taken.set()
+
+        ends = int(time.time()) + 2
+        headers = {**bearer(minted({"publish": ["p1"]}, exp=ends)), "Content-Type": "application/x-ndjson"}
+        ending = asyncio.create_task(let_it_end())
+        async with hub.client.post(f"{hub.url}{EVENTS}", data=lines(), headers=headers) as response:
+            answer = await response.json(content_type=None)
+            assert (401, "unauthenticated", 1) == (response.status, answer["code"], answer["published"])
+        await ending
+        assert 1 == hub.service.hub.counters.published
 
 
 # --- tickets ---
