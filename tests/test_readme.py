@@ -38,7 +38,7 @@ async def nobody_is_connected(hub: HubProcess) -> None:
 
 async def test_the_tour_prints_what_the_page_shows() -> None:
     blocks = blocks_of(PAGE, "tour")
-    assert ["", "waits", "reads", "", "stops", "reads", ""] == [block.kind for block in blocks]
+    assert ["", "waits", "reads", "", "stops", "", "reads", ""] == [block.kind for block in blocks]
     async with serving(server__host="127.0.0.1", auth__anonymous=None) as hub, AsyncExitStack() as readers:
         waiting: list[tuple[Block, asyncio.subprocess.Process]] = []
         for block in blocks:
