@@ -112,6 +112,10 @@ class Ring:
             last += 1
         return b"".join(frames[first:last]), cursor + last - first
 
+    def newest_frames(self, count: int) -> list[bytes]:
+        """The `count` newest frames, or all where fewer are held; oldest first."""
+        return self._frames[max(self._start, len(self._frames) - count) :]
+
     def frames(self) -> list[tuple[int, float, bytes]]:
         """What is held, oldest first: `(seq, published_at, frame)`."""
         return [

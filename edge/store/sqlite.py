@@ -26,10 +26,12 @@ from edge.core.event import Event
 from edge.core.hub import Hub
 from edge.core.idempotency import Answer, Entry, Key, Receipts
 from edge.core.ledger import LedgerState
-from edge.core.observer import Receipt
+from edge.core.observer import Batch, Receipt
 from edge.core.project import Past, Project
 from edge.log import get_logger
-from edge.store.journal import Batch, Journal, JournalError, ProjectRow, ReceiptRow, Segment
+from edge.store.gathered import Held, Run
+from edge.store.journal import Batch as Transaction
+from edge.store.journal import Journal, JournalError, ProjectRow, ReceiptRow, Segment
 
 _log = get_logger("store")
 _RETRY_SECONDS = 0.5
@@ -72,10 +74,10 @@ class SqliteStore:
         self._problem: StoreUnavailable | None = None
         self.errors = 0
         self._touched: set[str] = set()
-        self._runs: dict[Project, _Run] = {}
+        self._runs: dict[Project, Run] = {}
         self._receipt_rows: dict[str, ReceiptRow | None] = {}
         """Rows to write; None for a key to drop."""
-        self._held: list[_Held] = []
+        self._held: list[Held] = []
         """Publishers whose event has to reach the disk first, in order."""
         self._intents: list[asyncio.Future[None]] = []
         self._urgent = asyncio.Event()
@@ -125,11 +127,23 @@ class SqliteStore:
         if not self._commit:
             return self._hub.deliver(project, frame, now)
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        self._held.append(_Held(project, frame, future))
+        self._held.append(Held(project, frame, future))
         return future
 
-    def publish_many(self, name: str, events: Sequence[Event], now: float) -> None:
-        """Each event has a promise of its own."""
+    def publish_many(self, name: str, events: Sequence[Event], now: float) -> Batch | None:
+        """None with `commit`, where each event has a promise of its own, and while nothing can be kept."""
+        if self._commit or self._problem is not None:
+            return None
+        batch = self._hub.publish_many(name, events, now)
+        project = self._hub.projects[name]
+        frames = project.ring.newest_frames(len(events))
+        first_seq = project.ring.newest - len(frames) + 1
+        if len(frames) < len(events):
+            # The ring has given up some of these, and so all before them.
+            self._runs.pop(project, None)
+        self._run(project, first_seq, now).frames += frames
+        self._start()
+        return batch
 
     async def intend(self, key: Key, fingerprint: bytes, job_id: str) -> None:
         if self._problem is not None:
@@ -162,12 +176,15 @@ class SqliteStore:
     # Gathering
 
     def _gather(self, project: Project, frame: bytes, now: float) -> None:
+        self._run(project, project.ring.newest + project.reserved, now).frames.append(frame)
+        self._start()
+
+    def _run(self, project: Project, first_seq: int, now: float) -> Run:
+        """What is gathered of `project`; a new run begins with `first_seq`."""
         run = self._runs.get(project)
         if run is None:
-            first_seq = project.ring.newest + project.reserved
-            run = self._runs[project] = _Run(first_seq, now + self._wall_offset_seconds)
-        run.frames.append(frame)
-        self._start()
+            run = self._runs[project] = Run(first_seq, now + self._wall_offset_seconds)
+        return run
 
     def _settled(self, key: Key, entry: Entry | None) -> None:
         """A key was answered or dropped."""
@@ -241,7 +258,7 @@ class SqliteStore:
                 written.set_result(None)
         return True
 
-    def _batch(self) -> Batch:
+    def _batch(self) -> Transaction:
         segments = [
             Segment(
                 project.name, project.epoch, run.first_seq, run.first_seq + len(run.frames) - 1, run.at_seconds,
@@ -260,7 +277,7 @@ class SqliteStore:
                 if rows[-1].ledger.waiting:
                     # Who has room for these is not known yet; look again.
                     self._touched.add(project.name)
-        return Batch(
+        return Transaction(
             segments=segments,
             projects=rows,
             gone=[name for name, project in known if project is None],
@@ -277,10 +294,10 @@ class SqliteStore:
     def _failed(
         self,
         error: sqlite3.Error,
-        batch: Batch,
-        runs: dict[Project, _Run],
+        batch: Transaction,
+        runs: dict[Project, Run],
         rows: dict[str, ReceiptRow | None],
-        held: list[_Held],
+        held: list[Held],
         intents: list[asyncio.Future[None]],
     ) -> None:
         """Nothing of `batch` was written: what was promised is kept for the next try, what was not is refused."""
@@ -345,36 +362,6 @@ class SqliteStore:
 
     def _wall(self) -> float:
         return self._clock() + self._wall_offset_seconds
-
-
-class _Run:
-    """Events of one project, gathered for one segment."""
-
-    __slots__ = ("at_seconds", "first_seq", "frames")
-
-    def __init__(self, first_seq: int, at_seconds: float) -> None:
-        self.first_seq = first_seq
-        self.at_seconds = at_seconds
-        self.frames: list[bytes] = []
-
-
-class _Held:
-    """A publisher who waits for the disk."""
-
-    __slots__ = ("frame", "future", "project")
-
-    def __init__(self, project: Project, frame: bytes, future: asyncio.Future[Receipt]) -> None:
-        self.project = project
-        self.frame = frame
-        self.future = future
-
-    def done(self, receipt: Receipt) -> None:
-        if not self.future.done():
-            self.future.set_result(receipt)
-
-    def refuse(self, error: StoreUnavailable) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
 
 
 def _key_text(key: Key) -> str:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from edge.core import resume
 from edge.core.bounds import Bounds
 from edge.core.errors import InvalidRequest, StoreUnavailable
+from edge.core.event import Event
 from edge.core.idempotency import Answer
 from edge.store.journal import Batch, Journal
 from tests.store.rig import Reader, Rig, life
@@ -124,6 +125,21 @@ async def test_many_publishers_keep_their_order_and_share_transactions(tmp_path:
     database = sqlite3.connect(tmp_path / "h.db")
     assert 20 > database.execute("SELECT count(*) FROM segments").fetchone()[0]
     database.close()
+
+
+async def test_events_published_together_are_kept_like_others(tmp_path: Path) -> None:
+    bounds = Bounds(max_events=4)
+    async with life(tmp_path / "h.db", commit=False, bounds=bounds) as first:
+        await first.publish("0")
+        for start, end in ((1, 3), (3, 9), (9, 11)):
+            events = [Event("message", str(number).encode()) for number in range(start, end)]
+            assert first.store.publish_many("p", events, first.clock()) is not None
+        last = await first.publish("11")
+        expected = _events(first.read(start=resume.everything))
+    async with life(tmp_path / "h.db", commit=False, bounds=bounds) as second:
+        assert expected == _events(second.read(start=resume.everything))
+        assert b"data: 11\n" in expected
+        assert last.id.rpartition("-")[0] == second.hub.projects["p"].epoch
 
 
 async def test_a_deleted_project_is_gone_from_the_file_too(tmp_path: Path, commit: bool) -> None:
