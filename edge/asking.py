@@ -35,7 +35,7 @@ def get(hub: HubAddress, path: str, accept: str, timeout_seconds: float) -> str:
     host = target.hostname or ""
     connection: http.client.HTTPConnection
     if target.scheme == "https":
-        context = ssl.create_default_context() if hub.verify else ssl._create_unverified_context()  # noqa: S323
+        context = ssl.create_default_context() if hub.verify else ssl._create_unverified_context()  # noqa: S323 - itself
         connection = http.client.HTTPSConnection(host, target.port, timeout=timeout_seconds, context=context)
     else:
         connection = http.client.HTTPConnection(host, target.port, timeout=timeout_seconds)

@@ -46,7 +46,7 @@ def check(url: str, timeout_seconds: float, *, verify: bool = True) -> tuple[boo
     host = target.hostname or ""
     connection: http.client.HTTPConnection
     if target.scheme == "https":
-        context = ssl.create_default_context() if verify else ssl._create_unverified_context()  # noqa: S323
+        context = ssl.create_default_context() if verify else ssl._create_unverified_context()  # noqa: S323 - itself
         connection = http.client.HTTPSConnection(host, target.port, timeout=timeout_seconds, context=context)
     else:
         connection = http.client.HTTPConnection(host, target.port, timeout=timeout_seconds)

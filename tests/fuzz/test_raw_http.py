@@ -130,3 +130,21 @@ async def send_in_two(hub: RunningHub, first: bytes, second: bytes) -> None:
         wire.send(second)
         heard = await wire.heard(answers=1, patience_seconds=2.0 if b"event-stream" not in first + second else 0.02)
         assert set(heard.statuses) <= FINE, heard
+
+
+def test_nothing_is_left_of_it_all(on_loop: tuple[asyncio.Runner, RunningHub]) -> None:
+    """Runs last: no stream, no task, no waiting caller, and no more of the rest than the limits allow."""
+    runner, hub = on_loop
+
+    async def settle() -> int:
+        for _ in range(200):
+            if not hub.service.hub.connections and len(asyncio.all_tasks()) <= 3:
+                break
+            await asyncio.sleep(0.05)
+        return len(asyncio.all_tasks())
+
+    assert runner.run(settle()) <= 3, "this one, the beat, and the watch of the loop"
+    service = hub.service
+    assert (0, 0, 0) == (len(service.hub.connections), service.readiness.waiting, len(service.running))
+    assert len(service.hub.projects) <= 100
+    assert len(service.tickets) <= 50
