@@ -64,6 +64,10 @@ REFUSED = {
     "too_many_connections": Advice(
         "the hub has all the connections it may have (503)", "Raise limits.max_connections, or run a second hub."
     ),
+    "too_many_descriptors": Advice(
+        "the process has all the file descriptors it may have (503)",
+        "Raise the limit (LimitNOFILE=, ulimit -n): each stream takes one.",
+    ),
     "too_many_project_connections": Advice(
         "the project has all the connections it may have (429)",
         "Raise limits.max_connections_per_project; or find the client that opens streams without closing them.",

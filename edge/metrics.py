@@ -108,8 +108,8 @@ class HubCollector:
         )
         yield _labelled(
             "connections_rejected",
-            "Streams refused, by the error code they got. limits: raise limits.*. unauthenticated, forbidden: look at "
-            "the reader's token. wrong_host: set server.allowed_hosts.",
+            "Streams refused, by the error code they got; the page on errors says what to do about each. Their pages "
+            "show nothing.",
             "reason",
             counters.rejected,
         )

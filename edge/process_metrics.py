@@ -38,7 +38,7 @@ class ProcessCollector:
         )
         yield GaugeMetricFamily(
             "process_start_time_seconds",
-            "Start time of the process since unix epoch in seconds. A change is a restart: all history is gone then.",
+            "Start time of the process since unix epoch in seconds. A change is a restart.",
             float(fields[19]) / _TICKS + self._booted_seconds,
         )
         yield CounterMetricFamily(

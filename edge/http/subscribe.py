@@ -55,6 +55,9 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
     )
     answer = Handshake(send_timeout=service.config.stream.dead_after_seconds)
     answer.force_close()
+    # aiohttp-sse says keep-alive; but nothing comes after a stream, and a client that believed it would lose its next
+    # request on a connection that is being closed.
+    answer.headers["Connection"] = "close"
     await answer.prepare(request)
     if stream.take_over(request, answer.head()):
         # What was admitted above can be refused by now (the handshake may wait for its turn to write).

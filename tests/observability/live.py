@@ -14,7 +14,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlencode, urlsplit
 
 import aiohttp
@@ -24,14 +24,18 @@ _START_SECONDS = 30
 
 
 @asynccontextmanager
-async def process(*command: str, env: dict[str, str] | None = None) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A process whose standard output and error are one pipe; it is asked to end, and waited for."""
+async def process(
+    *command: str, env: dict[str, str] | None = None, stderr: IO[str] | int = asyncio.subprocess.STDOUT
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process whose standard output (and error, if nothing else is said) is a pipe; it is asked to end, and waited
+    for.
+    """
     environ = {name: value for name, value in os.environ.items() if not name.startswith("EDGE_")}
     started = await asyncio.create_subprocess_exec(
         *command,
         env=environ | (env or {}),
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
+        stderr=stderr,
     )
     try:
         yield started
@@ -56,9 +60,9 @@ async def line_with(started: asyncio.subprocess.Process, pattern: str) -> re.Mat
 
 
 @asynccontextmanager
-async def hub(**environ: str) -> AsyncIterator[str]:
-    """`edge serve` on a free port; gives its URL."""
-    async with process(sys.executable, "-m", "edge", "serve", "--port", "0", env=environ) as started:
+async def hub(environ: dict[str, str], log: IO[str] | int = asyncio.subprocess.STDOUT) -> AsyncIterator[str]:
+    """`edge serve` on a free port; gives its URL. `log`: where its standard error goes."""
+    async with process(sys.executable, "-m", "edge", "serve", "--port", "0", env=environ, stderr=log) as started:
         url = (await line_with(started, r"listening on (http\S+)"))[1]
         assert started.stdout is not None
         reading = asyncio.create_task(started.stdout.read())
@@ -80,6 +84,11 @@ async def selftest(url: str) -> AsyncIterator[str]:
 def host(url: str) -> str:
     """What a scrape configuration names."""
     return urlsplit(url).netloc
+
+
+def asked(expr: str, interval: str) -> str:
+    """A dashboard's expression with its variables filled in: all instances, rates over `interval`."""
+    return expr.replace("$__rate_interval", interval).replace("$job", "edge").replace("$instance", ".*")
 
 
 class Prometheus:
@@ -172,13 +181,18 @@ async def load(url: str, seconds: float, *, pace: float = 20.0) -> None:
                 await asyncio.sleep(2 / pace)
                 turn += 1
 
+        async def regular() -> None:
+            """Comes back whenever its stream ends."""
+            while (left_seconds := ends - asyncio.get_running_loop().time()) > 0:
+                await read("steady", "?since=none", stay_seconds=left_seconds)
+
         async def publisher() -> None:
             while asyncio.get_running_loop().time() < ends:
                 await post("steady/events", {"type": "progress", "data": {"percent": 50}})
                 await asyncio.sleep(1 / pace)
 
         for _ in range(5):
-            group.create_task(read("steady", "", stay_seconds=seconds))
+            group.create_task(regular())
         group.create_task(publisher())
         for number in range(3):
             group.create_task(visitor(number))

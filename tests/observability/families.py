@@ -1,0 +1,38 @@
+"""Every metric the code can show: the hub's with all options on, and the self-test's."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from prometheus_client.metrics_core import Metric
+
+from edge.metrics import HubCollector
+from edge.process_metrics import ProcessCollector
+from edge.selftest import STEPS, Step
+from edge.selftest_watch import Results
+from tests.observability.rig import running
+
+
+class Shown(NamedTuple):
+    """A metric as it is scraped: a counter's name ends in `_total`."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    help: str
+
+
+async def families() -> list[Shown]:
+    """In the order of the exposition."""
+    async with running(metrics={"top_projects": 1}) as hub:
+        watched = hub.service.exposition.watched
+        found = [*HubCollector(watched).collect(), *ProcessCollector().collect()]
+    results = Results("http://127.0.0.1:8080")
+    results.take([Step(name, True, 0.1, "well") for name in STEPS])
+    return [_shown(metric) for metric in (*found, *results.collect())]
+
+
+def _shown(metric: Metric) -> Shown:
+    labels = {label for sample in metric.samples for label in sample.labels} - {"le"}
+    name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+    return Shown(name, metric.type, tuple(sorted(labels)), metric.documentation)
