@@ -51,7 +51,6 @@ class Connection:
         "progress_seconds",
         "project",
         "replay_to",
-        "skipped_to",
         "skips",
         "start",
         "written_bytes",
@@ -81,8 +80,6 @@ class Connection:
         """Its place in `project.connections`."""
         self.start = self.cursor = self.acknowledged = self.replay_to = 0
         self.skips: Intervals | None = None
-        self.skipped_to = 0
-        """Beyond this it skips nothing."""
         self.placed_at = 0
         """Where its cursor first stood."""
         self.passed_over = 0
@@ -101,7 +98,6 @@ class Connection:
         """Stand at `cursor`, with everything up to `head` counting as replay."""
         self.start = self.cursor = self.acknowledged = self.placed_at = cursor
         self.skips = skips
-        self.skipped_to = skips.last if skips else 0
         self.replay_to = head
 
     @property

@@ -55,6 +55,8 @@ class Hub:
         self._boot = boot
         self._wake = wake
         self._observer = observer
+        self._surely_fits_bytes = (bounds.max_bytes - _MOST_FRAME_BYTES_BESIDE_DATA) // 7
+        """Data so long makes a frame that fits its ring, whatever it holds; a longer one is looked at."""
         self._epochs_given = 0
         self._wires = Wires()
         self._dirty: deque[Project] = deque()
@@ -98,12 +100,15 @@ class Hub:
         """Raise what `publish` raises for `event` itself: Draining, or LimitReached (`event_too_large`)."""
         if self.draining:
             raise Draining("The hub is shutting down; publish again in a second.", retry_after_seconds=1)
-        if len(event.data) * 7 + _MOST_FRAME_BYTES_BESIDE_DATA > self.bounds.max_bytes:
+        if len(event.data) > self._surely_fits_bytes:
             self._admission.frame(event)
 
     def publish_many(self, name: str, events: Sequence[Event], now: float) -> Batch:
         """Publish `events` (not empty) together: all of them, or none when it raises what `publish` raises."""
-        project = self._open(name, max(events, key=lambda event: len(event.data)), now)
+        if max(len(event.data) for event in events) > self._surely_fits_bytes:
+            for event in events:
+                self._admission.frame(event)
+        project = self._open(name, events[0], now)
         last = project.extend(project.frames(events), now)
         first = last - len(events) + 1
         self._keep(project, now)

@@ -262,24 +262,25 @@ class Project:
         return len(part)
 
     def _bring_up_all(self, connections: list[Connection], now: float) -> None:
-        """`bring_up` for many; those that stand where the one before them stood get the very same bytes."""
-        head, oldest = self.ring.newest, self.ring.oldest
+        """`bring_up` for many; those that stand where the one before them stood get the very same bytes.
+
+        Whoever is not full stands at `_flushed` or beyond: what lies ahead is held, and it skips none of it.
+        """
+        head = self.ring.newest
         place, chunked, wire, last = -1, False, b"", -1
         delivered = 0
         for connection in connections:
             cursor = connection.cursor
             if cursor >= head or connection.paused or connection.leaving:
                 continue
-            if connection.skipped_to <= cursor and cursor + 1 >= oldest:
-                if cursor != place or connection.chunked is not chunked:
-                    place, chunked = cursor, connection.chunked
-                    wire, last = self._wires.get(self, cursor, head, chunked=chunked)
-                    self.ledger.taken(cursor + 1, last)
-                connection.deliver(wire, last, now)
-                delivered += last - cursor
-                if last == head:
-                    continue
-            self.bring_up(connection, now)
+            if cursor != place or connection.chunked is not chunked:
+                place, chunked = cursor, connection.chunked
+                wire, last = self._wires.get(self, cursor, head, chunked=chunked)
+                self.ledger.taken(cursor + 1, last)
+            connection.deliver(wire, last, now)
+            delivered += last - cursor
+            if last < head:
+                self.bring_up(connection, now)
         self._counters.delivered += delivered
 
     def bring_up(self, connection: Connection, now: float) -> None:
@@ -290,7 +291,7 @@ class Project:
             # A gap goes out with what follows it: however slow a reader is, it gets events and not gaps alone.
             gap = self._fell_out(connection) if connection.cursor + 1 < ring.oldest else b""
             first, until = connection.cursor + 1, ring.newest
-            if connection.skips is not None and connection.skipped_to >= first:
+            if connection.skips is not None:
                 first, until = connection.skips.hole(first, until) or (until + 1, until)
             cursor = first - 1
             connection.passed_over += cursor - connection.cursor
@@ -318,7 +319,6 @@ class Project:
         if connection.skips is None:
             connection.skips = Intervals()
         connection.skips.add(cursor + 1, last_gone)
-        connection.skipped_to = connection.skips.last
         connection.passed_over += last_gone - cursor
         connection.cursor = last_gone
         self._settle(connection)

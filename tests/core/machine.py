@@ -163,9 +163,12 @@ class HubMachine(RuleBasedStateMachine):
         there = len(project.readers)
         assert (project.name, there, there == 0) == (receipt.project, receipt.connections, receipt.missed)
         self.number(project, receipt.id, data, event_type)
-        self.holders = [holder for holder in self.holders if holder != project.name] + [project.name]
         if not there:
             self.nobody.append(receipt.id)
+        self.bring_in_bounds(project)
+
+    def bring_in_bounds(self, project: ModelProject) -> None:
+        self.holders = [holder for holder in self.holders if holder != project.name] + [project.name]
         self.look()
         project.settle()  # a miss first, even if it does not fit
         while len(project.held) > self.bounds.max_events:
@@ -176,6 +179,24 @@ class HubMachine(RuleBasedStateMachine):
             idlest = self.current[self.holders[0]]
             self.evict(idlest, "total")
             self.forget_if_empty(idlest)
+
+    @rule(name=project_names, count=st.integers(1, 12))
+    def publish_many(self, name: str, count: int) -> None:
+        """All at once, as the lines of one piece of NDJSON."""
+        project = self.current.get(name)
+        if self.stored or (project is None and len(self.current) >= self.bounds.max_projects):
+            return
+        if project is None:
+            project = self.create(name)
+        batch = self.hub.publish_many(name, [text(f"one of {count}")] * count, self.now)
+        epoch, _, last = batch.last_id.rpartition("-")
+        ids = [f"{epoch}-{seq}" for seq in range(int(last) - count + 1, int(last) + 1)]
+        there = len(project.readers)
+        assert (ids[0], count, there == 0) == (batch.first_id, batch.events, batch.missed)
+        for event_id in ids:
+            self.number(project, event_id, f"one of {count}", "message")
+            self.nobody += [] if there else [event_id]
+        self.bring_in_bounds(project)
 
     @rule(name=project_names, count=st.integers(2, 12))
     def burst(self, name: str, count: int) -> None:

@@ -184,6 +184,21 @@ def test_acknowledged_by_one_that_left_is_received_for_good() -> None:
     assert [] == connect(hub, "c", "missed").seqs
 
 
+def test_acknowledged_by_one_that_has_fallen_out_since() -> None:
+    hub = make_hub(max_events=2)
+    slow, quick = connect(hub, "a"), connect(hub, "b")
+    publish(hub, 2)
+    slow.acknowledge()
+    slow.stall(-1)
+    hub.paused(slow, 0.0)
+    publish(hub, 4)
+    slow.drain()
+    assert [1, 2, 5, 6] == slow.seqs
+    assert 2 == slow.start
+    hub.detach(quick, "dead", 0.0)
+    assert (2, 0, 2, 0) == numbers(hub), "only what the slow one fell out of is nobody's"
+
+
 def test_unflushed_events_of_the_last_reader_are_missed() -> None:
     hub = make_hub()
     reader = connect(hub, "a")

@@ -453,7 +453,7 @@ class TestHoles:
         flush(hub)
         reader = FakeConnection(hub, "c")
         hub.attach("p", reader, resume.missed, 0.0)
-        assert ([1], 2) == (reader.seqs, reader.cursor)
+        assert ([1], 2, 1) == (reader.seqs, reader.cursor, reader.events_sent)
         assert [2] == other.seqs
 
 

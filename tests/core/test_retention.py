@@ -198,6 +198,14 @@ class TestNothingGrows:
             assert {"limit_bytes": 1000} == refused.value.fields
         assert {} == hub.projects
 
+    def test_one_too_large_among_many_refuses_them_all(self) -> None:
+        hub = make_hub(max_bytes=2000)
+        for too_large in (text("x" * 2000), text("\n" * 300)):
+            with pytest.raises(LimitReached):
+                hub.publish_many("p", [text("y" * 1000), too_large, text()], 0.0)
+        assert {} == hub.projects
+        assert 1 == hub.publish_many("p", [text("\n" * 200)], 0.0).events
+
     def test_an_event_that_grows_on_the_wire_is_measured_there(self) -> None:
         hub = make_hub(max_bytes=1000)
         with pytest.raises(LimitReached, match="allows 1000"):

@@ -32,6 +32,13 @@ class RingMachine(RuleBasedStateMachine):
             assert self.newest == self.ring.append(frame, self.now)
             self.held.append((self.newest, self.now, frame))
 
+    @rule(count=st.integers(0, 90))
+    def extend(self, count: int) -> None:
+        frames = [b"extended %d" % number for number in range(count)]
+        assert self.newest + count == self.ring.extend(frames, self.now)
+        self.held += [(seq, self.now, frame) for seq, frame in enumerate(frames, self.newest + 1)]
+        self.newest += count
+
     @rule(share=shares)
     def evict(self, share: float) -> None:
         count = int(len(self.held) * share)

@@ -59,6 +59,12 @@ def test_frames_joined_are_the_events_one_after_the_other(events: list[tuple[str
     ] == parse(joined)
 
 
+@given(data=texts, event_type=types, seq=st.integers(1, 10**18 - 1))
+def test_a_number_can_be_put_on_later(data: str, event_type: str, seq: int) -> None:
+    frame = sse.event_frame(b"e-", seq, event_type, data.encode())
+    assert frame == sse.numbered(b"e-", seq, sse.event_text(event_type, data.encode()))
+
+
 def test_the_bytes_of_a_frame() -> None:
     assert b"id: e-7\ndata: {}\n\n" == sse.event_frame(b"e-", 7, "message", b"{}")
     assert b"id: e-7\nevent: tick\ndata: a\ndata: b\n\n" == sse.event_frame(b"e-", 7, "tick", b"a\r\nb")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from edge.core import resume
 from edge.core.errors import Draining, LimitReached
-from edge.core.ledger import LedgerState
+from edge.core.ledger import LedgerState, Tally
 from edge.core.project import Past, Project
 from tests.core.eventstream import messages
-from tests.core.fakes import FakeConnection, make_hub, text
+from tests.core.fakes import FakeConnection, Recorder, make_hub, text
 
 
 def past(frames: int = 3, *, name: str = "p", pending: tuple[tuple[int, int], ...] = ()) -> Past:
@@ -148,13 +149,65 @@ class TestRestored:
         assert {} == hub.projects
 
 
+class TestKeptElsewhere:
+    """A project that other processes number and keep: followed here while somebody reads it here."""
+
+    def test_it_is_not_forgotten_by_itself(self) -> None:
+        hub = make_hub()
+        hub.restore(msgspec.structs.replace(past(0), pinned=True), 0.0)
+        project = hub.projects["p"]
+        reader = FakeConnection(hub, "c")
+        hub.attach("p", reader, resume.nothing, 0.0)
+        hub.detach(reader, "client", 0.0)
+        assert project is hub.projects["p"]
+
+    def test_what_comes_from_there_is_held_and_handed_on_but_not_counted_as_published(self) -> None:
+        hub = make_hub(max_events=2)
+        hub.restore(msgspec.structs.replace(past(0), pinned=True), 0.0)
+        project = hub.projects["p"]
+        reader = FakeConnection(hub, "c")
+        hub.attach("p", reader, resume.nothing, 0.0)
+        for seq in (5, 6, 7):
+            hub.follow(project, b"id: old1-%d\ndata: x\n\n" % seq, 0.0)
+        hub.flush(0.0)
+        assert [5, 6, 7] == reader.seqs
+        assert (2, 0, 3) == (hub.counters.ring_events, hub.counters.published, hub.counters.delivered)
+
+    def test_followed_without_readers_wants_no_flush(self) -> None:
+        hub = make_hub()
+        hub.restore(msgspec.structs.replace(past(0), pinned=True), 0.0)
+        hub.follow(hub.projects["p"], b"id: old1-5\ndata: x\n\n", 0.0)
+        assert not hub._dirty
+
+    def test_letting_go_loses_and_counts_nothing(self) -> None:
+        hub = make_hub()
+        hub.restore(msgspec.structs.replace(past(), pinned=True), 0.0)
+        before = vars_of(hub.counters.misses)
+        hub.forget("p")
+        hub.forget("p")
+        assert {} == hub.projects
+        assert (0, 0) == (hub.counters.ring_events, hub.counters.ring_bytes)
+        assert before == vars_of(hub.counters.misses)
+        assert {0} == set(hub.counters.evicted.values())
+        assert 0 == len(hub._retention._ages) + len(hub._retention._holders)
+        observer = hub._observer
+        assert isinstance(observer, Recorder)
+        assert ["p"] == observer.forgotten
+
+
+def vars_of(tally: Tally) -> tuple[int, int, int]:
+    return tally.misses, tally.recovered, tally.lost
+
+
 def test_a_project_knows_its_ids() -> None:
     hub = make_hub()
     hub.publish("p", text(), 0.0)
     project = hub.projects["p"]
     assert isinstance(project, Project)
     assert (f"{project.epoch}-1", f"{project.epoch}-1") == (project.oldest_id, project.newest_id)
+    hub.counters.misses.touched = set()
     project.evict(0, "count", 0.0)
+    assert set() == hub.counters.misses.touched
     project.evict(1, "count", 0.0)
     assert (None, None) == (project.oldest_id, project.newest_id)
 
