@@ -48,7 +48,7 @@ class Verifier:
             return identity
         if self.webtokens is not None and token.count(".") == 2:
             return await self.webtokens.verify(token)
-        raise Unauthenticated("This hub doesn't know the token; check it, nothing of it is wrong in form.")
+        raise Unauthenticated("The hub doesn't know this token; check that it is whole, and meant for this hub.")
 
     def static(self, token: str) -> Identity | None:
         """Whose `token` is, if it is the static one."""

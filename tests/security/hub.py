@@ -20,10 +20,13 @@ __all__ = ["AuthSettings", "Config", "CorsSettings", "LimitsSettings", "RunningH
 class RunningHub:
     """Where it listens, what it is made of, and a client to ask it with."""
 
-    def __init__(self, host: str, port: int, service: Service, client: aiohttp.ClientSession) -> None:
+    def __init__(
+        self, host: str, port: int, service: Service, runner: HubRunner, client: aiohttp.ClientSession
+    ) -> None:
         self.host = host
         self.port = port
         self.service = service
+        self.runner = runner
         self.client = client
         self.wires: list[Wire] = []
 
@@ -49,7 +52,7 @@ async def running(config: Config | None = None) -> AsyncIterator[RunningHub]:
     port = runner.addresses[0][1]
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as client:
         try:
-            hub = RunningHub("127.0.0.1", port, service, client)
+            hub = RunningHub("127.0.0.1", port, service, runner, client)
             try:
                 yield hub
             finally:

@@ -6,6 +6,7 @@ The list is kept as data so that tests/security/test_behind_nginx.py can send it
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import NamedTuple
 
 import pytest
@@ -247,6 +248,18 @@ async def test_an_idle_connection_is_closed() -> None:
         wire.send(get("/healthz"))
         heard = await wire.heard()
         assert ([200], True) == (heard.statuses, heard.closed)
+
+
+async def test_a_client_that_takes_no_answer_is_given_up_by_the_kernel() -> None:
+    async with running(IMPATIENT) as hub:
+        wire = await hub.wire()
+        wire.send(get("/healthz"))
+        await wire.heard(answers=1)
+        assert hub.runner.server is not None
+        [connection] = hub.runner.server.connections
+        assert connection.transport is not None
+        sock = connection.transport.get_extra_info("socket")
+        assert 400 == sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
 
 
 async def test_a_body_without_an_end_is_cut_at_the_bound() -> None:
