@@ -205,8 +205,9 @@ class Journal:
             raise self._unusable(error) from error
 
     def close(self) -> None:
-        """Fold the log into the file and close it."""
+        """Give all free space back, fold the log into the file and close it."""
         try:
+            self._db.execute("PRAGMA incremental_vacuum").fetchall()
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
             self._db.close()
