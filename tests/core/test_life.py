@@ -290,6 +290,12 @@ class TestDeleting:
         assert (3, 3, 0) == (hub.counters.misses.misses, hub.counters.misses.lost, hub.counters.misses.pending)
         assert 3 == hub.counters.evicted["deleted"]
 
+    def test_a_store_hears_of_a_new_project(self) -> None:
+        hub = make_hub()
+        hub.counters.misses.touched = set()
+        connect(hub, "q")
+        assert {"q"} == hub.counters.misses.touched
+
     def test_observer_and_store_hear_of_it(self) -> None:
         hub = make_hub()
         hub.counters.misses.touched = set()
