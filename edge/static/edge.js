@@ -7,6 +7,7 @@
 const NOT_CONNECTED = "Failed to establish real-time connection. Please refresh and try again.";
 const CONNECT_MS = 10_000; // a seventh connection over HTTP/1.1 hangs without an error
 const MAX_BACKOFF_MS = 30_000;
+const MAX_WAIT_MS = 3_600_000; // a timer overflows at 2 ** 31
 const SILENT_HEARTBEATS = 2.5;
 const JITTER = 0.25;
 const TRIES = 3;
@@ -156,9 +157,8 @@ export class ProjectStream extends EventTarget {
         // What the network lost is asked again under the same key, and so dispatched once.
         return await (await this.#post(path, { name, data, id }, { "Idempotency-Key": key })).json();
       } catch (error) {
-        error.key = key;
-        if (error.code !== "network" || tries === 1) throw error;
-        lost = error;
+        lost = Object.assign(known(error), { key });
+        if (lost.code !== "network" || tries === 1) throw lost;
       }
     }
   }
@@ -176,8 +176,10 @@ export class ProjectStream extends EventTarget {
       if (this.#ended.signal.aborted) return;
       if (this.#isFinal(error.status)) return this.#end(error);
       const jitter = 1 + JITTER * (2 * Math.random() - 1);
-      const backoffMs = Math.min(this.#retryMs * 2 ** this.#failures++, MAX_BACKOFF_MS) * jitter;
-      const waitMs = this.#hurried ? 0 : (this.#closingMs ?? Math.max(backoffMs, error.waitMs || 0));
+      const slowerMs = Math.min(this.#retryMs * 2 ** this.#failures++, MAX_BACKOFF_MS);
+      const backoffMs = Math.max(this.#retryMs, slowerMs) * jitter;
+      const toldMs = this.#closingMs ?? Math.max(backoffMs, error.waitMs || 0);
+      const waitMs = this.#hurried ? 0 : Math.min(toldMs, MAX_WAIT_MS);
       this.#hurried = false;
       this.#closingMs = null;
       this.#hello = null;

@@ -11,12 +11,12 @@ from tests.faults.hub import until
 
 _OPEN = """async ([url, options]) => {
     const { ProjectStream } = await import(new URL("edge.js", url));
-    const seen = { states: [], events: [], gaps: [], closings: [], reasons: [], times: [] };
+    const seen = { states: [], events: [], gaps: [], closings: [], reasons: [], waits: [] };
     const stream = new ProjectStream(url, options);
     stream.addEventListener("statechange", ({ detail }) => {
         seen.states.push(detail.state);
         seen.reasons.push(detail.error && detail.error.code);
-        seen.times.push(performance.now());
+        seen.waits.push(detail.waitMs);
     });
     stream.addEventListener("event", ({ id, name, data }) => seen.events.push([id, name, data]));
     stream.addEventListener("gap", ({ detail }) => seen.gaps.push(detail));

@@ -1,0 +1,122 @@
+// What a browser would need minutes for: how long edge.js waits, told by its own events, against a server in this process.
+import assert from "node:assert/strict";
+import { createServer } from "node:http";
+import { once } from "node:events";
+import test from "node:test";
+
+import { ProjectStream } from "../../edge/static/edge.js";
+
+// Browsers have it; Node does from 19 on.
+globalThis.CustomEvent ??= class extends Event {
+  constructor(type, { detail }) {
+    super(type);
+    this.detail = detail;
+  }
+};
+
+const HELLO = 'event: edge.hello\ndata: {"connection":"c","heartbeat_seconds":15,"newest":null,"replayed":0}\n\n';
+
+/** Runs `use(url)` with a server that answers as `answer` says. */
+async function withServer(answer, use) {
+  const server = createServer(answer).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  try {
+    return await use(`http://127.0.0.1:${server.address().port}`);
+  } finally {
+    server.close();
+    server.closeAllConnections();
+  }
+}
+
+/** The pauses of the first `count` attempts; each is cut short by `ready()`. */
+async function pauses(url, count) {
+  const stream = new ProjectStream(url, { project: "p" });
+  const told = [];
+  await new Promise((resolve) => {
+    stream.addEventListener("statechange", ({ detail }) => {
+      if (detail.state !== "reconnecting") return;
+      told.push(detail.waitMs);
+      if (told.length === count) resolve();
+      else setTimeout(() => stream.ready({ timeout: 10 }).catch(() => {}), 0);
+    });
+  });
+  stream.close();
+  return told;
+}
+
+const stream = (text) => (request, response) =>
+  response.writeHead(200, { "Content-Type": "text/event-stream" }).end(text);
+
+test("a pause doubles from one second to thirty, with a quarter of jitter either way", async () => {
+  const told = await withServer(
+    (request, response) => response.writeHead(500).end(),
+    (url) => pauses(url, 8),
+  );
+  const middle = [1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000];
+  told.forEach((ms, at) => assert.ok(ms >= middle[at] * 0.75 && ms <= middle[at] * 1.25, `${at}: ${ms}`));
+  assert.ok(new Set(told.slice(5)).size > 1);
+});
+
+test("pauses begin anew once a hub has said hello", async () => {
+  const told = await withServer(stream(HELLO), (url) => pauses(url, 4));
+  for (const ms of told) assert.ok(ms <= 1250, String(ms));
+});
+
+test("retry: is the shortest pause, also beyond thirty seconds", async () => {
+  const told = await withServer(stream(`retry: 60000\n${HELLO}`), (url) => pauses(url, 2));
+  for (const ms of told) assert.ok(ms >= 45_000 && ms <= 75_000, String(ms));
+});
+
+test("a pause that no timer can hold is an hour", async () => {
+  assert.deepEqual(await withServer(stream(`retry: 99999999999\n${HELLO}`), (url) => pauses(url, 1)), [3_600_000]);
+});
+
+test("edge.closing says exactly when to come back", async () => {
+  const closing = 'event: edge.closing\ndata: {"reason":"shutdown","retry_ms":1234}\n\n';
+  assert.deepEqual(await withServer(stream(HELLO + closing), (url) => pauses(url, 1)), [1234]);
+});
+
+test("Retry-After is obeyed, and ready() doesn't shorten it", async () => {
+  let asked = 0;
+  const busy = (request, response) => {
+    asked += 1;
+    response.writeHead(503, { "Retry-After": "7" }).end();
+  };
+  await withServer(busy, async (url) => {
+    const opened = new ProjectStream(url, { project: "p" });
+    const [change] = await once(opened, "statechange");
+    assert.equal(change.detail.waitMs, 7000);
+    await assert.rejects(opened.ready({ timeout: 100 }), { code: "http_503", status: 503 });
+    assert.equal(asked, 1);
+    opened.close();
+  });
+});
+
+test("a page of HTML with status 200 is no stream, and is not the end either", async () => {
+  const html = (request, response) => response.writeHead(200, { "Content-Type": "text/html" }).end("<h1>Log in</h1>");
+  await withServer(html, async (url) => {
+    const opened = new ProjectStream(url, { project: "p" });
+    const [{ detail }] = await once(opened, "statechange");
+    assert.deepEqual([detail.state, detail.error.code], ["reconnecting", "not_a_stream"]);
+    opened.close();
+  });
+});
+
+test("a trigger whose answer the network loses is asked again under the same key, three times at most", async () => {
+  const keys = [];
+  const losing = (request, response) => {
+    if (request.method === "GET") return response.writeHead(200, { "Content-Type": "text/event-stream" }).write(HELLO);
+    keys.push(request.headers["idempotency-key"]);
+    if (keys.length % 2) return request.socket.destroy();
+    response.writeHead(202, { "Content-Length": "100" }).write('{"dispatched":');
+    setTimeout(() => request.socket.destroy(), 20);
+  };
+  await withServer(losing, async (url) => {
+    const opened = new ProjectStream(url, { project: "p" });
+    const error = await opened.trigger("job", 1).catch((refused) => refused);
+    assert.deepEqual([error.name, error.code, error.key], ["EdgeError", "network", keys[0]]);
+    assert.deepEqual(keys, Array(3).fill(keys[0]));
+    assert.match(keys[0], /^[0-9a-f]{32}$/);
+    opened.close();
+  });
+});
