@@ -108,7 +108,7 @@ def explain(situation: Situation, iso_time: Callable[[float], str]) -> Explanati
         todo = [
             *todo,
             (
-                f"{count(misses.lost, 'missed event')} were given up before anybody got them: raise ring.max_events, "
+                f"Given up before anybody got it: {count(misses.lost, 'event')}. Raise ring.max_events, "
                 "ring.max_bytes or ring.max_age_seconds."
             ),
         ]
