@@ -22,11 +22,10 @@ from tests.receiver import answer, receiving
 QUICK: dict[str, Any] = {"stream__heartbeat_seconds": 0.5, "stream__dead_after_seconds": 1}
 
 
-@pytest.mark.parametrize("loop", LOOPS)
-async def test_a_cable_cut_in_the_middle_of_a_replay(loop: str) -> None:
+async def test_a_cable_cut_in_the_middle_of_a_replay() -> None:
     count = 200
     with cable() as wire:
-        async with serving(loop=loop, **QUICK) as hub:
+        async with serving(**QUICK) as hub:
             for number in range(count):
                 await hub.publish("p", [number, "x" * 3000])
             reader = await stopped_reader((wire.here, hub.port), "p", wire.socket())
@@ -61,8 +60,7 @@ async def test_a_cable_cut_in_the_middle_of_a_request() -> None:
                 sock.close()
 
 
-@pytest.mark.parametrize("loop", LOOPS)
-async def test_a_callers_cable_cut_while_its_trigger_is_dispatched(loop: str) -> None:
+async def test_a_callers_cable_cut_while_its_trigger_is_dispatched() -> None:
     """The job is started once, and whoever asks again with the same key gets the answer."""
     gate = asyncio.Event()
 
@@ -73,7 +71,7 @@ async def test_a_callers_cable_cut_while_its_trigger_is_dispatched(loop: str) ->
     with cable() as wire:
         async with (
             receiving(slowly) as target,
-            serving(loop=loop, trigger__url=target.url, limits__idle_seconds=1, **QUICK) as hub,
+            serving(trigger__url=target.url, limits__idle_seconds=1, **QUICK) as hub,
         ):
             reader = await open_stream(("127.0.0.1", hub.port), "p")
             caller = wire.socket()
@@ -192,9 +190,8 @@ async def test_killed_and_started_again_it_tells_a_gap() -> None:
         await reader.close()
 
 
-@pytest.mark.parametrize("loop", LOOPS)
-async def test_a_publisher_that_dies_in_the_middle_of_a_line(loop: str) -> None:
-    async with serving(loop=loop) as hub:
+async def test_a_publisher_that_dies_in_the_middle_of_a_line() -> None:
+    async with serving() as hub:
         reader = await open_stream(("127.0.0.1", hub.port), "p")
         publisher = socket.create_connection(("127.0.0.1", hub.port))
         publisher.sendall(

@@ -12,7 +12,9 @@ import pytest
 from edge.http.subscribe import jittered
 from tests.faults.hub import LOOPS, HubProcess, serving, until
 from tests.faults.reader import open_stream, stopped_reader
+from tests.faults.tls import TRUSTING, Certificate, self_signed
 
+certificate = pytest.fixture(scope="module")(self_signed)
 DRAIN_SECONDS = 1.5
 SLACK_SECONDS = 1.0  # of a busy machine
 
@@ -131,3 +133,29 @@ def test_lives_differ_by_a_tenth_so_that_streams_do_not_end_together() -> None:
     lives = [jittered(1000.0) for _ in range(1000)]
     assert 900 <= min(lives) < 910
     assert 1090 < max(lives) <= 1100
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_over_tls_neither_a_stalled_reader_nor_one_that_says_no_goodbye_holds_it_up(
+    loop: str, certificate: Certificate
+) -> None:
+    async with serving(
+        loop=loop,
+        server__drain_seconds=DRAIN_SECONDS,
+        server__tls_cert=certificate.cert,
+        server__tls_key=certificate.key,
+    ) as hub:
+        stalled = await open_stream(("127.0.0.1", hub.port), "p", ssl=TRUSTING, receive_buffer_bytes=4096)
+        stalled.stop()
+        for _ in range(100):
+            await hub.publish("p", "x" * 5000)
+        polite = await open_stream(("127.0.0.1", hub.port), "q", ssl=TRUSTING)
+        silent = await open_stream(("127.0.0.1", hub.port), "q", ssl=TRUSTING)
+        silent.stop()
+        hub.signal(signal.SIGTERM)
+        began = time.monotonic()
+        assert "shutdown" == (await polite.until("edge.closing")).json()["reason"]
+        assert 0 == await hub.ended()
+        assert DRAIN_SECONDS + 1 + SLACK_SECONDS > time.monotonic() - began
+        for reader in (stalled, polite, silent):
+            await reader.close()
