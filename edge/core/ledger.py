@@ -247,7 +247,7 @@ class Ledger:
             tuple(waiting),
         )
 
-    def restore(self, state: LedgerState, oldest: int, newest: int, now: float) -> None:
+    def restore(self, state: LedgerState, oldest: int, now: float) -> None:
         """Go on where `state` was left; what is no longer held since then is lost."""
         self.misses, self.recovered, self.lost = state.misses, state.recovered, state.lost
         self._total.misses += state.misses
@@ -256,7 +256,6 @@ class Ledger:
         self.untold_lost, self.untold_from = state.untold_lost, state.untold_from
         self.first_miss_seconds, self.last_miss_seconds = state.first_miss_seconds, state.last_miss_seconds
         self._misses_before, self._recovered_before = state.misses, state.recovered
-        self._taken_to = newest
         self.pending = Intervals(state.pending)
         self._miss(state.waiting, now)
         self._lose_until(oldest - 1)

@@ -126,7 +126,7 @@ class Project:
         project.ring.load(past.frames, past.times)
         counters.ring_events += len(project.ring)
         counters.ring_bytes += project.ring.size_bytes
-        project.ledger.restore(past.ledger, project.ring.oldest, past.newest, now)
+        project.ledger.restore(past.ledger, project.ring.oldest, now)
         return project
 
     @property

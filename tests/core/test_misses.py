@@ -403,7 +403,7 @@ class TestBetweenProcesses:
         assert LedgerState(6, 2, 1, 1, 1, 1.0, 6.0, ((4, 6),), ((7, 8),)) == state
         tally = Tally()
         after = Ledger(tally, "p", 8)
-        after.restore(state, oldest=5, newest=8, now=20.0)
+        after.restore(state, oldest=5, now=20.0)
         assert [(5, 8)] == list(after.pending)
         assert (8, 2, 2, 4) == (after.misses, after.recovered, after.lost, len(after.pending))
         assert (8, 2, 2, 4) == (tally.misses, tally.recovered, tally.lost, tally.pending)
@@ -412,7 +412,7 @@ class TestBetweenProcesses:
 
     def test_what_an_earlier_process_missed_is_no_part_of_the_next_absence(self) -> None:
         ledger = Ledger(Tally(), "p", 4)
-        ledger.restore(LedgerState(misses=9, recovered=7, lost=2), oldest=5, newest=4, now=0.0)
+        ledger.restore(LedgerState(misses=9, recovered=7, lost=2), oldest=5, now=0.0)
         ledger.published_to_nobody(5, 1.0)
         assert Absence(1.0, 1, 0) == ledger.absence_ends()
 
