@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import string
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 
 import msgspec
@@ -18,6 +18,7 @@ from edge.core.project import Project
 from edge.explain import LookAlike, Misses, Situation
 from edge.explain import explain as explain_situation
 from edge.http import params
+from edge.http.guard import identity_of
 from edge.http.service import SERVICE, Service
 
 _CONFIRM_SECONDS = 0.5
@@ -29,7 +30,8 @@ _NO_MARKS = str.maketrans("", "", string.punctuation + string.whitespace)
 async def explain(request: web.Request) -> web.StreamResponse:
     """Say why nobody was connected: text for people, JSON for who asks for it."""
     service = request.app[SERVICE]
-    situation = await _situation(service, params.project(request))
+    rights = identity_of(request).rights
+    situation = await _situation(service, params.project(request), lambda other: rights.allow("status", other))
     explanation = explain_situation(situation, service.iso_time)
     headers = {"Cache-Control": "no-store", "Vary": "Accept"}
     if _wants_json(request.headers.get("Accept", "")):
@@ -37,9 +39,9 @@ async def explain(request: web.Request) -> web.StreamResponse:
     return web.Response(text=explanation.text(), headers=headers)
 
 
-async def _situation(service: Service, name: str) -> Situation:
+async def _situation(service: Service, name: str, may_see: Callable[[str], bool]) -> Situation:
     confirmed = await _confirmed(service, name)
-    look_alikes = await _look_alikes(service, name)
+    look_alikes = await _look_alikes(service, name, may_see)
     now = service.clock()
     project = service.hub.project(name, now)
     known = Situation(
@@ -101,14 +103,17 @@ async def _confirmed(service: Service, name: str) -> str | None:
         return None
 
 
-async def _look_alikes(service: Service, name: str) -> list[LookAlike]:
-    """Ids that differ from `name` in case, spaces, dashes and the like only; those with most readers first."""
+async def _look_alikes(service: Service, name: str, may_see: Callable[[str], bool]) -> list[LookAlike]:
+    """Ids that differ from `name` in case, spaces, dashes and the like only; those with most readers first.
+
+    Of those that whoever asks may look at: an answer about one project gives away no other.
+    """
     bare = _bare(name)
     found: dict[str, LookAlike] = {}
     names = _names(service)
     while part := list(islice(names, _NAMES_A_TURN)):
         for other in part:
-            if other != name and _bare(other) == bare:
+            if other != name and _bare(other) == bare and may_see(other):
                 found[other] = _look_alike(service, name, other)
         await asyncio.sleep(0)
     return sorted(found.values(), key=lambda other: (-other.connections, -other.events, other.project))

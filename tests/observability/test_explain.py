@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 
+import jwt
 import pytest
 
 from tests.observability.rig import running, until
@@ -226,6 +228,22 @@ async def test_curl_and_browsers_get_text_and_who_asks_for_json_gets_json() -> N
         "application/json, text/plain;q=0.5": "application/json",
         "text/plain": "text/plain",
     } == kinds
+
+
+async def test_an_answer_about_one_project_gives_away_no_other() -> None:
+    key = "a-shared-secret-of-32-bytes-or-more!"
+    token = jwt.encode({"exp": time.time() + 60, "edge": {"status": ["p", "q"], "publish": ["*"]}}, key, "HS256")
+    mine = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
+    async with running(auth={"jwt_key": key}) as hub:
+        for project in ("p", "P", "q", "Q"):
+            assert await hub.publish(project, headers=mine) == 202
+        async with hub.client.get(hub.path("p", "/explain"), headers=mine) as response:
+            answer = await response.json()
+        async with hub.client.get(hub.path("P", "/explain"), headers=mine) as response:
+            assert 403 == response.status
+
+    assert [] == answer["look_alikes"]
+    assert "'P'" not in str(answer)
 
 
 async def test_a_refused_id_can_not_forge_a_line_of_the_text() -> None:

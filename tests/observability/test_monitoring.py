@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from monitoring.grafana import dashboard as source
@@ -51,6 +52,30 @@ def test_every_alert_has_a_test() -> None:
     tested = set(re.findall(r'alertname(?:: |=")(\w+)', (MONITORING / "rules_test.yml").read_text()))
 
     assert alerts == tested
+
+
+async def test_the_hub_of_the_compose_file_starts_and_prometheus_may_scrape_it() -> None:
+    compose = (MONITORING / "compose.yaml").read_text(encoding="utf-8")
+    environ = dict(re.findall(r"^ +(EDGE_\w+): (\S+)$", compose, re.MULTILINE))
+    assert "0.0.0.0" == environ.pop("EDGE_SERVER_HOST")
+    target = re.findall(r'targets: \["(edge:\d+)"\]', (MONITORING / "prometheus.yml").read_text(encoding="utf-8"))
+    async with (
+        live.hub({"EDGE_SERVER_HOST": "127.0.0.1", **environ}) as url,
+        aiohttp.ClientSession() as client,
+        client.get(f"{url}/metrics", headers={"Host": target[0]}) as response,
+    ):
+        assert 200 == response.status
+
+
+def test_what_the_compose_file_mounts_is_there() -> None:
+    compose = (MONITORING / "compose.yaml").read_text(encoding="utf-8")
+    mounted = re.findall(r"^ +- (\./\S+?):(\S+?):ro$", compose, re.MULTILINE)
+    inside = {there: here for here, there in mounted}
+
+    assert [] == [here for here, _ in mounted if not (MONITORING / here).exists()]
+    provider = (MONITORING / "grafana/provisioning/dashboards/edge.yml").read_text(encoding="utf-8")
+    [folder] = re.findall(r"path: (\S+)", provider)
+    assert "./grafana/edge.json" == inside[f"{folder}/edge.json"]
 
 
 # --- the dashboard ---
