@@ -125,7 +125,8 @@ class Service:
         self.hub.drain(self.clock())
         self.readiness.drain()
         for leash in self._leashes:
-            leash.reschedule(asyncio.get_running_loop().time())
+            if not leash.expired():  # what is on its way out can't be hurried
+                leash.reschedule(asyncio.get_running_loop().time())
 
 
 def _draining() -> Draining:
