@@ -10,7 +10,7 @@ URL := http://127.0.0.1:$(PORT)/projects/demo
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types contracts coverage bench bench-check fmt docs lock binary deb image clean \
+.PHONY: help run test check lint types contracts coverage bench bench-check fmt docs lock binary bundle deb image clean \
 	setup-build setup-run setup-dev setup-test setup-bench
 
 help:  ## say what there is
@@ -59,6 +59,17 @@ binary: setup-build  ## dist/edge (one file) and dist/edge-dir/, checksums, what
 
 deb: binary  ## dist/edge_VERSION_ARCHITECTURE.deb
 	$(BUILD_VENV)/bin/python build/deb.py $(ARGS)
+
+ARCHITECTURE ?= $(shell dpkg --print-architecture)
+BUNDLE := dist/bundle
+bundle:  ## what `make deb` left in dist/, under the names of a release, in dist/bundle/
+	rm -rf $(BUNDLE) && mkdir -p $(BUNDLE)
+	cp dist/edge $(BUNDLE)/edge-linux-$(ARCHITECTURE)
+	cp dist/edge.cdx.json $(BUNDLE)/edge-linux-$(ARCHITECTURE).cdx.json
+	cp dist/edge_*_$(ARCHITECTURE).deb $(BUNDLE)/
+	tar --create --gzip --directory dist --transform 's/^edge-dir/edge/' --sort=name --owner=0 --group=0 --numeric-owner \
+	  --file $(BUNDLE)/edge-dir-linux-$(ARCHITECTURE).tar.gz edge-dir
+	cd $(BUNDLE) && sha256sum edge* >SHA256SUMS-$(ARCHITECTURE)
 
 image:  ## the container image edge, by podman or docker (ENGINE=docker, ARGS for more of its build's flags)
 	$(ENGINE) build --build-arg SOURCE_COMMIT="$$(git rev-parse HEAD)" \

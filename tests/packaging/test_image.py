@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -118,7 +119,7 @@ def test_its_health_is_asked_by_edge_itself(podman: Podman, running: str) -> Non
     assert "healthy" == json.loads(podman("inspect", "--format={{json .State.Health}}", running))["Status"]
 
 
-def test_one_that_doesnt_answer_is_unhealthy(podman: Podman, image: str) -> None:
+def test_a_hub_that_doesnt_answer_fails_its_health_check(podman: Podman, image: str) -> None:
     """Its healthcheck asks a port on which nobody listens."""
     options = (
         f"--env=EDGE_AUTH_TOKEN={TOKEN}",
@@ -130,7 +131,8 @@ def test_one_that_doesnt_answer_is_unhealthy(podman: Podman, image: str) -> None
     try:
         with pytest.raises(AssertionError, match="exit status 1"):
             podman("healthcheck", "run", name)
-        assert "unhealthy" == json.loads(podman("inspect", "--format={{json .State.Health}}", name))["Status"]
+        health = json.loads(podman("inspect", "--format={{json .State.Health}}", name))
+        assert 1 == health["Log"][-1]["ExitCode"]
     finally:
         podman("rm", "--force", "--time=0", name)
 
@@ -197,3 +199,40 @@ def test_the_base_is_pinned_by_digest() -> None:
         r"^ARG PYTHON_IMAGE=docker\.io/library/python:3\.11-bookworm@sha256:[0-9a-f]{64}$", text, re.MULTILINE
     )
     assert ["${PYTHON_IMAGE} AS build", "scratch"] == re.findall(r"^FROM (.*)$", text, re.MULTILINE)
+
+
+def test_compose_starts_the_hub_with_the_example_app_and_a_job_reports_its_progress(
+    podman: Podman, image: str, tmp_path: Path
+) -> None:
+    podman("tag", image, "localhost/edge")
+    program = tmp_path / "podman"
+    program.write_text('#!/bin/sh\nexec {} "$@"\n'.format(" ".join(podman.command)))
+    program.chmod(0o755)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    environ = {**podman.environ, "EDGE_AUTH_TOKEN": TOKEN, "PORT": str(port), "PYTHON_IMAGE": PYTHON_IMAGE}
+    project = f"edge-tests-{os.getpid()}"
+    compose = ("podman-compose", f"--podman-path={program}", f"--project-name={project}", "--file=compose.yaml")
+
+    def demo() -> httpx.Client:
+        return client(f"http://127.0.0.1:{port}", Authorization=f"Bearer {TOKEN}")
+
+    try:
+        run(*compose, "up", "--detach", env=environ, cwd=ROOT)
+        wait_until(lambda: "listening" in podman("logs", f"{project}_edge_1"))
+        with demo() as inside, inside.stream("GET", "/projects/demo/events") as stream:
+            heard = events(stream)
+            assert "edge.hello" == next(heard)[0]
+            answer = inside.post("/projects/demo/trigger", json={"name": "render"})
+            assert 202 == answer.status_code, answer.text
+            job = answer.json()["id"]
+            expected = [("progress", {"job": job, "percent": percent}) for percent in (33, 66, 100)]
+            assert expected == [next(heard) for _ in expected]
+        podman("restart", f"{project}_edge_1")
+        wait_until(lambda: 2 == podman("logs", f"{project}_edge_1").count("edge: listening on "))
+        with demo() as inside:
+            assert 3 == inside.get("/projects/demo").json()["ring"]["events"], "the volume keeps the history"
+    finally:
+        run(*compose, "down", "--volumes", env=environ, cwd=ROOT)
+        podman("network", "rm", "--force", f"{project}_default")

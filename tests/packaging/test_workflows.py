@@ -1,0 +1,48 @@
+"""The workflows for whoever hosts the project: they call make, and take nothing that could change under them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.packaging.conftest import ROOT
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
+def test_actions_and_images_are_pinned_by_digest(workflow: Path) -> None:
+    text = workflow.read_text()
+    used = re.findall(r"uses: (.*)", text)
+    assert used
+    assert [] == [
+        action for action in used if not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+", action)
+    ]
+    images = re.findall(r"^ +image: (\S+)$", text, re.MULTILINE)
+    assert [] == [image for image in images if not re.search(r"@sha256:[0-9a-f]{64}$", image)]
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
+def test_nobody_may_write_but_the_jobs_that_say_so(workflow: Path) -> None:
+    assert "\npermissions:\n  contents: read\n" in workflow.read_text()
+
+
+def test_every_target_they_name_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {
+        name for path in WORKFLOWS for name in re.findall(r"\bmake ([a-z-]+)", re.sub(r"#.*", "", path.read_text()))
+    }
+    assert named
+    assert set() == named - targets
+
+
+def test_there_is_one_for_every_change_and_one_for_releases() -> None:
+    assert ["check", "release"] == [path.stem for path in WORKFLOWS]
+    assert "run: .ci/run\n" in WORKFLOWS[0].read_text()
+
+
+def test_all_of_them_build_on_the_same_base() -> None:
+    texts = [path.read_text() for path in [*WORKFLOWS, ROOT / "Dockerfile"]]
+    assert 1 == len({digest for text in texts for digest in re.findall(r"@sha256:\w+", text)})
