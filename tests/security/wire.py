@@ -51,7 +51,7 @@ class Wire:
                     raw += data
         except TimeoutError:
             pass
-        except ConnectionResetError:
+        except ConnectionError:
             closed = True
         return Heard([int(found) for found in _STATUS.findall(raw)], _codes(raw), closed, raw)
 
