@@ -2,8 +2,8 @@
 
 A callback that schedules itself again runs once in every turn; the processor time between two of its runs is how long
 everybody else had to wait (wall-clock time would add what other programs took of the core meanwhile). It keeps a core
-busy, so the cost of work is not measured with it. On SIGUSR1 the turns longer than a millisecond, in milliseconds, go to
-the file that BENCH_HELD_FILE names, and counting begins anew.
+busy, so the cost of work is not measured with it. On SIGUSR1 the turns longer than a millisecond, in milliseconds, go
+to the file that BENCH_HELD_FILE names, and counting begins anew.
 """
 
 from __future__ import annotations
