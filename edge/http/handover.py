@@ -130,8 +130,6 @@ class Stream(Connection, asyncio.Protocol):
         self._transport = transport
         if tls is None:
             self._held = bytearray(head)
-        else:
-            transport.write(head)  # what TLS adds to it is not counted
         sock = transport.get_extra_info("socket")
         if tcp.supported(sock):
             self._sock = sock
@@ -142,7 +140,15 @@ class Stream(Connection, asyncio.Protocol):
                 tcp.written_bytes(sock) + transport.get_write_buffer_size() + len(self._held or b"")
             )
             self._write_directly_if_empty()
+        if tls is not None:
+            self._seal(head)
+            transport.write(head)
         return True
+
+    def _seal(self, wire: bytes) -> None:
+        """Count what TLS makes of `wire`, which is about to be written."""
+        records = -(-len(wire) // _RECORD_DATA_BYTES)
+        self._sealed_bytes += len(wire) + records * self._record_cost_bytes
 
     def _write_directly_if_empty(self) -> None:
         sock, transport = self._sock, self._transport
@@ -192,8 +198,7 @@ class Stream(Connection, asyncio.Protocol):
         if self._transport is None:
             return
         if self._record_cost_bytes:
-            records = -(-len(wire) // _RECORD_DATA_BYTES)
-            self._sealed_bytes += len(wire) + records * self._record_cost_bytes
+            self._seal(wire)
             self._hub.unsettled(self)
         self._transport.write(wire)
 
@@ -277,7 +282,7 @@ class Stream(Connection, asyncio.Protocol):
         self._sock = None
 
     def _reason(self, exc: BaseException | None) -> str:
-        if exc is None or isinstance(exc, ConnectionResetError | BrokenPipeError | ssl.SSLError):
+        if exc is None or isinstance(exc, ConnectionError | ssl.SSLError):
             return "client"
         if isinstance(exc, OSError) and exc.errno in _DEAD_ERRNOS:
             # TCP_USER_TIMEOUT also ends a reader whose window stayed shut.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,14 +20,16 @@ OPEN = AuthSettings(anonymous=("subscribe", "publish", "trigger", "status", "adm
 
 
 @asynccontextmanager
-async def hub_inside(config: Config, *, unix: Path | None = None) -> AsyncIterator[tuple[Service, int]]:
+async def hub_inside(
+    config: Config, *, unix: Path | None = None, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[tuple[Service, int]]:
     """`(service, port)`, on every address of the machine; on a Unix socket too where that is asked for."""
     app, service = await assemble(config)
     runner = HubRunner(app, shutdown_timeout_seconds=0.2)
     await runner.setup()
     sock = socket.create_server(("0.0.0.0", 0), backlog=4096)
     try:
-        await web.SockSite(runner, sock).start()
+        await web.SockSite(runner, sock, ssl_context=tls).start()
         if unix is not None:
             await web.UnixSite(runner, unix).start()
         yield service, sock.getsockname()[1]

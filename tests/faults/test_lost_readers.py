@@ -6,14 +6,20 @@ import asyncio
 import os
 import signal
 import socket
+import ssl
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from edge import tcp
+from edge.core.event import Event
+from edge.http.handover import Stream
+from edge.settings import Config
 from tests.faults.cable import cable
 from tests.faults.hub import LOOPS, HubProcess, serving, until
+from tests.faults.inside import OPEN, hub_inside
 from tests.faults.reader import StoppedReader, open_stream, stopped_reader
 from tests.faults.tls import TRUSTING, Certificate, self_signed
 
@@ -184,6 +190,29 @@ async def test_over_tls_a_stopped_reader_is_slow(certificate: Certificate) -> No
         await hub.removed("slow")
         await reader.close()
         await hub.at_rest()
+
+
+async def test_what_tls_adds_is_known_to_the_byte(certificate: Certificate) -> None:
+    """So that "all is acknowledged" can be told although a second buffer, below TLS, can't be seen."""
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate.cert, certificate.key)
+    async with hub_inside(Config(auth=OPEN), tls=tls) as (service, port):
+        reader = await open_stream(("127.0.0.1", port), "p", ssl=TRUSTING)
+        assert "TLSv1.3" == reader.writer.get_extra_info("ssl_object").version()
+        for size_bytes in (10, 16_300, 16_384, 100_000):
+            service.hub.publish("p", Event("message", b'"' + b"x" * size_bytes + b'"'), service.clock())
+            service.hub.flush(service.clock())
+        await reader.events(4)
+        [connection] = service.hub.connections.values()
+        stream = cast(Stream, connection)
+        assert stream._sock is not None
+
+        async def acked_bytes() -> int:
+            return tcp.acked_bytes(cast(tcp.Socket, stream._sock)) - stream._acked_base_bytes
+
+        await until(acked_bytes, lambda acked: acked == stream._sealed_bytes)
+        assert stream.written_bytes == stream.acked_bytes()
+        await reader.close()
 
 
 async def test_a_thousand_stopped_readers_cost_their_buffers_and_nobody_waits_for_them() -> None:
