@@ -10,7 +10,8 @@ URL := http://127.0.0.1:$(PORT)/projects/demo
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types contracts coverage bench bench-check fmt docs lock binary bundle deb image clean \
+.PHONY: help run test check lint types contracts coverage bench bench-growth bench-check soak fmt docs lock \
+	binary bundle deb image clean \
 	setup-build setup-run setup-dev setup-test setup-bench
 
 help:  ## say what there is
@@ -41,10 +42,18 @@ contracts: setup-dev  ## who may import whom
 	.venv/bin/lint-imports --no-logo
 
 bench: setup-bench  ## measure against peers and write docs/performance.md (ARGS="--only posts --rounds 3")
-	$(VENV) -m bench.run $(ARGS)
+	$(VENV) -m bench.run --out docs/performance.json --keep $(ARGS)
+	$(VENV) -m bench.report
+
+bench-growth: setup-bench  ## measure how cost grows, and draw it
+	$(VENV) -m bench.growth --out docs/growth.json $(ARGS)
+	$(VENV) -m bench.report
 
 bench-check: setup-dev  ## fail when processor time per operation has grown, measured against a bare C loop
 	$(VENV) -m bench.check $(ARGS)
+
+soak: setup-bench  ## ten minutes of churn; fails when anything is left behind (ARGS="--minutes 1")
+	$(VENV) -m bench.soak --out docs/soak.json $(ARGS)
 
 coverage: setup-test  ## the suite with a report of what it doesn't reach
 	$(VENV) -m pytest --cov --cov-report=term --cov-report=html $(ARGS)

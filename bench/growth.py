@@ -79,7 +79,7 @@ def main() -> int:
     parser.add_argument("--only")
     parser.add_argument("--rounds", type=int, default=_ROUNDS)
     arguments = parser.parse_args()
-    peers.build()
+    peers.prepare()
     grown: dict[str, list[tuple[int, list[float]]]] = {}
     for name, (measure, sizes) in CURVES.items():
         if arguments.only and name not in arguments.only.split(","):

@@ -126,8 +126,9 @@ def free_ports() -> int:
     raise RuntimeError("no free ports")
 
 
-def build() -> None:
-    """Compile the C programs where they are older than their source."""
+def prepare() -> None:
+    """Compile the C programs where they are older than their source, and make SIGTERM end what was started, too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     BUILT.mkdir(exist_ok=True)
     for name in ("load", "floor"):
         source, target = HERE / f"{name}.c", BUILT / name

@@ -9,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import msgspec
 
@@ -20,13 +21,16 @@ Results = dict[str, dict[str, list[Figures]]]
 
 def main() -> int:
     arguments = _arguments()
-    peers.build()
+    peers.prepare()
     missing = [peer.name for peer in peers.PEERS.values() if not peers.installed(peer)]
     if missing:
         print(f"Not on this machine and left out: {', '.join(missing)}", file=sys.stderr)
     wanted = arguments.peers.split(",") if arguments.peers else list(peers.PEERS)
     only = arguments.only.split(",") if arguments.only else [workload.name for workload in WORKLOADS]
     results: Results = {}
+    before: Results = {}
+    if arguments.keep and arguments.out and arguments.out.exists():
+        before = msgspec.json.decode(arguments.out.read_bytes(), type=dict[str, Any])["results"]
     for workload in WORKLOADS:
         if workload.name not in only:
             continue
@@ -43,12 +47,15 @@ def main() -> int:
         for line in table(results.get(workload.name, {})):
             print("  " + line)
         sys.stdout.flush()
-    if arguments.out:
-        document = {"machine": machine.describe(), "results": results}
-        if arguments.keep and arguments.out.exists():
-            document["results"] = {**msgspec.json.decode(arguments.out.read_bytes())["results"], **results}
-        arguments.out.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
+        if arguments.out:
+            _write(arguments.out, results, before)
     return 0
+
+
+def _write(path: Path, results: Results, before: Results) -> None:
+    merged = {name: {**before.get(name, {}), **results.get(name, {})} for name in {**before, **results}}
+    document = {"machine": machine.describe(), "results": merged}
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
 
 
 def table(measured: dict[str, list[Figures]]) -> list[str]:
@@ -78,7 +85,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--peers", help="names of peers, with commas between them")
     parser.add_argument("--rounds", type=int, help="rounds of each workload")
     parser.add_argument("--out", type=Path, help="write all figures into this file")
-    parser.add_argument("--keep", action="store_true", help="keep what the file has of other workloads")
+    parser.add_argument("--keep", action="store_true", help="keep what the file has of others")
     return parser.parse_args()
 
 

@@ -39,7 +39,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    peers.build()
+    peers.prepare()
     counts = Path(f"/tmp/edge-bench-counts-{os.getpid()}.json")
     server = Server(EDGE, env={**_ENV, "BENCH_COUNTS_FILE": str(counts)}, module="bench.counted")
     samples: list[dict[str, float]] = []

@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default=",".join(STORES))
     arguments = parser.parse_args()
-    peers.build()
+    peers.prepare()
     stores = arguments.only.split(",")
     results: dict[str, list[dict[str, Figures]]] = {store: [] for store in stores}
     with tempfile.TemporaryDirectory() as folder, redis_server(Path(folder)) as (port, pid):
