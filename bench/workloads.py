@@ -53,14 +53,14 @@ def run(workload: Workload, peer: Peer) -> Figures:
         server.stop()
 
 
-def fan_out(server: Server, readers: int = 1000, events: int = 300) -> Figures:
+def fan_out(server: Server, readers: int = 1000, events: int = 100) -> Figures:
     with Load(server) as load:
         _all_open(server, load.open(readers), readers)
         load.post(5, group=1)
         return _measured(server, load, lambda: load.post(events, group=1), readers * events)
 
 
-def burst(server: Server, readers: int = 1000, events: int = 100, bursts: int = 10) -> Figures:
+def burst(server: Server, readers: int = 1000, events: int = 100, bursts: int = 5) -> Figures:
     with Load(server) as load:
         _all_open(server, load.open(readers), readers)
         if server.peer.ndjson:
@@ -75,14 +75,14 @@ def burst(server: Server, readers: int = 1000, events: int = 100, bursts: int = 
         return _measured(server, load, work, readers * events * bursts)
 
 
-def projects(server: Server, count: int = 1000, events: int = 10_000) -> Figures:
+def projects(server: Server, count: int = 1000, events: int = 5_000) -> Figures:
     with Load(server) as load:
         _all_open(server, load.open(count, count), count)
         load.post(count, count, conns=8)
         return _measured(server, load, lambda: load.post(events, count, conns=8), events)
 
 
-def posts(server: Server, events: int = 20_000) -> Figures:
+def posts(server: Server, events: int = 10_000) -> Figures:
     with Load(server) as load:
         load.post(500, conns=8)
         return _measured(server, load, lambda: load.post(events, conns=8), events)

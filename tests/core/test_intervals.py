@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from edge.core import intervals
 from edge.core.intervals import Intervals, Run
 from tests.core.fakes import machine_settings
 
@@ -80,3 +81,12 @@ def test_order_of_adding_does_not_matter(runs: list[Run]) -> None:
 
 def test_says_what_it_holds() -> None:
     assert "Intervals([(1, 2), (4, 4)])" == repr(Intervals([(4, 4), (1, 2)]))
+
+
+def test_what_empty_sets_share_stays_empty() -> None:
+    one, other = Intervals(), Intervals()
+    one.add(1, 3)
+    one.remove(1, 3)
+    one.add(5, 5)
+    one.keep_newest_runs(0)
+    assert [] == list(one) == list(other) == intervals._NO_RUNS
