@@ -285,8 +285,9 @@ def version_text() -> str:
 def _load(arguments: argparse.Namespace, *, listens: bool = False) -> tuple[Config, Sources] | None:
     """The configuration and its sources; None after having said what is wrong with it.
 
-    With `listens` also when it would open a hub to others, unasked.
+    With `listens` also when it would open a hub to others, unasked, or holds a key that no token can be checked with.
     """
+    from edge.auth.tokens import UnusableKey, Verifier  # noqa: PLC0415
     from edge.config import ConfigError, load_with_sources, refuse_exposure  # noqa: PLC0415
 
     given = {"server.host": getattr(arguments, "host", None), "server.port": getattr(arguments, "port", None)}
@@ -295,6 +296,10 @@ def _load(arguments: argparse.Namespace, *, listens: bool = False) -> tuple[Conf
         config, sources = load_with_sources(arguments.config, os.environ, flags)
         if listens:
             refuse_exposure(config, sources)
+            try:
+                Verifier(config.auth)
+            except UnusableKey as error:
+                raise ConfigError("auth.jwt_key", sources["auth.jwt_key"], str(error)) from None
         return config, sources
     except ConfigError as error:
         _refuse(str(error), exit_codes.USAGE)

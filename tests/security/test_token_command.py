@@ -150,6 +150,30 @@ def test_it_listens_there_once_somebody_said_who_may_do_what(
     assert 0 == cli.main(["check-config", "--host", "0.0.0.0"])
 
 
+@pytest.mark.parametrize("command", ["serve", "check-config"])
+@pytest.mark.parametrize(
+    ("key", "algorithms", "sentence"),
+    [
+        ("-----BEGIN PUBLIC KEY-----\nMCow\n-----END PUBLIC KEY-----", None, "is no public key in PEM"),
+        (public_pem("RSA"), "ES256", "fits none of auth.jwt_algorithms"),
+        (SECRET, "HS512", "fits none of auth.jwt_algorithms"),
+    ],
+)
+def test_a_key_that_no_token_can_be_checked_with_stops_the_start(
+    command: str,
+    key: str,
+    algorithms: str | None,
+    sentence: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("EDGE_AUTH_JWT_KEY", key)
+    if algorithms is not None:
+        monkeypatch.setenv("EDGE_AUTH_JWT_ALGORITHMS", algorithms)
+    assert 2 == cli.main([command, "--port", "0"])
+    assert f"edge: auth.jwt_key (from EDGE_AUTH_JWT_KEY): {sentence}" in capsys.readouterr().err
+
+
 def test_a_name_is_judged_by_what_it_resolves_to() -> None:
     """`serve` looks at the sockets: the name of this host says nothing by itself."""
     script = (
