@@ -208,8 +208,6 @@ class Ledger:
                 break
             if other.start < orphans.last and other.cursor < orphans.last:
                 _take_out_covered(orphans, other, max(other.cursor + 1, oldest), newest)
-        for lo, hi in orphans:
-            nobody_has.remove(lo, hi)
         for lo, hi in nobody_has:
             self._waiting.add(lo, hi)
         missed = len(orphans)

@@ -437,6 +437,7 @@ class TestBetweenProcesses:
         ledger.taken(2, 2)
         assert {"p"} == changed()
         ledger.evicted(1, 2, 0.0)
+        ledger.taken(9, 9)
         assert set() == changed()
         ledger.evicted(3, 3, 0.0)
         assert {"p"} == changed()
