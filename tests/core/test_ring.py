@@ -77,6 +77,10 @@ class RingMachine(RuleBasedStateMachine):
         joined = b"".join(frame for _, _, frame in taken)
         assert (joined, taken[-1][0]) == self.ring.batch(wanted[0][0] - 1, wanted[-1][0], max_bytes)
 
+    @rule(count=st.integers(1, 100))
+    def newest_frames(self, count: int) -> None:
+        assert [frame for _, _, frame in self.held[-count:]] == self.ring.newest_frames(count)
+
     @invariant()
     def holds_what_the_list_holds(self) -> None:
         ring = self.ring
