@@ -64,7 +64,6 @@ class Server:
         self._await_port(self.port)
         self.start_seconds = time.perf_counter() - began
         self._await_port(self.port + peer.control_port)
-        self.pids = process.tree(self._process.pid)
 
     def _spawn(self, command: list[str], core: int, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -86,6 +85,11 @@ class Server:
                 break
             time.sleep(0.01)
         raise RuntimeError(f"{self.peer.name} does not listen: {self.log_path.read_text()[-2000:]}")
+
+    @property
+    def pids(self) -> list[int]:
+        """The server's processes, as they are now: a worker may come after its listening socket."""
+        return process.tree(self._process.pid)
 
     @property
     def pid(self) -> int:
