@@ -215,7 +215,7 @@ class Guard:
         if not identity.rights.allow(right, project):
             where = "this project" if project is not None else "the whole hub (*)"
             if known:
-                raise Forbidden(f"Who you are doesn't have the right {right} on {where}.", right=right)
+                raise Forbidden(f"The token shown doesn't give the right {right} on {where}.", right=right)
             raise Unauthenticated(
                 f"This takes the right {right}: send Authorization: Bearer <token>, "
                 f"the cookie {COOKIE}, or for a stream ?{TICKET}=."

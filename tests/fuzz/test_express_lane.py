@@ -67,7 +67,8 @@ def both() -> Iterator[tuple[asyncio.Runner, RunningHub, RunningHub]]:
 
 
 async def ask(hub: RunningHub, pieces: list[bytes]) -> tuple[Heard, int]:
-    """What was heard, and how many events the hub has taken by then."""
+    """What was heard, and how many events the hub has taken."""
+    before = hub.service.hub.counters.published
     wire = await hub.wire()
     for piece in pieces:
         wire.send(piece)
@@ -75,7 +76,7 @@ async def ask(hub: RunningHub, pieces: list[bytes]) -> tuple[Heard, int]:
     heard = await wire.heard()
     await wire.close()
     hub.wires.remove(wire)
-    return heard, hub.service.hub.counters.published
+    return heard, hub.service.hub.counters.published - before
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
@@ -89,12 +90,17 @@ def test_the_lane_changes_no_answer(
     pieces = [raw[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
     by_lane, taken_by_lane = runner.run(ask(quick, pieces))
     ordinary, taken = runner.run(ask(plain, pieces))
-    assert taken == taken_by_lane
-    fewer, more = sorted((by_lane, ordinary), key=lambda heard: len(heard.statuses))
-    if "malformed_http" in more.codes and len(fewer.statuses) < len(more.statuses):
-        # The hub has closed while bytes were on their way, and the kernel threw away what hadn't been read.
-        assert more.statuses[: len(fewer.statuses)] == fewer.statuses
-    else:
-        assert (ordinary.statuses, ordinary.codes) == (by_lane.statuses, by_lane.codes)
     assert ordinary.closed
     assert by_lane.closed
+    if "malformed_http" not in ordinary.codes + by_lane.codes:
+        assert (ordinary.statuses, ordinary.codes, taken) == (by_lane.statuses, by_lane.codes, taken_by_lane)
+        return
+    # Behind a malformed request nothing is taken. aiohttp also drops what came before it in the same segment, where the
+    # lane has answered already; and an answer may be lost to a client that is still sending when the hub closes.
+    assert taken <= taken_by_lane <= len(requests)
+    fewer, more = sorted((_good(by_lane), _good(ordinary)), key=len)
+    assert more[: len(fewer)] == fewer
+
+
+def _good(heard: Heard) -> list[int]:
+    return heard.statuses[:-1] if "malformed_http" in heard.codes else heard.statuses
