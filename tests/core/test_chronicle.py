@@ -127,3 +127,12 @@ def test_a_project_that_is_refused_somebody_is_no_stranger() -> None:
     chronicle.trigger("p", "waited", 1.0, 1.0)
     chronicle.refused("p", "forbidden", "::1", 2.0)
     assert ["forbidden", "waited"] == [fact.reason for fact in chronicle.facts("p")]
+
+
+def test_a_reader_of_a_project_since_forgotten_was_lost_too() -> None:
+    hub, chronicle = told()
+    hub.detach(connect(hub, "a", 1.0), "client", 2.0)
+    assert {} == hub.projects
+    hub.publish("p", text(), 3.0)
+    connect(hub, "b", 4.0)
+    assert ["dropped"] == [fact.reason for fact in chronicle.facts("p") if fact.kind == "late"]

@@ -148,3 +148,17 @@ def test_answers_of_an_earlier_process_are_given_again() -> None:
     assert None is receipts.find(("a",), b"x", 2.0)
     with pytest.raises(InvalidRequest):
         receipts.find(("b",), b"x", 2.0)
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_everybody_who_waits_is_woken_and_finds_what_became_of_it(answered: bool) -> None:
+    receipts = Receipts(2, KEEP_SECONDS)
+    found: list[bool] = []
+    entry = receipts.begin(("a",), b"x")
+    for _ in range(2):
+        entry.waiters.append(lambda: found.append(receipts.find(("a",), b"x", 0.0) is entry))
+    if answered:
+        receipts.answer(("a",), Answer(201, b"{}"), 0.0)
+    else:
+        receipts.drop(("a",))
+    assert [answered, answered] == found
