@@ -66,6 +66,7 @@ def machine(bare_debian: Path, deb: Path, tmp_path_factory: pytest.TempPathFacto
         f"[Socket]\nListenStream=\nListenStream=127.0.0.1:{port}\n",
     )
     put(root / "etc/systemd/system/edge.service.d/local.conf", f"[Service]\nWatchdogSec={WATCHDOG_SECONDS}s\n")
+    put(root / "etc/credstore/edge.store.url", "sqlite:/var/lib/edge/edge.db").chmod(0o600)
     put(root / "etc/credstore/edge.auth.token", TOKEN).chmod(0o600)
     shutil.copy(deb, root / "root" / "edge.deb")
     machine = Machine(root, boot(root, folder / "boot.log"), port)
@@ -188,6 +189,17 @@ def test_a_restart_under_streams_refuses_nobody(machine: Machine) -> None:
         asking.join()
     assert [] == refused
     assert answered > 0
+
+
+def test_its_history_outlives_a_restart(machine: Machine) -> None:
+    with machine.hub() as hub:
+        first = hub.post("/projects/kept/events", json={"data": "before"}).json()["id"]
+    machine.run("systemctl", "restart", "edge.service")
+    with machine.hub() as hub, hub.stream("GET", "/projects/kept/events", params={"since": "all"}) as stream:
+        heard = events(stream)
+        assert "edge.hello" == next(heard)[0]
+        assert ("message", "before") == next(heard)
+        assert first.partition("-")[0] == hub.get("/projects/kept").json()["epoch"]
 
 
 def test_a_stopped_process_is_caught_by_the_watchdog_and_started_again(machine: Machine) -> None:
