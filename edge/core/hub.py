@@ -193,11 +193,9 @@ class Hub:
         if self.draining:
             self.counters.rejected["draining"] += 1
             raise Draining("The hub is shutting down; connect again in a second.", retry_after_seconds=1)
-        project = self.projects.get(name)
-        if project is None:
+        if name not in self.projects:
             self._admission.project(len(self.projects), name, address, now)
-        there = len(project.connections) if project is not None else 0
-        self._admission.connection(len(self.connections), there, name, address, now)
+        self._admission.connection(len(self.connections), self.connected(name), name, address, now)
 
     def attach(self, name: str, connection: Connection, start: Callable[[Project], Start], now: float) -> None:
         """Take `connection` in as a reader of `name`, standing where `start` says; its hello and replay are written."""
