@@ -82,6 +82,7 @@ class Stream(Connection, asyncio.Protocol):
 
     __slots__ = (
         "_acked_base_bytes",
+        "_answered",
         "_clock",
         "_fd",
         "_held",
@@ -106,6 +107,8 @@ class Stream(Connection, asyncio.Protocol):
         """What TLS adds to each record; 0 without TLS."""
         self._sealed_bytes = 0
         """With TLS: at least so many bytes must have been acknowledged when all was."""
+        self._answered = False
+        """With TLS: whether the peer's stack answered when it was last looked at."""
         self._acked_base_bytes = 0
         self._known_acked_bytes = 0
 
@@ -213,8 +216,10 @@ class Stream(Connection, asyncio.Protocol):
             acked_bytes = tcp.acked_bytes(sock) - self._acked_base_bytes
             if not self._record_cost_bytes:
                 self._known_acked_bytes = acked_bytes
-            elif acked_bytes >= self._sealed_bytes and not self.unacked_bytes:
-                self._known_acked_bytes = self.written_bytes
+            else:
+                self._answered = tcp.path(sock).answers
+                if acked_bytes >= self._sealed_bytes and not self.unacked_bytes:
+                    self._known_acked_bytes = self.written_bytes
         return self._known_acked_bytes
 
     def _open_socket(self) -> tcp.Socket | None:
@@ -228,6 +233,8 @@ class Stream(Connection, asyncio.Protocol):
     def moved_bytes(self) -> int:
         if self._transport is None:
             return 0
+        if self._record_cost_bytes:
+            self._answered = self.answers()
         return self.written_bytes - self.unacked_bytes
 
     def answers(self) -> bool:
@@ -235,7 +242,7 @@ class Stream(Connection, asyncio.Protocol):
         if sock is not None:
             return tcp.path(sock).answers
         # Without TCP's knowledge: whoever is on a Unix socket is on this machine, and can't vanish in silence.
-        return self._sock is None or self.paused
+        return self._sock is None or self._answered
 
     def silent_seconds(self, now: float) -> float:
         sock = self._open_socket()
