@@ -63,6 +63,7 @@ class Server:
         self._process = self._spawn(command, SERVER_CORE, env or {})
         self._await_port(self.port)
         self.start_seconds = time.perf_counter() - began
+        self.start_cpu_seconds = self.cpu_seconds()
         self._await_port(self.port + peer.control_port)
 
     def _spawn(self, command: list[str], core: int, env: Mapping[str, str]) -> subprocess.Popen[bytes]:

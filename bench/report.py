@@ -53,6 +53,7 @@ _SHOWN = {
     "percent": "% of a core",
     "mib": "MiB",
     "events_per_cpu_second": "events a CPU second",
+    "start_cpu_ms": "CPU until listening, ms",
     "listening_ms": "listening ms",
     "import_edge_ms": "import edge ms",
 }

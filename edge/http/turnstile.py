@@ -13,8 +13,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-_A_TURN = 48
-"""About five milliseconds of handshakes."""
+_A_TURN = 32
+"""About four milliseconds of handshakes."""
 
 
 class Turnstile:
