@@ -62,6 +62,10 @@ async def test_everybody_is_told_and_the_process_is_gone_in_time(loop: str) -> N
         began = time.monotonic()
         await asyncio.sleep(0.1)
         hub.signal(signal.SIGTERM)  # a parent and systemd may both send it
+        kept_writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert 503 == (await answer_of(kept))[0]
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(*address)
 
         retries = []
         for reader in readers:
