@@ -150,7 +150,7 @@ class ClusterReadiness:
 
     async def _nobody(self, project: str, count: int, timeout_seconds: float) -> NotReady:
         try:
-            there = await self._store.connections(project)
+            there = await self._store.overview.connections(project)
         except EdgeError:
             there = 0
         return self._local.nobody(project, count, timeout_seconds, there)

@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from edge.cluster.following import Following
 from edge.cluster.ledger import FollowedLedger
+from edge.cluster.overview import NODE_TTL_SECONDS, Overview
 from edge.cluster.wire import Call, Wire
 from edge.core import sse
 from edge.core.connection import Connection
@@ -30,31 +31,12 @@ from edge.core.project import Project
 from edge.log import get_logger
 
 _log = get_logger("store")
-NODE_TTL_SECONDS = 3.0
-"""A node that has not beaten for so long is gone; its readers don't count any more."""
 BEAT_SECONDS = 1.0
 _MAX_SCRIPT_EVENTS = 500
 _MAX_SCRIPT_BYTES = 1 << 20
 _LEASE_MS = 120_000
 """A node that dies holding an idempotency key keeps others from it no longer than this."""
 _POLL_SECONDS = 0.1
-
-
-class View(msgspec.Struct, frozen=True):
-    """What all nodes together know of one project; moments are seconds since 1970."""
-
-    connections: int
-    epoch: str
-    oldest: int
-    newest: int
-    events: int
-    bytes: int
-    misses: int
-    recovered: int
-    lost: int
-    pending: int
-    first_miss: float | None
-    last_miss: float | None
 
 
 class Ack(msgspec.Struct, frozen=True, tag="ack"):
@@ -97,6 +79,7 @@ class RedisStore:
         self._keep_ms = int((bounds.max_age_seconds * 1.5 + 60) * 1000)
         self.node = secrets.token_hex(6)
         self.wire = Wire(url)
+        self.overview = Overview(self.wire, self._keep_ms)
         self.waits: Callable[[list[bytes], float], None] = lambda _waits, _now: None
         self.spoken_to: Callable[[bytes], None] = lambda _message: None
         self._following = Following(
@@ -353,70 +336,10 @@ class RedisStore:
             for name in self._following.projects:
                 self._changed(name)
 
-    # Looking
-
-    async def connections(self, name: str) -> int:
-        """Readers of `name` on all nodes. Raises StoreUnavailable."""
-        view = await self.view(name)
-        return 0 if view is None else view.connections
-
-    async def view(self, name: str) -> View | None:
-        """What all nodes together know of `name`; None when it is unknown. Raises StoreUnavailable."""
-        return (await self.views([name]))[0]
-
-    async def views(self, names: list[str]) -> list[View | None]:
-        """`view` for many, in one round trip."""
-        keys = self.wire.keys
-        answers = await self.wire.run_all(
-            [
-                (
-                    "view",
-                    [*keys.of(name, "stream", "meta", "pending", "presence"), keys.nodes],
-                    [NODE_TTL_SECONDS],
-                )
-                for name in names
-            ]
-        )
-        return [self._view(answer) for answer in answers]
-
-    def _view(self, answer: Any) -> View | None:
-        if isinstance(answer, RedisError):
-            raise self.wire.failed(answer)
-        there, fields, events, oldest, pending = answer
-        meta = {key.decode(): value.decode() for key, value in zip(fields[::2], fields[1::2], strict=True)}
-        if "epoch" not in meta or not (there or events):
-            return None
-        return View(
-            connections=there,
-            epoch=meta["epoch"],
-            oldest=oldest or int(meta["seq"]) + 1,
-            newest=int(meta["seq"]),
-            events=events,
-            bytes=int(meta["bytes"]),
-            misses=int(meta.get("misses", 0)),
-            recovered=int(meta.get("recovered", 0)),
-            lost=int(meta.get("lost", 0)),
-            pending=pending,
-            first_miss=_moment(meta.get("first_miss")),
-            last_miss=_moment(meta.get("last_miss")),
-        )
-
-    async def names(self, offset: int, count: int) -> tuple[list[str], int]:
-        """Names of projects, the one published to last first, and how many there are. Raises StoreUnavailable."""
-        keys = self.wire.keys
-        try:
-            oldest = f"({(await self.wire.client.time())[0] - self._keep_ms // 1000}"
-            await self.wire.client.zremrangebyscore(keys.projects, "-inf", oldest)
-            total = await self.wire.client.zcard(keys.projects)
-            names: list[Any] = await self.wire.client.zrevrange(keys.projects, offset, offset + count - 1)
-        except (RedisError, OSError) as error:
-            raise self.wire.failed(error) from error
-        return [name.decode() for name in names], total
-
     async def delete(self, name: str) -> tuple[int, int] | None:
         """Drop the history of `name` on all nodes: `(connections, events)`; None when it is unknown."""
         keys = self.wire.keys
-        there = await self.connections(name)
+        there = await self.overview.connections(name)
         known, events, pending = await self.wire.run(
             "delete", [*keys.of(name, "stream", "meta", "pending"), keys.projects], name, keys.channel(name)
         )
@@ -470,7 +393,3 @@ def _parts(queue: list[_Queued]) -> list[list[_Queued]]:
         parts[-1].append(queued)
         size_bytes += len(queued.text)
     return parts
-
-
-def _moment(text: str | None) -> float | None:
-    return None if text is None else float(text)

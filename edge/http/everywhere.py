@@ -13,12 +13,13 @@ from edge.http import answers
 from edge.http.service import Service
 
 if TYPE_CHECKING:
-    from edge.cluster.store import RedisStore, View
+    from edge.cluster.overview import View
+    from edge.cluster.store import RedisStore
 
 
 async def project(cluster: RedisStore, name: str, here: answers.ProjectStatus | None) -> answers.ProjectStatus | None:
     """What all nodes know of `name`, given what this one does; None when it is unknown."""
-    view = await cluster.view(name)
+    view = await cluster.overview.view(name)
     if view is None:
         return None
     misses = answers.MissesInTime(
@@ -39,8 +40,8 @@ async def project(cluster: RedisStore, name: str, here: answers.ProjectStatus | 
 
 async def projects(cluster: RedisStore, limit: int, offset: int) -> tuple[list[answers.ProjectSummary], int]:
     """A page of projects, the one published to last first, and how many there are."""
-    names, total = await cluster.names(offset, limit)
-    views = await cluster.views(names)
+    names, total = await cluster.overview.names(offset, limit)
+    views = await cluster.overview.views(names)
     page = [
         answers.ProjectSummary(name, _ring(view), _misses(view), view.connections)
         for name, view in zip(names, views, strict=True)

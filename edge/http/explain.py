@@ -53,7 +53,7 @@ async def _situation(service: Service, name: str, may_see: Callable[[str], bool]
         facts=service.chronicle.facts(name),
         look_alikes=look_alikes[:_MAX_LOOK_ALIKES],
     )
-    if service.cluster is not None and (view := await service.cluster.view(name)) is not None:
+    if service.cluster is not None and (view := await service.cluster.overview.view(name)) is not None:
         # The facts are this node's; who is there and what was missed is everybody's.
         return msgspec.structs.replace(
             known,

@@ -66,7 +66,9 @@ async def _ready(service: Service, name: str, require: int, wait_seconds: float 
         await service.readiness.wait(name, max(require, 1), wait_seconds)
     there = 0
     if require:
-        there = service.hub.connected(name) if service.cluster is None else await service.cluster.connections(name)
+        there = (
+            service.hub.connected(name) if service.cluster is None else await service.cluster.overview.connections(name)
+        )
     if there < require:
         raise NotReady(
             f"{there} of {require} required connections are there and nothing was stored; "

@@ -168,7 +168,7 @@ async def in_redis(story: Story, server: RedisServer) -> Told:
             names = list(hub.projects)
             behind = any(
                 view is not None and name in hub.projects and view.newest > hub.projects[name].ring.newest
-                for name, view in zip(names, await store.views(names), strict=True)
+                for name, view in zip(names, await store.overview.views(names), strict=True)
             )
             if not behind and store.settled:
                 return
@@ -177,7 +177,7 @@ async def in_redis(story: Story, server: RedisServer) -> Told:
 
     try:
         receipts, readers = await Teller(hub, store, settle).play(story)
-        views = {name: await store.view(name) for name in ("p", "q")}
+        views = {name: await store.overview.view(name) for name in ("p", "q")}
     finally:
         await store.close()
     ledgers = {
