@@ -31,10 +31,10 @@ class Bound(NamedTuple):
 
 BOUNDS = (
     Bound("fan_out", lambda server: fan_out(server, 500, 100), "cpu_us", 1.9),
-    Bound("burst", lambda server: burst(server, 500, 100, 10), "cpu_us", 2.0),
-    Bound("projects", lambda server: projects(server, 300, 3000), "cpu_us", 6.0),
-    Bound("posts", lambda server: posts(server, 5000), "cpu_us", 20.0),
-    Bound("ndjson", lambda server: ndjson(server, 60_000), "cpu_us", 8.0, against_floor=False),
+    Bound("burst", lambda server: burst(server, 500, 100, 10), "cpu_us", 2.4),
+    Bound("projects", lambda server: projects(server, 300, 3000), "cpu_us", 3.5),
+    Bound("posts", lambda server: posts(server, 5000), "cpu_us", 6.0),
+    Bound("ndjson", lambda server: ndjson(server, 60_000), "cpu_us", 5.0, against_floor=False),
     Bound("memory", lambda server: memory(server, 2000, 8), "kib", 2.5, against_floor=False),
     Bound("memory_own", lambda server: memory(server, 2000, 2000), "kib", 3.5, against_floor=False),
 )
