@@ -37,7 +37,11 @@ def run(*command: str | Path, **options: object) -> str:
 
 def build(dist: Path, source: Path = ROOT, **environ: str) -> Path:
     """`make deb` in `source`, into `dist`."""
-    run("nice", "make", "deb", f"ARGS=--dist={dist}", cwd=source, env={**os.environ, **environ})
+    # Not the flags and variables of the make that runs the tests.
+    inherited = {
+        name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS")
+    }
+    run("nice", "make", "deb", f"ARGS=--dist={dist}", cwd=source, env={**inherited, **environ})
     return dist
 
 
