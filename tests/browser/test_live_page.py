@@ -275,7 +275,7 @@ async def test_who_may_see_one_project_only_has_no_list_but_the_project(serve: S
     await tab.page.fill("#token", jwt.encode({"exp": time.time() + 3600, "edge": rights}, key))
     await tab.page.press("#token", "Enter")
     await tab.page.wait_for_selector(OPEN)
-    await tab.shows("#hub", "doesn't have the right status on the whole hub")
+    await tab.shows("#hub", "doesn't give the right status on the whole hub")
     await tab.page.click(f"{PUBLISH} button.primary")
     await tab.shows(f"{PUBLISH} output", "Published to 1 connection")
     await tab.shows(".figures", "Events held 1")
