@@ -383,7 +383,9 @@ def test_a_file_that_cant_be_read_is_told(tmp_path: Path) -> None:
         ("EDGE_SERVER_PROT", "did you mean EDGE_SERVER_PORT?"),
         ("EDGE_AUTH_TOKN", "did you mean EDGE_AUTH_TOKEN?"),
         ("EDGE_server_port", "there is no such key"),
-        ("EDGE_ZZZZZZ", "`edge check-config` lists all keys"),
+        ("EDGE_ZZZZZZ_ZZZ", "`edge check-config` lists all keys"),
+        ("EDGE_PORT", "there is no such key"),
+        ("EDGE_SERVER", "there is no such key"),
     ],
 )
 def test_an_unknown_variable_is_refused_with_the_nearest_key_and_without_its_value(
@@ -394,6 +396,11 @@ def test_an_unknown_variable_is_refused_with_the_nearest_key_and_without_its_val
     assert f"edge: {variable} (from the environment): there is no such key" in line
     assert suggested in line
     assert SECRET not in line
+
+
+@pytest.mark.parametrize("variable", ["EDGE_URL", "EDGE_BIN", "EDGE_HOME"])
+def test_a_variable_of_one_word_that_is_no_half_of_a_key_is_somebody_elses(variable: str) -> None:
+    assert Config() == load(None, {variable: "theirs"}, {})
 
 
 def test_a_broken_value_is_told_even_where_a_later_layer_would_win(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-KILLS = int(os.environ.get("EDGE_TEST_KILLS", "12"))
-"""A thousand of them is `EDGE_TEST_KILLS=1000`; see docs/durability.md."""
+KILLS = int(os.environ.get("STORE_KILLS", "12"))
+"""A thousand of them is `STORE_KILLS=1000`; see docs/durability.md."""
 
 
 @contextmanager
