@@ -314,8 +314,8 @@ def _from_environment(environ: Mapping[str, str]) -> Iterable[tuple[str, object,
 
 
 def _is_somebody_elses(variable: str) -> bool:
-    """Scripts around a hub call theirs EDGE_URL, EDGE_BIN or EDGE_HOME. A key has a section and a name, so one word can't
-    be one, though it may be half of one: EDGE_PORT is refused, as it is meant for the hub.
+    """Scripts around a hub call theirs EDGE_URL, EDGE_BIN or EDGE_HOME. A key has a section and a name, so one word
+    can't be one, though it may be half of one: EDGE_PORT is refused, as it is meant for the hub.
     """
     word = variable.removeprefix("EDGE_").lower()
     halves = {half for key in KEYS for half in key.split(".")} - {"url"}
