@@ -31,7 +31,7 @@ DOCS = {page.name: page.read_text(encoding="utf-8") for page in sorted((ROOT / "
 RULES = (ROOT / "monitoring/rules.yml").read_text(encoding="utf-8")
 DASHBOARD = (ROOT / "monitoring/grafana/edge.json").read_text(encoding="utf-8")
 EVERYWHERE = {**DOCS, "README.md": (ROOT / "README.md").read_text(), "rules.yml": RULES, "edge.json": DASHBOARD}
-_METRIC = re.compile(r"(?<![\w:*-])((?:edge|process)_[a-z0-9_]+)\b(?!\*|=|\.service)")
+_METRIC = re.compile(r"(?<![\w:*-])((?:edge|process)_[a-z][a-z0-9_]*)\b(?!\*|=|\.service)")
 _SUFFIXES = ("_bucket", "_sum", "_count")
 
 
