@@ -19,23 +19,22 @@ from redis.exceptions import RedisError
 from edge.cluster.following import Following
 from edge.cluster.ledger import FollowedLedger
 from edge.cluster.overview import NODE_TTL_SECONDS, Overview
+from edge.cluster.queue import Queued, in_parts
 from edge.cluster.wire import Call, Wire
 from edge.core import sse
 from edge.core.connection import Connection
 from edge.core.errors import InvalidRequest, StoreUnavailable
 from edge.core.event import Event
 from edge.core.hub import Hub
-from edge.core.idempotency import Answer, Key
+from edge.core.idempotency import Answer, Key, unknown_fate
 from edge.core.observer import Receipt
 from edge.core.project import Project
 from edge.log import get_logger
 
 _log = get_logger("store")
 BEAT_SECONDS = 1.0
-_MAX_SCRIPT_EVENTS = 500
-_MAX_SCRIPT_BYTES = 1 << 20
-_LEASE_MS = 120_000
-"""A node that dies holding an idempotency key keeps others from it no longer than this."""
+_LEASE_MS = 7_200_000
+"""Longer than any request may take; a node that dies gives its keys free earlier, unless a job was on its way."""
 _POLL_SECONDS = 0.1
 
 
@@ -45,14 +44,6 @@ class Ack(msgspec.Struct, frozen=True, tag="ack"):
     project: str
     connection: str
     token: str
-
-
-class _Queued:
-    __slots__ = ("future", "text")
-
-    def __init__(self, text: bytes, future: asyncio.Future[Receipt]) -> None:
-        self.text = text
-        self.future = future
 
 
 class RedisStore:
@@ -93,7 +84,7 @@ class RedisStore:
             lambda waits, now: self.waits(waits, now),  # noqa: PLW0108 - set later
             lambda message: self.spoken_to(message),  # noqa: PLW0108 - set later
         )
-        self._queues: dict[str, list[_Queued]] = {}
+        self._queues: dict[str, list[Queued]] = {}
         self._sender: asyncio.Task[None] | None = None
         self._to_tell: dict[str, list[Call]] = {}
         """Per project, departures in order; joins and recoveries are made of the state when they are sent."""
@@ -145,7 +136,7 @@ class RedisStore:
         del now  # Redis says when
         self._hub.check(event)
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        self._queues.setdefault(name, []).append(_Queued(sse.event_text(event.type, event.data), future))
+        self._queues.setdefault(name, []).append(Queued(sse.event_text(event.type, event.data), future))
         if self._sender is None:
             self._sender = asyncio.create_task(self._send_all())
         return future
@@ -153,15 +144,19 @@ class RedisStore:
     def publish_many(self, name: str, events: Sequence[Event], now: float) -> None:
         """One by one: they are sent together anyhow."""
 
-    async def intend(self, key: Key, fingerprint: bytes, job_id: str) -> None:
-        """The key was claimed in Redis before the wait; its lease outlives this process."""
+    async def intend(self, key: Key, fingerprint: bytes, job_id: str) -> None:  # noqa: ARG002 - Redis has it
+        if not await self.wire.run("intend", [self._receipt(key)], self.node, job_id):
+            raise StoreUnavailable(
+                "This node was taken for dead while it waited, so another may have the key; send it again.",
+                retry_after_seconds=1,
+            )
 
     async def _send_all(self) -> None:
         try:
             await asyncio.sleep(0)
             while self._queues:
                 queues, self._queues = self._queues, {}
-                parts = [(name, part) for name, queue in queues.items() for part in _parts(queue)]
+                parts = [(name, part) for name, queue in queues.items() for part in in_parts(queue)]
                 try:
                     answers = await self.wire.run_all([self._append(name, part) for name, part in parts])
                 except StoreUnavailable as error:
@@ -171,7 +166,7 @@ class RedisStore:
         finally:
             self._sender = None
 
-    def _append(self, name: str, part: list[_Queued]) -> Call:
+    def _append(self, name: str, part: list[Queued]) -> Call:
         keys, bounds = self.wire.keys, self._hub.bounds
         return (
             "append",
@@ -189,7 +184,7 @@ class RedisStore:
             ],
         )
 
-    def _settle(self, name: str, part: list[_Queued], answer: Any) -> None:
+    def _settle(self, name: str, part: list[Queued], answer: Any) -> None:
         if isinstance(answer, Exception):
             refusal = answer if isinstance(answer, StoreUnavailable) else self.wire.failed(answer)
             for queued in part:
@@ -361,9 +356,9 @@ class RedisStore:
 
         Raises InvalidRequest (`idempotency_mismatch`), StoreUnavailable.
         """
-        redis_key = f"{self.wire.keys.prefix}receipt:{msgspec.json.encode(key).decode()}"
+        keys = [self._receipt(key), self.wire.keys.nodes]
         while True:
-            found = await self.wire.run("claim", [redis_key], fingerprint, self.node, _LEASE_MS)
+            found = await self.wire.run("claim", keys, fingerprint, self.node, _LEASE_MS, NODE_TTL_SECONDS)
             if found[0] == b"new":
                 return None
             if found[0] != fingerprint:
@@ -371,25 +366,16 @@ class RedisStore:
                     "This idempotency key was used with another body; take a new key for a new request.",
                     code="idempotency_mismatch",
                 )
-            if found[2] is not None:
-                return msgspec.json.decode(found[2], type=Answer)
+            if found[1] is not None:
+                return msgspec.json.decode(found[1], type=Answer)
+            if found[2] is not None and not found[3]:
+                return unknown_fate(found[2].decode())
             await asyncio.sleep(_POLL_SECONDS)
 
     async def settle(self, key: Key, answer: Answer | None) -> None:
         """What became of a key that was claimed: its answer, or None when nothing was done."""
-        redis_key = f"{self.wire.keys.prefix}receipt:{msgspec.json.encode(key).decode()}"
         text = b"" if answer is None else msgspec.json.encode(answer)
-        await self.wire.run("settle", [redis_key], self.node, text, self._keep_receipts_ms)
+        await self.wire.run("settle", [self._receipt(key)], self.node, text, self._keep_receipts_ms)
 
-
-def _parts(queue: list[_Queued]) -> list[list[_Queued]]:
-    """A project's queue in pieces that one script may take."""
-    parts: list[list[_Queued]] = []
-    size_bytes = 0
-    for queued in queue:
-        if not parts or len(parts[-1]) >= _MAX_SCRIPT_EVENTS or size_bytes + len(queued.text) > _MAX_SCRIPT_BYTES:
-            parts.append([])
-            size_bytes = 0
-        parts[-1].append(queued)
-        size_bytes += len(queued.text)
-    return parts
+    def _receipt(self, key: Key) -> str:
+        return f"{self.wire.keys.prefix}receipt:{msgspec.json.encode(key).decode()}"

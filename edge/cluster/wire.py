@@ -26,6 +26,7 @@ _SCRIPTS = (
     "claim",
     "delete",
     "follow",
+    "intend",
     "join",
     "left",
     "recovered",

@@ -26,6 +26,21 @@ class Answer(msgspec.Struct, frozen=True):
     content_type: str = "application/json"
 
 
+def unknown_fate(job: str | None) -> Answer:
+    """The answer for a job whose hub was gone before it could tell: the key must not send it once more."""
+    document = {
+        "type": "urn:edge:problem:dispatch_failed",
+        "title": "The target did not take the job",
+        "status": 502,
+        "detail": "The hub was stopped while this job was on its way, so it may have started and is not sent again: "
+        "ask the target for the job's id.",
+        "code": "dispatch_failed",
+        "id": job,
+        "may_have_started": True,
+    }
+    return Answer(502, msgspec.json.encode(document), "application/problem+json")
+
+
 class Entry:
     """One key: what its first request looked like and, once there is one, the answer."""
 

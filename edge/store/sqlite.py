@@ -24,7 +24,7 @@ import msgspec
 from edge.core.errors import StoreUnavailable
 from edge.core.event import Event
 from edge.core.hub import Hub
-from edge.core.idempotency import Answer, Entry, Key, Receipts
+from edge.core.idempotency import Answer, Entry, Key, Receipts, unknown_fate
 from edge.core.ledger import LedgerState
 from edge.core.observer import Batch, Receipt
 from edge.core.project import Past, Project
@@ -37,10 +37,6 @@ _log = get_logger("store")
 _RETRY_SECONDS = 0.5
 _RETRY_AFTER_SECONDS = 1
 _LOOK_SECONDS = 1.0
-_UNKNOWN_FATE = (
-    "The hub was stopped while this job was on its way, so it may have started and is not sent again: "
-    "ask the target for the job's id."
-)
 
 
 class SqliteStore:
@@ -343,16 +339,7 @@ class SqliteStore:
 
     def _restore_receipt(self, row: ReceiptRow) -> None:
         if row.status is None or row.body is None:
-            document = {
-                "type": "urn:edge:problem:dispatch_failed",
-                "title": "The target did not take the job",
-                "status": 502,
-                "detail": _UNKNOWN_FATE,
-                "code": "dispatch_failed",
-                "id": row.job,
-                "may_have_started": True,
-            }
-            answer = Answer(502, msgspec.json.encode(document), "application/problem+json")
+            answer = unknown_fate(row.job)
         else:
             answer = Answer(row.status, row.body, row.content_type or "application/json")
         answered_seconds = min(row.at_seconds - self._wall_offset_seconds, self._clock())
