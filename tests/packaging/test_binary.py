@@ -141,6 +141,9 @@ def test_the_list_of_contents_names_what_is_inside(dist: Path) -> None:
 
 def test_page_client_and_licences_are_inside(dist: Path) -> None:
     inside = dist / "edge-dir" / "_internal"
+    scripts = {path.name for path in (ROOT / "edge" / "cluster" / "scripts").glob("*.lua")}
+    assert scripts
+    assert scripts == {path.name for path in (inside / "edge" / "cluster" / "scripts").glob("*.lua")}
     static = ROOT / "edge" / "static"
     expected = {str(path.relative_to(static)) for path in static.rglob("*") if path.is_file()}
     assert expected
