@@ -9,7 +9,6 @@ heard.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -19,8 +18,8 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
 from edge.cluster.ledger import FollowedLedger
-from edge.cluster.wire import Wire
-from edge.core import sse
+from edge.cluster.wire import NODE_TTL_SECONDS, Wire
+from edge.core import resume, sse
 from edge.core.errors import StoreUnavailable
 from edge.core.hub import Hub
 from edge.core.ledger import LedgerState
@@ -42,6 +41,8 @@ class _Taken:
         self.subscribed = asyncio.Event()
         self.ready = asyncio.Event()
         self.failure: StoreUnavailable | None = None
+        self.stale = False
+        """What is being loaded may lack what was said while nobody listened."""
         self.heard: list[_Told] = []
 
 
@@ -73,7 +74,9 @@ class Following:
         self._pubsub: PubSub | None = None
         self._listening: asyncio.Task[None] | None = None
         self._loading: set[asyncio.Task[None]] = set()
-        self._wall_offset_seconds = time.time() - clock()
+        self._heard_seconds = clock()
+        self.problem: StoreUnavailable | None = None
+        """Why nothing is heard at the moment."""
 
     async def open(self) -> None:
         """Subscribe to what the other nodes have to say to this one. Raises StoreUnavailable."""
@@ -99,7 +102,8 @@ class Following:
         return taken is not None and taken.ready.is_set() and taken.failure is None and name in self._hub.projects
 
     async def follow(self, name: str) -> None:
-        """Have `name`'s ring here. Raises StoreUnavailable."""
+        """Have `name`'s ring here. Raises StoreUnavailable, also where nothing new would be heard of it."""
+        self._check()
         while not self.follows(name):
             taken = self._taken.get(name)
             if taken is None or taken.ready.is_set():
@@ -108,6 +112,22 @@ class Following:
             await taken.ready.wait()
             if taken.failure is not None:
                 raise StoreUnavailable(taken.failure.detail, retry_after_seconds=taken.failure.retry_after_seconds)
+
+    async def catch_up(self, name: str, last_id: str) -> None:
+        """Load `name` anew where Redis is ahead of what was heard and `last_id` is not known here: its reader got it
+        from a node that hears faster. Raises StoreUnavailable.
+        """
+        project, taken = self._hub.projects.get(name), self._taken.get(name)
+        if project is None or taken is None or resume.knows(project, last_id):
+            return
+        async with self._wire.asking() as client:
+            epoch, newest = await client.hmget(*self._wire.keys.of(name, "meta"), "epoch", "seq")
+        if not isinstance(epoch, bytes) or newest is None or resume.knows(project, last_id):
+            return
+        if taken.ready.is_set() and (epoch.decode(), int(newest)) != (project.epoch, project.ring.newest):
+            taken.ready.clear()
+            self._start(self._take_up_again(name, taken))
+        await self.follow(name)
 
     async def unfollow(self, name: str) -> None:
         """Nobody reads `name` here any more; one who is about to come keeps it."""
@@ -120,6 +140,11 @@ class Following:
             with suppress(RedisError, OSError):  # a connection that is gone follows nothing
                 await self._pubsub.unsubscribe(self._wire.keys.channel(name))
 
+    def _check(self) -> None:
+        self._wire.check()
+        if self.problem is not None:
+            raise StoreUnavailable(self.problem.detail, retry_after_seconds=self.problem.retry_after_seconds)
+
     def _start(self, work: Any) -> None:
         task = asyncio.create_task(work)
         self._loading.add(task)
@@ -129,13 +154,13 @@ class Following:
 
     async def _take_up(self, name: str, taken: _Taken) -> None:
         try:
+            self._check()
             pubsub = self._pubsub
-            if pubsub is None:
-                raise self._wire.failed(ConnectionError("not connected"))
+            assert pubsub is not None, "not connected, and no problem"
             await pubsub.subscribe(self._wire.keys.channel(name))
-            async with asyncio.timeout(5.0):
+            async with asyncio.timeout(self._wire.answer_seconds):
                 await taken.subscribed.wait()
-            await self._load(name, taken)
+            await self._load_all(name, taken)
         except StoreUnavailable as error:
             taken.failure = error
         except (RedisError, OSError, TimeoutError) as error:
@@ -145,9 +170,15 @@ class Following:
                 del self._taken[name]
             taken.ready.set()
 
+    async def _load_all(self, name: str, taken: _Taken) -> None:
+        taken.stale = True
+        while taken.stale and self._taken.get(name) is taken:
+            taken.stale = False
+            await self._load(name, taken)
+
     async def _load(self, name: str, taken: _Taken) -> None:
         keys = self._wire.keys
-        epoch, newest, untold, now, pending, entries, waits = await self._wire.run(
+        epoch, newest, untold, now, pending, entries, waits, received = await self._wire.run(
             "follow",
             [
                 *keys.of(name, "stream", "meta", "pending", "presence"),
@@ -161,10 +192,12 @@ class Following:
             self._node,
             self._keep_ms,
         )
+        if self._taken.get(name) is not taken:
+            return
         here = self._hub.projects.get(name)
         numbers = [int(entry_id.partition(b"-")[0]) for entry_id, _ in entries]
         if here is not None:
-            self._go_on(here, epoch.decode(), numbers, entries, {int(seq) for seq in pending})
+            self._go_on(here, epoch.decode(), int(newest), numbers, entries, {int(seq) for seq in pending})
         else:
             self._restore(name, epoch.decode(), int(newest), numbers, entries, float(now))
         project = self._hub.projects.get(name)
@@ -173,6 +206,8 @@ class Following:
             project.ledger.lost_elsewhere(int(untold), project.ring.oldest)
             for seq in pending:
                 project.ledger.adopt(int(seq), int(seq))
+            for run in zip(received[::2], received[1::2], strict=True):
+                project.ledger.acknowledged(*run)
         for told in taken.heard:
             self._apply(name, told)
         taken.heard.clear()
@@ -193,11 +228,23 @@ class Following:
         if project is not None:
             project.ledger = FollowedLedger(self._hub.counters.misses, name, newest, self._report)
 
-    def _go_on(self, project: Project, epoch: str, numbers: list[int], entries: list[Any], pending: set[int]) -> None:
+    def _go_on(
+        self,
+        project: Project,
+        epoch: str,
+        newest: int,
+        numbers: list[int],
+        entries: list[Any],
+        pending: set[int],
+    ) -> None:
         """After the connection was lost: what was numbered meanwhile, or a new start where that is gone."""
-        newest = project.ring.newest
-        missing = [(seq, fields) for seq, (_, fields) in zip(numbers, entries, strict=True) if seq > newest]
-        if epoch != project.epoch or (missing and missing[0][0] != newest + 1):
+        known = project.ring.newest
+        missing = [(seq, fields) for seq, (_, fields) in zip(numbers, entries, strict=True) if seq > known]
+        if (
+            epoch != project.epoch
+            or newest < known
+            or [seq for seq, _ in missing] != list(range(known + 1, newest + 1))
+        ):
             self._start_anew(project, "restart")
             return
         for seq, fields in missing:
@@ -206,14 +253,19 @@ class Following:
     # Listening
 
     async def _connect(self) -> None:
+        pubsub = self._wire.listener.pubsub()
         try:
-            pubsub = self._wire.listener.pubsub()
-            await pubsub.subscribe(
-                self._wire.keys.node(self._node), self._wire.keys.asks, *map(self._wire.keys.channel, self._taken)
-            )
+            async with asyncio.timeout(self._wire.answer_seconds):
+                await pubsub.subscribe(
+                    self._wire.keys.node(self._node), self._wire.keys.asks, *map(self._wire.keys.channel, self._taken)
+                )
         except (RedisError, OSError) as error:
-            raise self._wire.failed(error) from error
+            await pubsub.aclose()  # type: ignore[no-untyped-call]
+            self.problem = self._wire.failed(error)
+            raise self.problem from error
         self._pubsub = pubsub
+        self._heard_seconds = self._clock()
+        self.problem = None
         self._wire.worked()
 
     async def _listen(self) -> None:
@@ -222,26 +274,32 @@ class Following:
         while True:
             try:
                 assert self._pubsub is not None
-                # No time-out: silence says nothing; a break is noticed by TCP keepalive and by the node's beat.
+                # No time-out: that nothing is said for long is found out by `look`.
                 message = await self._pubsub.get_message(timeout=None)
                 tries = 0
+                self._heard_seconds = self._clock()
                 if message is not None:
                     self._hear(message)
             except (RedisError, OSError) as error:
-                self._wire.failed(error)
+                self.problem = self._wire.failed(error)
                 await self._reconnect(tries)
                 tries += 1
 
     async def _reconnect(self, tries: int) -> None:
-        if self._pubsub is not None:
+        pubsub, self._pubsub = self._pubsub, None
+        if pubsub is not None:
             with suppress(RedisError, OSError):
-                await self._pubsub.aclose()  # type: ignore[no-untyped-call]
-            self._pubsub = None
+                await pubsub.aclose()  # type: ignore[no-untyped-call]
         while self._pubsub is None:
             await asyncio.sleep(_RECONNECT_SECONDS[min(tries, len(_RECONNECT_SECONDS) - 1)])
             tries += 1
             with suppress(StoreUnavailable):
                 await self._connect()
+
+    def look(self) -> None:
+        """Connect anew where not even this node's own beat was heard: a way that is cut for one side is just silent."""
+        if self._clock() - self._heard_seconds > NODE_TTL_SECONDS:
+            self.break_off()
 
     def break_off(self) -> None:
         """The connection is known to be of no use: connect anew."""
@@ -252,7 +310,7 @@ class Following:
     def _hear(self, message: dict[str, Any]) -> None:
         channel = message["channel"].decode()
         if channel in {self._wire.keys.node(self._node), self._wire.keys.asks}:
-            if message["type"] == "message":
+            if message["type"] == "message" and message["data"] != b"beat":
                 self._spoken_to(message["data"])
             return
         name = channel.partition("{")[2][:-1]
@@ -260,8 +318,9 @@ class Following:
         if taken is None:
             return
         if message["type"] == "subscribe":
+            # Subscribed once more after a break: what was said meanwhile has to be loaded.
+            taken.stale = True
             if taken.ready.is_set():
-                # Subscribed once more after a break: what was said meanwhile has to be loaded.
                 taken.ready.clear()
                 self._start(self._take_up_again(name, taken))
             taken.subscribed.set()
@@ -274,7 +333,7 @@ class Following:
 
     async def _take_up_again(self, name: str, taken: _Taken) -> None:
         try:
-            await self._load(name, taken)
+            await self._load_all(name, taken)
         except StoreUnavailable:
             # The connection has broken again; the next one starts over.
             self.break_off()

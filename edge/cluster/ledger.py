@@ -24,8 +24,8 @@ class FollowedLedger(Ledger):
         """Missed events that a reader here was written."""
         self.orphaned_runs: list[Run] = []
         """Events that readers here had or were to have, and that nobody here has any more."""
-        self.told = False
-        """Whether a reader here was told of what Redis counts as lost and untold."""
+        self.told = 0
+        """How many of the events that Redis counts as lost and untold a reader here was told of."""
 
     def adopt(self, lo: int, hi: int) -> None:
         """`lo..hi` are pending, Redis says."""
@@ -36,9 +36,11 @@ class FollowedLedger(Ledger):
         self.untold_lost = count
         self.untold_from = oldest - 1 if count else None
 
-    def published_to_nobody(self, seq: int, now: float) -> None:  # noqa: ARG002 - Redis knows when
-        """Whether anybody was there is known by Redis."""
+    def published_to_nobody(self, seq: int, now: float) -> None:
+        """Redis counted readers here when it numbered `seq`, unless it said that it was missed."""
         self._taken_to = seq
+        if not self.pending.within(seq, seq):
+            self._miss(((seq, seq),), now)
 
     def taken(self, lo: int, hi: int) -> None:
         if self.pending and (runs := self.pending.within(lo, hi)):
@@ -48,9 +50,10 @@ class FollowedLedger(Ledger):
         super().taken(lo, hi)
 
     def told_from(self, seq: int) -> None:
+        untold = self.untold_lost
         super().told_from(seq)
-        if self.untold_from is None:
-            self.told = True
+        if untold and not self.untold_lost:
+            self.told += untold
             self._report(self._project)
 
     def _miss(self, runs: Iterable[Run], now: float) -> None:  # noqa: ARG002 - Redis knows when
@@ -60,5 +63,5 @@ class FollowedLedger(Ledger):
             self.orphaned_runs.append((lo, hi))
             self._report(self._project)
 
-    def _lose(self, lo: int, hi: int) -> None:
-        self.pending.remove(lo, hi)
+    def _count_lost(self, count: int) -> None:
+        """Redis counts it, when its own stream gives it up."""

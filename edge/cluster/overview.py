@@ -7,10 +7,7 @@ from typing import Any
 import msgspec
 from redis.exceptions import RedisError
 
-from edge.cluster.wire import Wire
-
-NODE_TTL_SECONDS = 3.0
-"""A node that has not beaten for so long is gone; its readers don't count any more."""
+from edge.cluster.wire import NODE_TTL_SECONDS, Wire
 
 
 class View(msgspec.Struct, frozen=True):
@@ -86,13 +83,11 @@ class Overview:
     async def names(self, offset: int, count: int) -> tuple[list[str], int]:
         """Names of projects, the one published to last first, and how many there are. Raises StoreUnavailable."""
         keys = self._wire.keys
-        try:
-            oldest = f"({(await self._wire.client.time())[0] - self._keep_ms // 1000}"
-            await self._wire.client.zremrangebyscore(keys.projects, "-inf", oldest)
-            total = await self._wire.client.zcard(keys.projects)
-            names: list[Any] = await self._wire.client.zrevrange(keys.projects, offset, offset + count - 1)
-        except (RedisError, OSError) as error:
-            raise self._wire.failed(error) from error
+        async with self._wire.asking() as client:
+            oldest = f"({(await client.time())[0] - self._keep_ms // 1000}"
+            await client.zremrangebyscore(keys.projects, "-inf", oldest)
+            total = await client.zcard(keys.projects)
+            names: list[Any] = await client.zrevrange(keys.projects, offset, offset + count - 1)
         return [name.decode() for name in names], total
 
 

@@ -13,10 +13,9 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import msgspec
-from redis.exceptions import RedisError
 
 from edge.cluster.store import Ack, RedisStore
-from edge.core.errors import EdgeError, NotReady
+from edge.core.errors import EdgeError, NotReady, StoreUnavailable
 from edge.readiness import Confirm, Confirmation, Confirmed, Readiness, draining
 
 _MIN_SECONDS = 0.05
@@ -99,19 +98,19 @@ class ClusterReadiness:
         text = b""
         try:
             try:
-                seconds, micros = await wire.client.time()
                 patience_seconds = max(timeout_seconds, _MIN_SECONDS)
-                deadline = seconds + micros / 1e6 + patience_seconds
-                text = msgspec.json.encode(
-                    Ask(ask_id, self._store.node, project, count, confirm, deadline, patience_seconds)
-                )
-                async with wire.client.pipeline(transaction=True) as pipeline:
-                    pipeline.zadd(waits, {text: deadline})
-                    pipeline.expire(waits, int(patience_seconds) + 2)
-                    pipeline.publish(wire.keys.asks, text)
-                    await pipeline.execute()
-            except (RedisError, OSError) as error:
-                wire.failed(error)
+                async with wire.asking() as client:
+                    seconds, micros = await client.time()
+                    deadline = seconds + micros / 1e6 + patience_seconds
+                    text = msgspec.json.encode(
+                        Ask(ask_id, self._store.node, project, count, confirm, deadline, patience_seconds)
+                    )
+                    async with client.pipeline(transaction=True) as pipeline:
+                        pipeline.zadd(waits, {text: deadline})
+                        pipeline.expire(waits, int(patience_seconds) + 2)
+                        pipeline.publish(wire.keys.asks, text)
+                        await pipeline.execute()
+            except StoreUnavailable:
                 return await self._local.wait(project, count, timeout_seconds, confirm)
             done, _ = await asyncio.wait((asking.enough,), timeout=patience_seconds)
             if not done:
@@ -142,8 +141,8 @@ class ClusterReadiness:
 
     async def _say_done(self, ask_id: str, waits: str, text: bytes) -> None:
         wire = self._store.wire
-        with suppress(RedisError, OSError):  # then the deadline ends it
-            async with wire.client.pipeline(transaction=False) as pipeline:
+        with suppress(StoreUnavailable):  # then the deadline ends it
+            async with wire.asking() as client, client.pipeline(transaction=False) as pipeline:
                 pipeline.zrem(waits, text)
                 pipeline.publish(wire.keys.asks, msgspec.json.encode(Done(ask_id)))
                 await pipeline.execute()
@@ -156,7 +155,10 @@ class ClusterReadiness:
         return self._local.nobody(project, count, timeout_seconds, there)
 
     def _hear(self, message: bytes) -> None:
-        said = _decoder.decode(message)
+        try:
+            said = _decoder.decode(message)
+        except msgspec.ValidationError:
+            return  # a newer node says what this one doesn't know yet
         if isinstance(said, Report):
             asking = self._asking.get(said.id)
             if asking is not None:
@@ -196,9 +198,7 @@ class ClusterReadiness:
                 )
                 confirmed = found.connections
                 report = Report(ask.id, self._store.node, confirmed, found.confirmed or "written")
-                await wire.client.publish(wire.keys.node(ask.node), msgspec.json.encode(report))
+                async with wire.asking() as client:
+                    await client.publish(wire.keys.node(ask.node), msgspec.json.encode(report))
             except EdgeError:
-                return
-            except (RedisError, OSError) as error:
-                wire.failed(error)
                 return

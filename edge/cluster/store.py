@@ -11,16 +11,17 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 from redis.exceptions import RedisError
 
 from edge.cluster.following import Following
-from edge.cluster.ledger import FollowedLedger
-from edge.cluster.overview import NODE_TTL_SECONDS, Overview
+from edge.cluster.overview import Overview
 from edge.cluster.queue import Queued, in_parts
-from edge.cluster.wire import Call, Wire
+from edge.cluster.telling import Telling
+from edge.cluster.wire import BEAT_SECONDS, NODE_TTL_SECONDS, Call, Wire
 from edge.core import sse
 from edge.core.connection import Connection
 from edge.core.errors import InvalidRequest, StoreUnavailable
@@ -32,7 +33,6 @@ from edge.core.project import Project
 from edge.log import get_logger
 
 _log = get_logger("store")
-BEAT_SECONDS = 1.0
 _LEASE_MS = 7_200_000
 """Longer than any request may take; a node that dies gives its keys free earlier, unless a job was on its way."""
 _POLL_SECONDS = 0.1
@@ -73,6 +73,7 @@ class RedisStore:
         self.overview = Overview(self.wire, self._keep_ms)
         self.waits: Callable[[list[bytes], float], None] = lambda _waits, _now: None
         self.spoken_to: Callable[[bytes], None] = lambda _message: None
+        self._telling = Telling(self.wire, hub, self.node, self._keep_ms, self._unfollow)
         self._following = Following(
             self.wire,
             hub,
@@ -80,21 +81,17 @@ class RedisStore:
             self.node,
             self._keep_ms,
             new_epoch,
-            self._changed,
+            self._telling.changed,
             lambda waits, now: self.waits(waits, now),  # noqa: PLW0108 - set later
             lambda message: self.spoken_to(message),  # noqa: PLW0108 - set later
         )
         self._queues: dict[str, list[Queued]] = {}
         self._sender: asyncio.Task[None] | None = None
-        self._to_tell: dict[str, list[Call]] = {}
-        """Per project, departures in order; joins and recoveries are made of the state when they are sent."""
-        self._teller: asyncio.Task[None] | None = None
         self._beating: asyncio.Task[None] | None = None
-        self._closing = False
 
     @property
     def problem(self) -> StoreUnavailable | None:
-        return self.wire.problem
+        return self.wire.problem or self._following.problem
 
     @property
     def errors(self) -> int:
@@ -108,27 +105,23 @@ class RedisStore:
         _log.info("store_opened", node=self.node)
 
     async def close(self) -> None:
-        self._closing = True
-        for task in (self._beating, self._sender):
-            if task is not None and task is self._beating:
-                task.cancel()
-            if task is not None:
-                await asyncio.wait((task,))
-        if self._teller is not None:
-            await asyncio.wait((self._teller,))
-        await self._tell_once()
+        if self._beating is not None:
+            self._beating.cancel()
+            await asyncio.wait((self._beating,))
+        if self._sender is not None:
+            await asyncio.wait((self._sender,))
+        await self._telling.close()
         await self._following.close()
-        try:
-            await self.wire.client.zrem(self.wire.keys.nodes, self.node)
-            await self.wire.client.delete(self.wire.keys.node(self.node))
-        except (RedisError, OSError) as error:
-            self.wire.failed(error)
+        with suppress(StoreUnavailable):  # its beat ends it
+            async with self.wire.asking() as client:
+                await client.zrem(self.wire.keys.nodes, self.node)
+                await client.delete(self.wire.keys.node(self.node), self.wire.keys.told(self.node))
         await self.wire.close()
 
     @property
     def settled(self) -> bool:
         """Whether Redis has been told all there is to tell."""
-        return self._sender is None and self._teller is None and not self._to_tell
+        return self._sender is None and self._telling.done
 
     # Publishing
 
@@ -205,113 +198,27 @@ class RedisStore:
 
     # Readers
 
-    async def follow(self, name: str) -> None:
-        """Have the ring of `name` here, for a reader who comes. Raises StoreUnavailable."""
+    async def follow(self, name: str, last_id: str = "") -> None:
+        """Have the ring of `name` here, for a reader who comes and saw `last_id` last, maybe on another node.
+
+        Raises StoreUnavailable.
+        """
         await self._following.follow(name)
+        if last_id:
+            await self._following.catch_up(name, last_id)
+
+    async def _unfollow(self, name: str) -> None:
+        await self._following.unfollow(name)
 
     def follows(self, name: str) -> bool:
         return self._following.follows(name)
 
     def connection_came(self, name: str) -> None:
-        self._changed(name)
+        self._telling.changed(name)
 
     def connection_left(self, project: Project, _connection: Connection) -> None:
         """Tell Redis what it had not acknowledged, and how many stay; the last one takes the ring with it."""
-        ledger = project.ledger
-        if not isinstance(ledger, FollowedLedger):
-            return
-        self._to_tell.setdefault(project.name, []).append(self._left(project, ledger))
-        self._changed(project.name)
-
-    def _left(self, project: Project, ledger: FollowedLedger) -> Call:
-        orphans, ledger.orphaned_runs = ledger.orphaned_runs, []
-        keys = self.wire.keys
-        return (
-            "left",
-            [*keys.of(project.name, "stream", "meta", "pending", "presence"), keys.nodes, keys.node(self.node)],
-            [
-                self.node,
-                project.name,
-                self._hub.connected(project.name),
-                NODE_TTL_SECONDS,
-                project.epoch,
-                project.ring.newest,
-                *(number for run in orphans for number in run),
-            ],
-        )
-
-    def _changed(self, name: str) -> None:
-        self._to_tell.setdefault(name, [])
-        if self._teller is None and not self._closing:
-            self._teller = asyncio.create_task(self._tell())
-
-    async def _tell(self) -> None:
-        try:
-            await asyncio.sleep(0)
-            while self._to_tell:
-                if not await self._tell_once():
-                    await asyncio.sleep(BEAT_SECONDS)
-                if self._closing:
-                    return
-        finally:
-            self._teller = None
-
-    async def _tell_once(self) -> bool:
-        """Tell Redis of every project that has changed. Returns whether it heard."""
-        told, self._to_tell = self._to_tell, {}
-        calls: list[Call] = []
-        owners: list[str] = []
-        empty: list[str] = []
-        for name, departures in told.items():
-            project = self._hub.projects.get(name)
-            here = self._calls(name, project) + departures
-            if project is None or not project.connections:
-                empty.append(name)
-            calls += here
-            owners += [name] * len(here)
-        try:
-            answers = await self.wire.run_all(calls) if calls else []
-        except StoreUnavailable:
-            for name, departures in told.items():
-                self._to_tell[name] = departures + self._to_tell.get(name, [])
-            return False
-        misses = self._hub.counters.misses
-        for (script, _, _), answer in zip(calls, answers, strict=True):
-            if isinstance(answer, RedisError):
-                self.wire.failed(answer)
-            elif script == "left":
-                misses.misses += answer[0]
-                misses.lost += answer[1]
-            elif script == "recovered":
-                misses.recovered += answer
-        for name in empty:
-            await self._following.unfollow(name)
-        return True
-
-    def _calls(self, name: str, project: Project | None) -> list[Call]:
-        if project is None or not isinstance(project.ledger, FollowedLedger):
-            return []
-        keys, ledger = self.wire.keys, project.ledger
-        calls: list[Call] = []
-        if ledger.recovered_runs:
-            runs, ledger.recovered_runs = ledger.recovered_runs, []
-            flat = [number for run in runs for number in run]
-            calls.append(("recovered", keys.of(name, "meta", "pending"), [project.epoch, *flat]))
-        if ledger.orphaned_runs:
-            calls.append(self._left(project, ledger))
-        if project.connections:
-            calls.append(self._join(name, project, ledger))
-        return calls
-
-    def _join(self, name: str, project: Project, ledger: FollowedLedger) -> Call:
-        keys = self.wire.keys
-        told, ledger.told = ledger.told, False
-        (presence,) = keys.of(name, "presence")
-        return (
-            "join",
-            [presence, keys.nodes, keys.node(self.node), *keys.of(name, "meta", "stream", "pending")],
-            [self.node, name, len(project.connections), int(told), self._keep_ms],
-        )
+        self._telling.left(project)
 
     async def _beat_on(self) -> None:
         while True:
@@ -319,17 +226,25 @@ class RedisStore:
             try:
                 await self._beat()
             except StoreUnavailable:
+                await self.wire.start_over()
                 self._following.break_off()
+            else:
+                self._following.look()
 
     async def _beat(self) -> None:
         keys = self.wire.keys
-        known, gone, missed = await self.wire.run("beat", [keys.nodes], self.node, NODE_TTL_SECONDS, keys.prefix)
+        (answer,) = await self.wire.run_all(
+            [("beat", [keys.nodes], [self.node, NODE_TTL_SECONDS, keys.prefix])], probing=True
+        )
+        if isinstance(answer, RedisError):
+            raise self.wire.failed(answer)
+        known, gone, missed = answer
         self._hub.counters.misses.misses += missed
         for node in gone:
             _log.warning("node_gone", node=node.decode(), missed=missed)
-        if not known:
-            for name in self._following.projects:
-                self._changed(name)
+        for name in self._following.projects:
+            if not known or not self._hub.connected(name):
+                self._telling.changed(name)
 
     async def delete(self, name: str) -> tuple[int, int] | None:
         """Drop the history of `name` on all nodes: `(connections, events)`; None when it is unknown."""
@@ -344,10 +259,8 @@ class RedisStore:
 
     async def pass_on(self, project: str, connection_id: str, token: str) -> None:
         """Give a client's answer to the node that has its connection, whichever that is. Raises StoreUnavailable."""
-        try:
-            await self.wire.client.publish(self.wire.keys.asks, msgspec.json.encode(Ack(project, connection_id, token)))
-        except (RedisError, OSError) as error:
-            raise self.wire.failed(error) from error
+        async with self.wire.asking() as client:
+            await client.publish(self.wire.keys.asks, msgspec.json.encode(Ack(project, connection_id, token)))
 
     # Doing once, on whichever node
 

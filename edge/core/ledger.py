@@ -170,6 +170,11 @@ class Ledger:
         self._received.add(lo, hi)
         self._received.keep_newest_runs(_MAX_RECEIVED_RUNS)
 
+    @property
+    def received(self) -> Iterable[Run]:
+        """What is known to have reached a peer: of those that have left, all that matters."""
+        return self._received
+
     def left(
         self,
         acknowledged: Iterable[Run],
@@ -290,10 +295,13 @@ class Ledger:
             return
         first = self.pending.first
         count = self.pending.remove(first, seq)
-        self.lost += count
         self.untold_lost += count
         if self.untold_from is None or first < self.untold_from:
             self.untold_from = first
+        self._count_lost(count)
+
+    def _count_lost(self, count: int) -> None:
+        self.lost += count
         self._total.lost += count
         self._total.touch(self._project)
 

@@ -54,6 +54,12 @@ def is_event_id(text: str) -> bool:
     return _EVENT_ID.fullmatch(text) is not None
 
 
+def knows(project: History, asked: str) -> bool:
+    """Whether the event `asked` has been here."""
+    match = _EVENT_ID.fullmatch(asked)
+    return match is not None and match[1] == project.epoch and int(match[2]) <= project.ring.newest
+
+
 def after_id(project: History, asked: str) -> Start:
     """Continue behind the event `asked`; an id that isn't this project's is a gap, never an error."""
     ring = project.ring

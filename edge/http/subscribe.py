@@ -39,7 +39,7 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
         return web.Response(headers=Handshake().headers)
     address = service.client_addresses.of(request)
     if service.cluster is not None:
-        await service.cluster.follow(name)
+        await service.cluster.follow(name, _asked_id(request))
     service.hub.admit(name, address, service.clock())
     ends_at_seconds, ends_reason = _end_of_life(service, request)
     made = TracedStream if service.config.server.log_level == "debug" else Stream
@@ -77,11 +77,16 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
 def _start(request: web.Request, now: float) -> Callable[[Project], Start]:
     """Where the reader wants to start: the header wins, then `last_event_id`, then `since`."""
     since = _since(request.query.get("since", "missed"), now)
-    last_id = request.headers.get("Last-Event-ID") or request.query.get("last_event_id")
-    if last_id:
-        asked_id = last_id.encode(errors="replace").decode()
+    asked_id = _asked_id(request)
+    if asked_id:
         return lambda project: resume.after_id(project, asked_id)
     return since
+
+
+def _asked_id(request: web.Request) -> str:
+    """The event that the reader saw last; empty where it doesn't say."""
+    last_id = request.headers.get("Last-Event-ID") or request.query.get("last_event_id") or ""
+    return last_id.encode(errors="replace").decode()
 
 
 def _since(since: str, now: float) -> Callable[[Project], Start]:

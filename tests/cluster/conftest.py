@@ -13,30 +13,39 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from tests.cluster.nodes import Node, start_node
+from tests.faults.cable import Cable, cable
 
 
 class RedisServer:
-    """One redis-server process that can be stopped and started again, with its data or without."""
+    """One redis-server process that can be stopped and started again, with its data or without; where there is a
+    `cable`, at its other end.
+    """
 
-    def __init__(self, folder: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+    def __init__(self, folder: Path, cable: Cable | None = None) -> None:
+        self.host = "127.0.0.1" if cable is None else cable.there
+        self.port = 6379
+        if cable is None:
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                self.port = free.getsockname()[1]
         self.folder = folder
+        self.cable = cable
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://{self.host}:{self.port}/0"
 
     def start(self) -> None:
         self.process = subprocess.Popen(
             [
-                *("redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""),
+                *(() if self.cable is None else ("ip", "netns", "exec", self.cable.name)),
+                *("redis-server", "--port", str(self.port), "--bind", self.host, "--save", ""),
+                *("--protected-mode", "no"),
                 *("--appendonly", "yes", "--appendfsync", "always", "--dir", str(self.folder)),
             ],
             stdout=subprocess.DEVNULL,
         )
-        client = Redis(port=self.port)
+        client = Redis(self.host, self.port)
         for _ in range(200):
             try:
                 client.ping()
@@ -52,7 +61,7 @@ class RedisServer:
             self.process = None
 
     def empty(self) -> None:
-        client = Redis(port=self.port)
+        client = Redis(self.host, self.port)
         client.flushall()
         client.close()
 
@@ -73,6 +82,16 @@ def redis_server(_redis: RedisServer) -> Iterator[RedisServer]:
     yield _redis
     if _redis.process is None:
         _redis.start()
+
+
+@pytest.fixture
+def far_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis at the other end of a cable that can be cut."""
+    with cable() as wire:
+        server = RedisServer(tmp_path, wire)
+        server.start()
+        yield server
+        server.stop()
 
 
 @pytest.fixture

@@ -43,6 +43,36 @@ async def test_a_reader_resumes_on_another_node_without_a_gap(nodes: list[Node])
         assert ["edge.hello"] == [name for name, _ in second.controls]
 
 
+async def test_a_reader_who_was_faster_than_the_node_it_comes_to_gets_neither_gap_nor_duplicate(
+    nodes: list[Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Reader(nodes[0].port) as first, Reader(nodes[1].port) as slow:
+        await nodes[2].publish("seen by both")
+        await slow.until(1)
+        assert nodes[1].service.cluster is not None
+        monkeypatch.setattr(nodes[1].service.cluster._following, "_hear", lambda _message: None)
+        await nodes[2].publish("not heard yet")
+        await first.until(2)
+        second = Reader(nodes[1].port)
+        second.ids = first.ids.copy()
+        async with second:
+            await slow.until(2)
+            monkeypatch.undo()
+            await nodes[2].publish("next")
+            await second.until(3)
+            assert ["next"] == second.data
+            assert ["edge.hello"] == [name for name, _ in second.controls]
+            await slow.until(3)
+            assert first.ids[:2] == slow.ids[:2]
+
+
+async def test_more_requests_at_once_than_connections_to_redis_are_all_served(nodes: list[Node]) -> None:
+    answers = await asyncio.gather(
+        *(nodes[0].publish(number, **{"Idempotency-Key": f"k{number}"}) for number in range(50))
+    )
+    assert [202] * 50 == [answer["status"] for answer in answers]
+
+
 async def test_what_was_published_to_nobody_anywhere_is_recovered_on_any_node(nodes: list[Node]) -> None:
     for number in range(3):
         receipt = await nodes[0].publish(number)

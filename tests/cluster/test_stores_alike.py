@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from edge.cluster.store import RedisStore
@@ -57,6 +57,15 @@ class Told(NamedTuple):
     readers: list[tuple[list[int], int]]
     """For each reader the numbers it got, and how many gaps it was told."""
     ledgers: dict[str, tuple[int, int, int, int]]
+
+
+_GOT_BEFORE_IT_WAS_LEFT_UNREAD: Story = [
+    Publish("q", ""),
+    Connect("q", "missed"),
+    Leave(0, True),
+    Connect("q", "all"),
+    Leave(0, False),
+]
 
 
 class Teller:
@@ -201,6 +210,7 @@ class _Reporter(Silent):
 
 @settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(story=st.lists(_steps, max_size=16))
+@example(story=_GOT_BEFORE_IT_WAS_LEFT_UNREAD)
 def test_every_store_tells_the_same_story(story: Story, redis_server: RedisServer, tmp_path_factory: Any) -> None:
     folder = tmp_path_factory.mktemp("alike")
     expected = asyncio.run(in_memory(story))

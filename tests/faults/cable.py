@@ -54,6 +54,20 @@ class Cable:
     def mend(self) -> None:
         self._nft("delete table inet cut")
 
+    def cut_connection(self, port: int) -> None:
+        """From now on nothing passes of the one connection that has `port` at our end; `mend` brings it back."""
+        self._nft(
+            "table inet cut { chain in { type filter hook input priority 0; "
+            f"tcp sport {port} drop; }}; chain out {{ type filter hook output priority 0; tcp dport {port} drop; }}; }}"
+        )
+
+    def pull_out(self) -> None:
+        """The link goes down, and our kernel sees that it has: it finds no neighbour to send to."""
+        _ip("-n", self.name, "link", "set", "wire", "down")
+
+    def plug_in(self) -> None:
+        _ip("-n", self.name, "link", "set", "wire", "up")
+
     def socket(self) -> socket.socket:
         """A TCP socket that stands at the other end."""
         made: list[socket.socket] = []

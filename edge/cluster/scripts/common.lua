@@ -51,3 +51,57 @@ local function miss(stream, meta, pending, lo, hi, now)
   end
   return missed, lost
 end
+
+-- What readers are known to have got is kept as runs: a list of first and last numbers, in order.
+local MOST_RUNS = 64
+
+local function received_runs(meta)
+  local runs = {}
+  for number in string.gmatch(redis.call('HGET', meta, 'received') or '', '%d+') do runs[#runs + 1] = tonumber(number) end
+  return runs
+end
+
+local function receive(meta, lo, hi)
+  local runs, merged, placed = received_runs(meta), {}, false
+  local function put(first, last)
+    merged[#merged + 1], merged[#merged + 2] = first, last
+  end
+  for i = 1, #runs, 2 do
+    if runs[i + 1] < lo - 1 then
+      put(runs[i], runs[i + 1])
+    elseif runs[i] > hi + 1 then
+      if not placed then put(lo, hi) end
+      placed = true
+      put(runs[i], runs[i + 1])
+    else
+      lo, hi = math.min(lo, runs[i]), math.max(hi, runs[i + 1])
+    end
+  end
+  if not placed then put(lo, hi) end
+  redis.call('HSET', meta, 'received', table.concat(merged, ' ', math.max(1, #merged - 2 * MOST_RUNS + 1)))
+end
+
+-- Those of lo..hi are missed that nobody has got and that readers do not cover, of whom there are `there`, everything
+-- after `from`.
+local function miss_uncovered(stream, meta, pending, there, from, lo, hi, now)
+  lo, hi = tonumber(lo), tonumber(hi)
+  if there > 0 and from < hi then hi = from end
+  local runs, missed, lost = received_runs(meta), 0, 0
+  local function orphan(first, last)
+    local m, l = miss(stream, meta, pending, first, last, now)
+    missed, lost = missed + m, lost + l
+  end
+  for i = 1, #runs, 2 do
+    orphan(lo, math.min(hi, runs[i] - 1))
+    lo = math.max(lo, runs[i + 1] + 1)
+  end
+  orphan(lo, hi)
+  return missed, lost
+end
+
+-- Whether a node's call is newer than all it has been heard to say; the others came late, or for a second time.
+local function is_news(told, number)
+  if tonumber(redis.call('GET', told) or '0') >= tonumber(number) then return false end
+  redis.call('SET', told, number, 'PX', 3600000)
+  return true
+end

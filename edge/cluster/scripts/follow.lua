@@ -1,6 +1,6 @@
 -- A node takes a project up: it gets all that is held, and hears of what follows on the channel.
 -- KEYS: stream, meta, pending, presence, nodes, projects, waits, followed    ARGV: new epoch, project, node, keep ms
--- Returns {epoch, newest, lost events nobody was told of, now, pending, entries, waits}
+-- Returns {epoch, newest, lost events nobody was told of, now, pending, entries, waits, runs that were got}
 local now, meta = now_seconds(), KEYS[2]
 if redis.call('HSETNX', meta, 'epoch', ARGV[1]) == 1 then
   redis.call('DEL', KEYS[1], KEYS[3])
@@ -16,5 +16,5 @@ redis.call('HSETNX', KEYS[4], ARGV[3] .. '/from', newest)
 return {
   redis.call('HGET', meta, 'epoch'), tonumber(newest), tonumber(redis.call('HGET', meta, 'untold') or '0'),
   tostring(now), redis.call('ZRANGE', KEYS[3], 0, -1), redis.call('XRANGE', KEYS[1], '-', '+'),
-  redis.call('ZRANGE', KEYS[7], 0, -1),
+  redis.call('ZRANGE', KEYS[7], 0, -1), received_runs(meta),
 }
