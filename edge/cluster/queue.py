@@ -11,11 +11,14 @@ _MAX_SCRIPT_BYTES = 1 << 20
 
 
 class Queued:
-    __slots__ = ("future", "text")
+    """An event; `holds` is where the key it is published under is kept, and the claim."""
 
-    def __init__(self, text: bytes, future: asyncio.Future[Receipt]) -> None:
+    __slots__ = ("future", "holds", "text")
+
+    def __init__(self, text: bytes, future: asyncio.Future[Receipt], holds: tuple[str, str] | None) -> None:
         self.text = text
         self.future = future
+        self.holds = holds
 
 
 def in_parts(queue: list[Queued]) -> list[list[Queued]]:

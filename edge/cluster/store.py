@@ -18,24 +18,22 @@ import msgspec
 from redis.exceptions import RedisError
 
 from edge.cluster.following import Following
+from edge.cluster.once import Once, taken_for_dead
 from edge.cluster.overview import Overview
 from edge.cluster.queue import Queued, in_parts
 from edge.cluster.telling import Telling
 from edge.cluster.wire import BEAT_SECONDS, NODE_TTL_SECONDS, Call, Wire
 from edge.core import sse
 from edge.core.connection import Connection
-from edge.core.errors import InvalidRequest, StoreUnavailable
+from edge.core.errors import StoreUnavailable
 from edge.core.event import Event
 from edge.core.hub import Hub
-from edge.core.idempotency import Answer, Key, unknown_fate
+from edge.core.idempotency import Key
 from edge.core.observer import Receipt
 from edge.core.project import Project
 from edge.log import get_logger
 
 _log = get_logger("store")
-_LEASE_MS = 7_200_000
-"""Longer than any request may take; a node that dies gives its keys free earlier, unless a job was on its way."""
-_POLL_SECONDS = 0.1
 
 
 class Ack(msgspec.Struct, frozen=True, tag="ack"):
@@ -71,6 +69,7 @@ class RedisStore:
         self.node = secrets.token_hex(6)
         self.wire = Wire(url)
         self.overview = Overview(self.wire, self._keep_ms)
+        self.once = Once(self.wire, self.node, clock, self._keep_receipts_ms)
         self.waits: Callable[[list[bytes], float], None] = lambda _waits, _now: None
         self.spoken_to: Callable[[bytes], None] = lambda _message: None
         self._telling = Telling(self.wire, hub, self.node, self._keep_ms, self._unfollow)
@@ -110,6 +109,8 @@ class RedisStore:
             await asyncio.wait((self._beating,))
         if self._sender is not None:
             await asyncio.wait((self._sender,))
+        with suppress(StoreUnavailable):  # then the keys are free when this node's beat is over
+            await self.once.settle_rest()
         await self._telling.close()
         await self._following.close()
         with suppress(StoreUnavailable):  # its beat ends it
@@ -125,11 +126,12 @@ class RedisStore:
 
     # Publishing
 
-    def publish(self, name: str, event: Event, now: float) -> Receipt | Awaitable[Receipt]:
+    def publish(self, name: str, event: Event, now: float, key: Key | None = None) -> Awaitable[Receipt]:
         del now  # Redis says when
         self._hub.check(event)
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        self._queues.setdefault(name, []).append(Queued(sse.event_text(event.type, event.data), future))
+        holds = None if key is None else self.once.holds(key)
+        self._queues.setdefault(name, []).append(Queued(sse.event_text(event.type, event.data), future, holds))
         if self._sender is None:
             self._sender = asyncio.create_task(self._send_all())
         return future
@@ -138,11 +140,7 @@ class RedisStore:
         """One by one: they are sent together anyhow."""
 
     async def intend(self, key: Key, fingerprint: bytes, job_id: str) -> None:  # noqa: ARG002 - Redis has it
-        if not await self.wire.run("intend", [self._receipt(key)], self.node, job_id):
-            raise StoreUnavailable(
-                "This node was taken for dead while it waited, so another may have the key; send it again.",
-                retry_after_seconds=1,
-            )
+        await self.once.intend(key, job_id)
 
     async def _send_all(self) -> None:
         try:
@@ -161,9 +159,15 @@ class RedisStore:
 
     def _append(self, name: str, part: list[Queued]) -> Call:
         keys, bounds = self.wire.keys, self._hub.bounds
+        claims = [(place, *queued.holds) for place, queued in enumerate(part, 1) if queued.holds is not None]
         return (
             "append",
-            [*keys.of(name, "stream", "meta", "pending", "presence"), keys.nodes, keys.projects],
+            [
+                *keys.of(name, "stream", "meta", "pending", "presence"),
+                keys.nodes,
+                keys.projects,
+                *(receipt for _, receipt, _ in claims),
+            ],
             [
                 self._new_epoch(),
                 name,
@@ -173,7 +177,10 @@ class RedisStore:
                 bounds.max_age_seconds,
                 NODE_TTL_SECONDS,
                 self._keep_ms,
+                self._keep_receipts_ms,
+                len(part),
                 *(queued.text for queued in part),
+                *(field for place, _, claim in claims for field in (place, claim)),
             ],
         )
 
@@ -186,7 +193,11 @@ class RedisStore:
                         StoreUnavailable(refusal.detail, retry_after_seconds=refusal.retry_after_seconds)
                     )
             return
-        epoch, first, connections, _, lost = answer
+        epoch, first, connections, _, lost, left_out = answer
+        for place in left_out:
+            if not part[place - 1].future.done():
+                part[place - 1].future.set_exception(taken_for_dead())
+        part = [queued for place, queued in enumerate(part, 1) if place not in left_out]
         counters = self._hub.counters
         counters.published += len(part)
         counters.misses.lost += lost
@@ -228,8 +239,10 @@ class RedisStore:
             except StoreUnavailable:
                 await self.wire.start_over()
                 self._following.break_off()
-            else:
-                self._following.look()
+                continue
+            self._following.look()
+            with suppress(StoreUnavailable):
+                await self.once.settle_rest()
 
     async def _beat(self) -> None:
         keys = self.wire.keys
@@ -238,7 +251,8 @@ class RedisStore:
         )
         if isinstance(answer, RedisError):
             raise self.wire.failed(answer)
-        known, gone, missed = answer
+        known, gone, missed, now = answer
+        self.once.redis_says(float(now))
         self._hub.counters.misses.misses += missed
         for node in gone:
             _log.warning("node_gone", node=node.decode(), missed=missed)
@@ -261,34 +275,3 @@ class RedisStore:
         """Give a client's answer to the node that has its connection, whichever that is. Raises StoreUnavailable."""
         async with self.wire.asking() as client:
             await client.publish(self.wire.keys.asks, msgspec.json.encode(Ack(project, connection_id, token)))
-
-    # Doing once, on whichever node
-
-    async def claim(self, key: Key, fingerprint: bytes) -> Answer | None:
-        """Take a key for this request (None), or give the answer it had. Waits for one that is at work elsewhere.
-
-        Raises InvalidRequest (`idempotency_mismatch`), StoreUnavailable.
-        """
-        keys = [self._receipt(key), self.wire.keys.nodes]
-        while True:
-            found = await self.wire.run("claim", keys, fingerprint, self.node, _LEASE_MS, NODE_TTL_SECONDS)
-            if found[0] == b"new":
-                return None
-            if found[0] != fingerprint:
-                raise InvalidRequest(
-                    "This idempotency key was used with another body; take a new key for a new request.",
-                    code="idempotency_mismatch",
-                )
-            if found[1] is not None:
-                return msgspec.json.decode(found[1], type=Answer)
-            if found[2] is not None and not found[3]:
-                return unknown_fate(found[2].decode())
-            await asyncio.sleep(_POLL_SECONDS)
-
-    async def settle(self, key: Key, answer: Answer | None) -> None:
-        """What became of a key that was claimed: its answer, or None when nothing was done."""
-        text = b"" if answer is None else msgspec.json.encode(answer)
-        await self.wire.run("settle", [self._receipt(key)], self.node, text, self._keep_receipts_ms)
-
-    def _receipt(self, key: Key) -> str:
-        return f"{self.wire.keys.prefix}receipt:{msgspec.json.encode(key).decode()}"

@@ -42,15 +42,19 @@ async def publish(request: web.Request) -> web.StreamResponse:
     async def act(_: None) -> web.Response:
         if event is None:
             return await ndjson.publish_whole(body, service, name)
-        promised = service.store.publish(name, event, service.clock())
-        receipt = promised if isinstance(promised, Receipt) else await promised
-        return bodies.json_response(receipt, status=201 if receipt.connections else 202)
+        promised = service.store.publish(name, event, service.clock(), scope)
+        return _published(promised if isinstance(promised, Receipt) else await promised)
 
+    scope = None if key is None else ("publish", name, key)
     if key is None:
         await _ready(service, name, require, wait_seconds)
         return await act(None)
     mark = bodies.fingerprint(kind.encode(), b"" if event is None else event.type.encode(), body)
-    return await once(service, ("publish", name, key), mark, lambda: _ready(service, name, require, wait_seconds), act)
+    return await once(service, scope, mark, lambda: _ready(service, name, require, wait_seconds), act, _published)
+
+
+def _published(receipt: Receipt) -> web.Response:
+    return bodies.json_response(receipt, status=201 if receipt.connections else 202)
 
 
 def _decode(request: web.Request, kind: str, body: bytes) -> Event:

@@ -14,12 +14,14 @@ from aiohttp import web
 
 from edge.core.errors import Draining
 from edge.core.idempotency import Answer, Key
+from edge.core.observer import Receipt
 from edge.http.service import Service
 
 if TYPE_CHECKING:
     from edge.cluster.store import RedisStore
 
 Ready = TypeVar("Ready")
+_REPLAYED = {"Idempotency-Replayed": "true"}
 
 
 async def once(
@@ -28,18 +30,20 @@ async def once(
     fingerprint: bytes,
     wait: Callable[[], Awaitable[Ready]],
     act: Callable[[Ready], Awaitable[web.Response]],
+    published: Callable[[Receipt], web.Response],
 ) -> web.Response:
     """Wait, then act: once for each `key`, each time when it is None.
 
     `wait` ends with its caller, and nothing has happened then. `act` runs in a task of its own: what has begun goes on,
-    and its answer is remembered, even when the caller goes away.
+    and its answer is remembered, even when the caller goes away. `published` makes the answer of a request that is
+    known to have published its event, though the node that did it never said so.
 
     Raises what `wait` and `act` raise, `idempotency_mismatch` and `too_many_idempotency_keys`, and Draining when the
     process didn't wait for `act` to end.
     """
     receipts = service.receipts
     if key is not None and service.cluster is not None:
-        return await _once_in_all(service.cluster, service, key, fingerprint, wait, act)
+        return await _once_in_all(service.cluster, service, key, fingerprint, wait, act, published)
     if key is not None:
         while (entry := receipts.find(key, fingerprint, service.clock())) is not None:
             if entry.answer is not None:
@@ -75,15 +79,20 @@ async def _once_in_all(
     fingerprint: bytes,
     wait: Callable[[], Awaitable[Ready]],
     act: Callable[[Ready], Awaitable[web.Response]],
+    published: Callable[[Receipt], web.Response],
 ) -> web.Response:
     """`once`, for all nodes: the key is claimed in Redis."""
-    known = await cluster.claim(key, fingerprint)
+    known = await cluster.once.claim(key, fingerprint)
+    if isinstance(known, Receipt):
+        response = published(known)
+        response.headers.update(_REPLAYED)
+        return response
     if known is not None:
         return _again(known)
     try:
         ready = await wait()
     except BaseException:
-        await asyncio.shield(cluster.settle(key, None))
+        await asyncio.shield(cluster.once.settle(key, None))
         raise
 
     async def acting() -> web.Response:
@@ -94,7 +103,7 @@ async def _once_in_all(
             answer = Answer(response.status, response.body)
             return response
         finally:
-            await cluster.settle(key, answer)
+            await cluster.once.settle(key, answer)
 
     return await _watched(service.spawn(acting()))
 
@@ -118,5 +127,5 @@ def _again(answer: Answer) -> web.Response:
         status=answer.status,
         body=answer.body,
         content_type=answer.content_type,
-        headers={"Idempotency-Replayed": "true"},
+        headers=_REPLAYED,
     )

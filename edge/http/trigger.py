@@ -18,13 +18,14 @@ from aiohttp import web
 from edge import trace
 from edge.core.errors import EdgeError, InvalidRequest, NotReady
 from edge.core.event import check_type
+from edge.core.observer import Receipt
 from edge.http import bodies, params, patterns
 from edge.http.answers import Triggered
 from edge.http.replay import once
 from edge.http.service import SERVICE, Service
 from edge.log import get_logger
 from edge.readiness import Confirm, Confirmation
-from edge.target import JOB_ID, Job, StreamTarget
+from edge.target import JOB_ID, Delivery, Job, StreamTarget
 
 _MAX_CONNECTIONS = 1_000_000
 _WORTH_NOTING_SECONDS = 0.05
@@ -57,6 +58,11 @@ async def trigger(request: web.Request) -> web.StreamResponse:
     key = params.idempotency_key(request)
     body = await bodies.read(request)
     order = decode(body)
+    scope = None
+    if key is not None:
+        scope = ("trigger", name, key)
+    elif order.id is not None:
+        scope = ("trigger-id", name, order.id)
     job = Job(
         id=order.id or f"trg_{secrets.token_hex(12)}",
         name=order.name,
@@ -64,12 +70,8 @@ async def trigger(request: web.Request) -> web.StreamResponse:
         project=name,
         data=order.data,
         traceparent=trace.CURRENT.get(),
+        key=scope,
     )
-    scope = None
-    if key is not None:
-        scope = ("trigger", name, key)
-    elif order.id is not None:
-        scope = ("trigger-id", name, order.id)
     mark = bodies.fingerprint(order.name.encode(), bytes(order.data), (order.id or "").encode())
 
     async def act(confirmation: Confirmation) -> web.Response:
@@ -77,12 +79,17 @@ async def trigger(request: web.Request) -> web.StreamResponse:
             await service.store.intend(scope, mark, job.id)
         return await _dispatch(service, job, confirmation)
 
+    def published(receipt: Receipt) -> web.Response:
+        confirmation = Confirmation(receipt.connections, None, 0.0)
+        return _triggered(job, confirmation, StreamTarget.delivery(receipt))
+
     response = await once(
         service,
         scope,
         mark,
         lambda: _wait(service, name, count, timeout_seconds, confirm, dispatch_anyway=dispatch_anyway),
         act,
+        published,
     )
     if "Idempotency-Replayed" in response.headers:
         service.triggers.outcomes["replayed"] += 1
@@ -155,6 +162,10 @@ async def _dispatch(service: Service, job: Job, confirmation: Confirmation) -> w
         connections=confirmation.connections,
         waited_ms=confirmation.waited_ms,
     )
+    return _triggered(job, confirmation, delivery)
+
+
+def _triggered(job: Job, confirmation: Confirmation, delivery: Delivery) -> web.Response:
     answer = Triggered(
         project=job.project,
         id=job.id,

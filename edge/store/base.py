@@ -27,8 +27,10 @@ class Store(Protocol):
     async def open(self) -> None:
         """Give the hub back what an earlier process left. Raises StoreUnavailable where that can't be read."""
 
-    def publish(self, name: str, event: Event, now: float) -> Receipt | Awaitable[Receipt]:
+    def publish(self, name: str, event: Event, now: float, key: Key | None = None) -> Receipt | Awaitable[Receipt]:
         """Publish; the receipt comes at once or, where it has to be safe first, later.
+
+        `key` was claimed for this one event: a store that others share notes in the same step that it is done.
 
         Raises what `Hub.publish` raises, and StoreUnavailable (now or when awaited).
         """

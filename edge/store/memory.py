@@ -25,7 +25,7 @@ class MemoryStore:
     async def open(self) -> None:
         """Nothing was left."""
 
-    def publish(self, name: str, event: Event, now: float) -> Receipt:
+    def publish(self, name: str, event: Event, now: float, key: Key | None = None) -> Receipt:  # noqa: ARG002 - not shared
         return self._hub.publish(name, event, now)
 
     def publish_many(self, name: str, events: Sequence[Event], now: float) -> Batch:

@@ -115,7 +115,13 @@ class SqliteStore:
         self._look()
         _log.info("store_opened", projects=len(projects), events=sum(len(one.frames) for one in projects))
 
-    def publish(self, name: str, event: Event, now: float) -> Receipt | Awaitable[Receipt]:
+    def publish(
+        self,
+        name: str,
+        event: Event,
+        now: float,
+        key: Key | None = None,  # noqa: ARG002 - `settled` has it
+    ) -> Receipt | Awaitable[Receipt]:
         if self._problem is not None:
             raise self._refusal()
         project, frame = self._hub.reserve(name, event, now)

@@ -11,6 +11,8 @@ from typing import Protocol
 
 import msgspec
 
+from edge.core.idempotency import Key
+
 JOB_ID = re.compile(r"[A-Za-z0-9_:~-]{1,128}", re.ASCII)
 """What a job's id matches in full. It travels as an HTTP header, and a full stop would blur the signed
 text `id.timestamp.body` of Standard Webhooks, so it is not among the characters."""
@@ -28,6 +30,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     project: str
     data: msgspec.Raw
     traceparent: str | None = None
+    key: Key | None = None
+    """Under which it is done once, where the caller gave one."""
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

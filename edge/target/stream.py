@@ -25,10 +25,15 @@ class StreamTarget:
     async def dispatch(self, job: Job) -> Delivery:
         """Raises what `Store.publish` raises."""
         event = Event(job.name, bounded(bytes(job.data), self._max_event_bytes))
-        published = self._store.publish(job.project, event, self._clock())
+        published = self._store.publish(job.project, event, self._clock(), job.key)
         receipt = published if isinstance(published, Receipt) else await published
+        return self.delivery(receipt)
+
+    @classmethod
+    def delivery(cls, receipt: Receipt) -> Delivery:
+        """What is told of a job that became the event of `receipt`."""
         return Delivery(
-            kind=self.kind,
+            kind=cls.kind,
             status=201 if receipt.connections else 202,
             attempts=1,
             answer=msgspec.Raw(msgspec.json.encode(receipt)),

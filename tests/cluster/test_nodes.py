@@ -6,7 +6,6 @@ import asyncio
 
 import pytest
 
-from edge.core.errors import StoreUnavailable
 from edge.http.handover import Stream
 from tests.cluster.conftest import RedisServer
 from tests.cluster.nodes import Node, Reader, numbers, start_node
@@ -151,46 +150,6 @@ async def test_a_client_may_confirm_through_any_node(nodes: list[Node]) -> None:
         assert 204 == ack["status"]
         answer = await asked
         assert (200, "client") == (answer["status"], answer["confirmed"])
-
-
-async def test_a_key_used_on_one_node_is_known_on_all(nodes: list[Node]) -> None:
-    key = {"Idempotency-Key": "once"}
-    first = await nodes[0].publish("x", **key)
-    assert first == await nodes[1].publish("x", **key)
-    assert 422 == (await nodes[2].publish("y", **key))["status"]
-    at_once = await asyncio.gather(*(node.publish("z", **{"Idempotency-Key": "race"}) for node in nodes))
-    assert 1 == len({answer["id"] for answer in at_once})
-    assert 2 == (await nodes[0].get("/projects/p"))["ring"]["events"]
-
-
-async def test_a_job_on_its_way_when_its_node_died_is_not_sent_by_another(nodes: list[Node]) -> None:
-    key, mark = ("trigger", "p", "k"), b"print"
-    first, second = nodes[0].service.cluster, nodes[1].service.cluster
-    assert first is not None
-    assert second is not None
-    assert await first.claim(key, mark) is None
-    await first.intend(key, mark, "job-1")
-    with pytest.raises(TimeoutError):  # its node lives: whoever repeats the request waits for its answer
-        await asyncio.wait_for(second.claim(key, mark), 0.5)
-    await first.wire.client.zadd(first.wire.keys.nodes, {first.node: 1})  # its last beat was long ago
-    answer = await second.claim(key, mark)
-    assert answer is not None
-    assert 502 == answer.status
-    assert b'"id":"job-1"' in answer.body
-    assert b'"may_have_started":true' in answer.body
-
-
-async def test_a_key_whose_node_died_before_anything_began_is_free_again(nodes: list[Node]) -> None:
-    key, mark = ("trigger", "p", "k"), b"print"
-    first, second = nodes[0].service.cluster, nodes[1].service.cluster
-    assert first is not None
-    assert second is not None
-    assert await first.claim(key, mark) is None
-    await first.wire.client.zadd(first.wire.keys.nodes, {first.node: 1})
-    assert await second.claim(key, mark) is None
-    with pytest.raises(StoreUnavailable, match="taken for dead"):
-        await first.intend(key, mark, "job-1")
-    await second.intend(key, mark, "job-2")
 
 
 async def test_deleting_on_one_node_ends_the_streams_of_all(nodes: list[Node]) -> None:

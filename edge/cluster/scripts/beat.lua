@@ -1,7 +1,7 @@
 -- A node lives. Nodes that have not beaten for `ttl` seconds are taken out: their readers don't count, and what was
 -- numbered since their last beat, with nobody else there, is missed.
 -- The node hears of it on its channel, if it hears at all.
--- KEYS: nodes    ARGV: node, ttl, prefix    Returns {1 when the node was known before, nodes taken out, missed}
+-- KEYS: nodes    ARGV: node, ttl, prefix    Returns {1 when the node was known before, nodes taken out, missed, now}
 local now, ttl = now_seconds(), tonumber(ARGV[2])
 local known = redis.call('ZSCORE', KEYS[1], ARGV[1]) and 1 or 0
 redis.call('ZADD', KEYS[1], now, ARGV[1])
@@ -29,4 +29,4 @@ for i = 1, #dead, 2 do
   redis.call('DEL', followed, ARGV[3] .. 'told:' .. node)
   redis.call('ZREM', KEYS[1], node)
 end
-return { known, gone, missed }
+return { known, gone, missed, tostring(now) }
