@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from edge.core.errors import StoreUnavailable
 from edge.core.ledger import LedgerState
-from edge.store.journal import Batch, Journal, JournalError, ProjectRow, Segment, Stored
+from edge.store.journal import Journal, JournalError, Stored
+from edge.store.rows import Batch, ProjectRow, Segment
 
 _PROJECTS_A_BATCH = 100
 _EMPTY = Batch([], [], [], [], [], 0.0)
@@ -68,7 +69,7 @@ def _from_file(url: str) -> Iterator[Stored]:
 def _into_file(url: str, projects: Iterator[Stored]) -> Copied:
     journal = Journal(Path(url.partition(":")[2]))
     try:
-        if next(journal.projects(), None) is not None:
+        if journal.projects():
             raise CopyError("The destination holds projects already; name an empty one.")
         copied = Copied(0, 0)
         for stored in projects:

@@ -4,19 +4,23 @@ Everything here runs on the store's own thread, never on the event loop. Events 
 transaction gathers of one project is one row, its frames joined (a frame ends in its only empty line, so the row can be
 taken apart again). Invariant: after any transaction the file tells one consistent state of the hub, with every event
 of every ring in it; segments are trimmed as a whole, so it holds at most one segment a project more than the ring.
+
+What a transaction costs is the pages it touches and the calls it makes. Segments are only ever appended, and given up
+by their row numbers, which `Shelf` remembers: an index would be a page for each project in each transaction, and more
+than the events themselves. Many rows go into one call, for Python's lock changes hands with the event loop at each.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from itertools import groupby
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
 from edge.core.ledger import LedgerState
+from edge.store.rows import Batch, ProjectRow, ReceiptRow, Segment
+from edge.store.shelf import Shelf
 
 _APPLICATION_ID = 0x45444745  # "EDGE"
 _SCHEMA_VERSION = 1
@@ -29,7 +33,6 @@ CREATE TABLE segments (
     project TEXT NOT NULL, epoch TEXT NOT NULL, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL,
     at_seconds REAL NOT NULL, frames BLOB NOT NULL
 );
-CREATE INDEX segments_by_project ON segments (project, first_seq);
 CREATE TABLE receipts (
     key TEXT PRIMARY KEY, fingerprint BLOB NOT NULL, job TEXT, status INTEGER, content_type TEXT, body BLOB,
     at_seconds REAL NOT NULL
@@ -37,67 +40,35 @@ CREATE TABLE receipts (
 CREATE TABLE pulse (beat INTEGER NOT NULL);
 INSERT INTO pulse VALUES (0);
 """
+_CACHE_KIB = 8192
 _FREE_PAGES_KEPT = 256
 _FREED_AT_ONCE_PAGES = 1024
 _WAL_KEPT_BYTES = 4 << 20
+_ROWS_A_CALL = (64, 8, 1)
+_RECEIPTS_LOOKED_AT_SECONDS = 30.0
 _FRAME_END = b"\n\n"
 
 
-class Segment(NamedTuple):
-    """Events `first_seq..last_seq` of one project, published at `at_seconds` (since 1970)."""
+class Stored:
+    """A project read back: `row.newest` is what its ledger knew of, the frames may go beyond it, up to `newest`."""
 
-    project: str
-    epoch: str
-    first_seq: int
-    last_seq: int
-    at_seconds: float
-    frames: bytes
+    __slots__ = ("frames", "newest", "row", "times")
 
+    def __init__(self, row: ProjectRow, newest: int, frames: list[bytes], times: list[float]) -> None:
+        self.row = row
+        self.newest = newest
+        self.frames = frames
+        self.times = times
 
-class ProjectRow(NamedTuple):
-    """A project as the hub knows it: ring bounds and ledger (its moments in seconds since 1970)."""
-
-    name: str
-    epoch: str
-    first_seq: int
-    oldest: int
-    newest: int
-    ledger: LedgerState
-
-
-class ReceiptRow(NamedTuple):
-    """An idempotency key: answered, or (`status` None) with job `job` about to leave."""
-
-    key: str
-    fingerprint: bytes
-    job: str | None
-    status: int | None
-    content_type: str | None
-    body: bytes | None
-    at_seconds: float
-
-
-class Batch(NamedTuple):
-    """What one transaction writes."""
-
-    segments: list[Segment]
-    projects: list[ProjectRow]
-    gone: list[str]
-    """Projects the hub has forgotten."""
-    receipts: list[ReceiptRow]
-    dropped: list[str]
-    """Keys whose request did nothing after all."""
-    receipts_since_seconds: float
-    """Receipts answered before this moment are no longer remembered."""
-
-
-class Stored(NamedTuple):
-    """A project read back: `row.newest` is what its ledger knew of, the frames may go beyond it."""
-
-    row: ProjectRow
-    newest: int
-    frames: list[bytes]
-    times: list[float]
+    def take(self, segment: Segment) -> None:
+        """Go on with `segment`; what stands before a hole is left out."""
+        if self.frames and segment.first_seq != self.newest + 1:
+            self.frames, self.times = [], []
+        found = segment.frames.split(_FRAME_END)
+        found.pop()
+        self.frames += [frame + _FRAME_END for frame in found]
+        self.times += [segment.at_seconds] * len(found)
+        self.newest = segment.last_seq
 
 
 class JournalError(Exception):
@@ -110,6 +81,8 @@ class Journal:
     def __init__(self, path: Path) -> None:
         """Open or make the file at `path`. Raises JournalError."""
         self._path = path
+        self._shelf: Shelf | None = None
+        self._receipts_looked_at_seconds = 0.0
         try:
             self._db = sqlite3.connect(path, isolation_level=None, timeout=0.5, check_same_thread=False)
         except sqlite3.Error as error:
@@ -132,6 +105,9 @@ class Journal:
         # Each commit reaches the disk: "at most flush_ms is lost" would not be true with NORMAL.
         db.execute("PRAGMA synchronous = FULL")
         db.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}")
+        # Debian's SQLite overwrites what is deleted with zeros, page by page: twice the writing.
+        db.execute("PRAGMA secure_delete = OFF")
+        db.execute(f"PRAGMA cache_size = {-_CACHE_KIB}")
         db.execute("BEGIN IMMEDIATE")
         application_id = db.execute("PRAGMA application_id").fetchone()[0]
         version = db.execute("PRAGMA user_version").fetchone()[0]
@@ -145,57 +121,64 @@ class Journal:
                 db.execute(statement)
             db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+        db.execute("DROP INDEX IF EXISTS segments_by_project")  # files of the first days have it
         db.execute("UPDATE pulse SET beat = beat + 1")
         db.execute("COMMIT")
 
     def write(self, batch: Batch) -> None:
         """One transaction; all of it or nothing. Raises sqlite3.Error."""
         db = self._db
+        shelf = self._shelf or self._read()[0]
+        change = shelf.change(batch)
+        look_at_receipts = batch.receipts_since_seconds >= self._receipts_looked_at_seconds + _RECEIPTS_LOOKED_AT_SECONDS
         db.execute("BEGIN IMMEDIATE")
         try:
-            db.execute("UPDATE pulse SET beat = beat + 1")
+            if batch.segments or batch.projects or batch.receipts:
+                self._insert("segments (rowid, project, epoch, first_seq, last_seq, at_seconds, frames)", change.added)
+                self._insert(
+                    "projects",
+                    [
+                        (row.name, row.epoch, row.first_seq, row.newest, msgspec.json.encode(row.ledger))
+                        for row in batch.projects
+                    ],
+                )
+                self._insert("receipts", batch.receipts)
+            else:
+                # There is always something to write: it shows whether the file can be written.
+                db.execute("UPDATE pulse SET beat = beat + 1")
+            db.executemany("DELETE FROM segments WHERE rowid BETWEEN ? AND ?", change.given_up)
             db.executemany("DELETE FROM projects WHERE name = ?", ((name,) for name in batch.gone))
-            db.executemany("DELETE FROM segments WHERE project = ?", ((name,) for name in batch.gone))
-            db.executemany("INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?)", batch.segments)
-            for row in batch.projects:
-                db.execute(
-                    "INSERT OR REPLACE INTO projects VALUES (?, ?, ?, ?, ?)",
-                    (row.name, row.epoch, row.first_seq, row.newest, msgspec.json.encode(row.ledger)),
-                )
-                db.execute(
-                    "DELETE FROM segments WHERE project = ? AND (last_seq < ? OR epoch != ?)",
-                    (row.name, row.oldest, row.epoch),
-                )
-            db.executemany("INSERT OR REPLACE INTO receipts VALUES (?, ?, ?, ?, ?, ?, ?)", batch.receipts)
             db.executemany("DELETE FROM receipts WHERE key = ?", ((key,) for key in batch.dropped))
-            db.execute("DELETE FROM receipts WHERE at_seconds < ?", (batch.receipts_since_seconds,))
+            if look_at_receipts:
+                db.execute("DELETE FROM receipts WHERE at_seconds < ?", (batch.receipts_since_seconds,))
             db.execute("COMMIT")
         except sqlite3.Error:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
+        shelf.apply(batch, change)
+        if look_at_receipts:
+            self._receipts_looked_at_seconds = batch.receipts_since_seconds
         self._give_space_back()
 
-    def projects(self) -> Iterator[Stored]:
-        """Every project, with the events of its epoch. Raises JournalError."""
+    def _insert(self, into: str, rows: Sequence[tuple[object, ...]]) -> None:
+        """Insert `rows`, replacing those with the same key, in few calls."""
+        at = 0
+        for size in _ROWS_A_CALL:
+            if at + size > len(rows):
+                continue
+            values = ",".join([f"({','.join('?' * len(rows[at]))})"] * size)
+            statement = f"INSERT OR REPLACE INTO {into} VALUES {values}"
+            while at + size <= len(rows):
+                self._db.execute(statement, [value for row in rows[at : at + size] for value in row])
+                at += size
+
+    def projects(self) -> list[Stored]:
+        """Every project, with its events. Raises JournalError."""
         try:
-            rows = {
-                name: ProjectRow(name, epoch, first_seq, 0, newest, msgspec.json.decode(ledger, type=LedgerState))
-                for name, epoch, first_seq, newest, ledger in self._db.execute("SELECT * FROM projects")
-            }
-            segments = map(
-                Segment._make,
-                self._db.execute(
-                    "SELECT segments.* FROM segments JOIN projects"
-                    " ON name = project AND projects.epoch = segments.epoch ORDER BY project, segments.first_seq"
-                ),
-            )
-            for name, parts in groupby(segments, key=lambda segment: segment.project):
-                yield _joined(rows.pop(name), parts)
+            return self._read()[1]
         except (sqlite3.Error, msgspec.MsgspecError) as error:
             raise self._unusable(error) from error
-        for row in rows.values():
-            yield Stored(row, row.newest, [], [])
 
     def receipts(self) -> list[ReceiptRow]:
         """Every idempotency key remembered. Raises JournalError."""
@@ -211,6 +194,22 @@ class Journal:
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
             self._db.close()
+
+    def _read(self) -> tuple[Shelf, list[Stored]]:
+        """All that is there; from then on it is known which rows hold it."""
+        decode = msgspec.json.Decoder(LedgerState).decode
+        shelf, projects = Shelf(), {}
+        for name, epoch, first_seq, newest, ledger in self._db.execute("SELECT * FROM projects"):
+            projects[name] = Stored(ProjectRow(name, epoch, first_seq, 0, newest, decode(ledger)), newest, [], [])
+        for row, *columns in self._db.execute("SELECT rowid, * FROM segments ORDER BY rowid"):
+            segment = Segment(*columns)
+            project = projects.get(segment.project)
+            if project is None or project.row.epoch != segment.epoch:
+                raise sqlite3.DatabaseError(f"row {row} of its segments belongs to no project")
+            shelf.put(row, segment)
+            project.take(segment)
+        self._shelf = shelf
+        return shelf, list(projects.values())
 
     def _give_space_back(self) -> None:
         free_pages = self._db.execute("PRAGMA freelist_count").fetchone()[0]
@@ -233,17 +232,3 @@ class Journal:
         return JournalError(f"{self._path}: {advice}")
 
 
-def _joined(row: ProjectRow, segments: Iterator[Segment]) -> Stored:
-    """The frames of one project as one unbroken run up to the newest; what stands before a hole is left out."""
-    frames: list[bytes] = []
-    times: list[float] = []
-    newest = row.newest
-    for segment in segments:
-        if frames and segment.first_seq != newest + 1:
-            frames, times = [], []
-        found = segment.frames.split(_FRAME_END)
-        found.pop()
-        frames += [frame + _FRAME_END for frame in found]
-        times += [segment.at_seconds] * len(found)
-        newest = segment.last_seq
-    return Stored(row, newest, frames, times)

@@ -30,8 +30,9 @@ from edge.core.observer import Batch, Receipt
 from edge.core.project import Past, Project
 from edge.log import get_logger
 from edge.store.gathered import Held, Run
-from edge.store.journal import Batch as Transaction
-from edge.store.journal import Journal, JournalError, ProjectRow, ReceiptRow, Segment
+from edge.store.journal import Journal, JournalError
+from edge.store.rows import Batch as Transaction
+from edge.store.rows import ProjectRow, ReceiptRow, Segment
 
 _log = get_logger("store")
 _RETRY_SECONDS = 0.5
@@ -91,7 +92,7 @@ class SqliteStore:
         loop = asyncio.get_running_loop()
         try:
             self._journal = await loop.run_in_executor(self._thread, Journal, self._path)
-            projects = await loop.run_in_executor(self._thread, lambda journal: list(journal.projects()), self._journal)
+            projects = await loop.run_in_executor(self._thread, self._journal.projects)
             receipts = await loop.run_in_executor(self._thread, self._journal.receipts)
         except JournalError as error:
             await self.close()

@@ -15,7 +15,8 @@ from edge.core.bounds import Bounds
 from edge.core.errors import InvalidRequest, StoreUnavailable
 from edge.core.event import Event
 from edge.core.idempotency import Answer
-from edge.store.journal import Batch, Journal
+from edge.store.journal import Journal
+from edge.store.rows import Batch
 from tests.store.rig import Reader, Rig, life
 
 EMPTY = Batch([], [], [], [], [], 0.0)
