@@ -1,9 +1,9 @@
 """The embedded store: what is published also goes to a SQLite file, and is there again after the process.
 
-The event loop only gathers: what a few milliseconds bring is one transaction on the store's own thread, and while
-one is written the next is gathered. `async` gives the receipt at once and can lose the last `flush_seconds` at a
-power cut; `commit` numbers an event, lets it reach the disk, and only then puts it on the ring and gives the
-receipt.
+The event loop only notes: what a few milliseconds bring is one transaction on the store's own thread, and while
+one is written the next gathers. `async` gives the receipt at once and can lose the last `flush_seconds` at a power
+cut: events are on their ring, and what is written is what the ring holds beyond the last transaction. `commit`
+numbers an event, lets it reach the disk, and only then puts it on the ring and gives the receipt.
 
 Invariant: transactions are written one after the other, in the order of what they hold. When one fails nothing new
 is taken until a later one succeeds: in `async` the one that failed is kept and written again, in `commit` its
@@ -29,7 +29,7 @@ from edge.core.ledger import LedgerState
 from edge.core.observer import Batch, Receipt
 from edge.core.project import Past, Project
 from edge.log import get_logger
-from edge.store.gathered import Held, Run
+from edge.store.held import Held
 from edge.store.journal import Journal, JournalError
 from edge.store.rows import Batch as Transaction
 from edge.store.rows import ProjectRow, ReceiptRow, Segment
@@ -71,7 +71,8 @@ class SqliteStore:
         self._problem: StoreUnavailable | None = None
         self.errors = 0
         self._touched: set[str] = set()
-        self._runs: dict[Project, Run] = {}
+        self._unwritten: dict[Project, int] = {}
+        """The first event of each that is on its ring and has not been written."""
         self._receipt_rows: dict[str, ReceiptRow | None] = {}
         """Rows to write; None for a key to drop."""
         self._held: list[Held] = []
@@ -125,27 +126,22 @@ class SqliteStore:
     ) -> Receipt | Awaitable[Receipt]:
         if self._problem is not None:
             raise self._refusal()
-        project, frame = self._hub.reserve(name, event, now)
-        self._gather(project, frame, now)
-        if not self._commit:
-            return self._hub.deliver(project, frame, now)
-        future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        self._held.append(Held(project, frame, future))
-        return future
+        if self._commit:
+            project, frame = self._hub.reserve(name, event, now)
+            future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+            self._held.append(Held(project, frame, future))
+            self._start()
+            return future
+        receipt = self._hub.publish(name, event, now)
+        self._note(name, 1)
+        return receipt
 
     def publish_many(self, name: str, events: Sequence[Event], now: float) -> Batch | None:
         """None with `commit`, where each event has a promise of its own, and while nothing can be kept."""
         if self._commit or self._problem is not None:
             return None
         batch = self._hub.publish_many(name, events, now)
-        project = self._hub.projects[name]
-        frames = project.ring.newest_frames(len(events))
-        first_seq = project.ring.newest - len(frames) + 1
-        if len(frames) < len(events):
-            # The ring has given up some of these, and so all before them.
-            self._runs.pop(project, None)
-        self._run(project, first_seq, now).frames += frames
-        self._start()
+        self._note(name, len(events))
         return batch
 
     async def intend(self, key: Key, fingerprint: bytes, job_id: str) -> None:
@@ -168,7 +164,8 @@ class SqliteStore:
             await self._writer
         if self._journal is not None:
             if (self._gathered or self._touched) and not await self._write():
-                _log.error("store_left_unwritten", events=sum(len(run.frames) for run in self._runs.values()))
+                unwritten = sum(project.ring.newest - first + 1 for project, first in self._unwritten.items())
+                _log.error("store_left_unwritten", events=unwritten)
             try:
                 await asyncio.get_running_loop().run_in_executor(self._thread, self._journal.close)
             except sqlite3.Error as error:
@@ -178,16 +175,14 @@ class SqliteStore:
 
     # Gathering
 
-    def _gather(self, project: Project, frame: bytes, now: float) -> None:
-        self._run(project, project.ring.newest + project.reserved, now).frames.append(frame)
-        self._start()
-
-    def _run(self, project: Project, first_seq: int, now: float) -> Run:
-        """What is gathered of `project`; a new run begins with `first_seq`."""
-        run = self._runs.get(project)
-        if run is None:
-            run = self._runs[project] = Run(first_seq, now + self._wall_offset_seconds)
-        return run
+    def _note(self, name: str, count: int) -> None:
+        """The `count` newest events of `name` are to be written."""
+        project = self._hub.projects.get(name)
+        # None: the bounds of the hub left no room for what was just published.
+        if project is not None and project not in self._unwritten:
+            self._unwritten[project] = project.ring.newest - count + 1
+        if self._writer is None:
+            self._start()
 
     def _settled(self, key: Key, entry: Entry | None) -> None:
         """A key was answered or dropped."""
@@ -236,18 +231,20 @@ class SqliteStore:
 
     @property
     def _gathered(self) -> bool:
-        return bool(self._runs or self._receipt_rows)
+        return bool(self._unwritten or self._held or self._receipt_rows)
 
     async def _write(self) -> bool:
         """One transaction with all that has been gathered. Returns whether it succeeded."""
         assert self._journal is not None
-        batch, runs, rows, held, intents = self._batch(), self._runs, self._receipt_rows, self._held, self._intents
-        self._runs, self._receipt_rows, self._held, self._intents = {}, {}, [], []
+        batch, unwritten, rows, held, intents = (
+            self._batch(), self._unwritten, self._receipt_rows, self._held, self._intents,
+        )  # fmt: skip
+        self._unwritten, self._receipt_rows, self._held, self._intents = {}, {}, [], []
         self._urgent.clear()
         try:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._journal.write, batch)
         except sqlite3.Error as error:
-            self._failed(error, batch, runs, rows, held, intents)
+            self._failed(error, batch, unwritten, rows, held, intents)
             return False
         if self._problem is not None:
             self._problem = None
@@ -262,32 +259,48 @@ class SqliteStore:
         return True
 
     def _batch(self) -> Transaction:
+        # What was deleted meanwhile is not kept, nor what its ring has given up.
         segments = [
-            Segment(
-                project.name, project.epoch, run.first_seq, run.first_seq + len(run.frames) - 1, run.at_seconds,
-                b"".join(run.frames),
-            )
-            for project, run in self._runs.items()
-            if self._hub.projects.get(project.name) is project  # what was deleted meanwhile is not kept
-        ]  # fmt: skip
+            self._segment(project, max(first, project.ring.oldest), project.ring.newest, None)
+            for project, first in self._unwritten.items()
+            if self._hub.projects.get(project.name) is project and len(project.ring)
+        ]
+        held: dict[Project, list[bytes]] = {}
+        for one in self._held:
+            if self._hub.projects.get(one.project.name) is one.project:
+                held.setdefault(one.project, []).append(one.frame)
+        for project, frames in held.items():
+            newest = project.ring.newest
+            segments.append(self._segment(project, newest + 1, newest + len(frames), frames))
         names = self._touched | {segment.project for segment in segments}
         self._touched.clear()
-        known = [(name, self._hub.projects.get(name)) for name in names]
-        rows = []
-        for _, project in known:
-            if project is not None:
-                rows.append(self._row(project))
-                if rows[-1].ledger.waiting:
-                    # Who has room for these is not known yet; look again.
-                    self._touched.add(project.name)
+        rows: list[ProjectRow] = []
+        gone: list[str] = []
+        for name in names:
+            if (project := self._hub.projects.get(name)) is None:
+                gone.append(name)
+                continue
+            rows.append(self._row(project))
+            if rows[-1].ledger.waiting:
+                # Who has room for these is not known yet; look again.
+                self._touched.add(name)
         return Transaction(
             segments=segments,
             projects=rows,
-            gone=[name for name, project in known if project is None],
+            gone=gone,
             receipts=[row for row in self._receipt_rows.values() if row is not None],
             dropped=[key for key, row in self._receipt_rows.items() if row is None],
             receipts_since_seconds=self._wall() - self._keep_receipts_seconds,
         )
+
+    def _segment(self, project: Project, first: int, last: int, frames: list[bytes] | None) -> Segment:
+        """Events `first..last`: `frames`, or where they are on the ring, what it holds."""
+        if frames is None:
+            frames = project.ring.newest_frames(last - first + 1)
+            at_seconds = project.ring.published_at(first) + self._wall_offset_seconds
+        else:
+            at_seconds = self._wall()
+        return Segment(project.name, project.epoch, first, last, at_seconds, b"".join(frames))
 
     def _row(self, project: Project) -> ProjectRow:
         ring = project.ring
@@ -298,7 +311,7 @@ class SqliteStore:
         self,
         error: sqlite3.Error,
         batch: Transaction,
-        runs: dict[Project, Run],
+        unwritten: dict[Project, int],
         rows: dict[str, ReceiptRow | None],
         held: list[Held],
         intents: list[asyncio.Future[None]],
@@ -319,18 +332,12 @@ class SqliteStore:
         self._receipt_rows = rows | self._receipt_rows
         if self._commit:
             held += self._held
-            self._runs, self._held = {}, []
+            self._held = []
             for project in {one.project for one in held}:
                 self._hub.cancel(project)
             for one in held:
                 one.refuse(self._refusal())
-        else:
-            for project, run in self._runs.items():
-                if project in runs:
-                    runs[project].frames += run.frames
-                else:
-                    runs[project] = run
-            self._runs = runs
+        self._unwritten |= unwritten
         for written in intents + self._intents:
             if not written.done():
                 written.set_exception(self._refusal())

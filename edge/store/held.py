@@ -1,4 +1,4 @@
-"""What the SQLite store has gathered and not yet written."""
+"""An event that is on its way to the disk, and on no ring before it is there."""
 
 from __future__ import annotations
 
@@ -7,17 +7,6 @@ import asyncio
 from edge.core.errors import StoreUnavailable
 from edge.core.observer import Receipt
 from edge.core.project import Project
-
-
-class Run:
-    """Events of one project, gathered for one segment."""
-
-    __slots__ = ("at_seconds", "first_seq", "frames")
-
-    def __init__(self, first_seq: int, at_seconds: float) -> None:
-        self.first_seq = first_seq
-        self.at_seconds = at_seconds
-        self.frames: list[bytes] = []
 
 
 class Held:
