@@ -58,7 +58,7 @@ class Tally:
         return self.misses - self.recovered - self.lost
 
 
-class LedgerState(msgspec.Struct, frozen=True):
+class LedgerState(msgspec.Struct, frozen=True, omit_defaults=True):
     """A ledger between two processes. What waited for a reader's room is missed once the readers are gone."""
 
     misses: int = 0

@@ -40,13 +40,26 @@ CREATE TABLE receipts (
 CREATE TABLE pulse (beat INTEGER NOT NULL);
 INSERT INTO pulse VALUES (0);
 """
-_CACHE_KIB = 8192
 _FREE_PAGES_KEPT = 256
 _FREED_AT_ONCE_PAGES = 1024
 _WAL_KEPT_BYTES = 4 << 20
-_ROWS_A_CALL = (64, 8, 1)
 _RECEIPTS_LOOKED_AT_SECONDS = 30.0
+"""Finding the old ones means looking at all."""
 _FRAME_END = b"\n\n"
+
+
+def _statements(into: str, columns: int) -> list[tuple[int, str]]:
+    """How many rows at a time, and the statement that inserts them, replacing those with the same key."""
+    row = f"({','.join('?' * columns)})"
+    return [
+        (rows, f"INSERT OR REPLACE INTO {into} VALUES {','.join([row] * rows)}")  # noqa: S608 - no value is in it
+        for rows in (64, 8, 1)
+    ]
+
+
+_ADD_SEGMENTS = _statements("segments (rowid, project, epoch, first_seq, last_seq, at_seconds, frames)", 7)
+_SET_PROJECTS = _statements("projects", 5)
+_SET_RECEIPTS = _statements("receipts", 7)
 
 
 class Stored:
@@ -83,6 +96,8 @@ class Journal:
         self._path = path
         self._shelf: Shelf | None = None
         self._receipts_looked_at_seconds = 0.0
+        self.roomy = False
+        """It has pages to give back, which writing nothing does bit by bit."""
         try:
             self._db = sqlite3.connect(path, isolation_level=None, timeout=0.5, check_same_thread=False)
         except sqlite3.Error as error:
@@ -107,7 +122,6 @@ class Journal:
         db.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}")
         # Debian's SQLite overwrites what is deleted with zeros, page by page: twice the writing.
         db.execute("PRAGMA secure_delete = OFF")
-        db.execute(f"PRAGMA cache_size = {-_CACHE_KIB}")
         db.execute("BEGIN IMMEDIATE")
         application_id = db.execute("PRAGMA application_id").fetchone()[0]
         version = db.execute("PRAGMA user_version").fetchone()[0]
@@ -121,7 +135,6 @@ class Journal:
                 db.execute(statement)
             db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-        db.execute("DROP INDEX IF EXISTS segments_by_project")  # files of the first days have it
         db.execute("UPDATE pulse SET beat = beat + 1")
         db.execute("COMMIT")
 
@@ -130,26 +143,24 @@ class Journal:
         db = self._db
         shelf = self._shelf or self._read()[0]
         change = shelf.change(batch)
-        look_at_receipts = batch.receipts_since_seconds >= self._receipts_looked_at_seconds + _RECEIPTS_LOOKED_AT_SECONDS
+        receipts_due = batch.receipts_since_seconds >= self._receipts_looked_at_seconds + _RECEIPTS_LOOKED_AT_SECONDS
         db.execute("BEGIN IMMEDIATE")
         try:
-            if batch.segments or batch.projects or batch.receipts:
-                self._insert("segments (rowid, project, epoch, first_seq, last_seq, at_seconds, frames)", change.added)
-                self._insert(
-                    "projects",
-                    [
-                        (row.name, row.epoch, row.first_seq, row.newest, msgspec.json.encode(row.ledger))
-                        for row in batch.projects
-                    ],
-                )
-                self._insert("receipts", batch.receipts)
-            else:
+            if batch.idle:
                 # There is always something to write: it shows whether the file can be written.
                 db.execute("UPDATE pulse SET beat = beat + 1")
+            else:
+                self._insert(_ADD_SEGMENTS, change.added)
+                projects = [
+                    (row.name, row.epoch, row.first_seq, row.newest, msgspec.json.encode(row.ledger))
+                    for row in batch.projects
+                ]
+                self._insert(_SET_PROJECTS, projects)
+                self._insert(_SET_RECEIPTS, batch.receipts)
             db.executemany("DELETE FROM segments WHERE rowid BETWEEN ? AND ?", change.given_up)
             db.executemany("DELETE FROM projects WHERE name = ?", ((name,) for name in batch.gone))
             db.executemany("DELETE FROM receipts WHERE key = ?", ((key,) for key in batch.dropped))
-            if look_at_receipts:
+            if receipts_due:
                 db.execute("DELETE FROM receipts WHERE at_seconds < ?", (batch.receipts_since_seconds,))
             db.execute("COMMIT")
         except sqlite3.Error:
@@ -157,21 +168,17 @@ class Journal:
                 db.execute("ROLLBACK")
             raise
         shelf.apply(batch, change)
-        if look_at_receipts:
+        if receipts_due:
             self._receipts_looked_at_seconds = batch.receipts_since_seconds
-        self._give_space_back()
+        self._give_space_back(idle=batch.idle)
 
-    def _insert(self, into: str, rows: Sequence[tuple[object, ...]]) -> None:
-        """Insert `rows`, replacing those with the same key, in few calls."""
+    def _insert(self, statements: list[tuple[int, str]], rows: Sequence[tuple[object, ...]]) -> None:
+        """In few calls."""
         at = 0
-        for size in _ROWS_A_CALL:
-            if at + size > len(rows):
-                continue
-            values = ",".join([f"({','.join('?' * len(rows[at]))})"] * size)
-            statement = f"INSERT OR REPLACE INTO {into} VALUES {values}"
-            while at + size <= len(rows):
-                self._db.execute(statement, [value for row in rows[at : at + size] for value in row])
-                at += size
+        for count, statement in statements:
+            while at + count <= len(rows):
+                self._db.execute(statement, [value for row in rows[at : at + count] for value in row])
+                at += count
 
     def projects(self) -> list[Stored]:
         """Every project, with its events. Raises JournalError."""
@@ -211,9 +218,11 @@ class Journal:
         self._shelf = shelf
         return shelf, list(projects.values())
 
-    def _give_space_back(self) -> None:
+    def _give_space_back(self, *, idle: bool) -> None:
+        """Under load half of the file may be free: what is given up now is written anew in a moment."""
         free_pages = self._db.execute("PRAGMA freelist_count").fetchone()[0]
-        if free_pages > _FREE_PAGES_KEPT:
+        self.roomy = free_pages > _FREE_PAGES_KEPT
+        if self.roomy and (idle or free_pages * 2 > self._db.execute("PRAGMA page_count").fetchone()[0]):
             # fetchall: the pragma frees one page for each row it returns.
             self._db.execute(f"PRAGMA incremental_vacuum({_FREED_AT_ONCE_PAGES})").fetchall()
 
@@ -230,5 +239,3 @@ class Journal:
             sqlite3.SQLITE_CORRUPT: "it is damaged: restore a backup, or move it away and start empty",
         }.get(primary or 0, f"{error}")
         return JournalError(f"{self._path}: {advice}")
-
-

@@ -53,3 +53,8 @@ class Batch(NamedTuple):
     """Keys whose request did nothing after all."""
     receipts_since_seconds: float
     """Receipts answered before this moment are no longer remembered."""
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is added or changed."""
+        return not (self.segments or self.projects or self.receipts)

@@ -181,8 +181,7 @@ class SqliteStore:
         # None: the bounds of the hub left no room for what was just published.
         if project is not None and project not in self._unwritten:
             self._unwritten[project] = project.ring.newest - count + 1
-        if self._writer is None:
-            self._start()
+        self._start()
 
     def _settled(self, key: Key, entry: Entry | None) -> None:
         """A key was answered or dropped."""
@@ -197,8 +196,8 @@ class SqliteStore:
         self._start()
 
     def _look(self) -> None:
-        """Now and then, write what changed without an event: an eviction, a miss found out late."""
-        if self._touched:
+        """Now and then, write what changed without an event (an eviction, a late miss), and give space back."""
+        if self._touched or (self._journal is not None and self._journal.roomy):
             self._start()
         self._looking = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
 
@@ -259,19 +258,7 @@ class SqliteStore:
         return True
 
     def _batch(self) -> Transaction:
-        # What was deleted meanwhile is not kept, nor what its ring has given up.
-        segments = [
-            self._segment(project, max(first, project.ring.oldest), project.ring.newest, None)
-            for project, first in self._unwritten.items()
-            if self._hub.projects.get(project.name) is project and len(project.ring)
-        ]
-        held: dict[Project, list[bytes]] = {}
-        for one in self._held:
-            if self._hub.projects.get(one.project.name) is one.project:
-                held.setdefault(one.project, []).append(one.frame)
-        for project, frames in held.items():
-            newest = project.ring.newest
-            segments.append(self._segment(project, newest + 1, newest + len(frames), frames))
+        segments = self._new_on_rings() + self._on_their_way()
         names = self._touched | {segment.project for segment in segments}
         self._touched.clear()
         rows: list[ProjectRow] = []
@@ -293,14 +280,25 @@ class SqliteStore:
             receipts_since_seconds=self._wall() - self._keep_receipts_seconds,
         )
 
-    def _segment(self, project: Project, first: int, last: int, frames: list[bytes] | None) -> Segment:
-        """Events `first..last`: `frames`, or where they are on the ring, what it holds."""
-        if frames is None:
-            frames = project.ring.newest_frames(last - first + 1)
-            at_seconds = project.ring.published_at(first) + self._wall_offset_seconds
-        else:
-            at_seconds = self._wall()
-        return Segment(project.name, project.epoch, first, last, at_seconds, b"".join(frames))
+    def _new_on_rings(self) -> list[Segment]:
+        """What has not been written: neither what was deleted meanwhile, nor what its ring has given up."""
+        segments = []
+        for project, first in self._unwritten.items():
+            ring = project.ring
+            if len(ring) and self._hub.projects.get(project.name) is project:
+                at_seconds = ring.published_at(max(first, ring.oldest)) + self._wall_offset_seconds
+                frames = ring.newest_frames(ring.newest - first + 1)
+                segments.append(_segment(project, ring.newest, at_seconds, frames))
+        return segments
+
+    def _on_their_way(self) -> list[Segment]:
+        """What is on no ring yet; all that was reserved before it is."""
+        frames: dict[Project, list[bytes]] = {}
+        for one in self._held:
+            if self._hub.projects.get(one.project.name) is one.project:
+                frames.setdefault(one.project, []).append(one.frame)
+        now = self._wall()
+        return [_segment(project, project.ring.newest + len(some), now, some) for project, some in frames.items()]
 
     def _row(self, project: Project) -> ProjectRow:
         ring = project.ring
@@ -367,6 +365,11 @@ class SqliteStore:
 
 def _key_text(key: Key) -> str:
     return msgspec.json.encode(key).decode()
+
+
+def _segment(project: Project, last_seq: int, at_seconds: float, frames: list[bytes]) -> Segment:
+    first_seq = last_seq - len(frames) + 1
+    return Segment(project.name, project.epoch, first_seq, last_seq, at_seconds, b"".join(frames))
 
 
 def _shift(ledger: LedgerState, by_seconds: float) -> LedgerState:
