@@ -73,16 +73,6 @@ class Stored:
         self.frames = frames
         self.times = times
 
-    def take(self, segment: Segment) -> None:
-        """Go on with `segment`; what stands before a hole is left out."""
-        if self.frames and segment.first_seq != self.newest + 1:
-            self.frames, self.times = [], []
-        found = segment.frames.split(_FRAME_END)
-        found.pop()
-        self.frames += [frame + _FRAME_END for frame in found]
-        self.times += [segment.at_seconds] * len(found)
-        self.newest = segment.last_seq
-
 
 class JournalError(Exception):
     """The file can't be used; says why and what to do."""
@@ -205,16 +195,31 @@ class Journal:
     def _read(self) -> tuple[Shelf, list[Stored]]:
         """All that is there; from then on it is known which rows hold it."""
         decode = msgspec.json.Decoder(LedgerState).decode
-        shelf, projects = Shelf(), {}
-        for name, epoch, first_seq, newest, ledger in self._db.execute("SELECT * FROM projects"):
-            projects[name] = Stored(ProjectRow(name, epoch, first_seq, 0, newest, decode(ledger)), newest, [], [])
-        for row, *columns in self._db.execute("SELECT rowid, * FROM segments ORDER BY rowid"):
-            segment = Segment(*columns)
-            project = projects.get(segment.project)
-            if project is None or project.row.epoch != segment.epoch:
+        projects = {
+            name: Stored(ProjectRow(name, epoch, first_seq, 0, newest, decode(ledger)), newest, [], [])
+            for name, epoch, first_seq, newest, ledger in self._db.execute("SELECT * FROM projects")
+        }
+        shelf = Shelf()
+        # There may be one for each event, a million of them: no call and no object for each.
+        for row, name, epoch, first_seq, last_seq, at_seconds, frames in self._db.execute(
+            "SELECT rowid, * FROM segments ORDER BY rowid"
+        ):
+            stored = projects.get(name)
+            if stored is None or stored.row.epoch != epoch:
                 raise sqlite3.DatabaseError(f"row {row} of its segments belongs to no project")
-            shelf.put(row, segment)
-            project.take(segment)
+            if first_seq != stored.newest + 1:
+                # What stands before a hole is left out.
+                stored.frames, stored.times = [], []
+            if first_seq == last_seq:
+                stored.frames.append(frames)
+                stored.times.append(at_seconds)
+            else:
+                found = frames.split(_FRAME_END)
+                found.pop()
+                stored.frames += [frame + _FRAME_END for frame in found]
+                stored.times += [at_seconds] * len(found)
+            stored.newest = last_seq
+            shelf.put(row, name, epoch, last_seq)
         self._shelf = shelf
         return shelf, list(projects.values())
 

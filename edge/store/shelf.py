@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from edge.store.rows import Batch, Segment
+from edge.store.rows import Batch
 
 
 class Change(NamedTuple):
@@ -47,12 +47,13 @@ class Shelf:
         self._projects: dict[str, _Rows] = {}
         self._next_row = 1
 
-    def put(self, row: int, segment: Segment) -> None:
-        """`segment` stands in row `row`, the last one."""
-        rows = self._projects.get(segment.project)
-        if rows is None or rows.epoch != segment.epoch:
-            rows = self._projects[segment.project] = _Rows(segment.epoch)
-        rows.held.extend((row, segment.last_seq))
+    def put(self, row: int, name: str, epoch: str, last_seq: int) -> None:
+        """Row `row`, the last one, holds events of project `name` up to `last_seq`."""
+        rows = self._projects.get(name)
+        if rows is None or rows.epoch != epoch:
+            rows = self._projects[name] = _Rows(epoch)
+        rows.held.append(row)
+        rows.held.append(last_seq)
         self._next_row = row + 1
 
     def change(self, batch: Batch) -> Change:
@@ -75,7 +76,7 @@ class Shelf:
         for name in batch.gone:
             self._projects.pop(name, None)
         for row, segment in enumerate(batch.segments, self._next_row):
-            self.put(row, segment)
+            self.put(row, segment.project, segment.epoch, segment.last_seq)
 
 
 def _runs(numbers: Iterable[int]) -> list[tuple[int, int]]:

@@ -107,7 +107,9 @@ class SqliteStore:
             if stored.newest > stored.row.newest:
                 unknown = ((stored.row.newest + 1, stored.newest),)
                 ledger = msgspec.structs.replace(ledger, waiting=ledger.waiting + unknown)
-            times = [min(at - self._wall_offset_seconds, now) for at in stored.times]
+            times = [at - self._wall_offset_seconds for at in stored.times]
+            if times and max(times) > now:
+                times = [min(at, now) for at in times]
             row = stored.row
             past = Past(row.name, row.epoch, row.first_seq, stored.newest, stored.frames, times, ledger)
             self._hub.restore(past, now)
