@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from edge.core.ledger import LedgerState
-from edge.store.rows import Batch, ProjectRow, ReceiptRow, Segment
+from edge.store.rows import Batch, ProjectRow, ReceiptRow
 from edge.store.shelf import Shelf
 
 _APPLICATION_ID = 0x45444745  # "EDGE"
@@ -42,6 +42,8 @@ INSERT INTO pulse VALUES (0);
 """
 _FREE_PAGES_KEPT = 256
 _FREED_AT_ONCE_PAGES = 1024
+_FREED_AT_THE_END_PAGES = 8192
+"""Moving these takes a few tenths of a second; the next process gives back what is left."""
 _WAL_KEPT_BYTES = 4 << 20
 _RECEIPTS_LOOKED_AT_SECONDS = 30.0
 """Finding the old ones means looking at all."""
@@ -185,9 +187,9 @@ class Journal:
             raise self._unusable(error) from error
 
     def close(self) -> None:
-        """Give all free space back, fold the log into the file and close it."""
+        """Give space back, fold the log into the file and close it."""
         try:
-            self._db.execute("PRAGMA incremental_vacuum").fetchall()
+            self._free(_FREED_AT_THE_END_PAGES)
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
             self._db.close()
@@ -221,15 +223,22 @@ class Journal:
             stored.newest = last_seq
             shelf.put(row, name, epoch, last_seq)
         self._shelf = shelf
+        self.roomy = self._free_pages() > _FREE_PAGES_KEPT
         return shelf, list(projects.values())
 
     def _give_space_back(self, *, idle: bool) -> None:
         """Under load half of the file may be free: what is given up now is written anew in a moment."""
-        free_pages = self._db.execute("PRAGMA freelist_count").fetchone()[0]
+        free_pages = self._free_pages()
         self.roomy = free_pages > _FREE_PAGES_KEPT
         if self.roomy and (idle or free_pages * 2 > self._db.execute("PRAGMA page_count").fetchone()[0]):
-            # fetchall: the pragma frees one page for each row it returns.
-            self._db.execute(f"PRAGMA incremental_vacuum({_FREED_AT_ONCE_PAGES})").fetchall()
+            self._free(_FREED_AT_ONCE_PAGES)
+
+    def _free_pages(self) -> int:
+        return int(self._db.execute("PRAGMA freelist_count").fetchone()[0])
+
+    def _free(self, pages: int) -> None:
+        # The pragma is a row without columns for each page, and `execute` stops at the first such row.
+        self._db.executescript(f"PRAGMA incremental_vacuum({pages})")
 
     def _unusable(self, error: Exception) -> JournalError:
         code = getattr(error, "sqlite_errorcode", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import sqlite3
 from pathlib import Path
 
@@ -187,6 +188,42 @@ async def test_the_file_is_bounded_like_the_ring_and_gives_space_back(tmp_path: 
         assert 20 == len(second.hub.projects["p"].ring)
 
 
+async def test_space_is_given_back_while_the_hub_lives_on(tmp_path: Path) -> None:
+    async with life(tmp_path / "h.db", commit=False, bounds=Bounds(max_bytes=16 << 20)) as rig:
+        for _ in range(80):
+            await rig.publish("x" * 100_000)
+        await asyncio.sleep(0.1)
+        assert 8_000_000 < _size_bytes(tmp_path)
+        rig.hub.delete("p", rig.clock())
+        # The log beside the file is folded into it now and then, and keeps its four megabytes.
+        async with asyncio.timeout(10):
+            while (tmp_path / "h.db").stat().st_size > 2_000_000:
+                await rig.publish("y")
+                await asyncio.sleep(0.05)
+
+
+async def test_a_file_with_very_many_events_opens_with_all_of_them(tmp_path: Path) -> None:
+    projects = 200
+    event = Event("message", b"0123456789")
+    async with life(tmp_path / "h.db", commit=False) as first:
+        # Nobody reads the odd ones, and every fourth has a reader without room.
+        readers = [first.read(f"p{project}") for project in range(0, projects, 2)]
+        for reader in readers[::2]:
+            reader.paused = True
+        for count in (995, 3, 1, 1, 1, 1, 1):
+            for project in range(projects):
+                first.store.publish_many(f"p{project}", [event] * count, first.clock())
+            await asyncio.sleep(0.02)
+        for reader in readers:
+            first.leave(reader)
+        expected = _told(first)
+        events = first.hub.counters.ring_events
+        assert projects * 1000 == events
+    async with life(tmp_path / "h.db", commit=False) as second:
+        assert expected == _told(second)
+        assert events == second.hub.counters.ring_events
+
+
 async def test_aged_events_are_not_given_by_the_next_process(tmp_path: Path) -> None:
     async with life(tmp_path / "h.db", commit=False) as first:
         await first.publish("old")
@@ -353,6 +390,19 @@ def test_any_text_comes_back_byte_for_byte(
             assert sent == _events(second.read(start=resume.everything))
 
     asyncio.run(story())
+
+
+def _told(rig: Rig) -> dict[str, object]:
+    """Of each project its epoch, the bounds of its ring, the digest of its frames, and its ledger."""
+    return {
+        name: (
+            project.epoch,
+            (project.first_seq, project.ring.oldest, project.ring.newest, project.ring.size_bytes),
+            hashlib.sha256(b"".join(frame for _, _, frame in project.ring.frames())).hexdigest(),
+            rig.ledger(name),
+        )
+        for name, project in rig.hub.projects.items()
+    }
 
 
 def _events(reader: Reader) -> bytes:
