@@ -31,25 +31,18 @@ class Tickets:
         """A new ticket for `project`. Raises LimitReached (`too_many_tickets`)."""
         self._expire(now)
         if len(self._given) >= self._max_tickets:
-            raise LimitReached(
-                f"limits.max_tickets is {self._max_tickets} and none has been used or has expired; try again soon.",
-                code="too_many_tickets",
-                retry_after_seconds=5,
-                limit=self._max_tickets,
-            )
-        ticket = secrets.token_urlsafe(32)
+            raise no_room(self._max_tickets)
+        ticket = new_ticket()
         own = Identity(identity.rights.on(project), identity.expires_at_seconds, "ticket")
-        self._given[_digest(ticket)] = (now + TICKET_SECONDS, project, own)
+        self._given[digest(ticket)] = (now + TICKET_SECONDS, project, own)
         return ticket
 
     def use(self, ticket: str, project: str | None, now: float) -> Identity:
         """Whose `ticket` was; it is used up by that. Raises Unauthenticated."""
         self._expire(now)
-        held = self._given.pop(_digest(ticket), None)
+        held = self._given.pop(digest(ticket), None)
         if held is None or held[1] != project:
-            raise Unauthenticated(
-                f"The ticket was used, is older than {TICKET_SECONDS:g} s, or is for another project; get a new one."
-            )
+            raise not_good()
         return held[2]
 
     def _expire(self, now: float) -> None:
@@ -60,5 +53,28 @@ class Tickets:
             del self._given[digest]
 
 
-def _digest(ticket: str) -> bytes:
+def new_ticket() -> str:
+    """Nobody can guess it."""
+    return secrets.token_urlsafe(32)
+
+
+def digest(ticket: str) -> bytes:
+    """What is kept of a ticket: whoever sees the table can't use it."""
     return hashlib.sha256(ticket.encode("utf-8", "surrogatepass")).digest()
+
+
+def no_room(max_tickets: int) -> LimitReached:
+    """Too many tickets are out."""
+    return LimitReached(
+        f"limits.max_tickets is {max_tickets} and none has been used or has expired; try again soon.",
+        code="too_many_tickets",
+        retry_after_seconds=5,
+        limit=max_tickets,
+    )
+
+
+def not_good() -> Unauthenticated:
+    """The ticket is unknown, or not for this project."""
+    return Unauthenticated(
+        f"The ticket was used, is older than {TICKET_SECONDS:g} s, or is for another project; get a new one."
+    )

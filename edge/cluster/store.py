@@ -22,6 +22,7 @@ from edge.cluster.once import Once, taken_for_dead
 from edge.cluster.overview import Overview
 from edge.cluster.queue import Queued, in_parts
 from edge.cluster.telling import Telling
+from edge.cluster.tickets import SharedTickets
 from edge.cluster.wire import BEAT_SECONDS, NODE_TTL_SECONDS, Call, Wire
 from edge.core import sse
 from edge.core.connection import Connection
@@ -59,6 +60,7 @@ class RedisStore:
         *,
         new_epoch: Callable[[], str],
         keep_receipts_seconds: float,
+        max_tickets: int,
     ) -> None:
         bounds = hub.bounds
         self._hub = hub
@@ -69,6 +71,7 @@ class RedisStore:
         self.node = secrets.token_hex(6)
         self.wire = Wire(url)
         self.overview = Overview(self.wire, self._keep_ms)
+        self.tickets = SharedTickets(self.wire, max_tickets)
         self.once = Once(self.wire, self.node, clock, self._keep_receipts_ms)
         self.waits: Callable[[list[bytes], float], None] = lambda _waits, _now: None
         self.spoken_to: Callable[[bytes], None] = lambda _message: None

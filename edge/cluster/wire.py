@@ -39,6 +39,8 @@ _SCRIPTS = (
     "readers",
     "recovered",
     "settle",
+    "ticket",
+    "use_ticket",
     "view",
 )
 ANSWER_SECONDS = 5.0

@@ -130,6 +130,7 @@ def cluster_of(
         pulse.clock,
         new_epoch=new_boot,
         keep_receipts_seconds=config.limits.idempotency_seconds,
+        max_tickets=config.limits.max_tickets,
     )
     log.connection_came.append(store.connection_came)
     log.connection_left.append(store.connection_left)

@@ -230,7 +230,7 @@ class Guard:
             if scheme.lower() == "bearer":
                 return await self._service.verifier.verify(token.strip())
         if TICKET in request.query:
-            identity = self._service.tickets.use(request.query[TICKET], project, self._service.clock())
+            identity = await self._shown(request.query[TICKET], project)
             if identity.expires_at_seconds is not None and identity.expires_at_seconds <= time.time():
                 raise Unauthenticated("The token that the ticket was given for has expired; get a new one.")
             return identity
@@ -242,6 +242,11 @@ class Guard:
             if tokens:
                 return await self._service.verifier.verify(tokens[0])
         return None
+
+    async def _shown(self, ticket: str, project: str | None) -> Identity:
+        if self._service.cluster is not None:
+            return await self._service.cluster.tickets.use(ticket, project)
+        return self._service.tickets.use(ticket, project, self._service.clock())
 
     def _trusts(self, request: web.Request) -> bool:
         """Whether a cookie counts: browsers add it by themselves, also for pages that only `*` lets in."""

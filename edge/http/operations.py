@@ -153,6 +153,7 @@ class _Operations:
         "invalid_project",
         "invalid_parameter",
         "not_acceptable",
+        "store_unavailable",
         *_FULL,
         "too_many_connections",
         "too_many_project_connections",
@@ -266,7 +267,7 @@ class _Operations:
             "subscribe",
             (Answer(201, "A ticket.", {JSON: answers.Ticket}),),
             (_PROJECT,),
-            problems=("invalid_project", "too_many_tickets"),
+            problems=("invalid_project", "too_many_tickets", "store_unavailable"),
         )
 
     def ack(self) -> Operation:
@@ -280,7 +281,7 @@ class _Operations:
             (Answer(204, "Taken."),),
             (_PROJECT, Parameter("connection", "path", {"type": "string"}, "The id in `edge.hello`.")),
             {JSON: Ack},
-            ("invalid_project", "invalid_request", "unknown_connection", "stale_probe", *_BODY),
+            ("invalid_project", "invalid_request", "unknown_connection", "stale_probe", "store_unavailable", *_BODY),
         )
 
     def project(self) -> Operation:
@@ -293,7 +294,7 @@ class _Operations:
             "status",
             (Answer(200, "What the hub knows of it.", {JSON: answers.ProjectStatus}),),
             (_PROJECT,),
-            problems=("invalid_project", "unknown_project"),
+            problems=("invalid_project", "unknown_project", "store_unavailable"),
         )
 
     def explain(self) -> Operation:
@@ -306,7 +307,7 @@ class _Operations:
             "status",
             (Answer(200, "The answer.", {TEXT: {"type": "string"}, JSON: explain.Explanation}),),
             (_PROJECT,),
-            problems=("invalid_project",),
+            problems=("invalid_project", "store_unavailable"),
         )
 
     def delete(self) -> Operation:
@@ -319,7 +320,7 @@ class _Operations:
             "admin",
             (Answer(200, "It is gone.", {JSON: answers.Deleted}),),
             (_PROJECT,),
-            problems=("invalid_project", "unknown_project"),
+            problems=("invalid_project", "unknown_project", "store_unavailable"),
         )
 
     def projects(self) -> Operation:
@@ -337,7 +338,7 @@ class _Operations:
                 Parameter("limit", "query", limit, "How many."),
                 Parameter("offset", "query", offset, "How many to pass over."),
             ),
-            problems=("invalid_parameter",),
+            problems=("invalid_parameter", "store_unavailable"),
         )
 
     def life(self) -> tuple[Operation, Operation]:

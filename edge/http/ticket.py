@@ -16,5 +16,8 @@ async def ticket(request: web.Request) -> web.StreamResponse:
     """Give a ticket that opens one stream of the project."""
     service = request.app[SERVICE]
     name = params.project(request)
-    given = service.tickets.give(name, identity_of(request), service.clock())
+    if service.cluster is not None:
+        given = await service.cluster.tickets.give(name, identity_of(request))
+    else:
+        given = service.tickets.give(name, identity_of(request), service.clock())
     return json_response(Ticket(given, int(TICKET_SECONDS)), status=201, headers={"Cache-Control": "no-store"})

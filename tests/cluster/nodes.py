@@ -14,15 +14,13 @@ import edge.cluster.readiness  # noqa: F401 - the assembly imports it late, and 
 from edge.http.assembly import assemble
 from edge.http.service import Service
 from edge.http.serving import HubRunner
-from edge.settings import Config, LimitsSettings, RingSettings, StoreSettings, StreamSettings
+from edge.settings import Config, RingSettings, StoreSettings, StreamSettings
 
 
-class Node:
-    """One hub of several."""
+class Asker:
+    """Asks the node on a port."""
 
-    def __init__(self, runner: HubRunner, service: Service, port: int) -> None:
-        self.runner = runner
-        self.service = service
+    def __init__(self, port: int) -> None:
         self.port = port
         self.client = aiohttp.ClientSession(f"http://127.0.0.1:{port}", timeout=aiohttp.ClientTimeout(total=20))
 
@@ -43,6 +41,15 @@ class Node:
         misses = (await self.get(f"/projects/{project}"))["misses"]
         return misses["total"], misses["recovered"], misses["lost"], misses["pending"]
 
+
+class Node(Asker):
+    """One hub of several, in this process."""
+
+    def __init__(self, runner: HubRunner, service: Service, port: int) -> None:
+        super().__init__(port)
+        self.runner = runner
+        self.service = service
+
     async def stop(self) -> None:
         await self.client.close()
         self.service.drain()
@@ -51,12 +58,16 @@ class Node:
 
 
 async def start_node(url: str, *, max_events: int = 1000) -> Node:
-    config = Config(
-        store=StoreSettings(url=url),
-        stream=StreamSettings(heartbeat_seconds=0.5, dead_after_seconds=2.0, retry_ms=50),
-        ring=RingSettings(max_events=max_events),
-        limits=LimitsSettings(),
+    return await serve(
+        Config(
+            store=StoreSettings(url=url),
+            stream=StreamSettings(heartbeat_seconds=0.5, dead_after_seconds=2.0, retry_ms=50),
+            ring=RingSettings(max_events=max_events),
+        )
     )
+
+
+async def serve(config: Config) -> Node:
     app, service = await assemble(config)
     runner = HubRunner(app, shutdown_timeout_seconds=0.1)
     await runner.setup()

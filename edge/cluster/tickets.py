@@ -1,0 +1,51 @@
+"""Tickets that are good on every node: given on one, used on another, once.
+
+Redis keeps a digest and whose it is, never the ticket itself. Invariant: as in `edge.auth.tickets`; and using is one
+step in Redis, so of two who show the same ticket at the same time, on any nodes, one comes in.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from edge.auth.rights import RIGHTS, Identity, Rights
+from edge.auth.tickets import TICKET_SECONDS, digest, new_ticket, no_room, not_good
+from edge.cluster.wire import Wire
+
+
+class _Whose(msgspec.Struct, frozen=True):
+    project: str
+    rights: list[str]
+    expires_at_seconds: float | None
+
+
+class SharedTickets:
+    """Tickets that were given and not used, on all nodes; `max_tickets` holds for all of them together."""
+
+    def __init__(self, wire: Wire, max_tickets: int) -> None:
+        self._wire = wire
+        self._max_tickets = max_tickets
+
+    async def give(self, project: str, identity: Identity) -> str:
+        """A new ticket for `project`. Raises LimitReached (`too_many_tickets`), StoreUnavailable."""
+        ticket = new_ticket()
+        rights = [right for right in RIGHTS if identity.rights.allow(right, project)]
+        whose = msgspec.json.encode(_Whose(project, rights, identity.expires_at_seconds))
+        kept = await self._wire.run(
+            "ticket", self._keys(ticket), digest(ticket).hex(), whose, int(TICKET_SECONDS * 1000), self._max_tickets
+        )
+        if not kept:
+            raise no_room(self._max_tickets)
+        return ticket
+
+    async def use(self, ticket: str, project: str | None) -> Identity:
+        """Whose `ticket` was; it is used up by that. Raises Unauthenticated, StoreUnavailable."""
+        found = await self._wire.run("use_ticket", self._keys(ticket), digest(ticket).hex())
+        whose = None if found is None else msgspec.json.decode(found, type=_Whose)
+        if whose is None or whose.project != project:
+            raise not_good()
+        return Identity(Rights(dict.fromkeys(whose.rights, (whose.project,))), whose.expires_at_seconds, "ticket")
+
+    def _keys(self, ticket: str) -> list[str]:
+        prefix = self._wire.keys.prefix
+        return [f"{prefix}tickets", f"{prefix}ticket:{digest(ticket).hex()}"]
