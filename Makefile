@@ -41,28 +41,32 @@ types: setup-dev  ## mypy, strict
 contracts: setup-dev  ## who may import whom
 	.venv/bin/lint-imports --no-logo
 
-bench: setup-bench  ## measure against peers and write docs/performance.md (ARGS="--only posts --rounds 3")
-	$(VENV) -m bench.run --out docs/performance.json --keep $(ARGS)
-	$(VENV) -m bench.report
-
-bench-growth: setup-bench  ## measure how cost grows, and draw it
-	$(VENV) -m bench.growth --out docs/growth.json $(ARGS)
-	$(VENV) -m bench.report
-
-bench-check: setup-dev  ## fail when processor time per operation has grown, measured against a bare C loop
-	$(VENV) -m bench.check $(ARGS)
-
-soak: setup-bench  ## ten minutes of churn; fails when anything is left behind (ARGS="--minutes 1")
-	$(VENV) -m bench.soak --out docs/soak.json $(ARGS)
-
-coverage: setup-test  ## the suite with a report of what it doesn't reach
-	$(VENV) -m pytest --cov --cov-report=term --cov-report=html $(ARGS)
-
 # With the system's Python where it is new enough: its libraries are of one system and look in no folder of this machine.
 SYSTEM_PYTHON := /usr/bin/python3
 BUILD_PYTHON ?= $(shell $(SYSTEM_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $(SYSTEM_PYTHON) || echo $(PYTHON))
 BUILD_VENV := .make/build
+BENCH_VENV := .make/bench
+BENCH := $(BENCH_VENV)/bin/python
+
+# What is measured is what is shipped: these run on the Python that goes into the binary.
+bench: setup-bench  ## measure against peers and write docs/performance.md (ARGS="--only posts --rounds 3")
+	$(BENCH) -m bench.run --out docs/performance.json --keep $(ARGS)
+	$(BENCH) -m bench.report
+
+bench-growth: setup-bench  ## measure how cost grows, and draw it
+	$(BENCH) -m bench.growth --out docs/growth.json $(ARGS)
+	$(BENCH) -m bench.report
+
+bench-check: setup-bench  ## fail when processor time per operation has grown, measured against a bare C loop
+	$(BENCH) -m bench.check $(ARGS)
+
+soak: setup-bench  ## ten minutes of churn; fails when anything is left behind (ARGS="--minutes 1")
+	$(BENCH) -m bench.soak --out docs/soak.json $(ARGS)
+
+coverage: setup-test  ## the suite with a report of what it doesn't reach
+	$(VENV) -m pytest --cov --cov-report=term --cov-report=html $(ARGS)
+
 binary: setup-build  ## dist/edge (one file) and dist/edge-dir/, checksums, what is inside (ARGS="--dist elsewhere")
 	$(BUILD_VENV)/bin/python build/binary.py $(ARGS)
 
@@ -115,7 +119,7 @@ setup-dev:
 	@requirements/install dev
 
 setup-bench:
-	@requirements/install bench
+	@VENV=$(BENCH_VENV) PYTHON=$(BUILD_PYTHON) requirements/install bench
 	@tests/install-system-packages bench/system-packages.txt
 
 # Not `npm ci`: it wants every platform's build of rollup in the lock, which names those of Linux only. This keeps to the

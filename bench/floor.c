@@ -2,6 +2,8 @@
  * but `send` each frame to each socket: no history, no ids, no checks. What a hub costs beyond it is the hub's.
  *
  *   floor PORT      GET /sub/pN: a stream;  POST /pub/pN: the body is sent to every stream of pN, in one chunk.
+ *
+ * Every stream gets a heartbeat each 15 s, a sixteenth of them at a time, as from the hub.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -15,6 +17,7 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 typedef struct { int *fds; uint32_t len, room; } Project;
@@ -24,6 +27,10 @@ static Project *projects;
 static uint32_t projects_len;
 static Conn conns[1 << 17];
 static int ep;
+
+enum { BEAT_SECONDS = 15, BEATS = 16 };
+static struct { int fd; uint64_t due_ns; } *streams;  /* in a ring, the one due next first */
+static uint32_t streams_len, streams_room, streams_next;
 
 static Project *project(uint32_t number) {
     if (number >= projects_len) {
@@ -42,6 +49,22 @@ static void publish(const Project *p, const char *body, size_t len, char *frame)
     for (uint32_t i = 0; i < p->len; i++) send(p->fds[i], frame, size, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
+static uint64_t now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void beat(void) {
+    static const char ping[] = "8\r\n: ping\n\n\r\n";
+    uint64_t now = now_ns();
+    for (uint32_t i = 0; i < streams_len && streams[streams_next].due_ns <= now; i++) {
+        if (streams[streams_next].fd >= 0) send(streams[streams_next].fd, ping, sizeof ping - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+        streams[streams_next].due_ns = now + BEAT_SECONDS * 1000000000ull;
+        streams_next = (streams_next + 1) % streams_len;
+    }
+}
+
 /* Serves one whole request in `text`; returns its length, 0 when it isn't whole yet. */
 static size_t serve(int fd, Conn *c) {
     char *end = memmem(c->text, c->len, "\r\n\r\n", 4);
@@ -52,6 +75,9 @@ static size_t serve(int fd, Conn *c) {
         Project *p = project(number);
         if (p->len == p->room) p->fds = realloc(p->fds, (p->room = p->room * 2 + 4) * sizeof *p->fds);
         p->fds[p->len++] = fd;
+        if (streams_len == streams_room) streams = realloc(streams, (streams_room = streams_room * 2 + 64) * sizeof *streams);
+        streams[streams_len].fd = fd;
+        streams[streams_len++].due_ns = now_ns() + BEAT_SECONDS * 1000000000ull;
         static const char yes[] = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
         send(fd, yes, sizeof yes - 1, MSG_NOSIGNAL);
         return head;
@@ -69,6 +95,7 @@ static size_t serve(int fd, Conn *c) {
 }
 
 static void forget(int fd) {
+    for (uint32_t i = 0; i < streams_len; i++) if (streams[i].fd == fd) streams[i].fd = -1;
     close(fd);
     free(conns[fd].text);
     memset(&conns[fd], 0, sizeof conns[fd]);
@@ -113,7 +140,8 @@ int main(int argc, char **argv) {
     epoll_ctl(ep, EPOLL_CTL_ADD, listener, &wanted);
     for (;;) {
         struct epoll_event found[512];
-        int n = epoll_wait(ep, found, 512, -1);
+        beat();
+        int n = epoll_wait(ep, found, 512, BEAT_SECONDS * 1000 / BEATS);
         for (int i = 0; i < n; i++) {
             int fd = found[i].data.fd;
             if (fd != listener) { on_readable(fd); continue; }

@@ -20,7 +20,7 @@ def describe() -> dict[str, str]:
         "date": datetime.now(UTC).date().isoformat(),
         "processor": f"{len(cpus)} x {cpus[0].partition(':')[2].strip()} ({_hypervisor()})",
         "kernel": platform.release(),
-        "python": f"{sys.version.split()[0]} ({'optimised' if _optimised() else 'built without optimisations'})",
+        "python": f"{platform.python_version()} ({_built()})",
         **{name: version(name) for name in _PACKAGES},
         **{name: _debian_version(name) for name in _DEBIAN},
     }
@@ -30,8 +30,12 @@ def _hypervisor() -> str:
     return "a virtual machine" if "hypervisor" in Path("/proc/cpuinfo").read_text() else "bare metal"
 
 
-def _optimised() -> bool:
-    return "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
+def _built() -> str:
+    """Distributions optimise by the profile without saying so in the arguments of `configure`."""
+    if sys.base_prefix == "/usr":
+        return f"the distribution's {_debian_version('python3-minimal')}"
+    arguments = sysconfig.get_config_var("CONFIG_ARGS") or ""
+    return "optimised" if "--enable-optimizations" in arguments else "built without optimisations"
 
 
 def _debian_version(package: str) -> str:

@@ -222,7 +222,7 @@ WORKLOADS = (
     Workload(
         "publish_held", "one publish to 10,000 readers: how long the loop is held", (EDGE,), publish_held, 3, {}, _HELD
     ),
-    Workload("heartbeats", "19,900 idle streams", (EDGE,), heartbeats, 1),
+    Workload("heartbeats", "19,900 idle streams", (FLOOR, EDGE), heartbeats, 2),
     Workload("trigger", "a reader comes, the waiting trigger is released", (EDGE,), trigger, 3),
     Workload("idle", "nobody there", (EDGE,), idle, 1),
     Workload("start", "from exec to listening", (EDGE,), start, 7),

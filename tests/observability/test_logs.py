@@ -55,13 +55,17 @@ async def logged(tmp_path: Path, **environ: str) -> AsyncIterator[LoggedHub]:
             yield LoggedHub(url, file, client)
 
 
+STAYED_SECONDS = 0.05
+
+
 async def read_for(hub: LoggedHub, path: str, events: int) -> None:
-    """Read a stream until so many events have come, and leave."""
+    """Read a stream until so many events have come, stay a moment, and leave."""
     async with hub.client.get(hub.url + path) as response:
         seen = 0
         async for line in response.content:
             seen += line.startswith(b"id:")
             if seen == events:
+                await asyncio.sleep(STAYED_SECONDS)
                 return
 
 
@@ -86,7 +90,7 @@ async def test_a_stream_is_one_line_at_its_end_and_a_request_one_at_its_answer(t
     ] == [(line["method"], line["path"], line["status"]) for line in requests]
     stream = requests[3]
     assert (3, left["connection"], "127.0.0.1") == (stream["events"], stream["connection"], stream["address"])
-    assert stream["duration_ms"] > 0
+    assert stream["duration_ms"] >= STAYED_SECONDS * 900  # a clock of whole milliseconds
     assert 3 == left["events"]
     assert "secret" not in text
 
