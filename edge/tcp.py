@@ -26,6 +26,7 @@ _ROUND_TRIP_AT = 68
 _BYTES_ACKED_AT = 120
 _PROBES_IN_FLIGHT = 1
 """A probe may be on its way just when we look."""
+_NO_BYTES = bytes(4)
 _U32 = struct.Struct("=I")
 _U64 = struct.Struct("=Q")
 _TCP_NOTSENT_LOWAT = 25
@@ -66,10 +67,10 @@ def acked_bytes(sock: Socket) -> int:
 
 
 def unacked_bytes(sock: Socket) -> int:
-    """Bytes handed to the kernel that the peer has not acknowledged, sent or not (`SIOCOUTQ`)."""
+    """Bytes handed to the kernel that the peer has not acknowledged, sent or not, and 1 for an end (`SIOCOUTQ`)."""
     if not _LINUX:
         return 0
-    return int(_U32.unpack(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))[0])
+    return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, _NO_BYTES), sys.byteorder)
 
 
 def written_bytes(sock: Socket) -> int:

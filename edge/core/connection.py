@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edge.core.project import Project
 
 _REFRESH_EVERY = 64
-"""Ask the kernel what was acknowledged once in so many entries of `_marks` (two a write)."""
+"""Ask what was acknowledged once in so many entries of `_marks` (two a write)."""
 _MAX_MARKS = 8 * _REFRESH_EVERY
 """Beyond this the newest mark is moved along: what is acknowledged is then known later, never wrongly."""
 _MAX_SKIPPED_RUNS = 64
@@ -40,6 +40,7 @@ class Connection:
         "ends_at_seconds",
         "ends_reason",
         "id",
+        "in_step_since",
         "index",
         "last_write_seconds",
         "leaving",
@@ -88,6 +89,8 @@ class Connection:
         """Bytes written since the hub took the transport over."""
         self._marks: list[int] | None = None
         """Byte offset and sequence number in turns: at that offset, everything up to that number was written."""
+        self.in_step_since = 0
+        """What it was written behind this number are `project.batches`; up to it, what isn't in `_marks` has arrived."""
         self.paused = False
         self.progress_bytes = 0
         self.progress_seconds = now
@@ -96,7 +99,7 @@ class Connection:
 
     def place(self, cursor: int, skips: Intervals | None, head: int) -> None:
         """Stand at `cursor`, with everything up to `head` counting as replay."""
-        self.start = self.cursor = self.acknowledged = self.placed_at = cursor
+        self.start = self.cursor = self.acknowledged = self.placed_at = self.in_step_since = cursor
         self.skips = skips
         self.replay_to = head
 
@@ -106,21 +109,32 @@ class Connection:
         return self.cursor - self.placed_at - self.passed_over
 
     def deliver(self, wire: bytes, seq: int, now: float) -> None:
-        """Write events up to `seq`, already in this connection's wire form, and move the cursor there."""
+        """Write the next of `project.batches`, which ends with `seq`, in this connection's wire form."""
         self.cursor = seq
         self.last_write_seconds = now
-        written_bytes = self.written_bytes = self.written_bytes + len(wire)
-        marks = self._marks
-        if marks is None:
-            self._marks = [written_bytes, seq]
-        else:
-            if len(marks) == _MAX_MARKS:
-                del marks[-2:]
-            marks.append(written_bytes)
-            marks.append(seq)
-            if not len(marks) % _REFRESH_EVERY:
-                self.refresh()
+        self.written_bytes += len(wire)
         self.write(wire)
+
+    def deliver_apart(self, wire: bytes, seq: int, now: float) -> None:
+        """Write events up to `seq`, in this connection's wire form, that aren't one of `project.batches`."""
+        if self.in_step_since < self.cursor:
+            self._fall_out_of_step()
+        self.cursor = self.in_step_since = seq
+        self.last_write_seconds = now
+        self.written_bytes += len(wire)
+        if self._marks is None:
+            self._marks = []
+        self._marks += (self.written_bytes, seq)
+        if not len(self._marks) % _REFRESH_EVERY or len(self._marks) > _MAX_MARKS:
+            self._bound_marks()
+        self.write(wire)
+
+    def pass_over(self, seq: int) -> None:
+        """Move the cursor to `seq` without a word: nothing up to there is for this reader, or can be given any more."""
+        if self.in_step_since < self.cursor:
+            self._fall_out_of_step()
+        self.passed_over += seq - self.cursor
+        self.cursor = self.in_step_since = seq
 
     def control(self, frame: bytes, now: float) -> None:
         """Write a frame that is no event of the project."""
@@ -128,26 +142,56 @@ class Connection:
 
     def write_wire(self, wire: bytes, now: float) -> None:
         """Write bytes that are in wire form and carry no event of the project."""
+        if self.in_step_since < self.cursor:
+            self._fall_out_of_step()
         self.last_write_seconds = now
         self.written_bytes += len(wire)
         self.write(wire)
 
     def refresh(self) -> bool:
         """Learn from the transport what the peer has acknowledged. Returns whether events are still on their way."""
-        marks = self._marks
-        if marks is None:
+        cursor = self.cursor
+        if self.acknowledged == cursor:
             return False
-        acked_bytes = self.acked_bytes()
-        passed = 0
-        while passed < len(marks) and marks[passed] <= acked_bytes:
-            passed += 2
-        if passed:
-            self.acknowledged = marks[passed - 1]
-            if passed == len(marks):
-                self._marks = None
-            else:
-                del marks[:passed]
-        return self._marks is not None
+        owed_bytes = self.written_bytes - self.acked_bytes()
+        if owed_bytes <= 0:
+            self.acknowledged, self._marks = cursor, None
+            return False
+        marks = self._marks
+        if marks is not None:
+            acked_bytes = self.written_bytes - owed_bytes
+            passed = 0
+            while passed < len(marks) and marks[passed] <= acked_bytes:
+                passed += 2
+            if passed < len(marks):
+                if passed:
+                    self.acknowledged = marks[passed - 1]
+                    del marks[:passed]
+                return True
+            self._marks = None
+        acknowledged = since = self.in_step_since
+        if since < cursor:
+            assert self.project is not None
+            acknowledged = self.project.batches.acknowledged(since, cursor, owed_bytes, chunked=self.chunked)
+        self.acknowledged = max(self.acknowledged, acknowledged)
+        return self.acknowledged < cursor
+
+    def _fall_out_of_step(self) -> None:
+        """What comes next is written to this reader alone: remember what of the batches is still on its way."""
+        if self.refresh():
+            assert self.project is not None
+            since = max(self.acknowledged, self.in_step_since)
+            marks = self.project.batches.marks(since, self.cursor, self.written_bytes, chunked=self.chunked)
+            # At least that all has arrived when all has.
+            self._marks = (self._marks or []) + (marks or [self.written_bytes, self.cursor])
+            self._bound_marks()
+        self.in_step_since = self.cursor
+
+    def _bound_marks(self) -> None:
+        self.refresh()
+        marks = self._marks
+        if marks is not None and len(marks) > _MAX_MARKS:
+            del marks[_MAX_MARKS - 2 : -2]
 
     def forget_until(self, seq: int) -> None:
         """Cover only what comes after `seq`, or later where so many runs are skipped that they must be bounded."""

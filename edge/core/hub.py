@@ -256,7 +256,7 @@ class Hub:
         connection.paused = False
         self._patience.paused.pop(connection, None)
         if connection.project is not None:
-            connection.project.bring_up(connection, now)
+            connection.project.bring_up(connection, connection.project.ring.newest, now)
 
     def refused(self, code: str, address: str | None, now: float) -> None:
         """A client was turned away before it could say what it wanted."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from edge.core import sse
+from edge.core.batches import Batches
 from edge.core.connection import Connection
 from edge.core.counters import Counters
 from edge.core.event import Event
@@ -31,22 +32,25 @@ class Wires:
     _MAX_HELD = 16
 
     def __init__(self) -> None:
-        self._held: dict[tuple[str, int, int, bool], tuple[bytes, int]] = {}
+        self._held: dict[tuple[str, int, int, bool], tuple[bytes, int, int]] = {}
 
-    def get(self, project: Project, cursor: int, until: int, *, chunked: bool) -> tuple[bytes, int]:
-        """The wire form of the events after `cursor`, towards `until`; and the last number in it."""
+    def get(self, project: Project, cursor: int, until: int, *, chunked: bool) -> tuple[bytes, int, int]:
+        """The wire form of the events after `cursor`, towards `until`; the last number in it; its bytes unchunked."""
         if len(project.connections) <= 1:
-            body, last = project.ring.batch(cursor, until, MAX_BATCH_BYTES)
-            return (sse.chunk(body) if chunked else body), last
+            return self._make(project, cursor, until, chunked=chunked)
         key = (project.epoch, cursor, until, chunked)
         found = self._held.get(key)
         if found is None:
-            body, last = project.ring.batch(cursor, until, MAX_BATCH_BYTES)
-            found = (sse.chunk(body) if chunked else body), last
+            found = self._make(project, cursor, until, chunked=chunked)
             if len(self._held) >= self._MAX_HELD:
                 self._held.clear()
             self._held[key] = found
         return found
+
+    @staticmethod
+    def _make(project: Project, cursor: int, until: int, *, chunked: bool) -> tuple[bytes, int, int]:
+        body, last = project.ring.batch(cursor, until, MAX_BATCH_BYTES)
+        return (sse.chunk(body) if chunked else body), last, len(body)
 
 
 class Past(msgspec.Struct, frozen=True):
@@ -73,6 +77,7 @@ class Project:
         "_sweep_head",
         "_wires",
         "age_slot",
+        "batches",
         "connections",
         "dirty",
         "epoch",
@@ -96,6 +101,8 @@ class Project:
         self.first_seq = newest + 1
         self.ledger = Ledger(counters.misses, name, newest)
         self.connections: list[Connection] = []
+        self.batches = Batches()
+        """What readers that keep up were written."""
         self.reserved = 0
         """Events numbered that a store has not taken yet."""
         self.pinned = False
@@ -189,8 +196,8 @@ class Project:
         oldest = self.ring.oldest
         if self.connections and oldest + count - 1 > self._flushed:
             # A burst larger than the ring: whoever keeps up gets it before it goes.
-            self._bring_up_all(self.connections, now)
-            self._sweep, self._flushed = None, self.ring.newest
+            while self._flushed < self.ring.newest:
+                self._sweep_on(now, len(self.connections))
         counters = self._counters
         counters.ring_bytes -= self.ring.evict(count)
         counters.ring_events -= count
@@ -217,7 +224,7 @@ class Project:
         if start.gap is not None:
             greeting += self._gap_frame(start.gap)
         connection.control(greeting, now)
-        self.bring_up(connection, now)
+        self.bring_up(connection, ring.newest, now)
 
     def detach(self, connection: Connection, reason: str, now: float) -> int:
         """Let a reader go; what it alone had and did not acknowledge is missed. Returns how much that was."""
@@ -243,65 +250,71 @@ class Project:
 
         Returns how many were looked at. The project stays dirty until a whole sweep has met no newer event.
         """
-        head = self.ring.newest
-        if self._flushed == head:
-            self.dirty = False
-            return 0
-        if self._sweep is None and len(self.connections) <= budget:
-            self._bring_up_all(self.connections, now)
-            self._flushed, self.dirty = head, False
-            return len(self.connections)
+        looked_at = self._sweep_on(now, budget) if self._flushed < self.ring.newest else 0
+        self.dirty = self._flushed < self.ring.newest
+        return looked_at
+
+    def _sweep_on(self, now: float, budget: int) -> int:
+        """Bring the next `budget` connections to where the head stood when this sweep began."""
         if self._sweep is None:
-            self._sweep, self._sweep_at, self._sweep_head = self.connections.copy(), 0, head
+            self._sweep_head = self.ring.newest
+            if len(self.connections) <= budget:
+                self._bring_up_all(self.connections, self._sweep_head, now)
+                self._flushed = self._sweep_head
+                return len(self.connections)
+            self._sweep, self._sweep_at = self.connections.copy(), 0
         part = self._sweep[self._sweep_at : self._sweep_at + budget]
-        self._bring_up_all(part, now)
+        self._bring_up_all(part, self._sweep_head, now)
         self._sweep_at += len(part)
         if self._sweep_at >= len(self._sweep):
-            self._sweep = None
-            self._flushed, self.dirty = self._sweep_head, self._sweep_head < head
+            self._sweep, self._flushed = None, self._sweep_head
         return len(part)
 
-    def _bring_up_all(self, connections: list[Connection], now: float) -> None:
-        """`bring_up` for many; those that stand where the one before them stood get the very same bytes.
+    def _bring_up_all(self, connections: list[Connection], head: int, now: float) -> None:
+        """`bring_up` for many; those that keep up, and stand where the last sweep left them, get the very same bytes.
 
-        Whoever is not full stands at `_flushed` or beyond: what lies ahead is held, and it skips none of it.
+        Whoever stands there skips none of what lies ahead, which is held.
         """
-        head = self.ring.newest
-        place, chunked, wire, last = -1, False, b"", -1
+        start = self._flushed
+        chunked, wire, last = None, b"", start
         delivered = 0
         for connection in connections:
             cursor = connection.cursor
             if cursor >= head or connection.paused or connection.leaving:
                 continue
-            if cursor != place or connection.chunked is not chunked:
-                place, chunked = cursor, connection.chunked
-                wire, last = self._wires.get(self, cursor, head, chunked=chunked)
-                self.ledger.taken(cursor + 1, last)
+            if cursor != start:
+                self.bring_up(connection, head, now)
+                continue
+            if connection.chunked is not chunked:
+                chunked = connection.chunked
+                wire, last, body_bytes = self._wires.get(self, start, head, chunked=chunked)
+                self.batches.note(start, last, body_bytes)
+                self.ledger.taken(start + 1, last)
             connection.deliver(wire, last, now)
-            delivered += last - cursor
+            delivered += last - start
             if last < head:
-                self.bring_up(connection, now)
+                self.bring_up(connection, head, now)
         self._counters.delivered += delivered
 
-    def bring_up(self, connection: Connection, now: float) -> None:
-        """Write what lies between `connection`'s cursor and the head, as far as its transport takes it."""
+    def bring_up(self, connection: Connection, head: int, now: float) -> None:
+        """Write what lies between `connection`'s cursor and `head`, as far as its transport takes it."""
         ring = self.ring
         counters = self._counters
-        while connection.cursor < ring.newest and not connection.paused and not connection.leaving:
+        while connection.cursor < head and not connection.paused and not connection.leaving:
             # A gap goes out with what follows it: however slow a reader is, it gets events and not gaps alone.
             gap = self._fell_out(connection) if connection.cursor + 1 < ring.oldest else b""
-            first, until = connection.cursor + 1, ring.newest
+            first, until = connection.cursor + 1, head
             if connection.skips is not None:
                 first, until = connection.skips.hole(first, until) or (until + 1, until)
             cursor = first - 1
-            connection.passed_over += cursor - connection.cursor
-            connection.cursor = cursor
+            if cursor != connection.cursor:
+                connection.pass_over(cursor)
             if cursor == until:
                 if gap:
                     connection.write_wire(gap, now)
                 return
-            wire, last = self._wires.get(self, cursor, until, chunked=connection.chunked)
-            connection.deliver(gap + wire, last, now)
+            wire, last, _ = self._wires.get(self, cursor, until, chunked=connection.chunked)
+            connection.deliver_apart(gap + wire, last, now)
             self.ledger.taken(cursor + 1, last)
             counters.delivered += last - cursor
             if cursor < connection.replay_to:
@@ -319,8 +332,7 @@ class Project:
         if connection.skips is None:
             connection.skips = Intervals()
         connection.skips.add(cursor + 1, last_gone)
-        connection.passed_over += last_gone - cursor
-        connection.cursor = last_gone
+        connection.pass_over(last_gone)
         self._settle(connection)
         if not lost:
             return b""

@@ -49,3 +49,8 @@ def control_frame(name: str, fields: dict[str, object], *, retry_ms: int | None 
 def chunk(body: bytes) -> bytes:
     """`body` (not empty) as one HTTP/1.1 chunk."""
     return b"%x\r\n%b\r\n" % (len(body), body)
+
+
+def chunk_bytes(body_bytes: int) -> int:
+    """How long `chunk` makes a body of so many bytes."""
+    return body_bytes + len(b"%x" % body_bytes) + 4

@@ -81,7 +81,6 @@ class Stream(Connection, asyncio.Protocol):
     """A connection that is the protocol of its own transport."""
 
     __slots__ = (
-        "_acked_base_bytes",
         "_answered",
         "_clock",
         "_fd",
@@ -89,8 +88,8 @@ class Stream(Connection, asyncio.Protocol):
         "_hub",
         "_known_acked_bytes",
         "_record_cost_bytes",
-        "_sealed_bytes",
         "_sock",
+        "_target_bytes",
         "_transport",
     )
 
@@ -105,15 +104,16 @@ class Stream(Connection, asyncio.Protocol):
         self._sock: tcp.Socket | None = None
         self._record_cost_bytes = 0
         """What TLS adds to each record; 0 without TLS."""
-        self._sealed_bytes = 0
-        """With TLS: at least so many bytes must have been acknowledged when all was."""
+        self._target_bytes = 0
+        """So much the peer must have acknowledged since the connection began to have all; 0 while what it owes says it.
+        With TLS what it owes says nothing of events, and behind the end it owes the end too.
+        """
         self._answered = False
         """With TLS: whether the peer's stack answered when it was last looked at."""
-        self._acked_base_bytes = 0
         self._known_acked_bytes = 0
 
     def take_over(self, request: web.BaseRequest, head: bytes) -> bool:
-        """Become the protocol of `request`'s transport. `head` and what is written next wait for `release`.
+        """Become the protocol of `request`'s transport, in the place of aiohttp's. See `own`.
 
         Returns False when the client has already gone.
         """
@@ -124,6 +124,16 @@ class Stream(Connection, asyncio.Protocol):
         transport.set_protocol(self)
         aiohttp_protocol.transport = None
         aiohttp_protocol.connection_lost(None)
+        self.own(transport, head)
+        sock = self._sock
+        if sock is not None:
+            tcp.keep_unsent_small(sock, UNSENT_LIMIT_BYTES)
+        return True
+
+    def own(self, transport: asyncio.Transport, head: bytes) -> None:
+        """Write to `transport`, whose protocol this is, from now on. `head` and what is written next wait for
+        `release`.
+        """
         tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
         # "Not paused" is to mean "nothing is buffered": writes reach the kernel at once. Plain transports pause above
         # the mark; those of TLS at it, so that with zero they would pause, with nothing to wait for, for ever.
@@ -131,27 +141,22 @@ class Stream(Connection, asyncio.Protocol):
         if not transport.is_reading():
             transport.resume_reading()
         self._transport = transport
-        if tls is None:
-            self._held = bytearray(head)
         sock = transport.get_extra_info("socket")
         if tcp.supported(sock):
             self._sock = sock
-            if tls is not None:
-                self._record_cost_bytes = _RECORD_COST_BYTES.get(tls.version() or "", _LEAST_RECORD_COST_BYTES)
-            tcp.keep_unsent_small(sock, UNSENT_LIMIT_BYTES)
-            self._acked_base_bytes = (
-                tcp.written_bytes(sock) + transport.get_write_buffer_size() + len(self._held or b"")
-            )
-            self._write_directly_if_empty()
-        if tls is not None:
+        if tls is None:
+            self._held = bytearray(head)
+            return
+        if self._sock is not None:
+            self._record_cost_bytes = _RECORD_COST_BYTES.get(tls.version() or "", _LEAST_RECORD_COST_BYTES)
+            self._target_bytes = tcp.written_bytes(self._sock) + transport.get_write_buffer_size()
             self._seal(head)
-            transport.write(head)
-        return True
+        transport.write(head)
 
     def _seal(self, wire: bytes) -> None:
         """Count what TLS makes of `wire`, which is about to be written."""
         records = -(-len(wire) // _RECORD_DATA_BYTES)
-        self._sealed_bytes += len(wire) + records * self._record_cost_bytes
+        self._target_bytes += len(wire) + records * self._record_cost_bytes
 
     def _write_directly_if_empty(self) -> None:
         sock, transport = self._sock, self._transport
@@ -166,10 +171,12 @@ class Stream(Connection, asyncio.Protocol):
     @property
     def unacked_bytes(self) -> int:
         """Bytes written that the peer has not acknowledged (on TLS: bytes of its records)."""
-        if self._transport is None:
+        transport = self._transport
+        if transport is None:
             return 0
         sock = self._open_socket()
-        return self._transport.get_write_buffer_size() + (0 if sock is None else tcp.unacked_bytes(sock))
+        held_bytes = 0 if self._held is None else len(self._held)
+        return held_bytes + transport.get_write_buffer_size() + (0 if sock is None else tcp.unacked_bytes(sock))
 
     @property
     def round_trip_seconds(self) -> float | None:
@@ -182,14 +189,10 @@ class Stream(Connection, asyncio.Protocol):
         """Send what was held back; from now on each write goes out at once."""
         held, self._held = self._held, None
         if held:
+            self._write_directly_if_empty()
             self.write(bytes(held))
 
     def write(self, wire: bytes) -> None:
-        if self._held is not None:
-            self._held += wire
-            if len(self._held) >= _HELD_BYTES:
-                self.release()
-            return
         if self._fd != _NOT_DIRECTLY:
             try:
                 sent_bytes = os.write(self._fd, wire)
@@ -198,6 +201,11 @@ class Stream(Connection, asyncio.Protocol):
             if sent_bytes == len(wire):
                 return
             wire = wire[sent_bytes:]
+        elif self._held is not None:
+            self._held += wire
+            if len(self._held) >= _HELD_BYTES:
+                self.release()
+            return
         if self._transport is None:
             return
         if self._record_cost_bytes:
@@ -210,15 +218,18 @@ class Stream(Connection, asyncio.Protocol):
         transport, sock = self._transport, self._open_socket()
         if transport is None:
             return self._known_acked_bytes
-        if self._sock is None:
-            self._known_acked_bytes = self.written_bytes - transport.get_write_buffer_size()
-        elif sock is not None:
-            acked_bytes = tcp.acked_bytes(sock) - self._acked_base_bytes
+        if sock is None:
+            if self._sock is None:
+                self._known_acked_bytes = self.written_bytes - transport.get_write_buffer_size()
+        elif not self._target_bytes:
+            self._known_acked_bytes = self.written_bytes - self.unacked_bytes
+        else:
+            owed_bytes = max(0, self._target_bytes - tcp.acked_bytes(sock))
             if not self._record_cost_bytes:
-                self._known_acked_bytes = acked_bytes
+                self._known_acked_bytes = self.written_bytes - owed_bytes
             else:
                 self._answered = tcp.path(sock).answers
-                if acked_bytes >= self._sealed_bytes and not self.unacked_bytes:
+                if not owed_bytes and not self.unacked_bytes:
                     self._known_acked_bytes = self.written_bytes
         return self._known_acked_bytes
 
@@ -252,6 +263,9 @@ class Stream(Connection, asyncio.Protocol):
         self.release()
         self._fd = _NOT_DIRECTLY
         if self._transport is not None:
+            sock = self._open_socket()
+            if sock is not None and not self._record_cost_bytes:
+                self._target_bytes = tcp.written_bytes(sock) + self._transport.get_write_buffer_size()
             if self.chunked:
                 self._transport.write(b"0\r\n\r\n")
             self._transport.close()
@@ -305,6 +319,14 @@ class TracedStream(Stream):
     def deliver(self, wire: bytes, seq: int, now: float) -> None:
         before = self.cursor
         super().deliver(wire, seq, now)
+        self._tell(wire, seq, before)
+
+    def deliver_apart(self, wire: bytes, seq: int, now: float) -> None:
+        before = self.cursor
+        super().deliver_apart(wire, seq, now)
+        self._tell(wire, seq, before)
+
+    def _tell(self, wire: bytes, seq: int, before: int) -> None:
         if self.project is not None:
             _log.debug(
                 "delivered",

@@ -169,14 +169,14 @@ class TestSlices:
         assert 3 == len(written)
         assert written[0] is written[2]
 
-    def test_newer_events_come_in_the_sweep_or_in_the_next(self) -> None:
+    def test_newer_events_come_in_the_next_sweep(self) -> None:
         hub = make_hub()
         readers = [connect(hub, connection_id=str(number)) for number in range(4)]
         publish(hub, 1)
         hub.flush(0.0)
         publish(hub, 1)
         assert hub.flush(0.0)
-        assert [[1], [1], [1, 2], [1, 2]] == [reader.seqs for reader in readers]
+        assert [[1], [1], [1], [1]] == [reader.seqs for reader in readers]
         assert hub.projects["p"].dirty
         flush(hub)
         assert [[1, 2]] * 4 == [reader.seqs for reader in readers]
@@ -346,7 +346,7 @@ class TestFullTransports:
             reader.acknowledge()
         assert [] == reader.told("closing")
         assert reader.skips is not None
-        assert 1 == len(list(reader.skips))
+        assert [] == list(reader.skips)
 
     def test_a_reader_full_before_it_was_the_hubs_is_watched(self) -> None:
         hub = make_hub(dead_after_seconds=10.0)

@@ -212,9 +212,9 @@ async def test_what_tls_adds_is_known_to_the_byte(certificate: Certificate) -> N
         assert stream._sock is not None
 
         async def acked_bytes() -> int:
-            return tcp.acked_bytes(cast(tcp.Socket, stream._sock)) - stream._acked_base_bytes
+            return tcp.acked_bytes(cast(tcp.Socket, stream._sock))
 
-        await until(acked_bytes, lambda acked: acked == stream._sealed_bytes)
+        await until(acked_bytes, lambda acked: acked == stream._target_bytes)
         assert stream.written_bytes == stream.acked_bytes()
         await reader.close()
 

@@ -68,7 +68,7 @@ async def test_a_thousand_waiting_triggers_share_one_probe() -> None:
 
 async def test_the_kernel_is_asked_in_growing_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = 0
-    ask = tcp.acked_bytes
+    ask = tcp.unacked_bytes
 
     def count(sock: tcp.Socket) -> int:
         nonlocal asked
@@ -79,7 +79,7 @@ async def test_the_kernel_is_asked_in_growing_steps(monkeypatch: pytest.MonkeyPa
         async with hub_inside(Config(auth=OPEN)) as (service, port):
             reader = await open_stream((wire.here, port), "p", sock=wire.socket())
             wire.cut()
-            monkeypatch.setattr(tcp, "acked_bytes", count)
+            monkeypatch.setattr(tcp, "unacked_bytes", count)
             waits = [service.readiness.wait("p", 1, 1.0) for _ in range(100)]
             refused = await asyncio.gather(*waits, return_exceptions=True)
 

@@ -40,7 +40,7 @@ class Watched:
         self.streams: dict[int, Stream] = {}
         self.lost = 0
         self.direct = 0
-        connection_lost, take_over = Stream.connection_lost, Stream.take_over
+        connection_lost, own = Stream.connection_lost, Stream.own
 
         def lost(stream: Stream, exc: BaseException | None) -> None:
             [fd] = [fd for fd, each in self.streams.items() if each is stream]
@@ -50,10 +50,10 @@ class Watched:
             self.lost += 1
             del self.streams[fd]  # from here on it may be anybody's
 
-        def taken(stream: Stream, request: web.BaseRequest, head: bytes) -> bool:
-            done = take_over(stream, request, head)
-            self.streams[stream._fd] = stream
-            return done
+        def owned(stream: Stream, transport: asyncio.Transport, head: bytes) -> None:
+            own(stream, transport, head)
+            assert stream._sock is not None
+            self.streams[stream._sock.fileno()] = stream
 
         class Os:
             @staticmethod
@@ -65,7 +65,7 @@ class Watched:
                 return os.write(fd, data)
 
         monkeypatch.setattr(Stream, "connection_lost", lost)
-        monkeypatch.setattr(Stream, "take_over", taken)
+        monkeypatch.setattr(Stream, "own", owned)
         monkeypatch.setattr(handover, "os", Os)
 
 

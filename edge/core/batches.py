@@ -1,0 +1,75 @@
+"""What the readers that keep up were written last, batch by batch: noted once for all of them, and for none by itself.
+
+Whoever keeps up gets the same batches as the others, so how much of them its peer has acknowledged follows from how many
+bytes it still owes: go back from its cursor, batch by batch, until they are covered. A note of its own for each reader
+and write cost a tenth of a delivery (0.6 of 6.2 µs, measured; most of it memory that was in no cache).
+
+Invariant: the notes are runs `(start, end]` of sequence numbers in the order they were written. A reader that was in step
+since `start` was written exactly these bytes from there on.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+
+from edge.core import sse
+
+_MAX_NOTES = 256
+"""More than a peer owes that keeps up; whoever owes more is known less exactly, never wrongly."""
+_FIELDS = 3
+
+
+class Batches:
+    """The last batches of one project."""
+
+    __slots__ = ("_notes",)
+
+    def __init__(self) -> None:
+        self._notes = array("Q")
+        """Start, end, bytes; start, end, bytes; …"""
+
+    def note(self, start: int, end: int, body_bytes: int) -> None:
+        """Readers in step that stood at `start` are written the events up to `end`; may be said again for others."""
+        notes = self._notes
+        if notes and notes[-2] == end:
+            return
+        if len(notes) == _MAX_NOTES * _FIELDS:
+            del notes[: _MAX_NOTES * _FIELDS // 2]
+        notes.append(start)
+        notes.append(end)
+        notes.append(body_bytes)
+
+    def acknowledged(self, since: int, cursor: int, owed_bytes: int, *, chunked: bool) -> int:
+        """Up to which event a peer has surely got what it was written in step from `since` to `cursor`, when it owes
+        the last `owed_bytes` of it (or of what was written behind it).
+        """
+        place = cursor
+        for start, _, wire_bytes in self._back(since, cursor, chunked=chunked):
+            if owed_bytes <= 0:
+                return place
+            owed_bytes -= wire_bytes
+            place = start
+        return place if owed_bytes <= 0 else since
+
+    def marks(self, since: int, cursor: int, written_bytes: int, *, chunked: bool) -> list[int]:
+        """The batches from `since` to `cursor`, oldest first, for a reader that was in step and has now been written
+        `written_bytes`: the byte at which each ends, and its last number, in turns.
+        """
+        marks: list[int] = []
+        for _, end, wire_bytes in self._back(since, cursor, chunked=chunked):
+            marks += (end, written_bytes)
+            written_bytes -= wire_bytes
+        marks.reverse()
+        return marks
+
+    def _back(self, since: int, cursor: int, *, chunked: bool) -> Iterator[tuple[int, int, int]]:
+        """`(start, end, wire bytes)` of the batches from the one that ends at `cursor` back to `since`."""
+        notes = self._notes
+        for at in range(len(notes) - _FIELDS, -1, -_FIELDS):
+            start, end, body_bytes = notes[at : at + _FIELDS]
+            if start < since:
+                return
+            if end == cursor:
+                cursor = start
+                yield start, end, sse.chunk_bytes(body_bytes) if chunked else body_bytes
