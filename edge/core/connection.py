@@ -90,7 +90,7 @@ class Connection:
         self._marks: list[int] | None = None
         """Byte offset and sequence number in turns: at that offset, everything up to that number was written."""
         self.in_step_since = 0
-        """What it was written behind this number are `project.batches`; up to it, what isn't in `_marks` has arrived."""
+        """What it was written after this event are `project.batches`; up to it, what isn't in `_marks` has arrived."""
         self.paused = False
         self.progress_bytes = 0
         self.progress_seconds = now

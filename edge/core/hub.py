@@ -220,7 +220,7 @@ class Hub:
             self.bounds.retry_ms,
             now,
         )
-        self._wheel.put(connection, self._next_look(connection))
+        self._wheel.put(connection, min(now + self.bounds.heartbeat_seconds, connection.ends_at_seconds))
         if connection.paused:  # its transport was full before it came here
             self._patience.paused[connection] = None
         self._observer.connection_added(project, connection)
@@ -276,7 +276,7 @@ class Hub:
             del self._unsettled[connection]
             if connection.project is not None and connection.refresh():
                 self._unsettled[connection] = None
-        bounds = self.bounds
+        heartbeat_seconds = self.bounds.heartbeat_seconds
         aged = self._retention.due(now, BEAT_BUDGET)
         for project in aged:
             self._expire(project, now)
@@ -286,18 +286,18 @@ class Hub:
             if connection.project is None:
                 continue
             connection.refresh()
-            patience_ends = self._patience.ends(connection, now)
-            if patience_ends <= now:
+            look_again = self._patience.ends(connection, now)
+            if look_again <= now:
                 self._patience.give_up(connection)
             elif connection.ends_at_seconds <= now and not connection.leaving:
                 self.close(connection, connection.ends_reason, now)
-            elif connection.last_write_seconds + bounds.heartbeat_seconds <= now and not (
+            elif connection.last_write_seconds + heartbeat_seconds <= now and not (
                 connection.paused or connection.leaving
             ):
                 connection.write_wire(connection.ping, now)
                 self.counters.heartbeats += 1
-            next_look = min(self._next_look(connection), patience_ends)
-            self._wheel.put(connection, max(next_look, now + self._wheel.tick_seconds))
+            look_again = min(look_again, connection.last_write_seconds + heartbeat_seconds, connection.ends_at_seconds)
+            self._wheel.put(connection, max(look_again, now + self._wheel.tick_seconds))
         return BEAT_BUDGET in (len(due), len(aged))
 
     def close(self, connection: Connection, reason: str, now: float) -> None:
@@ -391,9 +391,6 @@ class Hub:
             self._dirty.append(project)
             if len(self._dirty) == 1:
                 self._wake()
-
-    def _next_look(self, connection: Connection) -> float:
-        return min(connection.last_write_seconds + self.bounds.heartbeat_seconds, connection.ends_at_seconds)
 
     def _retry_ms(self) -> int:
         base_ms = self.bounds.retry_ms

@@ -25,8 +25,14 @@ class Wheel:
 
     def put(self, connection: Connection, when: float) -> None:
         """Have `connection` come out at `when`, in seconds."""
-        slot = max(math.ceil(when / self.tick_seconds), self._reached + 1)
-        self._slots.setdefault(slot, []).append(connection)
+        slot = math.ceil(when / self.tick_seconds)
+        if slot <= self._reached:
+            slot = self._reached + 1
+        there = self._slots.get(slot)
+        if there is None:
+            self._slots[slot] = [connection]
+        else:
+            there.append(connection)
 
     def due(self, now: float, count: int) -> list[Connection]:
         """Take out at most `count` of those whose time has come."""

@@ -242,11 +242,15 @@ class Stream(Connection, asyncio.Protocol):
         return self._sock
 
     def moved_bytes(self) -> int:
-        if self._transport is None:
+        transport = self._transport
+        if transport is None:
             return 0
         if self._record_cost_bytes:
             self._answered = self.answers()
-        return self.written_bytes - self.unacked_bytes
+            return self.written_bytes - self.unacked_bytes
+        if self._sock is None:
+            return self.written_bytes - transport.get_write_buffer_size()
+        return self.written_bytes - transport.get_write_buffer_size() - tcp.unacked_bytes(self._sock)
 
     def answers(self) -> bool:
         sock = self._open_socket()
