@@ -180,16 +180,9 @@ class Following:
         keys = self._wire.keys
         epoch, newest, untold, now, pending, entries, waits, received = await self._wire.run(
             "follow",
-            [
-                *keys.of(name, "stream", "meta", "pending", "presence"),
-                keys.nodes,
-                keys.projects,
-                *keys.of(name, "waits"),
-                keys.node(self._node),
-            ],
+            [*keys.of(name, "stream", "meta", "pending"), keys.projects, *keys.of(name, "waits")],
             self._new_epoch(),
             name,
-            self._node,
             self._keep_ms,
         )
         if self._taken.get(name) is not taken:

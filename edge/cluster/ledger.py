@@ -15,7 +15,7 @@ from edge.core.ledger import Ledger, Tally
 class FollowedLedger(Ledger):
     """`report` is called with the project whenever there is something to tell."""
 
-    __slots__ = ("_report", "orphaned_runs", "recovered_runs", "told")
+    __slots__ = ("_report", "covered_from", "orphaned_runs", "recovered_runs", "told")
 
     def __init__(self, total: Tally, project: str, newest: int, report: Callable[[str], None]) -> None:
         super().__init__(total, project, newest)
@@ -24,6 +24,8 @@ class FollowedLedger(Ledger):
         """Missed events that a reader here was written."""
         self.orphaned_runs: list[Run] = []
         """Events that readers here had or were to have, and that nobody here has any more."""
+        self.covered_from: int | None = None
+        """The number after which readers here cover everything, since the first of them came; None without readers."""
         self.told = 0
         """How many of the events that Redis counts as lost and untold a reader here was told of."""
 

@@ -22,6 +22,9 @@ from edge.core.hub import Hub
 from edge.core.intervals import Run
 from edge.core.project import Project
 
+_NEWCOMERS = 64
+"""So many connections are looked at for where they began: they come in at the end of the list."""
+
 
 class Telling:
     """`unfollow` is called with each project that has no reader here, once Redis knows."""
@@ -145,9 +148,10 @@ class Telling:
 
     def _readers(self, name: str) -> Call:
         keys, project = self._wire.keys, self._hub.projects.get(name)
-        epoch, newest, received = "", 0, list[int]()
+        epoch, newest, covered_from, received = "", 0, 0, list[int]()
         if project is not None:
             epoch, newest, received = project.epoch, project.ring.newest, _flat(project.ledger.received)
+            covered_from = _covered_from(project)
         return (
             "readers",
             [
@@ -164,6 +168,7 @@ class Telling:
                 newest,
                 name,
                 self._hub.connected(name),
+                covered_from,
                 self._keep_ms,
                 *received,
             ],
@@ -172,6 +177,17 @@ class Telling:
     @property
     def _told(self) -> str:
         return self._wire.keys.told(self._node)
+
+
+def _covered_from(project: Project) -> int:
+    """The number after which each event is covered by some reader here, or was when it left."""
+    ledger = project.ledger
+    assert isinstance(ledger, FollowedLedger)
+    known = [] if ledger.covered_from is None else [ledger.covered_from]
+    newcomers = project.connections[-_NEWCOMERS:]
+    covered = [one.start if not one.skips else max(one.start, one.skips.last) for one in newcomers]
+    ledger.covered_from = min(known + covered) if newcomers else None
+    return ledger.covered_from or 0
 
 
 def _flat(runs: Iterable[Run]) -> list[int]:

@@ -39,7 +39,8 @@ class RedisServer:
         self.process = subprocess.Popen(
             [
                 *(() if self.cable is None else ("ip", "netns", "exec", self.cable.name)),
-                *("redis-server", "--port", str(self.port), "--bind", self.host, "--save", ""),
+                *("redis-server", "--port", str(self.port), "--save", ""),
+                *("--bind", "127.0.0.1" if self.cable is None else "0.0.0.0"),
                 *("--protected-mode", "no"),
                 *("--appendonly", "yes", "--appendfsync", "always", "--dir", str(self.folder)),
             ],

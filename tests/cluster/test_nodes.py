@@ -205,3 +205,56 @@ async def _eventually(node: Node, misses: tuple[int, int, int, int]) -> None:
             break
         await asyncio.sleep(0.05)
     assert misses == await node.misses()
+
+
+async def test_what_a_slow_reader_fell_out_of_its_ring_for_is_lost_unless_a_reader_elsewhere_has_it(
+    redis_server: RedisServer,
+) -> None:
+    nodes = [await start_node(redis_server.url, max_events=3) for _ in range(2)]
+    async with Reader(nodes[0].port) as slow:
+        for evenly in (False, True):
+            hub = nodes[0].service.hub
+            (connection,) = hub.connections.values()
+            await nodes[1].publish("before")
+            await slow.until(5 if evenly else 1)
+            hub.paused(connection, nodes[0].service.clock())
+            if evenly:
+                async with Reader(nodes[1].port, query="?since=none") as beside:
+                    await _counted(nodes[1], 2)
+                    for number in range(5):
+                        await nodes[1].publish(number)
+                    await beside.until(5)
+                    await _newest(nodes[0], nodes[1])
+            else:
+                for number in range(5):
+                    await nodes[1].publish(number)
+                await _newest(nodes[0], nodes[1])
+            hub.drained(connection, nodes[0].service.clock())
+            await slow.until(8 if evenly else 4)
+            assert [2, 3, 4] == slow.data[-3:]
+            assert 2 == slow.controls[-1][1]["lost"]
+            await _eventually(nodes[1], (2, 0, 2, 0))
+    assert (2, 2) == (
+        sum(node.service.hub.counters.misses.misses for node in nodes),
+        sum(node.service.hub.counters.misses.lost for node in nodes),
+    )
+    for node in nodes:
+        await node.stop()
+
+
+async def _counted(node: Node, connections: int) -> None:
+    for _ in range(60):
+        if (await node.get("/projects/p"))["connections_total"] == connections:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("the reader doesn't count")
+
+
+async def _newest(node: Node, asked: Node) -> None:
+    """Wait until `node` has heard of all there is."""
+    newest = (await asked.get("/projects/p"))["ring"]["newest"]
+    for _ in range(60):
+        if node.service.hub.projects["p"].newest_id == newest:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("the node doesn't hear")

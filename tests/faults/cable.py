@@ -54,6 +54,24 @@ class Cable:
     def mend(self) -> None:
         self._nft("delete table inet cut")
 
+    def another_address(self) -> str:
+        """One more address of the other end, which can be cut alone."""
+        address = f"198.19.{random.randrange(256)}.{random.randrange(1, 255)}"
+        _ip("-n", self.name, "address", "add", f"{address}/32", "dev", "wire")
+        _ip("route", "add", f"{address}/32", "via", self.there, "dev", self._link)
+        return address
+
+    def cut_address(self, address: str) -> None:
+        """As `cut`, for those alone who know the other end by `address`."""
+        self._nft(
+            f"table inet {_table(address)} {{ "
+            f"chain in {{ type filter hook input priority 0; ip daddr {address} drop; }}; "
+            f"chain out {{ type filter hook output priority 0; ip saddr {address} drop; }}; }}"
+        )
+
+    def mend_address(self, address: str) -> None:
+        self._nft(f"delete table inet {_table(address)}")
+
     def cut_connection(self, port: int) -> None:
         """From now on nothing passes of the one connection that has `port` at our end; `mend` brings it back."""
         self._nft(
@@ -96,6 +114,10 @@ def cable() -> Iterator[Cable]:
         yield laid
     finally:
         laid.remove()
+
+
+def _table(address: str) -> str:
+    return f"cut_{address.replace('.', '_')}"
 
 
 def _ip(*arguments: str) -> None:

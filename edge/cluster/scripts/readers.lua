@@ -1,24 +1,24 @@
--- A node's number of readers of one project, and what they and those before them have got, as it is now. With none, what was numbered while the node still counted
--- and never reached it is missed, unless another node's readers cover it.
+-- A node's number of readers of one project, what they cover, and what they and those before them have got, as it is
+-- now. With none, what was numbered while the node still counted and never reached it is missed, unless another node's
+-- readers cover it.
 -- KEYS: told, stream, meta, pending, presence, nodes, followed
--- ARGV: number, node, node ttl, epoch, newest number the node knows, project, readers, keep ms, lo, hi, ...
+-- ARGV: number, node, node ttl, epoch, newest number the node knows, project, readers, the number after which they
+--   cover everything, keep ms, lo, hi, lo, hi, ...
 -- Returns {missed, lost}
 if not is_news(KEYS[1], ARGV[1]) then return { 0, 0 } end
 local now, node = now_seconds(), ARGV[2]
 local epoch, newest = unpack(redis.call('HMGET', KEYS[3], 'epoch', 'seq'))
 if epoch == ARGV[4] then
-  for i = 9, #ARGV, 2 do receive(KEYS[3], tonumber(ARGV[i]), tonumber(ARGV[i + 1])) end
+  for i = 10, #ARGV, 2 do receive(KEYS[3], tonumber(ARGV[i]), tonumber(ARGV[i + 1])) end
 end
 if ARGV[7] == '0' then
-  redis.call('HDEL', KEYS[5], node, node .. '/from')
+  local counted = redis.call('HDEL', KEYS[5], node, node .. '/from') > 0
   redis.call('SREM', KEYS[7], ARGV[6])
-  if epoch ~= ARGV[4] then return { 0, 0 } end
+  if not counted or epoch ~= ARGV[4] then return { 0, 0 } end
   local there, from = presence(KEYS[5], KEYS[6], now, tonumber(ARGV[3]))
   return { miss_uncovered(KEYS[2], KEYS[3], KEYS[4], there, from, tonumber(ARGV[5]) + 1, newest, now) }
 end
-redis.call('ZADD', KEYS[6], now, node)
 redis.call('SADD', KEYS[7], ARGV[6])
-redis.call('HSET', KEYS[5], node, ARGV[7])
-redis.call('HSETNX', KEYS[5], node .. '/from', newest or 0)
-for i = 2, 4 do redis.call('PEXPIRE', KEYS[i], ARGV[8]) end
+redis.call('HSET', KEYS[5], node, ARGV[7], node .. '/from', ARGV[8])
+for i = 2, 4 do redis.call('PEXPIRE', KEYS[i], ARGV[9]) end
 return { 0, 0 }

@@ -1,0 +1,173 @@
+"""Readers and publishers on three nodes while nodes are killed, Redis is restarted and cables are cut, all at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.chaos import Process, Publisher, Roamer, Storm
+from tests.cluster.conftest import RedisServer
+from tests.cluster.nodes import Asker, Reader, numbers
+
+ROUNDS = int(os.environ.get("CLUSTER_ROUNDS", "1"))
+"""For an hour: `CLUSTER_ROUNDS=200`; see docs/scaling.md."""
+FIRST_ROUND = int(os.environ.get("CLUSTER_FIRST_ROUND", "0"))
+STORM_SECONDS = 5.0
+LONGEST_CUT_SECONDS = 2.5 if ROUNDS == 1 else 8.0
+SETTLE_SECONDS = 40.0
+PUBLISHERS = 6
+MOST_EVENTS = 300
+"""Of one publisher."""
+AMPLE, SCANT = 2000, 12
+"""Events a ring holds: more than all publishers together have, or so few that who is away for long misses some."""
+
+
+@pytest.fixture(params=[AMPLE, SCANT], ids=["ample", "scant"])
+def ring_events(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
+@pytest.fixture
+async def processes(far_redis: RedisServer, tmp_path: Path, ring_events: int) -> AsyncIterator[list[Process]]:
+    started = [Process(far_redis, tmp_path / f"node{number}.log", ring_events) for number in range(3)]
+    await asyncio.gather(*(node.start() for node in started))
+    yield started
+    for node in started:
+        await node.kill()
+    said = "".join((tmp_path / f"node{number}.log").read_text() for number in range(3))
+    assert not [line for line in said.splitlines() if "Traceback" in line or "unexpected_error" in line], said[-10_000:]
+
+
+@pytest.mark.timeout(60 + 120 * ROUNDS)
+async def test_whatever_happens_each_reader_gets_all_in_one_order_and_what_was_promised_is_there_once(
+    processes: list[Process], far_redis: RedisServer, ring_events: int
+) -> None:
+    for number in range(FIRST_ROUND, FIRST_ROUND + ROUNDS):
+        await _round(number, processes, far_redis, whole=ring_events == AMPLE)
+
+
+async def _round(number: int, processes: list[Process], redis: RedisServer, *, whole: bool) -> None:
+    dice = random.Random(number)
+    ports = [node.port for node in processes]
+    projects = [f"{name}{number}" for name in ("a", "b", "c")]
+    storm = Storm(redis, processes, random.Random(dice.random()), LONGEST_CUT_SECONDS)
+    readers = [
+        Roamer(ports, project, random.Random(dice.random()), restless=restless)
+        for project in projects
+        for restless in (True, True, False)
+    ]
+    publishers = [
+        Publisher(f"{number}-{who}", ports, projects, random.Random(dice.random())) for who in range(PUBLISHERS)
+    ]
+    async with AsyncExitStack() as stack:
+        for reader in readers:
+            await stack.enter_async_context(reader)
+        raging = asyncio.create_task(storm.rage(STORM_SECONDS))
+        await asyncio.gather(raging, *(one.publish(raging, MOST_EVENTS) for one in publishers))
+        for reader in readers:
+            reader.restless = False
+        for project in projects:
+            here = [reader for reader in readers if reader.project == project]
+            last = await _published(ports[0], project)
+            for reader in here:
+                await _until_last(reader, last)
+                assert [] == reader.untold
+            for port in ports:
+                await _count(port, project, len(here))
+            _check(here, project, publishers)
+            if whole:
+                history = await _history(ports[1], project, last)
+                assert [history] * len(here) == [list(zip(reader.ids, reader.data, strict=True)) for reader in here]
+                assert numbers([last]) == [len(history)]
+    for project in projects:
+        await _count(ports[1], project, 0)
+        await _check_ledger(ports[2], project, whole=whole)
+    print(  # noqa: T201 - shown by pytest -s, in long runs
+        f"round {number}: {storm.kills} kills, {storm.restarts} restarts of Redis, {storm.cuts} cuts, "
+        f"{sum(len(one) for each in publishers for one in each.acknowledged.values())} acknowledged, "
+        f"{sum(each.unsure for each in publishers)} refused, "
+        f"{sum(name == 'edge.gap' for reader in readers for name, _ in reader.controls)} gaps told"
+    )
+
+
+def _check(readers: list[Roamer], project: str, publishers: list[Publisher]) -> None:
+    """All readers agree on which event is which, none came twice, and each that was promised is what it was said to be.
+
+    With a ring that holds all of them, each promised one was seen.
+    """
+    seen: dict[str, object] = {}
+    for reader in readers:
+        assert len(reader.ids) == len(set(reader.ids))
+        for event_id, data in zip(reader.ids, reader.data, strict=True):
+            assert data == seen.setdefault(event_id, data)
+    ids = {str(data): event_id for event_id, data in seen.items()}
+    assert len(seen) == len(ids)
+    assert len({event_id.rpartition("-")[0] for event_id in seen}) == 1
+    told_of_gaps = any(name == "edge.gap" for reader in readers for name, _ in reader.controls)
+    for publisher in publishers:
+        for text, told_id in publisher.acknowledged[project].items():
+            assert told_of_gaps or text in ids
+            assert (told_id or ids.get(text)) == ids.get(text, told_id)
+
+
+async def _check_ledger(port: int, project: str, *, whole: bool) -> None:
+    """What is still pending goes to the next reader; then the ledger is even."""
+    node = Asker(port)
+    try:
+        async with Reader(port, project) as reader:
+            pending = lost = -1
+            for _ in range(100):
+                total, recovered, lost, pending = await node.misses(project)
+                assert total == recovered + lost + pending
+                if not pending:
+                    break
+                await asyncio.sleep(0.05)
+            assert (0, len(reader.ids)) == (pending, len(set(reader.ids)))
+            assert lost == 0 or not whole
+    finally:
+        await node.client.close()
+
+
+async def _count(port: int, project: str, connections: int) -> None:
+    """Every node knows of all readers who are there."""
+    node = Asker(port)
+    try:
+        there = None
+        for _ in range(100):
+            there = (await node.get(f"/projects/{project}")).get("connections_total")
+            if there == connections:
+                return
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"{there} readers count, {connections} are there")
+    finally:
+        await node.client.close()
+
+
+async def _published(port: int, project: str) -> str:
+    node = Asker(port)
+    try:
+        async with asyncio.timeout(SETTLE_SECONDS):
+            while True:
+                answer = await node.publish("last", project)
+                if "id" in answer:
+                    return str(answer["id"])
+                await asyncio.sleep(0.2)
+    finally:
+        await node.client.close()
+
+
+async def _history(port: int, project: str, last: str) -> list[tuple[str, object]]:
+    async with Reader(port, project, "?since=all") as reader:
+        await _until_last(reader, last)
+        return list(zip(reader.ids, reader.data, strict=True))
+
+
+async def _until_last(reader: Reader, last: str) -> None:
+    async with asyncio.timeout(SETTLE_SECONDS), reader.changed:
+        await reader.changed.wait_for(lambda: last in reader.ids)
