@@ -21,7 +21,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
-from aiohttp import http_parser, web
+from aiohttp import http_parser
 
 from edge import __version__, log
 from edge.auth.tokens import UnusableKey
@@ -104,7 +104,7 @@ async def _live(
     await metrics_runner.setup()
     for of, some in ((runner, sockets), (metrics_runner, metrics_sockets)):
         for sock in some:
-            await web.SockSite(of, sock, backlog=BACKLOG, ssl_context=tls).start()
+            await of.listen_on(sock, backlog=BACKLOG, tls=tls)
     # What lives from here to the end needs no collecting: the collector looks only at what comes later.
     gc.collect()
     gc.freeze()

@@ -94,13 +94,26 @@ def path(sock: Socket) -> Path:
     )
 
 
-def keep_unsent_small(sock: Socket, limit_bytes: int) -> None:
-    """Let the kernel hold only `limit_bytes` that it can't send yet.
+UNSENT_LIMIT_BYTES = 32 * 1024
+"""What the kernel may hold for a reader that has stopped, beyond what is in flight."""
+
+
+def prepare(listening: socket.socket, dead_after_seconds: float) -> None:
+    """Set on a listening socket what each connection to it inherits (Linux clones the options; a test pins it)."""
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    # asyncio sets it only where the protocol is named, which that of a socket made without isn't.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    give_up_after(listening, dead_after_seconds)
+    keep_unsent_small(listening)
+
+
+def keep_unsent_small(sock: Socket) -> None:
+    """Let the kernel hold only `UNSENT_LIMIT_BYTES` that it can't send yet.
 
     By default a reader that has stopped swallows 4 MB of kernel memory before a write blocks (measured); bytes in
     flight are not limited by this, so a fast and distant reader loses nothing.
     """
-    sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, limit_bytes)
+    sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT_LIMIT_BYTES)
 
 
 def give_up_after(sock: Socket, seconds: float) -> None:

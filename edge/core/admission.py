@@ -13,6 +13,12 @@ from edge.core.event import Event
 from edge.core.observer import Observer
 
 _RETRY_AFTER_SECONDS = 5
+_CODES = {
+    "max_projects": "too_many_projects",
+    "max_connections": "too_many_connections",
+    "max_connections_per_project": "too_many_project_connections",
+    "max_connections_per_address": "too_many_address_connections",
+}
 
 
 class Admission:
@@ -29,21 +35,32 @@ class Admission:
     def project(self, projects: int, name: str, address: str | None, now: float) -> None:
         """Raise LimitReached (`too_many_projects`) unless one more project may be made."""
         if projects >= self._bounds.max_projects:
-            self._refuse("too_many_projects", "max_projects", name, address, now)
+            self._refuse("max_projects", name, address, now)
 
     def connection(self, everywhere: int, in_project: int, name: str, address: str, now: float) -> None:
         """Raise LimitReached unless one more connection may come in.
 
         Codes: `too_many_connections`, `too_many_project_connections`, `too_many_address_connections`.
         """
+        full = self._full(everywhere, in_project, address)
+        if full is not None:
+            self._refuse(full, name, address, now)
+
+    def has_room(self, projects: int, everywhere: int, in_project: int, address: str) -> bool:
+        """Whether neither of the two would raise; nothing is counted or told."""
+        return projects < self._bounds.max_projects and self._full(everywhere, in_project, address) is None
+
+    def _full(self, everywhere: int, in_project: int, address: str) -> str | None:
+        """The limit that one more connection would be too many for."""
         bounds = self._bounds
         if everywhere >= bounds.max_connections:
-            self._refuse("too_many_connections", "max_connections", name, address, now)
+            return "max_connections"
         if in_project >= bounds.max_connections_per_project:
-            self._refuse("too_many_project_connections", "max_connections_per_project", name, address, now)
+            return "max_connections_per_project"
         per_address = bounds.max_connections_per_address
         if per_address and self._addresses.get(address, 0) >= per_address:
-            self._refuse("too_many_address_connections", "max_connections_per_address", name, address, now)
+            return "max_connections_per_address"
+        return None
 
     def entered(self, address: str) -> None:
         self._addresses[address] = self._addresses.get(address, 0) + 1
@@ -55,8 +72,9 @@ class Admission:
         else:
             del self._addresses[address]
 
-    def _refuse(self, code: str, key: str, project: str, address: str | None, now: float) -> None:
+    def _refuse(self, key: str, project: str, address: str | None, now: float) -> None:
         limit: int = getattr(self._bounds, key)
+        code = _CODES[key]
         self._counters.rejected[code] += 1
         self._observer.limit_reached(code, project, address, now)
         raise LimitReached(

@@ -197,6 +197,13 @@ class Hub:
             self._admission.project(len(self.projects), name, address, now)
         self._admission.connection(len(self.connections), self.connected(name), name, address, now)
 
+    def has_room(self, name: str, address: str) -> bool:
+        """Whether `admit` would let a reader in. Nothing is counted or told."""
+        new = name not in self.projects
+        return not self.draining and self._admission.has_room(
+            len(self.projects) if new else -1, len(self.connections), self.connected(name), address
+        )
+
     def attach(self, name: str, connection: Connection, start: Callable[[Project], Start], now: float) -> None:
         """Take `connection` in as a reader of `name`, standing where `start` says; its hello and replay are written."""
         self.admit(name, connection.address, now)
@@ -212,11 +219,7 @@ class Hub:
         project.attach(
             connection,
             start(project),
-            {
-                "project": name,
-                "connection": connection.id,
-                "heartbeat_seconds": self.bounds.heartbeat_seconds,
-            },
+            {"project": name, "connection": connection.id, "heartbeat_seconds": self.bounds.heartbeat_seconds},
             self.bounds.retry_ms,
             now,
         )

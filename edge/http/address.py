@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from aiohttp import web
 
@@ -34,22 +35,20 @@ class ClientAddresses:
 
     def of(self, request: web.BaseRequest) -> str:
         """The client's address in canonical form."""
-        remote = request.remote
+        headers = request.headers
+        return self.behind(request.remote, headers.getall("X-Forwarded-For", ()), headers.getall("Forwarded", ()))
+
+    def behind(self, remote: str | None, forwarded_for: Sequence[str], forwarded: Sequence[str]) -> str:
+        """The same from the peer's address and the lines of the two headers."""
         if not remote:
             return UNKNOWN
-        peer = _parse(remote)
+        peer = _peer(remote)
         if peer is None:
             return remote
         if not self._trusts(peer):
             return str(peer)
-        answers = {
-            self._client(hops, peer)
-            for hops in (
-                _hops(request.headers.getall("X-Forwarded-For", ())),
-                [_forwarded_for(part) for part in _hops(request.headers.getall("Forwarded", ()))],
-            )
-            if hops
-        }
+        lists = (_hops(forwarded_for), [_forwarded_for(part) for part in _hops(forwarded)])
+        answers = {self._client(hops, peer) for hops in lists if hops}
         return str(answers.pop() if len(answers) == 1 else peer)
 
     def _client(self, hops: list[str], peer: _Address) -> _Address:
@@ -90,3 +89,7 @@ def _parse(text: str) -> _Address | None:
     if isinstance(address, ipaddress.IPv6Address):
         return address.ipv4_mapped or address
     return address
+
+
+_peer = lru_cache(maxsize=4096)(_parse)
+"""The address of a peer, as the kernel writes it."""

@@ -8,6 +8,7 @@ from edge.core.counters import DOOR_REASONS
 from edge.http import access, ack, explain, openapi, page, problems, publish, status, subscribe, ticket, trigger
 from edge.http.guard import Guard, Route
 from edge.http.service import SERVICE, Service
+from edge.http.stream_lane import StreamLane
 
 
 def build(service: Service) -> web.Application:
@@ -29,7 +30,9 @@ def _serving(service: Service, listed: tuple[Route, ...]) -> web.Application:
     for route in listed:
         for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):
             app.router.add_route(method, route.path, route.handler, expect_handler=_expected)
-    Guard(service, listed).install(app)
+    guard = Guard(service, listed)
+    guard.install(app)
+    app[subscribe.LANE] = StreamLane(service, guard)
     app.on_response_prepare.append(_note_refused_reader)
     return app
 

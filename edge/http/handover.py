@@ -38,9 +38,6 @@ from edge.core.hub import Hub
 from edge.log import get_logger
 
 _log = get_logger("hub")
-UNSENT_LIMIT_BYTES = 32 * 1024
-"""What the kernel may hold for a reader that has stopped, beyond what is in flight."""
-
 _RECORD_DATA_BYTES = 16 * 1024
 _RECORD_COST_BYTES = {"TLSv1.3": 22}
 """What TLS adds to a record: 5 of header, 1 of type, 16 of tag (RFC 8446). Both event loops write a record for each 16
@@ -127,7 +124,7 @@ class Stream(Connection, asyncio.Protocol):
         self.own(transport, head)
         sock = self._sock
         if sock is not None:
-            tcp.keep_unsent_small(sock, UNSENT_LIMIT_BYTES)
+            tcp.keep_unsent_small(sock)
         return True
 
     def own(self, transport: asyncio.Transport, head: bytes) -> None:

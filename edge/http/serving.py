@@ -11,7 +11,9 @@ tests/http/test_serving.py and test_express.py pin what they do.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+import socket
+import ssl
+from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -23,54 +25,26 @@ from edge.http import problems
 from edge.http.descriptors import Descriptors
 from edge.http.express import UNKNOWN, Express, stands_after
 from edge.http.guard import GUARD
+from edge.http.lobby import Lobby, Newcomer
 from edge.http.service import SERVICE
-from edge.http.turnstile import Turnstile
+from edge.http.subscribe import LANE
 from edge.log import get_logger
 
 _log = get_logger("http")
-_EARLY_BYTES = 64 * 1024
-"""So much a connection may send while it waits for its turn; with more it passes at once."""
 
 
 class HubRequestHandler(web.RequestHandler):
     """One HTTP connection."""
 
-    __slots__ = ("_descriptors", "_early", "_express", "_new", "_turnstile", "_unread_bytes")
+    __slots__ = ("_express", "_unread_bytes")
 
-    def __init__(
-        self, manager: web.Server, express: Express, descriptors: Descriptors, turnstile: Turnstile, **options: Any
-    ) -> None:
+    def __init__(self, manager: web.Server, express: Express, **options: Any) -> None:
         super().__init__(manager, **options)
-        self._turnstile = turnstile
-        self._new = True
-        """Nothing of it has been read yet."""
-        self._early = b""
-        """What came while it waited for its turn."""
-        self._descriptors = descriptors
         self._express = express
         self._unread_bytes = 0
         """Of the last request's body; 0 when the parser stands between two messages."""
 
     def data_received(self, data: bytes) -> None:
-        """The first bytes of a connection wait for their turn, and those behind them with them."""
-        if not self._new:
-            self._read(data)
-            return
-        waiting = bool(self._early)
-        self._early += data
-        if not waiting:
-            self._turnstile.pass_or_wait(self._enter)
-        elif len(self._early) > _EARLY_BYTES:
-            self._enter()
-
-    def _enter(self) -> None:
-        if self._new:
-            self._new = False
-            data, self._early = self._early, b""
-            if self.transport is not None:
-                self._read(data)
-
-    def _read(self, data: bytes) -> None:
         """Answer plain publishes, hand the rest to aiohttp, and follow where its parser stands."""
         waiter = self._waiter
         idle = waiter is not None and not waiter.done() and not self._messages and not self._paused
@@ -117,8 +91,6 @@ class HubRequestHandler(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Give the connection a kernel's time-out too: a client that doesn't take its answer goes."""
-        if not self._descriptors.admit(cast(asyncio.Transport, transport)):
-            return
         super().connection_made(transport)
         sock = transport.get_extra_info("socket")
         if tcp.supported(sock):
@@ -148,14 +120,22 @@ class HubRequestHandler(web.RequestHandler):
 
 
 class HubServer(web.Server):
-    """Makes a `HubRequestHandler` for each connection. What they share is set before the first."""
+    """Lets every connection into its lobby; what speaks HTTP there is a `HubRequestHandler`. Both of the parts are set
+    before the first.
+    """
 
     express: Express
-    descriptors: Descriptors
-    turnstile: Turnstile
+    lobby: Lobby
 
-    def __call__(self) -> web.RequestHandler:
-        return HubRequestHandler(self, self.express, self.descriptors, self.turnstile, loop=self._loop, **self._kwargs)
+    def __call__(self) -> asyncio.Protocol:  # type: ignore[override]  # aiohttp's own is only ever called by a loop
+        return Newcomer(self.lobby)
+
+    def handler(self) -> HubRequestHandler:
+        return HubRequestHandler(self, self.express, loop=self._loop, **self._kwargs)
+
+    def pre_shutdown(self) -> None:
+        self.lobby.close()
+        super().pre_shutdown()
 
 
 class HubRunner(web.AppRunner):
@@ -180,7 +160,19 @@ class HubRunner(web.AppRunner):
             loop=asyncio.get_running_loop(),
             **made._kwargs,
         )
-        server.express = Express(self.app[SERVICE], self.app[GUARD])
-        server.descriptors = Descriptors(self.app[SERVICE].hub)
-        server.turnstile = Turnstile(asyncio.get_running_loop())
+        service = self.app[SERVICE]
+        server.express = Express(service, self.app[GUARD])
+        server.lobby = Lobby(asyncio.get_running_loop(), Descriptors(service.hub), server.handler)
         return server
+
+    async def listen_on(self, sock: socket.socket, *, backlog: int = 128, tls: ssl.SSLContext | None = None) -> None:
+        """Serve who comes to a bound socket.
+
+        On Linux a connection inherits the options of the socket it came to: what a stream needs of them is set once,
+        and only then streams take their lane.
+        """
+        if tcp.supported(sock):
+            tcp.prepare(sock, self.app[SERVICE].config.stream.dead_after_seconds)
+            assert isinstance(self.server, HubServer)
+            self.server.lobby.lane = self.app.get(LANE)
+        await web.SockSite(self, sock, backlog=backlog, ssl_context=tls).start()

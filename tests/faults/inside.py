@@ -29,7 +29,7 @@ async def hub_inside(
     await runner.setup()
     sock = socket.create_server(("0.0.0.0", 0), backlog=4096)
     try:
-        await web.SockSite(runner, sock, ssl_context=tls).start()
+        await runner.listen_on(sock, tls=tls)
         if unix is not None:
             await web.UnixSite(runner, unix).start()
         yield service, sock.getsockname()[1]

@@ -62,7 +62,7 @@ async def serve(request: pytest.FixtureRequest, aiohttp_client: AiohttpClient) -
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
             [sock] = listen("127.0.0.1", 0)
-            await web.SockSite(runner, sock).start()
+            await runner.listen_on(sock)
             return f"http://127.0.0.1:{sock.getsockname()[1]}"
 
         yield by_client if request.param == "client" else by_runner

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import uvloop
-from aiohttp import web
 
 from edge.http.assembly import assemble
 from edge.http.handover import Stream
@@ -103,7 +102,7 @@ async def served(tls: Certificate | None = None) -> AsyncIterator[Served]:
         client_tls = TRUSTING
     [sock] = listen("127.0.0.1", 0)
     try:
-        await web.SockSite(runner, sock, ssl_context=server_tls).start()
+        await runner.listen_on(sock, tls=server_tls)
         yield Served(service, runner, sock.getsockname()[1], client_tls)
     finally:
         await runner.cleanup()

@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 import pytest
 import uvloop
-from aiohttp import web
 
 from edge.core.event import Event
 from edge.http import handover
@@ -74,7 +73,7 @@ async def served() -> tuple[Service, HubRunner, int]:
     runner = HubRunner(app, shutdown_timeout_seconds=0.25)
     await runner.setup()
     [sock] = listen("127.0.0.1", 0)
-    await web.SockSite(runner, sock).start()
+    await runner.listen_on(sock)
     return service, runner, sock.getsockname()[1]
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from aiohttp import web
 from structlog.testing import capture_logs
 
 from edge.http.assembly import assemble
@@ -69,7 +68,7 @@ async def start(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., 
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
             [sock] = listen("127.0.0.1", 0)
-            await web.SockSite(runner, sock).start()
+            await runner.listen_on(sock)
             return Wire(service, sock.getsockname()[1], lane)
 
         yield begin

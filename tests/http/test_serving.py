@@ -8,7 +8,8 @@ import pytest
 from aiohttp import web
 
 from edge.http.assembly import assemble
-from edge.http.serving import HubRequestHandler, HubRunner, HubServer
+from edge.http.lobby import Newcomer
+from edge.http.serving import HubRunner, HubServer
 from edge.settings import Config
 from tests.http.client import Site, read_answer
 from tests.http.conftest import Serve, StartHub
@@ -63,8 +64,8 @@ async def test_every_connection_is_served_by_our_handler_with_all_options(serve:
     await runner.setup()
     server = runner.server
     assert isinstance(server, HubServer)
-    handler = server()
-    assert isinstance(handler, HubRequestHandler)
+    assert isinstance(server(), Newcomer)
+    handler = server.handler()
     assert (True, None) == (server.handler_cancellation, handler.access_logger)
     assert server.request_handler == app._handle
     handler.connection_lost(None)

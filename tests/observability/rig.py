@@ -9,7 +9,6 @@ from typing import Any
 
 import aiohttp
 import msgspec
-from aiohttp import web
 
 from edge.http.assembly import assemble
 from edge.http.service import Service
@@ -83,7 +82,7 @@ async def running(**sections: dict[str, Any]) -> AsyncIterator[Hub]:
     await runner.setup()
     [sock] = listen("127.0.0.1", 0)
     try:
-        await web.SockSite(runner, sock).start()
+        await runner.listen_on(sock)
         url = f"http://127.0.0.1:{sock.getsockname()[1]}"
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as client:
             yield Hub(url, service, client)

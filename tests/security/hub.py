@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
-from aiohttp import web
 
 from edge.http.assembly import assemble
 from edge.http.service import Service
 from edge.http.serving import HubRunner
+from edge.server import listen
 from edge.settings import AuthSettings, Config, CorsSettings, LimitsSettings, ServerSettings, StreamSettings
 from tests.security.wire import Wire
 
@@ -47,9 +47,9 @@ async def running(config: Config | None = None) -> AsyncIterator[RunningHub]:
     app, service = await assemble(config or Config())
     runner = HubRunner(app, shutdown_timeout_seconds=0.25)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    port = runner.addresses[0][1]
+    [sock] = listen("127.0.0.1", 0)
+    await runner.listen_on(sock)
+    port = sock.getsockname()[1]
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as client:
         try:
             hub = RunningHub("127.0.0.1", port, service, runner, client)
