@@ -46,10 +46,9 @@ _UNREAD = (
 """Nobody here reads these, so their values may be any."""
 _OWN = ("Last-Event-ID", "X-Forwarded-For", "Cookie")
 """Read anew for each head."""
-_VARYING = re.compile(
-    rb"^(?i:%b|(%b)): ([ -~]*)\r\n" % ("|".join(_UNREAD).encode(), "|".join(_OWN).encode()), re.MULTILINE
-)
+_VARYING = re.compile(rb"^((?i:%b)): ([ -~]*)\r\n" % "|".join((*_UNREAD, *_OWN)).encode(), re.MULTILINE)
 _DECIDING = frozenset({"host", "accept", "connection", "authorization", "origin", "sec-fetch-site", "sec-fetch-mode"})
+_COOKIE = COOKIE.encode()
 _DATE = re.compile(rb"\r\nDate: [^\r]*")
 _MAX_HEAD_BYTES = 4096
 _MAX_REMEMBERED = 1024
@@ -135,19 +134,19 @@ class StreamLane:
         match = _HEAD.fullmatch(head) if self._known and len(head) <= _MAX_HEAD_BYTES else None
         if match is None:
             return None
-        deciding, own = _split(match[3])
+        deciding, others = _split(match[3])
         lines = self._known.get(deciding)
-        if lines is None or own is None or (self._cookies_count and COOKIE in own.get(b"cookie", "")):
+        if lines is None or others is None or (self._cookies_count and _COOKIE in others.get(b"cookie", b"")):
             return None
         name = match[1].decode("ascii")
-        asked = self._asked(match[2], own.get(b"last-event-id"), now)
+        asked = self._asked(match[2], others.get(b"last-event-id", b"").decode("ascii").strip(), now)
         if asked is None or not self._guard.passes_at_once(lines.host, lines.bearer, "subscribe", name):
             return None
-        forwarded_for = own.get(b"x-forwarded-for")
-        return _Wanted(name, lines, *asked, () if forwarded_for is None else (forwarded_for,))
+        hops = others.get(b"x-forwarded-for", b"").decode("ascii").strip()
+        return _Wanted(name, lines, *asked, (hops,) if hops else ())
 
     @staticmethod
-    def _asked(query: bytes | None, last_id: str | None, now: float) -> tuple[Callable[[Project], Start], bool] | None:
+    def _asked(query: bytes | None, last_id: str, now: float) -> tuple[Callable[[Project], Start], bool] | None:
         """Where to start, and whether pings are events. None for what the ordinary way may know more of."""
         given: dict[str, str] = {}
         for pair in query.decode("ascii").split("&") if query else ():
@@ -165,13 +164,11 @@ class StreamLane:
         return start, heartbeat == "event"
 
 
-def _split(head: bytes) -> tuple[bytes, dict[bytes, str] | None]:
-    """The deciding lines of `head`, and what the reader's own say; None for those when one came twice."""
+def _split(head: bytes) -> tuple[bytes, dict[bytes, bytes] | None]:
+    """The deciding lines of `head`, and what the others say; None for those when one came twice: the parser knows which
+    may.
+    """
     parts = _VARYING.split(head)
-    own: dict[bytes, str] = {}
-    for name, value in zip(parts[1::3], parts[2::3], strict=True):
-        if name is not None:
-            if name.lower() in own:
-                return head, None
-            own[name.lower()] = value.decode("ascii").strip()
-    return b"".join(parts[::3]), own
+    names = parts[1::3]
+    others = {name.lower(): value for name, value in zip(names, parts[2::3], strict=True)}
+    return b"".join(parts[::3]), others if len(others) == len(names) else None

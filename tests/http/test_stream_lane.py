@@ -130,7 +130,7 @@ async def test_what_nobody_reads_may_be_anything_and_a_readers_own_is_read(open_
         door.service.hub.publish("p", Event("message", b"1"), door.service.clock())
     [*_, last] = [door.service.hub.projects["p"].event_id(seq) for seq in (1, 2)]
     await door.knock(door.head())
-    browser = ("User-Agent: Mozilla/5.0", "Referer: https://x/y?z", "Sec-CH-UA: \"a\";v=1", "Cookie: edge_token=x; a=b")
+    browser = ("User-Agent: Mozilla/5.0", "Referer: https://x/y?z", 'Sec-CH-UA: "a";v=1', "Cookie: edge_token=x; a=b")
     _, body = await door.knock(door.head(*browser, USUAL[1], f"Last-Event-ID: {last}", "X-Forwarded-For: 10.0.0.7"))
     assert [1] == door.by_lane
     assert 1 == hello(body)["replayed"]
@@ -189,9 +189,13 @@ async def test_the_rest_takes_the_ordinary_way(open_door: Open, status: int, cha
     assert (200, 1) == await door.status(door.head())
     expected = re.compile(rb"HTTP/1\.[01] %d " % status)
     for _ in range(2):
-        answer, _body = await door.knock(door.head(*lines, **change)) if change.get("version") != "1.0" else (
-            await first_line(door, door.head(*lines, **change)),
-            b"",
+        answer, _body = (
+            await door.knock(door.head(*lines, **change))
+            if change.get("version") != "1.0"
+            else (
+                await first_line(door, door.head(*lines, **change)),
+                b"",
+            )
         )
         assert expected.match(answer)
     assert [1] == door.by_lane
@@ -335,7 +339,9 @@ async def test_without_prepared_sockets_there_is_no_lane(open_door: Open) -> Non
 
 def test_what_is_called_unread_is_read_nowhere_on_a_streams_way() -> None:
     folder = Path(edge.__file__).parent
-    sources = [folder / f"http/{name}.py" for name in ("subscribe", "opening", "guard", "address", "access", "handover")]
+    sources = [
+        folder / f"http/{name}.py" for name in ("subscribe", "opening", "guard", "address", "access", "handover")
+    ]
     sources.append(folder / "auth/hosts.py")
     text = "".join(source.read_text().lower() for source in sources)
     for name in stream_lane._UNREAD:
