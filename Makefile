@@ -10,8 +10,8 @@ URL := http://127.0.0.1:$(PORT)/projects/demo
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types contracts coverage bench bench-growth bench-check soak fmt docs lock \
-	binary bundle deb image clean \
+.PHONY: help run test check lint types contracts coverage bench bench-growth bench-stores bench-check soak \
+	fmt docs lock binary bundle deb image clean \
 	setup-build setup-run setup-dev setup-test setup-bench
 
 help:  ## say what there is
@@ -57,6 +57,9 @@ bench: setup-bench  ## measure against peers and write docs/performance.md (ARGS
 bench-growth: setup-bench  ## measure how cost grows, and draw it
 	$(BENCH) -m bench.growth --out docs/growth.json $(ARGS)
 	$(BENCH) -m bench.report
+
+bench-stores: setup-bench  ## measure what each store costs, and two nodes around one Redis (ARGS="--only latency")
+	$(BENCH) -m bench.stores --out docs/stores.json $(ARGS)
 
 bench-check: setup-bench  ## fail when processor time per operation has grown, measured against a bare C loop
 	$(BENCH) -m bench.check $(ARGS)

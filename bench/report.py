@@ -2,14 +2,12 @@
 
     python -m bench.report
 
-The page is written by hand; what stands between `<!-- figures NAME -->` and `<!-- end -->` is written from here.
+The page is written by hand but for its figures (`bench/page.py`).
 """
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,6 +18,7 @@ import msgspec
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
+from bench.page import described, number, put, spread
 from bench.peers import ROOT
 from bench.workloads import WORKLOADS
 
@@ -63,10 +62,10 @@ def main() -> int:
     page = DOCS / "performance.md"
     text = page.read_text()
     figures = msgspec.json.decode((DOCS / "performance.json").read_bytes())
-    text = _put(text, "machine", _machine(figures["machine"]))
+    text = put(text, "machine", described(figures["machine"]))
     for workload in WORKLOADS:
         if workload.name in figures["results"]:
-            text = _put(text, workload.name, _table(figures["results"][workload.name]))
+            text = put(text, workload.name, _table(figures["results"][workload.name]))
     page.write_text(text)
     images = DOCS / "images"
     images.mkdir(exist_ok=True)
@@ -80,15 +79,6 @@ def main() -> int:
     return 0
 
 
-def _put(text: str, name: str, lines: Iterable[str]) -> str:
-    pattern = re.compile(rf"(<!-- figures {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-    return pattern.sub(lambda match: match[1] + "\n".join(lines) + "\n" + match[2], text)
-
-
-def _machine(described: dict[str, str]) -> list[str]:
-    return [f"- {name}: {value}" for name, value in described.items()]
-
-
 def _table(measured: dict[str, list[dict[str, float]]]) -> list[str]:
     first = next(iter(measured.values()))[0]
     shown = [name for name in _SHOWN if name in first]
@@ -98,28 +88,13 @@ def _table(measured: dict[str, list[dict[str, float]]]) -> list[str]:
         "| --- |" + " ---: |" * (len(shown) + ratios),
     ]
     for peer, rounds in measured.items():
-        cells = [_cell([each[name] for each in rounds if name in each]) for name in shown]
+        cells = [spread([each[name] for each in rounds if name in each]) for name in shown]
         if ratios:
             pairs = zip(measured.get("edge", []), rounds, strict=False)
-            cells.append("" if peer == "edge" else _cell([ours["cpu_us"] / theirs["cpu_us"] for ours, theirs in pairs]))
+            ratio = [ours["cpu_us"] / theirs["cpu_us"] for ours, theirs in pairs]
+            cells.append("" if peer == "edge" else spread(ratio))
         lines.append(f"| {peer} | " + " | ".join(cells) + " |")
     return lines
-
-
-def _cell(values: list[float]) -> str:
-    """Median, and the lowest and highest round."""
-    if not values:
-        return "-"
-    low, middle, high = min(values), median(values), max(values)
-    if low == high:
-        return _number(middle)
-    return f"{_number(middle)} ({_number(low)} - {_number(high)})"
-
-
-def _number(value: float) -> str:
-    if value >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
 def _bars(results: dict[str, Any], path: Path) -> None:
@@ -151,7 +126,7 @@ def _bar(axis: Any, measured: dict[str, list[dict[str, float]]], figure_name: st
     axis.barh(names, middles, xerr=spread, color=[COLOURS[name] for name in names], ecolor="#5f6368", capsize=2)
     axis.invert_yaxis()
     for row, middle in enumerate(middles):
-        axis.text(middle, row, f" {_number(middle)}", va="bottom", fontsize=8)
+        axis.text(middle, row, f" {number(middle)}", va="bottom", fontsize=8)
     axis.margins(x=0.25)
 
 
