@@ -116,6 +116,28 @@ def test_no_committed_event_is_lost_or_doubled_by_kills_at_random_moments(tmp_pa
             _check(port, project, receipts)
 
 
+def test_with_async_a_kill_takes_the_last_events_at_most_and_none_from_between(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    with hub(path, "commit") as (_, port):
+        ask(port, "POST", "/projects/a/events", '{"data": "the first"}')
+    for round_number in range(max(3, KILLS // 4)):
+        with hub(path, "async") as (process, port):
+            publishers = [Publishers(port, "a") for _ in range(3)]
+            for publisher in publishers:
+                publisher.start()
+            time.sleep(random.Random(round_number).uniform(0.0, 0.25))
+            process.send_signal(signal.SIGKILL)
+            for publisher in publishers:
+                publisher.join()
+        receipts = {key: data for publisher in publishers for key, data in publisher.receipts}
+        with hub(path, "async") as (_, port):
+            kept = dict(everything(port, "a"))
+            numbers = {int(key.rpartition("-")[2]) for key in kept}
+            lost = {int(key.rpartition("-")[2]) for key, data in receipts.items() if kept.get(key) != data}
+            assert [] == [seq for seq in lost if min(numbers) <= seq <= max(numbers)]
+            _check(port, "a", {})
+
+
 def _check(port: int, project: str, promised: dict[str, str]) -> None:
     held = everything(port, project)
     numbers = [int(event_id.rpartition("-")[2]) for event_id, _ in held]
