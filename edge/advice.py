@@ -33,6 +33,10 @@ LEFT = {
     "deleted": Advice(
         "somebody deleted the project", "Find out who calls DELETE /projects/{project}: it takes `admin`."
     ),
+    "restart": Advice(
+        "the project's history began anew in Redis, or went on further than this node could follow",
+        "Look at Redis: was it emptied, or restarted without appendonly? Readers come back and are told what is gone.",
+    ),
     "lifetime": Advice(
         "it had lived for stream.max_lifetime_seconds", "Nothing: its client is told to come back, and resumes."
     ),

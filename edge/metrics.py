@@ -97,7 +97,7 @@ class HubCollector:
         yield _labelled(
             "connections_removed",
             "Streams that ended, by why. client: it closed. dead: its network vanished. slow: it did not keep up. "
-            "error: its transport failed. lifetime, expired, deleted, shutdown: the hub ended it.",
+            "error: its transport failed. lifetime, expired, deleted, restart, shutdown: the hub ended it.",
             "reason",
             counters.removed,
         )

@@ -186,7 +186,9 @@ class Wire:
 
     async def start_over(self) -> None:
         """Let go of connections that nobody uses: after a break they are as dead as the one that was in use."""
-        await self.client.connection_pool.disconnect(inuse_connections=False)
+        # Not `pool.disconnect`: it waits, and who takes the connection meanwhile has it closed under his hands.
+        for connection in list(self.client.connection_pool._available_connections):
+            await connection.disconnect(nowait=True)
 
     async def close(self) -> None:
         await self.client.aclose()

@@ -48,7 +48,7 @@ class Counters:
         self.misses = Tally()
 
 
-REMOVAL_REASONS = ("client", "dead", "slow", "shutdown", "deleted", "lifetime", "expired", "error")
+REMOVAL_REASONS = ("client", "dead", "slow", "shutdown", "deleted", "restart", "lifetime", "expired", "error")
 DOOR_REASONS = ("unauthenticated", "forbidden", "wrong_host", "origin_not_allowed", "keys_unavailable")
 """Why a reader is not even let in to be counted against the limits."""
 REJECTION_REASONS = (

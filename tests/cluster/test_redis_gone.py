@@ -85,6 +85,9 @@ async def test_redis_that_comes_back_empty_is_a_told_gap(nodes: list[Node], redi
         assert ["old", "new"] == reader.data
         gap = await reader.until_control("edge.gap")
         assert (None, "restart") == (gap["lost"], gap["reason"])
+        assert [1, 0, 0] == [node.service.hub.counters.removed["restart"] for node in nodes]
+        assert 1 == nodes[0].service.hub.connected("p")
+        await _publish_until_counted(nodes[1], 1)
 
 
 async def test_a_node_that_cannot_reach_redis_does_not_start() -> None:
