@@ -250,13 +250,17 @@ class RedisStore:
     async def _beat(self) -> None:
         keys = self.wire.keys
         (answer,) = await self.wire.run_all(
-            [("beat", [keys.nodes], [self.node, NODE_TTL_SECONDS, keys.prefix])], probing=True
+            [("beat", [keys.nodes], [self.node, NODE_TTL_SECONDS, keys.prefix, self._hub.bounds.max_age_seconds])],
+            probing=True,
         )
         if isinstance(answer, RedisError):
             raise self.wire.failed(answer)
-        known, gone, missed, now = answer
+        known, gone, missed, now, lost, pending = answer
         self.once.redis_says(float(now))
-        self._hub.counters.misses.misses += missed
+        misses = self._hub.counters.misses
+        misses.misses += missed
+        misses.lost += lost
+        misses.pending_in_all = pending
         for node in gone:
             _log.warning("node_gone", node=node.decode(), missed=missed)
         for name in self._following.projects:

@@ -114,6 +114,9 @@ async def _write(wire: Wire, project: Shared) -> None:
         )
         if project.pending:
             pipeline.zadd(pending, {str(seq): seq for seq in project.pending})
+            pipeline.hset(wire.keys.pending, project.name, str(len(project.pending)))
+            pipeline.hincrby(wire.keys.pending, "", len(project.pending))
+            pipeline.zadd(wire.keys.aging, {project.name: project.times[-1]})
         pipeline.zadd(wire.keys.projects, {project.name: project.times[-1]})
         for key in (stream, meta, pending):
             pipeline.expire(key, _KEEP_SECONDS)

@@ -77,6 +77,10 @@ class Keys:
         self.prefix = prefix
         self.nodes = f"{prefix}nodes"
         self.projects = f"{prefix}projects"
+        self.pending = f"{prefix}pending"
+        """How many misses are pending in each project, and under '' in all."""
+        self.aging = f"{prefix}aging"
+        """When each of those projects missed something last."""
         self.asks = f"{prefix}asks"
         """The channel on which a node asks all others for confirmed readers."""
 

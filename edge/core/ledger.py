@@ -40,12 +40,14 @@ class Reader(Protocol):
 class Tally:
     """Misses of the whole hub: it outlives the projects."""
 
-    __slots__ = ("lost", "misses", "recovered", "touched")
+    __slots__ = ("lost", "misses", "pending_in_all", "recovered", "touched")
 
     def __init__(self) -> None:
         self.misses = 0
         self.recovered = 0
         self.lost = 0
+        self.pending_in_all: int | None = None
+        """What is pending, where that is counted for several hubs together."""
         self.touched: set[str] | None = None
         """Names of projects whose history or ledger has changed, where a store keeps track."""
 
@@ -55,7 +57,7 @@ class Tally:
 
     @property
     def pending(self) -> int:
-        return self.misses - self.recovered - self.lost
+        return self.misses - self.recovered - self.lost if self.pending_in_all is None else self.pending_in_all
 
 
 class LedgerState(msgspec.Struct, frozen=True, omit_defaults=True):

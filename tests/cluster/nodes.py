@@ -50,6 +50,12 @@ class Node(Asker):
         self.runner = runner
         self.service = service
 
+    async def metrics(self) -> dict[str, float]:
+        """Those without labels."""
+        async with self.client.get("/metrics") as answer:
+            lines = (await answer.text()).splitlines()
+        return {line.split()[0]: float(line.split()[1]) for line in lines if line[0] != "#" and "{" not in line}
+
     async def stop(self) -> None:
         await self.client.close()
         self.service.drain()
@@ -57,12 +63,12 @@ class Node(Asker):
         await self.runner.cleanup()
 
 
-async def start_node(url: str, *, max_events: int = 1000) -> Node:
+async def start_node(url: str, *, max_events: int = 1000, max_age_seconds: float = 3600.0) -> Node:
     return await serve(
         Config(
             store=StoreSettings(url=url),
             stream=StreamSettings(heartbeat_seconds=0.5, dead_after_seconds=2.0, retry_ms=50),
-            ring=RingSettings(max_events=max_events),
+            ring=RingSettings(max_events=max_events, max_age_seconds=max_age_seconds),
         )
     )
 

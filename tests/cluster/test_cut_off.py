@@ -54,8 +54,8 @@ async def test_nodes_cut_off_promise_nothing_keep_their_streams_and_go_on_by_the
             assert (503, "store_unavailable") == (answer["status"], answer["code"])
         trigger = await two[0].post("/projects/p/trigger", {"name": "go", "id": "one"})
         assert (503, "store_unavailable") == (trigger["status"], trigger["code"])
-        assert 0 == await _metric(two[0], "edge_store_available")
-        assert 1 <= await _metric(two[0], "edge_store_errors_total")
+        assert 0 == (await two[0].metrics())["edge_store_available"]
+        assert 1 <= (await two[0].metrics())["edge_store_errors_total"]
         assert heard < a.comments
         assert [["edge.hello"], ["edge.hello"]] == [[name for name, _ in reader.controls] for reader in (a, b)]
         join(cable)
@@ -68,7 +68,7 @@ async def test_nodes_cut_off_promise_nothing_keep_their_streams_and_go_on_by_the
             assert ["edge.hello"] == [name for name, _ in reader.controls]
         assert a.ids == b.ids
         assert 200 == (await two[0].get("/readyz"))["status"]
-        assert 1 == await _metric(two[0], "edge_store_available")
+        assert 1 == (await two[0].metrics())["edge_store_available"]
         await _count(two[0], 2)
 
 
@@ -114,12 +114,6 @@ async def _eventually_taken(node: Node) -> str:
 async def _until_last(reader: Reader, event_id: str) -> None:
     async with asyncio.timeout(15), reader.changed:
         await reader.changed.wait_for(lambda: event_id in reader.ids)
-
-
-async def _metric(node: Node, name: str) -> float:
-    async with node.client.get("/metrics") as answer:
-        text = await answer.text()
-    return next(float(line.split()[-1]) for line in text.splitlines() if line.startswith(f"{name} "))
 
 
 async def _count(node: Node, connections: int) -> None:

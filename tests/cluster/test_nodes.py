@@ -207,6 +207,46 @@ async def _eventually(node: Node, misses: tuple[int, int, int, int]) -> None:
     assert misses == await node.misses()
 
 
+async def test_what_is_pending_is_told_by_one_node_for_all_and_the_sums_are_even(nodes: list[Node]) -> None:
+    for number in range(3):
+        await nodes[0].publish(number)
+    await nodes[1].publish("elsewhere", project="q")
+    await _sums(nodes, (4, 0, 0, 4))
+    assert [0, 0, 4] == sorted([(await node.metrics())["edge_misses_pending"] for node in nodes])
+    async with Reader(nodes[2].port) as reader:
+        await reader.until(3)
+        await _sums(nodes, (4, 3, 0, 1))
+    async with nodes[1].client.delete("/projects/q") as answer:
+        assert 200 == answer.status
+    await _sums(nodes, (4, 3, 1, 0))
+
+
+async def test_what_nobody_came_for_until_it_was_over_age_is_lost_and_told(redis_server: RedisServer) -> None:
+    nodes = [await start_node(redis_server.url, max_age_seconds=1.0) for _ in range(2)]
+    for number in range(3):
+        await nodes[0].publish(number)
+    await _sums(nodes, (3, 0, 3, 0))
+    assert (3, 0, 3, 0) == await nodes[1].misses()
+    async with Reader(nodes[1].port) as reader:
+        gap = await reader.until_control("edge.gap")
+        assert (3, "evicted") == (gap["lost"], gap["reason"])
+    for node in nodes:
+        await node.stop()
+
+
+async def _sums(nodes: list[Node], misses: tuple[int, int, int, int]) -> None:
+    """What the nodes count is, together, soon `misses`: all, recovered, lost, pending."""
+    found: list[float] = []
+    names = ("edge_misses_total", "edge_misses_recovered_total", "edge_misses_lost_total", "edge_misses_pending")
+    for _ in range(60):
+        figures = [await node.metrics() for node in nodes]
+        found = [sum(one[name] for one in figures) for name in names]
+        if found == list(misses):
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"{found} instead of {misses}")
+
+
 async def test_what_a_slow_reader_fell_out_of_its_ring_for_is_lost_unless_a_reader_elsewhere_has_it(
     redis_server: RedisServer,
 ) -> None:

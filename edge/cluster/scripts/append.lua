@@ -11,6 +11,7 @@ local epoch = redis.call('HGET', meta, 'epoch')
 if not epoch then
   epoch = ARGV[1]
   redis.call('DEL', stream, pending)
+  recount(pending)
   redis.call('HSET', meta, 'epoch', epoch, 'seq', 0, 'bytes', 0)
 end
 local count, receipts, left_out, refused = tonumber(ARGV[10]), {}, {}, {}
@@ -52,6 +53,7 @@ if evicted > 0 then redis.call('HSET', meta, 'bytes', bytes) end
 if lost > 0 then
   redis.call('HINCRBY', meta, 'lost', lost)
   redis.call('HINCRBY', meta, 'untold', lost)
+  recount(pending)
 end
 for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], ARGV[8]) end
 redis.call('ZADD', KEYS[6], now, ARGV[2])

@@ -28,6 +28,26 @@ local function oldest_held(stream)
   return oldest and tonumber(string.match(oldest[1], '^%d+')), oldest
 end
 
+-- How many are pending in each project, and under '' in all of them; and which project missed something last, and when:
+-- what is pending ends with its project, and this is how that is noticed.
+local function of_all(pending)
+  local prefix, project = string.match(pending, '^(.-){(.*)}:pending$')
+  return prefix .. 'pending', prefix .. 'aging', project
+end
+
+local function recount(pending)
+  local all, aging, project = of_all(pending)
+  local held, before = redis.call('ZCARD', pending), tonumber(redis.call('HGET', all, project) or '0')
+  if held == before then return end
+  redis.call('HINCRBY', all, '', held - before)
+  if held > 0 then
+    redis.call('HSET', all, project, held)
+  else
+    redis.call('HDEL', all, project)
+    redis.call('ZREM', aging, project)
+  end
+end
+
 -- Those of lo..hi that are not pending yet become misses: pending where the stream still has them, lost where not.
 local function miss(stream, meta, pending, lo, hi, now)
   if hi < lo then return 0, 0 end
@@ -49,6 +69,11 @@ local function miss(stream, meta, pending, lo, hi, now)
     redis.call('HINCRBY', meta, 'lost', lost)
     redis.call('HINCRBY', meta, 'untold', lost)
   end
+  if missed > lost then
+    local _, aging, project = of_all(pending)
+    redis.call('ZADD', aging, now, project)
+  end
+  recount(pending)
   return missed, lost
 end
 

@@ -4,6 +4,7 @@
 local now, meta = now_seconds(), KEYS[2]
 if redis.call('HSETNX', meta, 'epoch', ARGV[1]) == 1 then
   redis.call('DEL', KEYS[1], KEYS[3])
+  recount(KEYS[3])
   redis.call('HSET', meta, 'seq', 0, 'bytes', 0)
 end
 for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], ARGV[3]) end

@@ -4,5 +4,8 @@ local recovered = 0
 for i = 3, #ARGV, 2 do
   recovered = recovered + redis.call('ZREMRANGEBYSCORE', KEYS[3], ARGV[i], ARGV[i + 1])
 end
-if recovered > 0 then redis.call('HINCRBY', KEYS[2], 'recovered', recovered) end
+if recovered > 0 then
+  redis.call('HINCRBY', KEYS[2], 'recovered', recovered)
+  recount(KEYS[3])
+end
 return recovered
