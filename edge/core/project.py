@@ -276,8 +276,8 @@ class Project:
         Whoever stands there skips none of what lies ahead, which is held.
         """
         start = self._flushed
-        chunked, wire, last = None, b"", start
-        delivered = 0
+        in_step: tuple[list[Connection], list[Connection]] = ([], [])
+        """Those without chunks, those with."""
         for connection in connections:
             cursor = connection.cursor
             if cursor >= head or connection.paused or connection.leaving:
@@ -285,16 +285,18 @@ class Project:
             if cursor != start:
                 self.bring_up(connection, head, now)
                 continue
-            if connection.chunked is not chunked:
-                chunked = connection.chunked
-                wire, last, body_bytes = self._wires.get(self, start, head, chunked=chunked)
-                self.batches.note(start, last, body_bytes)
-                self.ledger.taken(start + 1, last)
-            connection.deliver(wire, last, now)
-            delivered += last - start
+            in_step[connection.chunked].append(connection)
+        for chunked, readers in enumerate(in_step):
+            if not readers:
+                continue
+            wire, last, body_bytes = self._wires.get(self, start, head, chunked=bool(chunked))
+            self.batches.note(start, last, body_bytes)
+            self.ledger.taken(start + 1, last)
+            self._counters.delivered += (last - start) * len(readers)
+            readers[0].step(readers, wire, last, now)
             if last < head:
-                self.bring_up(connection, head, now)
-        self._counters.delivered += delivered
+                for connection in readers:
+                    self.bring_up(connection, head, now)
 
     def bring_up(self, connection: Connection, head: int, now: float) -> None:
         """Write what lies between `connection`'s cursor and `head`, as far as its transport takes it."""
@@ -314,7 +316,7 @@ class Project:
                     connection.write_wire(gap, now)
                 return
             wire, last, _ = self._wires.get(self, cursor, until, chunked=connection.chunked)
-            connection.deliver_apart(gap + wire, last, now)
+            connection.deliver(gap + wire, last, now)
             self.ledger.taken(cursor + 1, last)
             counters.delivered += last - cursor
             if cursor < connection.replay_to:

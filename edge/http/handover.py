@@ -10,8 +10,9 @@ It leans on details of aiohttp 3.14, so the version range in pyproject.toml is n
 tests/http/test_handover.py pins each: the order above, that `StreamResponse` holds its headers back when it is
 told so, and that it chunks every HTTP/1.1 body and no other.
 
-While the transport holds nothing and there is no TLS, `Stream.write` hands bytes to the descriptor itself, which saves
-uvloop's 5 % of a delivery; what the kernel doesn't take at once goes to the transport, which then pauses us.
+While the transport holds nothing and there is no TLS, bytes go to the descriptor itself, which saves uvloop's 5 % of a
+delivery, and to many of them in one call of `map`, which saves another 13 %: between two writes no statement of Python
+runs. What the kernel doesn't take at once goes to the transport, which then pauses us.
 
 Invariant: exactly one protocol owns the transport. From `take_over` on it is the `Stream`, and the hub has
 forgotten the `Stream` before its descriptor is closed, because both uvloop and asyncio call `connection_lost`
@@ -24,8 +25,9 @@ import asyncio
 import errno
 import os
 import ssl
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from itertools import repeat
+from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -195,14 +197,36 @@ class Stream(Connection, asyncio.Protocol):
                 sent_bytes = os.write(self._fd, wire)
             except OSError:
                 sent_bytes = 0  # full, or broken: the transport finds out which, and says so
-            if sent_bytes == len(wire):
-                return
-            wire = wire[sent_bytes:]
+            if sent_bytes < len(wire):
+                self._write_on(wire[sent_bytes:])
         elif self._held is not None:
             self._held += wire
             if len(self._held) >= _HELD_BYTES:
                 self.release()
-            return
+        else:
+            self._write_on(wire)
+
+    @staticmethod
+    def write_each(connections: Sequence[Connection], wire: bytes) -> None:
+        streams = cast(Sequence[Stream], connections)
+        direct = [stream for stream in streams if stream._fd != _NOT_DIRECTLY]
+        others = [stream for stream in streams if stream._fd == _NOT_DIRECTLY] if len(direct) < len(streams) else []
+        descriptors = [stream._fd for stream in direct]
+        sent_bytes: list[int] = []
+        while len(sent_bytes) < len(direct):
+            try:
+                sent_bytes.extend(map(os.write, descriptors[len(sent_bytes) :], repeat(wire)))
+            except OSError:
+                sent_bytes.append(0)  # as above; `extend` keeps what came before (a test pins it)
+        if sum(sent_bytes) < len(wire) * len(direct):
+            for stream, done_bytes in zip(direct, sent_bytes, strict=True):
+                if done_bytes < len(wire):
+                    stream._write_on(wire[done_bytes:])
+        for stream in others:
+            stream.write(wire)
+
+    def _write_on(self, wire: bytes) -> None:
+        """Have the transport write what the kernel didn't take at once."""
         if self._transport is None:
             return
         if self._record_cost_bytes:
@@ -317,14 +341,16 @@ class TracedStream(Stream):
 
     __slots__ = ()
 
+    @staticmethod
+    def step(connections: Sequence[Connection], wire: bytes, seq: int, now: float) -> None:
+        before = [connection.cursor for connection in connections]
+        Stream.step(connections, wire, seq, now)
+        for connection, cursor in zip(connections, before, strict=True):
+            cast(TracedStream, connection)._tell(wire, seq, cursor)
+
     def deliver(self, wire: bytes, seq: int, now: float) -> None:
         before = self.cursor
         super().deliver(wire, seq, now)
-        self._tell(wire, seq, before)
-
-    def deliver_apart(self, wire: bytes, seq: int, now: float) -> None:
-        before = self.cursor
-        super().deliver_apart(wire, seq, now)
         self._tell(wire, seq, before)
 
     def _tell(self, wire: bytes, seq: int, before: int) -> None:

@@ -216,10 +216,10 @@ class TestUnsettled:
         hub.flush(0.0)
         hub.unsettled(reader)
         beat(hub, 1.0)
-        assert (0, [reader]) == (reader.acknowledged, list(hub._unsettled))
+        assert (0, [reader]) == (reader.acknowledged, list(hub._unsettled._connections))
         reader.acknowledge()
         beat(hub, 2.0)
-        assert (1, []) == (reader.acknowledged, list(hub._unsettled))
+        assert (1, []) == (reader.acknowledged, list(hub._unsettled._connections))
 
     def test_many_take_turns(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(hub_module, "BEAT_BUDGET", 2)
@@ -239,10 +239,10 @@ class TestUnsettled:
         reader = connect(hub)
         hub.unsettled(reader)
         hub.detach(reader, "client", 0.0)
-        assert {} == hub._unsettled
+        assert [] == list(hub._unsettled._connections)
         hub.unsettled(reader)
         beat(hub, 1.0)
-        assert {} == hub._unsettled
+        assert [] == list(hub._unsettled._connections)
 
 
 class TestDeleting:

@@ -7,7 +7,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -167,3 +167,55 @@ def test_what_a_slow_reader_gets_is_whole_and_in_order(runner: asyncio.Runner, m
         await hub_runner.cleanup()
 
     runner.run(scene())
+
+
+def test_of_many_written_to_at_once_each_gets_all_of_it(
+    runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One kernel takes a part, one nothing: those before and behind them notice nothing, and they get the rest."""
+
+    async def scene() -> None:
+        service, hub_runner, port = await served()
+        readers = [await reader(port) for _ in range(6)]
+        streams = [cast(Stream, connection) for connection in service.hub.connections.values()]
+        part, nothing, other = (streams[at]._fd for at in (1, 3, 4))
+        written: list[int] = []
+
+        class Os:
+            @staticmethod
+            def write(fd: int, data: bytes) -> int:
+                written.append(fd)
+                if fd == nothing:
+                    raise BlockingIOError
+                return os.write(fd, data[:10] if fd == part else data)
+
+        monkeypatch.setattr(handover, "os", Os)
+        streams[4]._fd = handover._NOT_DIRECTLY  # as one whose transport holds something
+        service.hub.publish("p", EVENT, service.clock())
+        service.hub.flush(service.clock())
+        monkeypatch.undo()
+        assert [stream.written_bytes for stream in streams[:1]] * 6 == [stream.written_bytes for stream in streams]
+        for stream_reader, _ in readers:
+            assert EVENT.data in await stream_reader.readuntil(b"\n\n")
+        assert other not in written
+        assert 5 == len(written)
+        for _, writer in readers:
+            writer.close()
+        await until(lambda: not service.hub.connections)
+        await hub_runner.cleanup()
+
+    runner.run(scene())
+
+
+def test_a_list_keeps_what_an_iterator_gave_before_it_failed() -> None:
+    """`Stream.write_each` counts on it: so it knows where to go on."""
+
+    def failing(number: int) -> int:
+        if number == 3:
+            raise BlockingIOError
+        return number
+
+    got: list[int] = []
+    with pytest.raises(BlockingIOError):
+        got.extend(map(failing, [1, 2, 3, 4]))
+    assert [1, 2] == got
