@@ -15,10 +15,9 @@ from typing import Any
 
 import msgspec
 from redis.asyncio.client import PubSub
-from redis.exceptions import RedisError
 
 from edge.cluster.ledger import FollowedLedger
-from edge.cluster.wire import NODE_TTL_SECONDS, Wire
+from edge.cluster.wire import BROKEN, NODE_TTL_SECONDS, Wire
 from edge.core import resume, sse
 from edge.core.errors import StoreUnavailable
 from edge.core.hub import Hub
@@ -137,7 +136,7 @@ class Following:
         del self._taken[name]
         self._hub.forget(name)
         if self._pubsub is not None:
-            with suppress(RedisError, OSError):  # a connection that is gone follows nothing
+            with suppress(*BROKEN):  # a connection that is gone follows nothing
                 await self._pubsub.unsubscribe(self._wire.keys.channel(name))
 
     def _check(self) -> None:
@@ -163,7 +162,7 @@ class Following:
             await self._load_all(name, taken)
         except StoreUnavailable as error:
             taken.failure = error
-        except (RedisError, OSError, TimeoutError) as error:
+        except BROKEN as error:
             taken.failure = self._wire.failed(error)
         finally:
             if taken.failure is not None and self._taken.get(name) is taken:
@@ -252,7 +251,7 @@ class Following:
                 await pubsub.subscribe(
                     self._wire.keys.node(self._node), self._wire.keys.asks, *map(self._wire.keys.channel, self._taken)
                 )
-        except (RedisError, OSError) as error:
+        except BROKEN as error:
             await pubsub.aclose()  # type: ignore[no-untyped-call]
             self.problem = self._wire.failed(error)
             raise self.problem from error
@@ -273,7 +272,7 @@ class Following:
                 self._heard_seconds = self._clock()
                 if message is not None:
                     self._hear(message)
-            except (RedisError, OSError) as error:
+            except BROKEN as error:
                 self.problem = self._wire.failed(error)
                 await self._reconnect(tries)
                 tries += 1
@@ -281,7 +280,7 @@ class Following:
     async def _reconnect(self, tries: int) -> None:
         pubsub, self._pubsub = self._pubsub, None
         if pubsub is not None:
-            with suppress(RedisError, OSError):
+            with suppress(*BROKEN):
                 await pubsub.aclose()  # type: ignore[no-untyped-call]
         while self._pubsub is None:
             await asyncio.sleep(_RECONNECT_SECONDS[min(tries, len(_RECONNECT_SECONDS) - 1)])

@@ -153,7 +153,7 @@ class RedisStore:
                 parts = [(name, part) for name, queue in queues.items() for part in in_parts(queue)]
                 try:
                     answers = await self.wire.run_all([self._append(name, part) for name, part in parts])
-                except StoreUnavailable as error:
+                except Exception as error:  # noqa: BLE001 - whatever it is, each publisher has to hear of it
                     answers = [error] * len(parts)
                 for (name, part), answer in zip(parts, answers, strict=True):
                     self._settle(name, part, answer)

@@ -66,6 +66,10 @@ _KEEPALIVE = {
     if hasattr(socket, name)
 }
 
+BROKEN = (RedisError, OSError, RuntimeError)
+"""What comes out of a connection that has broken. RuntimeError is what uvloop says where something is written to one
+that is closed already (asyncio writes nothing and says nothing)."""
+
 Call = tuple[str, list[str], list[Any]]
 """A script's name, its keys and its arguments."""
 
@@ -151,8 +155,8 @@ class Wire:
         try:
             async with asyncio.timeout(self.answer_seconds):
                 yield self.client
-        except (RedisError, OSError) as error:
-            self._gone = isinstance(error, (RedisConnectionError, OSError, RedisTimeoutError))
+        except BROKEN as error:
+            self._gone = isinstance(error, (RedisConnectionError, OSError, RedisTimeoutError, RuntimeError))
             raise self.failed(error) from error
         self.worked()
 

@@ -15,8 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from edge.cluster.wire import Wire
+from edge.core.errors import StoreUnavailable
 from tests.cluster.conftest import RedisServer
 from tests.cluster.nodes import Node, Reader, numbers
+from tests.http.loops import run
 
 
 async def test_without_redis_nothing_is_promised_and_streams_go_on_when_it_is_back(
@@ -88,6 +91,26 @@ async def test_redis_that_comes_back_empty_is_a_told_gap(nodes: list[Node], redi
         assert [1, 0, 0] == [node.service.hub.counters.removed["restart"] for node in nodes]
         assert 1 == nodes[0].service.hub.connected("p")
         await _publish_until_counted(nodes[1], 1)
+
+
+def test_a_connection_closed_under_our_hands_is_a_redis_that_is_gone(redis_server: RedisServer) -> None:
+    """uvloop says RuntimeError, which is none of redis-py's errors; the hub runs on uvloop, these tests do not."""
+
+    async def close_and_ask() -> None:
+        wire = Wire(redis_server.url)
+        await wire.open()
+        async with wire.asking() as client:
+            await client.ping()
+        (connection,) = wire.client.connection_pool._available_connections
+        assert isinstance(connection._writer, asyncio.StreamWriter)
+        connection._writer.transport.abort()
+        with pytest.raises(StoreUnavailable, match="RuntimeError"):
+            await wire.run("view", [*wire.keys.of("p", "stream", "meta", "pending", "presence"), wire.keys.nodes], 3)
+        with pytest.raises(StoreUnavailable, match="RuntimeError"):
+            wire.check()
+        await wire.close()
+
+    run("uvloop", close_and_ask)
 
 
 async def test_a_node_that_cannot_reach_redis_does_not_start() -> None:
