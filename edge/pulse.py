@@ -56,4 +56,7 @@ class Pulse:
                 _log.exception("unexpected_error", doing="beat")
 
     def _flush(self) -> None:
-        self.hub.flush(self.clock())
+        try:
+            self.hub.flush(self.clock())
+        except Exception:  # noqa: BLE001 - a bug in one project may not end the others' streams
+            _log.exception("unexpected_error", doing="flush")

@@ -13,7 +13,6 @@ Invariants:
 from __future__ import annotations
 
 import random
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from edge.core import sse
@@ -24,6 +23,7 @@ from edge.core.counters import Counters
 from edge.core.errors import Draining
 from edge.core.event import Event
 from edge.core.observer import Batch, Observer, Receipt
+from edge.core.outgoing import Outgoing
 from edge.core.patience import Patience
 from edge.core.project import Past, Project, Wires
 from edge.core.resume import Start
@@ -32,8 +32,6 @@ from edge.core.unsettled import Unsettled
 from edge.core.wheel import Wheel
 from edge.units import base36
 
-FLUSH_BUDGET = 256
-"""Connections brought up to date in one turn of the loop: about two milliseconds of `send`."""
 BEAT_BUDGET = 512
 _CLOSING_SPREAD = 2.0
 """Readers told to come back do so within `retry_ms` and this many times more, so that they don't come at once."""
@@ -53,13 +51,12 @@ class Hub:
         self.connections: dict[str, Connection] = {}
         self.draining = False
         self._boot = boot
-        self._wake = wake
         self._observer = observer
         self._surely_fits_bytes = (bounds.max_bytes - _MOST_FRAME_BYTES_BESIDE_DATA) // 7
         """Data so long makes a frame that fits its ring, whatever it holds; a longer one is looked at."""
         self._epochs_given = 0
         self._wires = Wires()
-        self._dirty: deque[Project] = deque()
+        self._outgoing = Outgoing(wake)
         self._patience = Patience(bounds.dead_after_seconds)
         self._unsettled = Unsettled()
         self._admission = Admission(bounds, self.counters, observer)
@@ -113,7 +110,7 @@ class Hub:
         self._keep(project, now)
         connections = len(project.connections)
         if connections:
-            self._mark_dirty(project)
+            self._outgoing.add(project)
         else:
             for seq in range(first, last + 1):
                 self._observer.published_to_nobody(project, project.event_id(seq), now)
@@ -144,7 +141,7 @@ class Hub:
         project.append(frame, now)
         self._keep(project, now)
         if project.connections:
-            self._mark_dirty(project)
+            self._outgoing.add(project)
 
     def forget(self, name: str) -> None:
         """Drop what is here of a project that is kept elsewhere: nothing is lost by it, nothing counted."""
@@ -169,16 +166,7 @@ class Hub:
 
     def flush(self, now: float) -> bool:
         """Bring dirty projects up to date, within one turn's budget. Returns whether more is to do."""
-        budget = FLUSH_BUDGET
-        dirty = self._dirty
-        while dirty and budget > 0:
-            project = dirty.popleft()
-            budget -= project.flush(now, budget) + 1
-            if project.dirty:
-                dirty.append(project)
-        if dirty:
-            self._wake()
-        return bool(dirty)
+        return self._outgoing.flush(now)
 
     # Readers
 
@@ -358,7 +346,7 @@ class Hub:
         self._keep(project, now)
         connections = len(project.connections)
         if connections:
-            self._mark_dirty(project)
+            self._outgoing.add(project)
         receipt = Receipt(project.name, project.event_id(seq), connections, connections == 0)
         if not connections:
             self._observer.published_to_nobody(project, receipt.id, now)
@@ -387,13 +375,6 @@ class Hub:
             del self.projects[project.name]
             self._observer.project_forgotten(project)
             self.counters.misses.touch(project.name)
-
-    def _mark_dirty(self, project: Project) -> None:
-        if not project.dirty:
-            project.dirty = True
-            self._dirty.append(project)
-            if len(self._dirty) == 1:
-                self._wake()
 
     def _retry_ms(self) -> int:
         base_ms = self.bounds.retry_ms

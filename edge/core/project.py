@@ -196,7 +196,7 @@ class Project:
         oldest = self.ring.oldest
         if self.connections and oldest + count - 1 > self._flushed:
             # A burst larger than the ring: whoever keeps up gets it before it goes.
-            while self._flushed < self.ring.newest:
+            while self.behind:
                 self._sweep_on(now, len(self.connections))
         counters = self._counters
         counters.ring_bytes -= self.ring.evict(count)
@@ -245,14 +245,17 @@ class Project:
             now=now,
         )
 
-    def flush(self, now: float, budget: int) -> int:
-        """Bring at most `budget` connections up to the head.
+    @property
+    def behind(self) -> bool:
+        """Whether events are held that readers have not been brought to."""
+        return self._flushed < self.ring.newest
 
-        Returns how many were looked at. The project stays dirty until a whole sweep has met no newer event.
+    def flush(self, now: float, budget: int) -> int:
+        """Bring at most `budget` connections up to the head, or to where it stood when the sweep under way began.
+
+        Returns how many were looked at. The project stays `behind` until a whole sweep has met no newer event.
         """
-        looked_at = self._sweep_on(now, budget) if self._flushed < self.ring.newest else 0
-        self.dirty = self._flushed < self.ring.newest
-        return looked_at
+        return self._sweep_on(now, budget) if self.behind else 0
 
     def _sweep_on(self, now: float, budget: int) -> int:
         """Bring the next `budget` connections to where the head stood when this sweep began."""

@@ -168,3 +168,10 @@ def text(data: str = "x", event_type: str = "message") -> Event:
 def machine_settings(examples: int, *, steps: int) -> settings:
     """So many examples in a usual run, in proportion more in a thorough one."""
     return settings(max_examples=examples * settings().max_examples // 100, stateful_step_count=steps)
+
+
+def woken(hub: Hub) -> Woken:
+    """What `hub` asks for turns."""
+    wake = hub._outgoing._wake
+    assert isinstance(wake, Woken)
+    return wake

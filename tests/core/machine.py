@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from edge.core import hub as hub_module
+from edge.core import outgoing, resume
 from edge.core import project as project_module
-from edge.core import resume
 from edge.core.bounds import Bounds
 from edge.core.connection import NEVER
 from edge.core.counters import EVICTION_REASONS, GAP_REASONS, REMOVAL_REASONS
@@ -83,7 +83,7 @@ class HubMachine(RuleBasedStateMachine):
     )
     def begin(self, max_events: int, max_bytes: int, total_bytes: int, flush_budget: int, stored: bool) -> None:
         self.patches = pytest.MonkeyPatch()
-        self.patches.setattr(hub_module, "FLUSH_BUDGET", flush_budget)
+        self.patches.setattr(outgoing, "FLUSH_BUDGET", flush_budget)
         self.patches.setattr(hub_module, "BEAT_BUDGET", 2)
         self.patches.setattr(project_module, "MAX_BATCH_BYTES", 150)
         self.bounds = Bounds(
@@ -549,7 +549,7 @@ class HubMachine(RuleBasedStateMachine):
         assert there == {one for project in self.all_projects for one in self.attached(project)}
         assert {connection for connection in there if connection.paused} == set(hub._patience.paused)
         assert Counter(connection.address for connection in there) == hub._admission._addresses
-        queued = list(hub._dirty)
+        queued = list(hub._outgoing._dirty)
         assert len(queued) == len(set(queued))
         assert all(project.dirty for project in queued)
         assert set(queued) >= {project for project in hub.projects.values() if project.dirty}

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from edge.core import hub as hub_module
-from edge.core import resume
+from edge.core import outgoing, resume
 from edge.core.errors import Draining, LimitReached
 from edge.core.hub import Hub
+from edge.core.project import Project
 from tests.core.eventstream import Comment, Message, Retry
-from tests.core.fakes import FakeConnection, Recorder, make_hub, text
+from tests.core.fakes import FakeConnection, Recorder, make_hub, text, woken
 
 
 def connect(hub: Hub, name: str = "p", connection_id: str = "c", **options: Any) -> FakeConnection:
@@ -355,7 +356,7 @@ def test_draining_hands_over_what_is_there_and_takes_nothing_new() -> None:
 
 
 def test_draining_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_module, "FLUSH_BUDGET", 2)
+    monkeypatch.setattr(outgoing, "FLUSH_BUDGET", 2)
     hub = make_hub()
     readers = [connect(hub, connection_id=str(number)) for number in range(5)]
     hub.publish("p", text(), 0.0)
@@ -419,3 +420,27 @@ class TestAdmission:
         for number in range(20):
             connect(hub, connection_id=str(number))
         assert {"::1": 20} == hub._admission._addresses
+
+
+def test_a_project_whose_flush_fails_holds_up_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = make_hub()
+    broken, sound = connect(hub, "p", "a"), connect(hub, "q", "b")
+    flush = Project.flush
+
+    def fail_for_p(project: Project, now: float, budget: int) -> int:
+        return 1 // 0 if project.name == "p" else flush(project, now, budget)
+
+    monkeypatch.setattr(Project, "flush", fail_for_p)
+    for name in ("p", "q"):
+        hub.publish(name, text(), 0.0)
+    woken_times = woken(hub).times
+    with pytest.raises(ZeroDivisionError):
+        hub.flush(0.0)
+    assert woken_times + 1 == woken(hub).times, "the rest is still to do"
+    assert not hub.flush(0.0)
+    assert [1] == sound.seqs
+    monkeypatch.undo()
+    hub.publish("p", text(), 0.0)
+    assert woken_times + 2 == woken(hub).times, "its next event asks again"
+    assert not hub.flush(0.0)
+    assert [1, 2] == broken.seqs

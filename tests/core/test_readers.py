@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from edge.core import hub as hub_module
+from edge.core import outgoing, resume
 from edge.core import project as project_module
-from edge.core import resume
 from edge.core.hub import Hub
 from edge.core.project import Wires
 from tests.core.eventstream import Retry
-from tests.core.fakes import UNLIMITED, FakeConnection, Woken, make_hub, text
+from tests.core.fakes import UNLIMITED, FakeConnection, make_hub, text, woken
 
 
 def connect(hub: Hub, name: str = "p", connection_id: str = "c", room_bytes: int = UNLIMITED) -> FakeConnection:
@@ -32,12 +31,6 @@ def flush(hub: Hub) -> int:
     while hub.flush(0.0):
         turns += 1
     return turns
-
-
-def woken(hub: Hub) -> Woken:
-    wake = hub._wake
-    assert isinstance(wake, Woken)
-    return wake
 
 
 def test_hello_comes_first_and_says_where_the_reader_stands() -> None:
@@ -144,7 +137,7 @@ class TestSlices:
 
     @pytest.fixture(autouse=True)
     def _two_at_a_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(hub_module, "FLUSH_BUDGET", 2)
+        monkeypatch.setattr(outgoing, "FLUSH_BUDGET", 2)
 
     def test_a_slice_a_turn(self) -> None:
         hub = make_hub()
@@ -251,7 +244,7 @@ class TestSlices:
         for _ in range(50):
             publish(hub, 5)
             hub.flush(0.0)
-            assert len(hub._dirty) <= 1
+            assert len(hub._outgoing._dirty) <= 1
 
 
 class TestFullTransports:

@@ -177,7 +177,7 @@ class TestKeptElsewhere:
         hub = make_hub()
         hub.restore(msgspec.structs.replace(past(0), pinned=True), 0.0)
         hub.follow(hub.projects["p"], b"id: old1-5\ndata: x\n\n", 0.0)
-        assert not hub._dirty
+        assert not hub._outgoing._dirty
 
     def test_letting_go_loses_and_counts_nothing(self) -> None:
         hub = make_hub()
