@@ -18,6 +18,8 @@ from edge.core import sse
 _MAX_NOTES = 256
 """More than a peer owes that keeps up; whoever owes more is known less exactly, never wrongly."""
 _FIELDS = 3
+_NONE = array("Q")
+"""Of all projects that have noted nothing yet: most are quiet."""
 
 
 class Batches:
@@ -26,7 +28,7 @@ class Batches:
     __slots__ = ("_notes",)
 
     def __init__(self) -> None:
-        self._notes = array("Q")
+        self._notes = _NONE
         """Start, end, bytes; start, end, bytes; …"""
 
     def note(self, start: int, end: int, body_bytes: int) -> None:
@@ -34,7 +36,9 @@ class Batches:
         notes = self._notes
         if notes and notes[-2] == end:
             return
-        if len(notes) == _MAX_NOTES * _FIELDS:
+        if not notes:
+            notes = self._notes = array("Q")
+        elif len(notes) == _MAX_NOTES * _FIELDS:
             del notes[: _MAX_NOTES * _FIELDS // 2]
         notes.append(start)
         notes.append(end)
