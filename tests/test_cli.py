@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import datetime
 import errno
 import http.server
 import os
@@ -15,14 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from edge import __version__, cli, exit_codes, healthcheck
 from edge.config import Config, ConfigError
 from edge.settings import ServerSettings
+from tests.faults.tls import certificate_for
 
 CANT_LISTEN = "edge: can't listen on 127.0.0.1, port 8080"
 
@@ -235,24 +231,9 @@ def port() -> Iterator[int]:
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
     """A file with a self-signed certificate for `hub.example.org` and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hub.example.org")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
+    made = certificate_for("hub.example.org", tmp_path)
     path = tmp_path / "hub.pem"
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path.write_bytes(made.public_bytes(serialization.Encoding.PEM) + private)
+    path.write_bytes(made.cert.read_bytes() + made.key.read_bytes())
     return path
 
 

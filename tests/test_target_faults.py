@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import socket
 import ssl
 from collections.abc import Iterator
@@ -12,13 +11,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from edge.core.errors import DispatchFailed
 from edge.target import Delivery, Job, WebhookTarget
+from tests.faults.tls import certificate_for
 from tests.receiver import Reply, answer, endless, hang, raw, receiving, reset
 
 JOB = Job(id="j1", name="n", ts_ms=0, project="p1", data=msgspec.Raw(b"null"))
@@ -252,26 +248,9 @@ async def test_https_to_a_port_that_speaks_http() -> None:
 
 @pytest.fixture
 def self_signed(tmp_path: Path) -> ssl.SSLContext:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    pem = tmp_path / "server.pem"
-    pem.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + private)
+    made = certificate_for("127.0.0.1", tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pem)
+    context.load_cert_chain(made.cert, made.key)
     return context
 
 

@@ -25,9 +25,15 @@ class Certificate(NamedTuple):
 
 
 def self_signed() -> Iterator[Certificate]:
-    """For `localhost`, good for a day."""
+    """For `localhost`, good for a day; gone afterwards."""
+    with TemporaryDirectory() as folder:
+        yield certificate_for("localhost", Path(folder))
+
+
+def certificate_for(host: str, folder: Path) -> Certificate:
+    """Self-signed, good for a day."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
     now = datetime.datetime.now(datetime.UTC)
     certificate = (
         x509.CertificateBuilder()
@@ -35,17 +41,14 @@ def self_signed() -> Iterator[Certificate]:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
         .sign(key, hashes.SHA256())
     )
-    with TemporaryDirectory() as folder:
-        made = Certificate(Path(folder) / "cert.pem", Path(folder) / "key.pem")
-        made.cert.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        made.key.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-        yield made
+    made = Certificate(folder / "cert.pem", folder / "key.pem")
+    made.cert.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    made.key.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return made

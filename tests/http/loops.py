@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
+import msgspec
 import uvloop
 
 from edge.http.assembly import assemble
@@ -90,9 +91,9 @@ class Peer:
 
 
 @asynccontextmanager
-async def served(tls: Certificate | None = None) -> AsyncIterator[Served]:
-    """A hub on a free port, by TLS where there is a certificate."""
-    app, service = await assemble(Config())
+async def served(tls: Certificate | None = None, **sections: dict[str, Any]) -> AsyncIterator[Served]:
+    """A hub on a free port, by TLS where there is a certificate, with settings such as `ring={"max_events": 3}`."""
+    app, service = await assemble(msgspec.convert(sections, Config))
     runner = HubRunner(app, shutdown_timeout_seconds=0.25)
     await runner.setup()
     server_tls = client_tls = None

@@ -12,12 +12,9 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from edge.http.assembly import assemble
 from edge.http.express import Express
 from edge.http.service import Service
-from edge.http.serving import HubRunner
-from edge.server import listen
-from edge.settings import Config
+from tests.http.loops import served
 
 BODY = b'{"type": "progress", "data": {"percent": 50}}'
 
@@ -63,13 +60,8 @@ async def start(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., 
     async with AsyncExitStack() as stack:
 
         async def begin(**sections: dict[str, Any]) -> Wire:
-            app, service = await assemble(msgspec.convert(sections, Config))
-            runner = HubRunner(app, shutdown_timeout_seconds=0.25)
-            await runner.setup()
-            stack.push_async_callback(runner.cleanup)
-            [sock] = listen("127.0.0.1", 0)
-            await runner.listen_on(sock)
-            return Wire(service, sock.getsockname()[1], lane)
+            hub = await stack.enter_async_context(served(None, **sections))
+            return Wire(hub.service, hub.port, lane)
 
         yield begin
 

@@ -86,13 +86,8 @@ async def open_door(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Open]:
     async with AsyncExitStack() as stack:
 
         async def begin(**sections: dict[str, Any]) -> Door:
-            app, service = await assemble(msgspec.convert(sections, Config))
-            runner = HubRunner(app, shutdown_timeout_seconds=0.25)
-            await runner.setup()
-            stack.push_async_callback(runner.cleanup)
-            [sock] = listen("127.0.0.1", 0)
-            await runner.listen_on(sock)
-            door = Door(service, sock.getsockname()[1], by_lane)
+            hub = await stack.enter_async_context(served(None, **sections))
+            door = Door(hub.service, hub.port, by_lane)
 
             async def leave() -> None:
                 for writer in door.writers:
