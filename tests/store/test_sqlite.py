@@ -16,6 +16,7 @@ from edge.core.bounds import Bounds
 from edge.core.errors import InvalidRequest, StoreUnavailable
 from edge.core.event import Event
 from edge.core.idempotency import Answer
+from edge.core.observer import Receipt
 from edge.store.journal import Journal
 from edge.store.rows import Batch
 from tests.store.rig import Reader, Rig, life
@@ -106,6 +107,15 @@ async def test_an_event_that_was_committed_and_not_yet_given_out_is_pending_afte
     async with life(tmp_path / "crashed.db", commit=True) as second:
         assert (1, 0, 0, 1) == second.ledger()
         assert b"data: one" in second.read().sent
+
+
+async def test_only_commit_makes_a_publisher_wait(tmp_path: Path, commit: bool) -> None:
+    async with life(tmp_path / "h.db", commit=commit) as rig:
+        receipt = rig.store.publish("p", Event("message", b"1"), rig.clock())
+        assert commit is not rig.store.at_once  # what opens the express lane
+        assert commit is not isinstance(receipt, Receipt)
+        if not isinstance(receipt, Receipt):
+            await receipt
 
 
 async def test_nothing_is_visible_before_it_is_committed(tmp_path: Path) -> None:
