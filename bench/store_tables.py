@@ -24,7 +24,8 @@ def publishing(measured: Rounds) -> list[str]:
             cell = f"{_middle(rounds, 'cpu_us')} µs"
             if store != stores[0]:
                 ratio = [each["cpu_us"] / other[work]["cpu_us"] for each, other in zip(rounds, base, strict=True)]
-                cell += f", **{spread(ratio)} \N{MULTIPLICATION SIGN}**"
+                low, middle, high = (number(each) for each in (min(ratio), median(ratio), max(ratio)))
+                cell += f", **{middle} \N{MULTIPLICATION SIGN}** ({low} - {high})"
             if store == "redis":
                 cell += f", Redis {_middle(rounds, 'redis_us')} µs"
             cells.append(f"{cell}, {_middle(rounds, 'per_second')}/s")

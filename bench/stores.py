@@ -134,7 +134,6 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     peers.prepare()
-    load_average = os.getloadavg()[0]
     results: dict[str, Any] = {}
     if arguments.out and arguments.out.exists():
         results = msgspec.json.decode(arguments.out.read_bytes())
@@ -146,10 +145,12 @@ def main() -> int:
             "latency": lambda: _in_turns(arguments.rounds, dict.fromkeys(nodes.SETUPS, nodes.latency)),
         }
         for name in arguments.only.split(",") if arguments.only else measurements:
+            load_average = os.getloadavg()[0]
             results[name] = measurements[name]()
             print(f"\n{name}\n", *store_tables.TABLES[name](results[name]), sep="\n", flush=True)
             if arguments.out:
-                results["machine"] = _machine(load_average)
+                before = results.get("machine", {})
+                results["machine"] = before | _machine() | {f"load average before {name}": f"{load_average:.1f}"}
                 arguments.out.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
     if arguments.out:
         store_tables.write(results, arguments.out.parent)
@@ -169,14 +170,13 @@ def _in_turns(rounds: int, measured: Mapping[str, Callable[[str], Any]]) -> dict
     return found
 
 
-def _machine(load_average: float) -> dict[str, str]:
+def _machine() -> dict[str, str]:
     known = machine.describe()
     asked = subprocess.run(["redis-server", "--version"], capture_output=True, text=True, check=True).stdout
     return {
         **{name: known[name] for name in ("date", "processor", "kernel", "python", "uvloop")},
         "sqlite": sqlite3.sqlite_version,
         "redis": asked.partition("v=")[2].partition(" ")[0],
-        "load average at the beginning": f"{load_average:.1f}",
     }
 
 
