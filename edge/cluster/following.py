@@ -189,7 +189,7 @@ class Following:
         here = self._hub.projects.get(name)
         numbers = [int(entry_id.partition(b"-")[0]) for entry_id, _ in entries]
         if here is not None:
-            self._go_on(here, epoch.decode(), int(newest), numbers, entries, {int(seq) for seq in pending})
+            await self._go_on(here, epoch.decode(), int(newest), numbers, entries, {int(seq) for seq in pending})
         else:
             self._restore(name, epoch.decode(), int(newest), numbers, entries, float(now))
         project = self._hub.projects.get(name)
@@ -220,7 +220,7 @@ class Following:
         if project is not None:
             project.ledger = FollowedLedger(self._hub.counters.misses, name, newest, self._report)
 
-    def _go_on(
+    async def _go_on(
         self,
         project: Project,
         epoch: str,
@@ -231,16 +231,21 @@ class Following:
     ) -> None:
         """After the connection was lost: what was numbered meanwhile, or a new start where that is gone."""
         known = project.ring.newest
-        missing = [(seq, fields) for seq, (_, fields) in zip(numbers, entries, strict=True) if seq > known]
-        if (
-            epoch != project.epoch
-            or newest < known
-            or [seq for seq, _ in missing] != list(range(known + 1, newest + 1))
-        ):
+        held = {seq: fields[3] for seq, (_, fields) in zip(numbers, entries, strict=True)}
+        if epoch == project.epoch and (newest < known or _differ(project, held)):
+            _log.error("history_lost", project=project.name, epoch=epoch, known=known, newest=newest)
+            await self._wire.run(
+                "fork",
+                self._wire.keys.of(project.name, "meta"),
+                *(epoch, self._new_epoch(), self._wire.keys.channel(project.name)),
+            )
+            epoch = ""
+        missing = range(known + 1, newest + 1)
+        if epoch != project.epoch or not all(seq in held for seq in missing):
             self._start_anew(project, "restart")
             return
-        for seq, fields in missing:
-            self._hold(project, seq, fields[3], missed=seq in pending)
+        for seq in missing:
+            self._hold(project, seq, held[seq], missed=seq in pending)
 
     # Listening
 
@@ -361,3 +366,11 @@ class Following:
         self._hub.forget(project.name)
         for connection in project.connections.copy():
             self._hub.close(connection, reason, now)
+
+
+def _differ(project: Project, held: dict[int, bytes]) -> bool:
+    """Whether what Redis holds is not what was here under the same number."""
+    return any(
+        seq in held and sse.numbered(project.id_prefix, seq, held[seq]) != frame
+        for seq, _, frame in project.ring.frames()
+    )

@@ -33,6 +33,7 @@ _SCRIPTS = (
     "claim",
     "delete",
     "follow",
+    "fork",
     "gap_told",
     "intend",
     "orphaned",

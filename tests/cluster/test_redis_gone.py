@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from edge.cluster.wire import Wire
 from edge.core.errors import StoreUnavailable
@@ -91,6 +92,32 @@ async def test_redis_that_comes_back_empty_is_a_told_gap(nodes: list[Node], redi
         assert [1, 0, 0] == [node.service.hub.counters.removed["restart"] for node in nodes]
         assert 1 == nodes[0].service.hub.connected("p")
         await _publish_until_counted(nodes[1], 1)
+
+
+async def test_redis_that_comes_back_with_less_than_it_had_is_a_told_gap(
+    nodes: list[Node], redis_server: RedisServer
+) -> None:
+    """What a power cut takes with `appendfsync everysec`, or a fail-over to a replica that lagged behind."""
+    async with Reader(nodes[0].port, comes_back=True) as reader:
+        for number in range(3):
+            await nodes[1].publish(number)
+        await reader.until(3)
+        client = Redis(port=redis_server.port)
+        client.xdel("edge:{p}:stream", "2-0", "3-0")
+        client.eval("redis.call('XSETID', KEYS[1], '1-0')", 1, "edge:{p}:stream")
+        client.hset("edge:{p}:meta", "seq", "1")
+        for data in ("in place of 1", "in place of 2"):
+            await nodes[2].publish(data)
+        client.client_kill_filter(_type="pubsub")
+        client.close()
+        await reader.until(6)
+        assert [0, 1, 2, 0, "in place of 1", "in place of 2"] == reader.data
+        assert 6 == len(set(reader.ids))
+        gap = await reader.until_control("edge.gap")
+        assert (None, "restart") == (gap["lost"], gap["reason"])
+        await nodes[2].publish("on it goes")
+        await reader.until(7)
+        assert 4 == numbers(reader.ids)[-1]
 
 
 def test_a_connection_closed_under_our_hands_is_a_redis_that_is_gone(redis_server: RedisServer) -> None:
