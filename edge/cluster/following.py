@@ -17,7 +17,7 @@ import msgspec
 from redis.asyncio.client import PubSub
 
 from edge.cluster.ledger import FollowedLedger
-from edge.cluster.wire import BROKEN, NODE_TTL_SECONDS, Wire
+from edge.cluster.wire import BROKEN, NODE_TTL_SECONDS, Wire, end
 from edge.core import resume, sse
 from edge.core.errors import StoreUnavailable
 from edge.core.hub import Hub
@@ -85,9 +85,7 @@ class Following:
     async def close(self) -> None:
         for task in (self._listening, *self._loading):
             if task is not None:
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+                await end(task)
         if self._pubsub is not None:
             await self._pubsub.aclose()  # type: ignore[no-untyped-call]
 

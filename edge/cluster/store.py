@@ -23,7 +23,7 @@ from edge.cluster.overview import Overview
 from edge.cluster.queue import Queued, in_parts
 from edge.cluster.telling import Telling
 from edge.cluster.tickets import SharedTickets
-from edge.cluster.wire import BEAT_SECONDS, NODE_TTL_SECONDS, Call, Wire
+from edge.cluster.wire import BEAT_SECONDS, NODE_TTL_SECONDS, Call, Wire, end
 from edge.core import sse
 from edge.core.connection import Connection
 from edge.core.errors import StoreUnavailable
@@ -108,8 +108,7 @@ class RedisStore:
 
     async def close(self) -> None:
         if self._beating is not None:
-            self._beating.cancel()
-            await asyncio.wait((self._beating,))
+            await end(self._beating)
         if self._sender is not None:
             await asyncio.wait((self._sender,))
         with suppress(StoreUnavailable):  # then the keys are free when this node's beat is over

