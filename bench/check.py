@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from bench import peers
 from bench.peers import EDGE, FLOOR, Server
-from bench.workloads import Figures, Workload, burst, fan_out, memory, ndjson, posts, projects, run
+from bench.workloads import Figures, Workload, burst, fan_out, memory, ndjson, posts, projects, run, storm
 
 
 class Bound(NamedTuple):
@@ -34,6 +34,7 @@ BOUNDS = (
     Bound("burst", lambda server: burst(server, 500, 100, 10), "cpu_us", 2.4),
     Bound("projects", lambda server: projects(server, 300, 3000), "cpu_us", 3.5),
     Bound("posts", lambda server: posts(server, 5000), "cpu_us", 6.0),
+    Bound("storm", lambda server: storm(server, 3000), "cpu_us", 4.5),
     Bound("ndjson", lambda server: ndjson(server, 60_000), "cpu_us", 5.0, against_floor=False),
     Bound("memory", lambda server: memory(server, 2000, 8), "kib", 2.5, against_floor=False),
     Bound("memory_own", lambda server: memory(server, 2000, 2000), "kib", 3.5, against_floor=False),
