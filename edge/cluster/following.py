@@ -271,10 +271,12 @@ class Following:
                 assert self._pubsub is not None
                 # No time-out: that nothing is said for long is found out by `look`.
                 message = await self._pubsub.get_message(timeout=None)
+                if message is None:
+                    # redis-py takes the kernel's ETIMEDOUT for its own time-out, and says so for ever without waiting.
+                    raise ConnectionError("the kernel gave the connection up")
                 tries = 0
                 self._heard_seconds = self._clock()
-                if message is not None:
-                    self._hear(message)
+                self._hear(message)
             except BROKEN as error:
                 self.problem = self._wire.failed(error)
                 await self._reconnect(tries)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -90,6 +91,23 @@ async def test_a_way_that_is_silent_for_the_listener_alone_is_noticed(far_redis:
         await reader.until(4)
         assert ["before", 0, 1, 2] == reader.data
         assert ["edge.hello"] == [name for name, _ in reader.controls]
+    await node.stop()
+
+
+async def test_a_subscription_that_the_kernel_gave_up_is_made_anew(far_redis: RedisServer) -> None:
+    node = await start_node(far_redis.url)
+    async with Reader(node.port) as reader:
+        await node.publish("before")
+        await reader.until(1)
+        assert node.service.cluster is not None
+        pubsub = node.service.cluster._following._pubsub
+        assert pubsub is not None
+        connection: Any = pubsub.connection
+        connection._reader.set_exception(TimeoutError(errno.ETIMEDOUT, "Connection timed out"))
+        await asyncio.sleep(0)
+        await node.publish("after")
+        await reader.until(2)
+        assert ["before", "after"] == reader.data
     await node.stop()
 
 
