@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from edge.http.express import Express
 from edge.http.service import Service
+from edge.http.serving import HubRequestHandler
 from tests.http.loops import served
 
 BODY = b'{"type": "progress", "data": {"percent": 50}}'
@@ -236,3 +237,34 @@ async def test_a_hub_that_leaves_says_so(start: Callable[..., Awaitable[Wire]]) 
     assert "draining" == (await answer(reader))[1]["code"]
     assert 1 == len(wire.lane)
     writer.close()
+
+
+async def test_a_client_that_is_quicker_than_aiohttps_task_keeps_the_lane(
+    start: Callable[..., Awaitable[Wire]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the end of a request and the wait for the next one lies a turn of the loop."""
+    wire = await start()
+    request = wire.head("Content-Type: application/json") + BODY
+    handle = HubRequestHandler._handle_request
+
+    async def handle_and_hear_more(self: HubRequestHandler, *arguments: Any) -> Any:
+        done = await handle(self, *arguments)
+        for piece in (request[:50], request[50:]):
+            asyncio.get_running_loop().call_soon(self.data_received, piece)
+        return done
+
+    monkeypatch.setattr(HubRequestHandler, "_handle_request", handle_and_hear_more)
+    reader, writer = await wire.connect()
+    writer.write(request)
+    first, second = [await answer(reader) for _ in range(2)]
+    assert [1] == wire.lane
+    assert [1, 2] == [int(receipt["id"].rpartition("-")[2]) for _, receipt in (first, second)]
+    writer.close()
+
+
+async def test_a_new_connection_takes_the_lane_with_its_first_request(start: Callable[..., Awaitable[Wire]]) -> None:
+    wire = await start()
+    request = wire.head("Content-Type: application/json") + BODY
+    for _ in range(3):
+        await exchange(wire, request)
+    assert [1, 1] == wire.lane
