@@ -73,6 +73,11 @@ def test_every_declared_dependency_is_locked() -> None:
     assert set() == declared - read_lock("run").keys()
 
 
+def test_what_is_installed_lacks_nothing_that_it_asks_for() -> None:
+    """So a lock is complete: nothing is resolved when it is installed."""
+    subprocess.run([sys.executable, "-m", "pip", "check"], check=True, capture_output=True)
+
+
 def test_every_dependency_says_why_it_is_here() -> None:
     groups = PYPROJECT["dependency-groups"]
     lines = PYPROJECT["project"]["dependencies"] + [
