@@ -10,7 +10,7 @@ URL := http://127.0.0.1:$(PORT)/projects/demo
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types contracts coverage bench bench-growth bench-stores bench-check soak \
+.PHONY: help run test test-next check lint words types contracts coverage bench bench-growth bench-stores bench-check soak \
 	fmt docs lock binary bundle deb image clean \
 	setup-build setup-run setup-dev setup-test setup-bench
 
@@ -31,9 +31,14 @@ test: setup-test  ## set up and run the whole suite (ARGS="-k ring" for a part o
 
 check: lint types contracts test  ## all that CI runs
 
-lint: setup-dev  ## ruff: rules and format
+lint: setup-dev  ## ruff (rules and format), spelling, words that are gone
 	$(VENV) -m ruff check .
 	$(VENV) -m ruff format --check .
+	git ls-files -z | xargs -0 .venv/bin/codespell --toml pyproject.toml
+	$(VENV) -m tests.lint.words
+
+words: setup-dev  ## count the words that are still to go (tests/lint/words.txt)
+	$(VENV) -m tests.lint.words --pending
 
 types: setup-dev  ## mypy, strict
 	$(VENV) -m mypy
@@ -66,6 +71,14 @@ bench-check: setup-bench  ## fail when processor time per operation has grown, m
 
 soak: setup-bench  ## ten minutes of churn; fails when anything is left behind (ARGS="--minutes 1")
 	$(BENCH) -m bench.soak --out docs/soak.json $(ARGS)
+
+# Not from a lock: the newest there is, release candidates too.
+NEXT_VENV := .make/next
+test-next: setup-test  ## the tests with the next aiohttp, beside the locked rest
+	@VENV=$(NEXT_VENV) requirements/install dev
+	$(NEXT_VENV)/bin/python -m pip install --pre --upgrade --quiet aiohttp
+	$(NEXT_VENV)/bin/python -m pip list | grep aiohttp
+	$(NEXT_VENV)/bin/python -m pytest --deselect tests/test_package.py $(ARGS)
 
 coverage: setup-test  ## the suite with a report of what it doesn't reach
 	$(VENV) -m pytest --cov --cov-report=term --cov-report=html $(ARGS)

@@ -38,9 +38,12 @@ def test_every_target_they_name_exists() -> None:
     assert set() == named - targets
 
 
-def test_there_is_one_for_every_change_and_one_for_releases() -> None:
-    assert ["check", "release"] == [path.stem for path in WORKFLOWS]
-    assert "run: .ci/run\n" in WORKFLOWS[0].read_text()
+def test_every_change_is_checked_and_on_every_python_that_is_promised() -> None:
+    assert ["check", "next", "release", "update"] == [path.stem for path in WORKFLOWS]
+    check = WORKFLOWS[0].read_text()
+    assert "run: .ci/run\n" in check
+    promised = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text())
+    assert f"python: {promised}".replace("'", '"') in check
 
 
 def test_all_of_them_build_on_the_same_base() -> None:
