@@ -12,7 +12,8 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from edge import cli, server
+from edge.cli import main
+from edge.server import process
 
 
 def _count(path: Path) -> None:
@@ -32,5 +33,5 @@ def _counting(live: Callable[..., Coroutine[Any, Any, int]]) -> Callable[..., Co
 
 
 if __name__ == "__main__":
-    server._live = _counting(server._live)
-    sys.exit(cli.main(sys.argv[1:]))
+    process._live = _counting(process._live)
+    sys.exit(main.main(sys.argv[1:]))

@@ -18,7 +18,8 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from edge import cli, server
+from edge.cli import main
+from edge.server import process
 
 _COUNTED_FROM_SECONDS = 0.001
 
@@ -56,5 +57,5 @@ def _watched(live: Callable[..., Coroutine[Any, Any, int]]) -> Callable[..., Cor
 
 
 if __name__ == "__main__":
-    server._live = _watched(server._live)
-    sys.exit(cli.main(sys.argv[1:]))
+    process._live = _watched(process._live)
+    sys.exit(main.main(sys.argv[1:]))

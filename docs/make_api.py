@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from edge.config.schema import AuthSettings, Config
 from edge.http.openapi import document
 from edge.http.problems import PROBLEMS
-from edge.settings import AuthSettings, Config
 
 PAGE = Path(__file__).with_name("api.md")
 _HEAD = """\

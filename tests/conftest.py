@@ -37,11 +37,11 @@ def _house_rules(request: pytest.FixtureRequest) -> Iterator[None]:
         request.getfixturevalue("_no_task_left")
     with blockbuster_ctx("edge") as rules:
         # A line of the log is written only when `poll` has said that it can be, without waiting.
-        rules.functions["os.write"].can_block_in("edge/log.py", "write")
+        rules.functions["os.write"].can_block_in("edge/logs/setup.py", "write")
         # /proc is the kernel's memory: reading it waits for no disk.
         for name in ("os.stat", "os.listdir", "io.BufferedReader.read"):
             for function in ("__init__", "collect"):
-                rules.functions[name].can_block_in("edge/process_metrics.py", function)
+                rules.functions[name].can_block_in("edge/metrics/process.py", function)
         yield
 
 

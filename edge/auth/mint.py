@@ -9,8 +9,8 @@ import jwt
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from edge.auth import keys
-from edge.auth.webtokens import CLAIM
-from edge.settings import AuthSettings
+from edge.auth.jwt import CLAIM
+from edge.config.schema import AuthSettings
 
 _PREFERRED = ("HS256", "EdDSA", "ES256", "ES384", "ES512", "RS256", "PS256")
 

@@ -10,7 +10,7 @@ import hashlib
 import secrets
 from collections import OrderedDict
 
-from edge.auth.rights import Identity
+from edge.auth.permissions import Identity
 from edge.core.errors import LimitReached, Unauthenticated
 
 TICKET_SECONDS = 60.0

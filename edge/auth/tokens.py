@@ -10,12 +10,12 @@ import hmac
 import time
 from typing import TYPE_CHECKING
 
-from edge.auth.rights import EVERYTHING, Identity
+from edge.auth.permissions import EVERYTHING, Identity
+from edge.config.schema import AuthSettings
 from edge.core.errors import Unauthenticated
-from edge.settings import AuthSettings
 
 if TYPE_CHECKING:
-    from edge.auth.webtokens import WebTokens
+    from edge.auth.jwt import WebTokens
 
 MAX_TOKEN_CHARS = 8192
 """A header's own bound; a cookie or a ticket is no longer either."""
@@ -33,7 +33,7 @@ class Verifier:
         self._static_digest = None if auth.token is None else _digest(auth.token)
         self.webtokens: WebTokens | None = None
         if auth.jwt_key is not None or auth.jwt_jwks_url is not None:
-            from edge.auth.webtokens import WebTokens  # noqa: PLC0415 - cryptography takes a while to load
+            from edge.auth.jwt import WebTokens  # noqa: PLC0415 - cryptography takes a while to load
 
             try:
                 self.webtokens = WebTokens(auth, time.time)

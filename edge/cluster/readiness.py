@@ -16,7 +16,7 @@ import msgspec
 
 from edge.cluster.store import Ack, RedisStore
 from edge.core.errors import EdgeError, NotReady, StoreUnavailable
-from edge.readiness import Confirm, Confirmation, Confirmed, Readiness, draining
+from edge.triggers.readiness import Confirm, Confirmation, Confirmed, Readiness, draining
 
 _MIN_SECONDS = 0.05
 

@@ -17,13 +17,13 @@ from typing import Any
 import msgspec
 from redis.exceptions import RedisError
 
-from edge.cluster.following import Following
-from edge.cluster.once import Once, taken_for_dead
-from edge.cluster.overview import Overview
+from edge.cluster.client import BEAT_SECONDS, NODE_TTL_SECONDS, Call, Wire, end
+from edge.cluster.idempotency import Once, taken_for_dead
+from edge.cluster.presence import Telling
 from edge.cluster.queue import Queued, in_parts
-from edge.cluster.telling import Telling
+from edge.cluster.replication import Following
+from edge.cluster.status import Overview
 from edge.cluster.tickets import SharedTickets
-from edge.cluster.wire import BEAT_SECONDS, NODE_TTL_SECONDS, Call, Wire, end
 from edge.core import sse
 from edge.core.connection import Connection
 from edge.core.errors import StoreUnavailable
@@ -32,7 +32,7 @@ from edge.core.hub import Hub
 from edge.core.idempotency import Key
 from edge.core.observer import Receipt
 from edge.core.project import Project
-from edge.log import get_logger
+from edge.logs.setup import get_logger
 
 _log = get_logger("store")
 

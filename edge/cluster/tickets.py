@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
-from edge.auth.rights import RIGHTS, Identity, Rights
+from edge.auth.permissions import RIGHTS, Identity, Rights
 from edge.auth.tickets import TICKET_SECONDS, digest, new_ticket, no_room, not_good
-from edge.cluster.wire import Wire
+from edge.cluster.client import Wire
 
 
 class _Whose(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from redis.exceptions import RedisError
 
-from edge.cluster.wire import Wire
+from edge.cluster.client import Wire
 from edge.core import sse
 from edge.core.errors import StoreUnavailable
 

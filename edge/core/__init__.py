@@ -1,1 +1,0 @@
-"""The machine, without I/O, clock or event loop."""

@@ -6,10 +6,10 @@ Invariant: `_addresses` counts exactly the connections that have entered and not
 from __future__ import annotations
 
 from edge.core import sse
-from edge.core.bounds import Bounds
 from edge.core.counters import Counters
 from edge.core.errors import LimitReached
 from edge.core.event import Event
+from edge.core.limits import Bounds
 from edge.core.observer import Observer
 
 _RETRY_AFTER_SECONDS = 5

@@ -17,20 +17,19 @@ from collections.abc import Callable, Iterator, Sequence
 
 from edge.core import sse
 from edge.core.admission import Admission
-from edge.core.bounds import Bounds
 from edge.core.connection import Connection
 from edge.core.counters import Counters
 from edge.core.errors import Draining
 from edge.core.event import Event
+from edge.core.flush_queue import Outgoing
+from edge.core.limits import Bounds
 from edge.core.observer import Batch, Observer, Receipt
-from edge.core.outgoing import Outgoing
-from edge.core.patience import Patience
+from edge.core.pending_acks import Unsettled
 from edge.core.project import Past, Project, Wires
 from edge.core.resume import Start
 from edge.core.retention import Retention
-from edge.core.unsettled import Unsettled
-from edge.core.wheel import Wheel
-from edge.units import base36
+from edge.core.stalled import Patience
+from edge.core.timing_wheel import Wheel
 
 BEAT_BUDGET = 512
 _CLOSING_SPREAD = 2.0
@@ -379,3 +378,12 @@ class Hub:
     def _retry_ms(self) -> int:
         base_ms = self.bounds.retry_ms
         return base_ms + int(random.random() * _CLOSING_SPREAD * base_ms)  # noqa: S311  # jitter, no secret
+
+
+def base36(number: int) -> str:
+    """A whole number above 0 in digits and lower-case letters."""
+    digits = ""
+    while number:
+        number, digit = divmod(number, 36)
+        digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
+    return digits

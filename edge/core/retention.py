@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 
-from edge.core.ages import Ages
-from edge.core.bounds import Bounds
 from edge.core.counters import Counters
+from edge.core.expiry import Ages
+from edge.core.limits import Bounds
 from edge.core.project import Project
 
 

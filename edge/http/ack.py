@@ -10,8 +10,8 @@ from aiohttp import web
 
 from edge.core.errors import InvalidRequest
 from edge.http import bodies, params
+from edge.http.context import SERVICE
 from edge.http.problems import response as problem
-from edge.http.service import SERVICE
 
 
 class Ack(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import HttpVersion11, web
 
 from edge.core.errors import InvalidRequest
-from edge.http.service import SERVICE
+from edge.http.context import SERVICE
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"

@@ -1,4 +1,5 @@
-"""`GET /projects/{project}/explain`: gathers what is known, asks the readers' kernels, and hands it to `edge.explain`.
+"""`GET /projects/{project}/explain`: gathers the facts, asks the kernel about each connection, and calls
+`edge.diagnose.explain`.
 
 Invariant: it costs nothing until somebody asks, and then it holds the loop for no more than `_NAMES_A_TURN` names.
 """
@@ -15,11 +16,11 @@ from aiohttp import web
 
 from edge.core.errors import EdgeError
 from edge.core.project import Project
-from edge.explain import LookAlike, Misses, Situation
-from edge.explain import explain as explain_situation
+from edge.diagnose.explain import LookAlike, Misses, Situation
+from edge.diagnose.explain import explain as explain_situation
 from edge.http import params
-from edge.http.guard import identity_of
-from edge.http.service import SERVICE, Service
+from edge.http.access_control import identity_of
+from edge.http.context import SERVICE, Service
 
 _CONFIRM_SECONDS = 0.5
 _NAMES_A_TURN = 2_000

@@ -30,8 +30,8 @@ from edge.core.errors import EdgeError
 from edge.core.event import decode_json
 from edge.core.observer import Receipt
 from edge.http import bodies
-from edge.http.guard import Guard
-from edge.http.service import Service
+from edge.http.access_control import Guard
+from edge.http.context import Service
 
 _HEAD = re.compile(
     rb"POST /projects/([A-Za-z0-9][A-Za-z0-9._~-]{0,127})/events HTTP/1\.1\r\n"

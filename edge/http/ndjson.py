@@ -17,9 +17,9 @@ from edge.core.errors import EdgeError, LimitReached, StoreUnavailable, Unauthen
 from edge.core.event import decode_json, decode_plain_lines
 from edge.core.observer import Receipt
 from edge.http import bodies
-from edge.http.answers import LinesTaken
-from edge.http.guard import expiry_of
-from edge.http.service import Service
+from edge.http.access_control import expiry_of
+from edge.http.context import Service
+from edge.http.schemas import LinesTaken
 
 _LINES_A_TURN = 256
 """Lines published before the loop gets a turn, so that readers are served while a burst comes in."""

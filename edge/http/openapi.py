@@ -9,10 +9,10 @@ import msgspec
 from aiohttp import web
 
 from edge import __version__
+from edge.config.schema import Config
 from edge.http import operations, problems
+from edge.http.context import SERVICE
 from edge.http.operations import Answer, Operation
-from edge.http.service import SERVICE
-from edge.settings import Config
 
 _REF = "#/components/schemas/{name}"
 _PROBLEM = {

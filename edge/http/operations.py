@@ -1,7 +1,7 @@
 """What can be asked of the hub, operation by operation: what `/openapi.json` and `docs/api.md` are made of.
 
-Invariant: there is an operation for each route of `edge.http.app` but the page's files, and it says whatever that route
-answers, refusals included; tests/security/test_openapi.py holds the two together, and asks a running hub.
+Invariant: each route of `edge.http.routes` but the page's files has an operation that lists everything the route
+answers, refusals included; tests/http/test_openapi.py holds the two together, and asks a running hub.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from edge import explain
+from edge.config.schema import Config
+from edge.config.units import format_duration
 from edge.core.event import NewEvent
 from edge.core.observer import Receipt
-from edge.http import answers, patterns
+from edge.diagnose import explain
+from edge.http import patterns, schemas
 from edge.http.ack import Ack
 from edge.http.trigger import Trigger
-from edge.readiness import CONFIRMS
-from edge.settings import Config
-from edge.units import format_duration
+from edge.triggers.readiness import CONFIRMS
 
 JSON = "application/json"
 TEXT = "text/plain"
@@ -184,7 +184,7 @@ class _Operations:
         )
 
     def publish(self) -> Operation:
-        receipt = {JSON: {"oneOf": [Receipt, answers.LinesTaken]}}
+        receipt = {JSON: {"oneOf": [Receipt, schemas.LinesTaken]}}
         return Operation(
             "post",
             "/projects/{project}/events",
@@ -222,7 +222,7 @@ class _Operations:
             "Answers as soon as enough connections are confirmed: registered, their replay written, and every byte "
             "acknowledged.",
             "status",
-            (Answer(200, "Somebody is really there.", {JSON: answers.Ready}),),
+            (Answer(200, "Somebody is really there.", {JSON: schemas.Ready}),),
             (_PROJECT, self._wait(), _CONNECTIONS, _CONFIRM),
             problems=("invalid_project", "invalid_parameter", "no_connection", "draining", "too_many_waiting"),
         )
@@ -238,7 +238,7 @@ class _Operations:
             "Trigger a job",
             "Waits until somebody is really there, then dispatches the job exactly once.",
             "trigger",
-            (Answer(202, "Dispatched.", {JSON: answers.Triggered}, _REPLAYED),),
+            (Answer(202, "Dispatched.", {JSON: schemas.Triggered}, _REPLAYED),),
             (
                 _PROJECT,
                 self._wait(),
@@ -265,7 +265,7 @@ class _Operations:
             "For a browser's EventSource, which can't send headers: opens one request on the project, once, as "
             "`?ticket=`, within the seconds it says, with the rights and until the end of the token that asked for it.",
             "subscribe",
-            (Answer(201, "A ticket.", {JSON: answers.Ticket}),),
+            (Answer(201, "A ticket.", {JSON: schemas.Ticket}),),
             (_PROJECT,),
             problems=("invalid_project", "too_many_tickets", "store_unavailable"),
         )
@@ -292,7 +292,7 @@ class _Operations:
             "Look at a project",
             "Its connections, its ring, its misses.",
             "status",
-            (Answer(200, "What the hub knows of it.", {JSON: answers.ProjectStatus}),),
+            (Answer(200, "What the hub knows of it.", {JSON: schemas.ProjectStatus}),),
             (_PROJECT,),
             problems=("invalid_project", "unknown_project", "store_unavailable"),
         )
@@ -318,7 +318,7 @@ class _Operations:
             "Delete a project",
             "Closes its streams and drops its history.",
             "admin",
-            (Answer(200, "It is gone.", {JSON: answers.Deleted}),),
+            (Answer(200, "It is gone.", {JSON: schemas.Deleted}),),
             (_PROJECT,),
             problems=("invalid_project", "unknown_project", "store_unavailable"),
         )
@@ -333,7 +333,7 @@ class _Operations:
             "List projects",
             "A page of them, busiest first.",
             "status",
-            (Answer(200, "A page.", {JSON: answers.ProjectPage}),),
+            (Answer(200, "A page.", {JSON: schemas.ProjectPage}),),
             (
                 Parameter("limit", "query", limit, "How many."),
                 Parameter("offset", "query", offset, "How many to pass over."),
@@ -345,11 +345,11 @@ class _Operations:
         return (
             Operation(
                 "get", "/healthz", "healthz", "Does it live?", "The process lives and its loop turns.", None,
-                (Answer(200, "It does.", {JSON: answers.Sign}),),
+                (Answer(200, "It does.", {JSON: schemas.Sign}),),
             ),
             Operation(
                 "get", "/readyz", "readyz", "Should new work come here?", "Not while it shuts down.", None,
-                (Answer(200, "It should.", {JSON: answers.Sign}),), problems=("draining", "store_unavailable"),
+                (Answer(200, "It should.", {JSON: schemas.Sign}),), problems=("draining", "store_unavailable"),
             ),
         )  # fmt: skip
 

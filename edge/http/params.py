@@ -10,10 +10,10 @@ from typing import cast
 
 from aiohttp import web
 
+from edge.config.units import parse_duration
 from edge.core.errors import InvalidRequest
-from edge.readiness import CONFIRMS, Confirm
-from edge.text import one_line, shorten
-from edge.units import parse_duration
+from edge.logs.text import one_line, shorten
+from edge.triggers.readiness import CONFIRMS, Confirm
 
 _PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}", re.ASCII)
 _INTEGER = re.compile(r"[0-9]{1,9}", re.ASCII)

@@ -1,6 +1,6 @@
 """What parameters look like, as patterns of a JSON schema (ECMA 262): `edge.http.params` and the core take just these.
 
-Invariant: a text matches its pattern if and only if it is taken; tests/security/test_openapi.py asks both.
+Invariant: a text matches its pattern if and only if it is taken; tests/http/test_openapi.py asks both.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from edge.core.errors import NotReady
 from edge.core.event import Event, check_type, decode_json, decode_text
 from edge.core.observer import Receipt
 from edge.http import bodies, ndjson, params
-from edge.http.replay import once
-from edge.http.service import SERVICE, Service
+from edge.http.context import SERVICE, Service
+from edge.http.idempotency import once
 
 _MAX_REQUIRED = 1_000_000
 

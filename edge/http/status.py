@@ -10,11 +10,11 @@ from aiohttp import web
 
 from edge.core.connection import Connection
 from edge.core.project import Project
-from edge.http import answers, everywhere, params, problems
+from edge.http import cluster_status, params, problems, schemas
 from edge.http.bodies import json_response
-from edge.http.handover import Stream
+from edge.http.context import SERVICE, Service
 from edge.http.problems import response as problem
-from edge.http.service import SERVICE, Service
+from edge.transport.stream import Stream
 
 _PAGE = 100
 _MAX_PAGE = 1000
@@ -37,7 +37,7 @@ async def ready(request: web.Request) -> web.StreamResponse:
     confirmation = await service.readiness.wait(name, count, timeout_seconds, params.confirm(request))
     assert confirmation.confirmed is not None
     return _json(
-        answers.Ready(
+        schemas.Ready(
             waited_ms=confirmation.waited_ms, connections=confirmation.connections, confirmed=confirmation.confirmed
         )
     )
@@ -50,18 +50,18 @@ async def project(request: web.Request) -> web.StreamResponse:
     known = service.hub.project(name, service.clock())
     status = None if known is None else _status(service, known)
     if service.cluster is not None:
-        status = await everywhere.project(service.cluster, name, status)
+        status = await cluster_status.project(service.cluster, name, status)
     return _unknown(name) if status is None else _json(status)
 
 
-def _status(service: Service, known: Project) -> answers.ProjectStatus:
+def _status(service: Service, known: Project) -> schemas.ProjectStatus:
     ledger = known.ledger
     left = known.last_disconnect
     confirmed = known.last_ready
-    return answers.ProjectStatus(
+    return schemas.ProjectStatus(
         project=known.name,
         ring=_ring(known),
-        misses=answers.MissesInTime(
+        misses=schemas.MissesInTime(
             **msgspec.structs.asdict(_misses(known)),
             first=service.iso_time(ledger.first_miss_seconds),
             last=service.iso_time(ledger.last_miss_seconds),
@@ -73,8 +73,8 @@ def _status(service: Service, known: Project) -> answers.ProjectStatus:
         ],
         connections_total=len(known.connections),
         last_connect=service.iso_time(known.last_connect_seconds),
-        last_disconnect=left and answers.LastDisconnect(service.iso_time(left[0]), left[1]),
-        last_ready=confirmed and answers.LastReady(service.iso_time(confirmed[0]), confirmed[1], confirmed[2]),
+        last_disconnect=left and schemas.LastDisconnect(service.iso_time(left[0]), left[1]),
+        last_ready=confirmed and schemas.LastReady(service.iso_time(confirmed[0]), confirmed[1], confirmed[2]),
     )
 
 
@@ -84,12 +84,12 @@ async def projects(request: web.Request) -> web.StreamResponse:
     limit = params.integer(request, "limit", _PAGE, lowest=1, highest=_MAX_PAGE)
     offset = params.integer(request, "offset", 0, lowest=0, highest=999_999_999)
     if service.cluster is not None:
-        page, total = await everywhere.projects(service.cluster, limit, offset)
+        page, total = await cluster_status.projects(service.cluster, limit, offset)
     else:
         page = [_summary(one) for one in islice(service.hub.busiest(), offset, offset + limit)]
         total = len(service.hub.projects)
     next_offset = offset + limit if offset + limit < total else None
-    return _json(answers.ProjectPage(page, total, next_offset))
+    return _json(schemas.ProjectPage(page, total, next_offset))
 
 
 async def delete(request: web.Request) -> web.StreamResponse:
@@ -102,12 +102,12 @@ async def delete(request: web.Request) -> web.StreamResponse:
         deleted = service.hub.delete(name, service.clock())
     if deleted is None:
         return _unknown(name)
-    return _json(answers.Deleted(name, *deleted))
+    return _json(schemas.Deleted(name, *deleted))
 
 
 async def healthz(_request: web.Request) -> web.StreamResponse:
     """The process lives and its loop turns."""
-    return _json(answers.Sign("ok"))
+    return _json(schemas.Sign("ok"))
 
 
 async def readyz(request: web.Request) -> web.StreamResponse:
@@ -116,7 +116,7 @@ async def readyz(request: web.Request) -> web.StreamResponse:
         return problem("draining", "The hub is shutting down; send work elsewhere.", retry_after_seconds=1)
     if (unable := request.app[SERVICE].store.problem) is not None:
         return problems.from_error(unable)
-    return _json(answers.Sign("ready"))
+    return _json(schemas.Sign("ready"))
 
 
 async def metrics(request: web.Request) -> web.StreamResponse:
@@ -125,25 +125,25 @@ async def metrics(request: web.Request) -> web.StreamResponse:
     return web.Response(body=body, headers={"Content-Type": content_type})
 
 
-def _summary(known: Project) -> answers.ProjectSummary:
-    return answers.ProjectSummary(known.name, _ring(known), _misses(known), len(known.connections))
+def _summary(known: Project) -> schemas.ProjectSummary:
+    return schemas.ProjectSummary(known.name, _ring(known), _misses(known), len(known.connections))
 
 
-def _ring(known: Project) -> answers.Ring:
+def _ring(known: Project) -> schemas.Ring:
     ring = known.ring
-    return answers.Ring(known.oldest_id, known.newest_id, len(ring), ring.size_bytes)
+    return schemas.Ring(known.oldest_id, known.newest_id, len(ring), ring.size_bytes)
 
 
-def _misses(known: Project) -> answers.Misses:
+def _misses(known: Project) -> schemas.Misses:
     ledger = known.ledger
-    return answers.Misses(ledger.misses, ledger.recovered, ledger.lost, len(ledger.pending))
+    return schemas.Misses(ledger.misses, ledger.recovered, ledger.lost, len(ledger.pending))
 
 
-def _connection(service: Service, connection: Connection) -> answers.ConnectionStatus:
+def _connection(service: Service, connection: Connection) -> schemas.ConnectionStatus:
     stream = cast(Stream, connection)
     known = stream.project
     round_trip = stream.round_trip_seconds
-    return answers.ConnectionStatus(
+    return schemas.ConnectionStatus(
         id=stream.id,
         since=service.iso_time(stream.connected_at_seconds),
         address=stream.address,

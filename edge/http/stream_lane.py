@@ -30,9 +30,9 @@ from aiohttp.helpers import rfc822_formatted_time
 from edge.core.errors import InvalidRequest
 from edge.core.project import Project
 from edge.core.resume import Start
-from edge.http.guard import COOKIE, Guard
-from edge.http.opening import new_stream, start_at
-from edge.http.service import Service
+from edge.http.access_control import COOKIE, Guard
+from edge.http.context import Service
+from edge.http.open_stream import new_stream, start_at
 
 _HEAD = re.compile(
     rb"GET /projects/([A-Za-z0-9][A-Za-z0-9._~-]{0,127})/events(?:\?([A-Za-z0-9_=&.:~-]{1,512}))? HTTP/1\.1\r\n"

@@ -9,12 +9,12 @@ from aiohttp import HttpVersion11, web
 
 from edge.core.errors import EdgeError
 from edge.http import params
-from edge.http.guard import expiry_of
-from edge.http.handover import Handshake
-from edge.http.opening import new_stream, start_at
+from edge.http.access_control import expiry_of
+from edge.http.context import SERVICE
+from edge.http.open_stream import new_stream, start_at
 from edge.http.problems import response as problem
-from edge.http.service import SERVICE
 from edge.http.stream_lane import StreamLane
+from edge.transport.stream import Handshake
 
 MEDIA_TYPE = "text/event-stream"
 LANE = web.AppKey("lane", StreamLane)

@@ -6,10 +6,10 @@ from aiohttp import web
 
 from edge.auth.tickets import TICKET_SECONDS
 from edge.http import params
-from edge.http.answers import Ticket
+from edge.http.access_control import identity_of
 from edge.http.bodies import json_response
-from edge.http.guard import identity_of
-from edge.http.service import SERVICE
+from edge.http.context import SERVICE
+from edge.http.schemas import Ticket
 
 
 async def ticket(request: web.Request) -> web.StreamResponse:

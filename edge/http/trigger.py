@@ -15,17 +15,18 @@ from typing import Annotated
 import msgspec
 from aiohttp import web
 
-from edge import trace
 from edge.core.errors import EdgeError, InvalidRequest, NotReady
 from edge.core.event import check_type
 from edge.core.observer import Receipt
 from edge.http import bodies, params, patterns
-from edge.http.answers import Triggered
-from edge.http.replay import once
-from edge.http.service import SERVICE, Service
-from edge.log import get_logger
-from edge.readiness import Confirm, Confirmation
-from edge.target import JOB_ID, Delivery, Job, StreamTarget
+from edge.http.context import SERVICE, Service
+from edge.http.idempotency import once
+from edge.http.schemas import Triggered
+from edge.logs import trace
+from edge.logs.setup import get_logger
+from edge.triggers.job import JOB_ID, Delivery, Job
+from edge.triggers.project_stream import StreamTarget
+from edge.triggers.readiness import Confirm, Confirmation
 
 _MAX_CONNECTIONS = 1_000_000
 _WORTH_NOTING_SECONDS = 0.05

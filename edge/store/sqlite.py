@@ -28,11 +28,11 @@ from edge.core.idempotency import Answer, Entry, Key, Receipts, unknown_fate
 from edge.core.ledger import LedgerState
 from edge.core.observer import Batch, Receipt
 from edge.core.project import Past, Project
-from edge.log import get_logger
-from edge.store.held import Held
-from edge.store.journal import Journal, JournalError
+from edge.logs.setup import get_logger
+from edge.store.pending_commit import Held
 from edge.store.rows import Batch as Transaction
 from edge.store.rows import ProjectRow, ReceiptRow, Segment
+from edge.store.sqlite_file import Journal, JournalError
 
 _log = get_logger("store")
 _RETRY_SECONDS = 0.5

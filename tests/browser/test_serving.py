@@ -10,8 +10,8 @@ from aiohttp import ClientSession
 from aiohttp.test_utils import TestServer
 from multidict import CIMultiDictProxy
 
-from edge.http.assembly import assemble
-from edge.settings import Config, ServerSettings
+from edge.config.schema import Config, ServerSettings
+from edge.server.assembly import assemble
 
 STATIC = resources.files("edge").joinpath("static")
 PAGE_FILES = tuple("/" + file.name.replace("index.html", "") for file in STATIC.iterdir() if file.name[:4] != "edge")

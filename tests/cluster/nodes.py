@@ -11,10 +11,10 @@ import aiohttp
 from aiohttp import web
 
 import edge.cluster.readiness  # noqa: F401 - the assembly imports it late, and imports block
-from edge.http.assembly import assemble
-from edge.http.service import Service
-from edge.http.serving import HubRunner
-from edge.settings import Config, RingSettings, StoreSettings, StreamSettings
+from edge.config.schema import Config, RingSettings, StoreSettings, StreamSettings
+from edge.http.context import Service
+from edge.server.aiohttp_server import HubRunner
+from edge.server.assembly import assemble
 
 
 class Asker:

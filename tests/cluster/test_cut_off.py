@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edge.cluster.wire import ANSWER_SECONDS
+from edge.cluster.client import ANSWER_SECONDS
 from tests.cluster.conftest import RedisServer
 from tests.cluster.nodes import Node, Reader, numbers, start_node
 from tests.faults.cable import Cable

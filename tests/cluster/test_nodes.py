@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from edge.http.handover import Stream
+from edge.transport.stream import Stream
 from tests.cluster.conftest import RedisServer
 from tests.cluster.nodes import Node, Reader, numbers, start_node
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from edge.cluster.wire import Wire, end
+from edge.cluster.client import Wire, end
 from edge.core.errors import StoreUnavailable
 from tests.cluster.conftest import RedisServer
 from tests.cluster.nodes import Node, Reader, numbers

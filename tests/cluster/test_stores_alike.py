@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 
 from edge.cluster.store import RedisStore
 from edge.core import resume
-from edge.core.bounds import Bounds
 from edge.core.errors import StoreUnavailable
 from edge.core.event import Event
 from edge.core.hub import Hub
 from edge.core.idempotency import Receipts
+from edge.core.limits import Bounds
 from edge.core.observer import Observer, Receipt
-from edge.store import MemoryStore, SqliteStore, Store
+from edge.store.base import Store
+from edge.store.memory import MemoryStore
+from edge.store.sqlite import SqliteStore
 from tests.cluster.conftest import RedisServer
 from tests.store.rig import Reader, Silent
 

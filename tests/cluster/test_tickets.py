@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from edge.settings import AuthSettings, Config, LimitsSettings, StoreSettings
+from edge.config.schema import AuthSettings, Config, LimitsSettings, StoreSettings
 from tests.cluster.conftest import RedisServer
 from tests.cluster.nodes import Node, serve
 

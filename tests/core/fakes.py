@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import settings
 
-from edge.core.bounds import Bounds
 from edge.core.connection import Connection
 from edge.core.event import Event
 from edge.core.hub import Hub
+from edge.core.limits import Bounds
 from tests.core.eventstream import Item, Message, Parser, unchunk
 
 if TYPE_CHECKING:

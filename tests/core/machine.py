@@ -16,14 +16,14 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from edge.core import flush_queue, resume
 from edge.core import hub as hub_module
-from edge.core import outgoing, resume
 from edge.core import project as project_module
-from edge.core.bounds import Bounds
 from edge.core.connection import NEVER
 from edge.core.counters import EVICTION_REASONS, GAP_REASONS, REMOVAL_REASONS
 from edge.core.errors import Draining, LimitReached
 from edge.core.hub import Hub
+from edge.core.limits import Bounds
 from edge.core.observer import Receipt
 from tests.core.fakes import UNLIMITED, FakeConnection, Recorder, Woken, text
 from tests.core.model import LOST, PENDING, Expected, ModelEvent, ModelProject, ModelReader
@@ -83,7 +83,7 @@ class HubMachine(RuleBasedStateMachine):
     )
     def begin(self, max_events: int, max_bytes: int, total_bytes: int, flush_budget: int, stored: bool) -> None:
         self.patches = pytest.MonkeyPatch()
-        self.patches.setattr(outgoing, "FLUSH_BUDGET", flush_budget)
+        self.patches.setattr(flush_queue, "FLUSH_BUDGET", flush_budget)
         self.patches.setattr(hub_module, "BEAT_BUDGET", 2)
         self.patches.setattr(project_module, "MAX_BATCH_BYTES", 150)
         self.bounds = Bounds(

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from edge.core import flush_queue, resume
 from edge.core import hub as hub_module
-from edge.core import outgoing, resume
 from edge.core.errors import Draining, LimitReached
 from edge.core.hub import Hub
 from edge.core.project import Project
@@ -356,7 +356,7 @@ def test_draining_hands_over_what_is_there_and_takes_nothing_new() -> None:
 
 
 def test_draining_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outgoing, "FLUSH_BUDGET", 2)
+    monkeypatch.setattr(flush_queue, "FLUSH_BUDGET", 2)
     hub = make_hub()
     readers = [connect(hub, connection_id=str(number)) for number in range(5)]
     hub.publish("p", text(), 0.0)

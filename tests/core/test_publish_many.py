@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.core import resume
-from edge.core.bounds import Bounds
 from edge.core.errors import Draining, EdgeError, LimitReached
 from edge.core.event import Event, decode_json, decode_plain_lines
 from edge.core.hub import Hub
+from edge.core.limits import Bounds
 from tests.core.fakes import FakeConnection, Recorder, Woken
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20).map(str.encode)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge.core import outgoing, resume
+from edge.core import flush_queue, resume
 from edge.core import project as project_module
 from edge.core.hub import Hub
 from edge.core.project import Wires
@@ -137,7 +137,7 @@ class TestSlices:
 
     @pytest.fixture(autouse=True)
     def _two_at_a_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(outgoing, "FLUSH_BUDGET", 2)
+        monkeypatch.setattr(flush_queue, "FLUSH_BUDGET", 2)
 
     def test_a_slice_a_turn(self) -> None:
         hub = make_hub()

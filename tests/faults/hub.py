@@ -17,7 +17,7 @@ import aiohttp
 
 Seen = TypeVar("Seen")
 LOOPS = ("uvloop", "asyncio")
-_WITHOUT_UVLOOP = "import sys; sys.modules['uvloop'] = None; from edge.cli import main; sys.exit(main())"
+_WITHOUT_UVLOOP = "import sys; sys.modules['uvloop'] = None; from edge.cli.main import main; sys.exit(main())"
 START_SECONDS = 20.0
 PATIENCE_SECONDS = 20.0
 EVERY_RIGHT = "subscribe,publish,trigger,status,admin,metrics"

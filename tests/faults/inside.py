@@ -10,10 +10,10 @@ from pathlib import Path
 
 from aiohttp import web
 
-from edge.http.assembly import assemble
-from edge.http.service import Service
-from edge.http.serving import HubRunner
-from edge.settings import AuthSettings, Config
+from edge.config.schema import AuthSettings, Config
+from edge.http.context import Service
+from edge.server.aiohttp_server import HubRunner
+from edge.server.assembly import assemble
 
 OPEN = AuthSettings(anonymous=("subscribe", "publish", "trigger", "status", "admin", "metrics"))
 """Everybody may do all, whatever name they call us by."""

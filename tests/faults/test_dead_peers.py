@@ -11,14 +11,14 @@ import aiohttp_sse
 import msgspec
 import pytest
 
-from edge import tcp
+from edge.config.schema import Config, StreamSettings
 from edge.core.connection import NEVER
 from edge.core.counters import DETECTION_BOUNDS_SECONDS
 from edge.core.event import Event
-from edge.core.patience import Patience
-from edge.http.handover import Stream
-from edge.http.service import Service
-from edge.settings import Config, StreamSettings
+from edge.core.stalled import Patience
+from edge.http.context import Service
+from edge.transport import tcp
+from edge.transport.stream import Stream
 from tests.faults.cable import cable
 from tests.faults.hub import LOOPS, assert_ledger, serving, until
 from tests.faults.inside import OPEN, hub_inside

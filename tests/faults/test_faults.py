@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
+from edge.config.schema import Config
 from edge.core.event import Event
-from edge.settings import Config
 from tests.faults.cable import cable
 from tests.faults.hub import LOOPS, serving, until
 from tests.faults.inside import OPEN, hub_inside
 from tests.faults.middle import between
 from tests.faults.reader import open_stream, stopped_reader
-from tests.receiver import answer, receiving
+from tests.triggers.receiver import answer, receiving
 
 QUICK: dict[str, Any] = {"stream__heartbeat_seconds": 0.5, "stream__dead_after_seconds": 1}
 

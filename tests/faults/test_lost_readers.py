@@ -13,10 +13,10 @@ from typing import Any, cast
 
 import pytest
 
-from edge import tcp
+from edge.config.schema import Config
 from edge.core.event import Event
-from edge.http.handover import Stream
-from edge.settings import Config
+from edge.transport import tcp
+from edge.transport.stream import Stream
 from tests.faults.cable import cable
 from tests.faults.hub import LOOPS, HubProcess, serving, until
 from tests.faults.inside import OPEN, hub_inside

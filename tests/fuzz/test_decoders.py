@@ -17,19 +17,19 @@ from hypothesis import strategies as st
 
 from edge.auth import keys
 from edge.auth.hosts import Hosts, Origins
-from edge.auth.rights import Identity
+from edge.auth.permissions import Identity
 from edge.auth.tokens import Verifier
-from edge.config import KEYS, ConfigError, load
+from edge.config.load import KEYS, ConfigError, load
+from edge.config.schema import AuthSettings
+from edge.config.units import parse_duration, parse_size
 from edge.core.errors import EdgeError, Unauthenticated
 from edge.core.event import Event, decode_json, decode_text
 from edge.core.ledger import Ledger, Tally
 from edge.core.resume import after_id
 from edge.core.ring import Ring
 from edge.http import trigger
-from edge.http.guard import cookie_values
+from edge.http.access_control import cookie_values
 from edge.http.ndjson import Framing
-from edge.settings import AuthSettings
-from edge.units import parse_duration, parse_size
 
 CORPUS = Path(__file__).parent / "corpus"
 KEY = "0123456789abcdef0123456789abcdef"

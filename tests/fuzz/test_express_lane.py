@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge.http.serving import HubServer
-from edge.settings import AuthSettings, Config, LimitsSettings
+from edge.config.schema import AuthSettings, Config, LimitsSettings
+from edge.server.aiohttp_server import HubServer
 from tests.security.hub import RunningHub, running
 from tests.security.wire import Heard
 

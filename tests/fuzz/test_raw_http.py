@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from edge.settings import AuthSettings, Config, CorsSettings, LimitsSettings, TriggerSettings
+from edge.config.schema import AuthSettings, Config, CorsSettings, LimitsSettings, TriggerSettings
 from tests.security.hub import RunningHub, running
 from tests.security.wire import Wire
 

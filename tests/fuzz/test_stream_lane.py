@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edge.config.schema import AuthSettings, Config, CorsSettings, ServerSettings
 from edge.core.event import Event
-from edge.http.serving import HubServer
-from edge.settings import AuthSettings, Config, CorsSettings, ServerSettings
+from edge.server.aiohttp_server import HubServer
 from tests.security.hub import RunningHub, running
 
 CONFIG = Config(

@@ -11,8 +11,8 @@ from typing import Any
 
 import aiohttp
 
+from edge.http.context import Service
 from edge.http.problems import PROBLEMS
-from edge.http.service import Service
 
 
 @dataclass

@@ -15,12 +15,12 @@ from typing import Any, cast
 import msgspec
 import uvloop
 
-from edge.http.assembly import assemble
-from edge.http.handover import Stream
-from edge.http.service import Service
-from edge.http.serving import HubRunner
-from edge.server import listen
-from edge.settings import Config
+from edge.config.schema import Config
+from edge.http.context import Service
+from edge.server.aiohttp_server import HubRunner
+from edge.server.assembly import assemble
+from edge.server.process import listen
+from edge.transport.stream import Stream
 from tests.faults.tls import TRUSTING, Certificate
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {

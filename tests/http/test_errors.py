@@ -14,8 +14,8 @@ from edge.core.errors import StoreUnavailable
 from edge.core.hub import Hub
 from edge.http.problems import PROBLEMS
 from tests.http.client import Answer, Site
-from tests.http.conftest import StartHub
-from tests.receiver import answer, receiving
+from tests.hubs import StartHub
+from tests.triggers.receiver import answer, receiving
 
 JSON = {"Content-Type": "application/json"}
 HELLO = b"GET /projects/p/events HTTP/1.1\r\nHost: localhost\r\n\r\n"

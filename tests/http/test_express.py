@@ -12,9 +12,9 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from edge.http.context import Service
 from edge.http.express import Express
-from edge.http.service import Service
-from edge.http.serving import HubRequestHandler
+from edge.server.aiohttp_server import HubRequestHandler
 from tests.http.loops import served
 
 BODY = b'{"type": "progress", "data": {"percent": 50}}'

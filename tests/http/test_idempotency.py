@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.http.client import Answer, Site
-from tests.http.conftest import StartHub
+from tests.hubs import StartHub
 
 EVENTS = "/projects/p/events"
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edge.http.ndjson import Framing
 from tests.http.client import Answer, Site, read_answer
-from tests.http.conftest import StartHub
+from tests.hubs import StartHub
 
 EVENTS = "/projects/p/events"
 NDJSON = {"Content-Type": "application/x-ndjson"}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.http.client import Site
-from tests.http.conftest import StartHub
+from tests.hubs import StartHub
 
 EVENTS = "/projects/p/events"
 JSON = {"Content-Type": "application/json"}

@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from tests.http.client import Answer, Site
-from tests.http.conftest import StartHub
+from tests.hubs import StartHub
 
 
 async def ready(site: Site, **params: str) -> Answer:

@@ -15,16 +15,16 @@ import pytest
 from aiohttp import web
 
 import edge
-from edge import tcp
+from edge.config.schema import Config
 from edge.core.event import Event
 from edge.http import stream_lane
-from edge.http.assembly import assemble
-from edge.http.handover import Stream
-from edge.http.service import Service
-from edge.http.serving import HubRunner
+from edge.http.context import Service
 from edge.http.stream_lane import StreamLane
-from edge.server import listen
-from edge.settings import Config
+from edge.server.aiohttp_server import HubRunner
+from edge.server.assembly import assemble
+from edge.server.process import listen
+from edge.transport import tcp
+from edge.transport.stream import Stream
 from tests.faults.tls import Certificate, self_signed
 from tests.http.loops import SUBSCRIBE, served
 

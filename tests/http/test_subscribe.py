@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.http.client import Site, Stream
-from tests.http.conftest import StartHub
+from tests.hubs import StartHub
 
 
 async def publish_numbers(site: Site, first: int, last: int) -> list[str]:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.http.client import Answer, Site, Stream
-from tests.http.conftest import StartHub
-from tests.receiver import Receiver, Reply, answer, receiving
+from tests.hubs import StartHub
+from tests.triggers.receiver import Receiver, Reply, answer, receiving
 
 TRIGGER = "/projects/p/trigger"
 

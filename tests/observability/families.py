@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from prometheus_client.metrics_core import Metric
 
-from edge.metrics import HubCollector
-from edge.process_metrics import ProcessCollector
-from edge.selftest import STEPS, Step
-from edge.selftest_watch import Results
+from edge.diagnose.selftest import STEPS, Step
+from edge.diagnose.selftest_watch import Results
+from edge.metrics.collector import HubCollector
+from edge.metrics.process import ProcessCollector
 from tests.observability.rig import running
 
 

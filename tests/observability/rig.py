@@ -10,11 +10,11 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from edge.http.assembly import assemble
-from edge.http.service import Service
-from edge.http.serving import HubRunner
-from edge.server import listen
-from edge.settings import Config
+from edge.config.schema import Config
+from edge.http.context import Service
+from edge.server.aiohttp_server import HubRunner
+from edge.server.assembly import assemble
+from edge.server.process import listen
 
 
 async def until(so: Callable[[], bool]) -> None:

@@ -11,8 +11,7 @@ from typing import get_args
 
 import pytest
 
-from edge.advice import LEFT, REFUSED
-from edge.config import KEYS
+from edge.config.load import KEYS
 from edge.core.counters import (
     DOOR_REASONS,
     EVICTION_REASONS,
@@ -20,10 +19,11 @@ from edge.core.counters import (
     REJECTION_REASONS,
     REMOVAL_REASONS,
 )
-from edge.core.triggers import TRIGGER_OUTCOMES
-from edge.explain import Cause
+from edge.core.trigger_counters import TRIGGER_OUTCOMES
+from edge.diagnose.causes import LEFT, REFUSED
+from edge.diagnose.explain import Cause
 from edge.http.problems import PROBLEMS
-from edge.metrics import LIMITS
+from edge.metrics.collector import LIMITS
 from tests.observability.families import Shown, families
 
 ROOT = Path(__file__).parents[2]
@@ -184,7 +184,7 @@ def logged() -> dict[str, tuple[set[str], set[str]]]:
 
 
 def _texts(node: ast.expr) -> list[str]:
-    """The event of a call: a text, or (in `edge.observe`) one of the two for a reader who has left."""
+    """The event of a call: a text, or (in `edge.diagnose.observer`) one of the two for a reader who has left."""
     if isinstance(node, ast.Constant):
         return [str(node.value)]
     assert isinstance(node, ast.Name), ast.dump(node)

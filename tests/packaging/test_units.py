@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.settings import SECRET_KEYS, URL_KEYS, Config
+from edge.config.schema import SECRET_KEYS, URL_KEYS, Config
 from tests.packaging.conftest import ROOT, run
 
 UNITS = ROOT / "systemd"

@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 
-from edge.http.assembly import assemble
-from edge.http.service import Service
-from edge.http.serving import HubRunner
-from edge.server import listen
-from edge.settings import AuthSettings, Config, CorsSettings, LimitsSettings, ServerSettings, StreamSettings
+from edge.config.schema import AuthSettings, Config, CorsSettings, LimitsSettings, ServerSettings, StreamSettings
+from edge.http.context import Service
+from edge.server.aiohttp_server import HubRunner
+from edge.server.assembly import assemble
+from edge.server.process import listen
 from tests.security.wire import Wire
 
 __all__ = ["AuthSettings", "Config", "CorsSettings", "LimitsSettings", "RunningHub", "ServerSettings", "StreamSettings"]

@@ -7,10 +7,10 @@ import asyncio
 import aiohttp
 import pytest
 
+from edge.config.schema import Config, LimitsSettings, RingSettings
 from edge.core import event
-from edge.core.chronicle import Chronicle
+from edge.diagnose.history import Chronicle
 from edge.http import express
-from edge.settings import Config, LimitsSettings, RingSettings
 from tests.security.hub import RunningHub, code_of, running
 
 MANY = 400

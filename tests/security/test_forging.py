@@ -16,9 +16,9 @@ import httpx
 import jwt
 import pytest
 
+from tests.auth.keys import private_pem, public_pem
 from tests.core.eventstream import Message, Parser
 from tests.security.hub import running
-from tests.security.keys import private_pem, public_pem
 from tests.security.wire import EVENTS
 
 ROOT = Path(__file__).parents[2]

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from aiohttp import http_parser
 
-from edge import server
-from edge.config import ConfigError
+from edge.config.load import ConfigError
+from edge.server import process
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_requests_are_read_by_the_c_parser() -> None:
-    server.require_c_parser()
+    process.require_c_parser()
     assert http_parser.HttpRequestParser is not http_parser.HttpRequestParserPy
 
 
@@ -36,7 +36,7 @@ def test_without_it_the_hub_does_not_start() -> None:
 def test_the_refusal_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_parser, "HttpRequestParser", http_parser.HttpRequestParserPy)
     with pytest.raises(ConfigError, match="AIOHTTP_NO_EXTENSIONS"):
-        server.require_c_parser()
+        process.require_c_parser()
 
 
 def test_aiohttp_is_newer_than_its_last_advisories() -> None:

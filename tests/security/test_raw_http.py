@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from edge.settings import Config, LimitsSettings, ServerSettings
+from edge.config.schema import Config, LimitsSettings, ServerSettings
 from tests.security.hub import running
 from tests.security.wire import EVENT, EVENTS
 

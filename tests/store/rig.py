@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from edge.core import resume
-from edge.core.bounds import Bounds
 from edge.core.connection import Connection
 from edge.core.event import Event
 from edge.core.hub import Hub
 from edge.core.idempotency import Receipts
+from edge.core.limits import Bounds
 from edge.core.observer import Observer, Receipt
-from edge.store import SqliteStore
+from edge.store.sqlite import SqliteStore
 
 _boots = (f"b{number:x}x" for number in itertools.count())
 

@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge.core import resume
-from edge.core.bounds import Bounds
 from edge.core.errors import InvalidRequest, StoreUnavailable
 from edge.core.event import Event
 from edge.core.idempotency import Answer
+from edge.core.limits import Bounds
 from edge.core.observer import Receipt
-from edge.store.journal import Journal
 from edge.store.rows import Batch
+from edge.store.sqlite_file import Journal
 from tests.store.rig import Reader, Rig, life
 
 EMPTY = Batch([], [], [], [], [], 0.0)

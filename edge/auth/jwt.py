@@ -1,0 +1,156 @@
+"""JSON Web Tokens, checked with PyJWT.
+
+Invariant: an algorithm is chosen by the key, never by the token alone; nothing in a token is believed before its
+signature is. What was checked is remembered for a while by the digest of the token (a signature check takes up to
+100 µs), never beyond the token's own end and never over a change of the keys.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import jwt
+import msgspec
+
+from edge.auth import keys
+from edge.auth.jwks import KeySet
+from edge.auth.permissions import RIGHTS, Identity, Rights
+from edge.config.schema import AuthSettings
+from edge.core.errors import Unauthenticated
+
+CLAIM = "edge"
+_REMEMBER_SECONDS = 60.0
+_MAX_REMEMBERED = 1024
+_MAX_GRANTS = 1000
+_MAX_TIME = 1 << 40  # beyond any date that fits a calendar
+
+_EXPIRED = "The token has expired; get a new one."
+
+# What PyJWT raises, and what it lets through from the parsers below it: deep nesting, `Infinity`, lone surrogates.
+_BROKEN = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError, KeyError, AttributeError)
+
+
+class WebTokens:
+    """Checks JSON Web Tokens. `now` gives Unix seconds. Raises ValueError for an unusable key."""
+
+    def __init__(self, auth: AuthSettings, now: Callable[[], float]) -> None:
+        self._now = now
+        self._audience = auth.jwt_audience
+        self._issuer = auth.jwt_issuer
+        self._skew_seconds = auth.jwt_skew_seconds
+        self._key: keys.Key | None = None
+        self.keyset: KeySet | None = None
+        if auth.jwt_jwks_url is not None:
+            self.keyset = KeySet(auth.jwt_jwks_url, auth.jwt_algorithms, now)
+        else:
+            assert auth.jwt_key is not None
+            self._key = keys.from_setting(auth.jwt_key, auth.jwt_algorithms)
+        self._remembered: dict[bytes, tuple[Identity, float, int]] = {}
+
+    def start(self) -> None:
+        if self.keyset is not None:
+            self.keyset.start()
+
+    async def close(self) -> None:
+        if self.keyset is not None:
+            await self.keyset.close()
+
+    async def verify(self, token: str) -> Identity:
+        """Whose `token` is. Raises Unauthenticated, KeysUnavailable."""
+        generation = 0
+        if self.keyset is not None:
+            self.keyset.refresh()
+            generation = self.keyset.generation
+        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        remembered = self._remembered.get(digest)
+        if remembered is not None:
+            identity, until, made_in = remembered
+            if self._now() < until and made_in == generation:
+                return identity
+            del self._remembered[digest]
+        identity = self._identity(await self._claims(token))
+        until = self._now() + _REMEMBER_SECONDS
+        if identity.expires_at_seconds is not None:
+            until = min(until, identity.expires_at_seconds)
+        if len(self._remembered) >= _MAX_REMEMBERED:
+            self._remembered.clear()
+        self._remembered[digest] = (identity, until, generation if self.keyset is None else self.keyset.generation)
+        return identity
+
+    async def _claims(self, token: str) -> dict[str, Any]:
+        try:
+            header = jwt.get_unverified_header(token)
+        except _BROKEN:
+            raise Unauthenticated("The token is no JSON Web Token.") from None
+        algorithm, kid = header.get("alg"), header.get("kid")
+        if not isinstance(algorithm, str) or not (kid is None or isinstance(kid, str)):
+            raise Unauthenticated("The token's header is not one of a JSON Web Token.")
+        if self.keyset is not None:
+            candidates = await self.keyset.find(kid, algorithm)
+        else:
+            candidates = [self._key] if self._key is not None and algorithm in self._key.algorithms else []
+        if not candidates:
+            raise Unauthenticated("The token is signed with a key or an algorithm that isn't taken here.")
+        refusal = "The token's signature doesn't match."
+        for key in candidates:
+            try:
+                return jwt.decode(
+                    token,
+                    key.material,
+                    algorithms=[algorithm],
+                    audience=self._audience,
+                    issuer=self._issuer,
+                    leeway=self._skew_seconds,
+                    options={"verify_sub": False, "verify_jti": False},
+                )
+            except jwt.InvalidSignatureError:
+                continue
+            except _BROKEN as error:
+                refusal = _sentence(error)
+                break
+        raise Unauthenticated(refusal)
+
+    def _identity(self, claims: dict[str, Any]) -> Identity:
+        expires = claims.get("exp")
+        if expires is not None:
+            expires = float(expires)
+            if not 0 <= expires < _MAX_TIME:
+                raise Unauthenticated("The token's exp is no date.")
+            if expires <= self._now():  # within the skew
+                expires += self._skew_seconds
+            if expires <= self._now():
+                raise Unauthenticated(_EXPIRED)
+        return Identity(_rights(claims.get(CLAIM, {})), expires, "jwt")
+
+
+def _rights(claim: object) -> Rights:
+    """The rights of the claim `edge`; a right nobody knows grants nothing."""
+    try:
+        grants = msgspec.convert(claim, dict[str, list[str]])
+    except (msgspec.ValidationError, RecursionError):
+        raise Unauthenticated(
+            'The token\'s claim "edge" must be lists of projects by right, such as {"subscribe": ["p1", "team-*"]}.'
+        ) from None
+    known = {right: grants[right] for right in RIGHTS if right in grants}
+    if sum(map(len, known.values())) > _MAX_GRANTS:
+        raise Unauthenticated(f'The token\'s claim "edge" names more than {_MAX_GRANTS} projects; use a prefix.')
+    return Rights(known)
+
+
+def _sentence(error: BaseException) -> str:
+    """Why a token was refused, in words that repeat nothing of it."""
+    match error:
+        case jwt.ExpiredSignatureError():
+            return _EXPIRED
+        case jwt.ImmatureSignatureError():
+            return "The token is not valid yet; check the clocks of both machines."
+        case jwt.MissingRequiredClaimError():
+            return "The token lacks a claim that is asked for here (aud or iss)."
+        case jwt.InvalidAudienceError():
+            return "The token is meant for another audience."
+        case jwt.InvalidIssuerError():
+            return "The token is from another issuer."
+        case _:
+            return "The token is no JSON Web Token that can be read."

@@ -1,0 +1,59 @@
+"""Rights and whose they are.
+
+Invariant: what is not granted is refused. A grant names a project, or a prefix by a `*` at its end (`*` alone is
+every project); a `*` anywhere else is no pattern, and as no project's name holds one it grants nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import get_args
+
+import msgspec
+
+from edge.config.schema import Right
+
+RIGHTS: tuple[str, ...] = get_args(Right)
+ANY = "*"
+
+
+class Rights:
+    """For each right the projects it holds for."""
+
+    __slots__ = ("_names", "_prefixes")
+
+    def __init__(self, grants: Mapping[str, Iterable[str]]) -> None:
+        """`grants`: projects and prefixes by right, as the claim of a token has them."""
+        self._names: dict[str, frozenset[str]] = {}
+        self._prefixes: dict[str, tuple[str, ...]] = {}
+        for right, projects in grants.items():
+            listed = list(projects)
+            self._names[right] = frozenset(name for name in listed if not name.endswith(ANY))
+            self._prefixes[right] = tuple(dict.fromkeys(name[:-1] for name in listed if name.endswith(ANY)))
+
+    def allow(self, right: str, project: str | None) -> bool:
+        """Whether `right` is given on `project`; None is the hub as a whole, which takes `*`."""
+        prefixes = self._prefixes.get(right, ())
+        if project is None:
+            return "" in prefixes
+        return project.startswith(prefixes) or project in self._names.get(right, ())
+
+    def on(self, project: str) -> Rights:
+        """These rights, but on `project` alone."""
+        return Rights({right: (project,) for right in RIGHTS if self.allow(right, project)})
+
+
+def everywhere(rights: Iterable[str]) -> Rights:
+    """`rights` on every project and on the hub as a whole."""
+    return Rights(dict.fromkeys(rights, (ANY,)))
+
+
+EVERYTHING = everywhere(RIGHTS)
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Who asks: what they may, until when (Unix seconds; None for no end), and what showed it."""
+
+    rights: Rights
+    expires_at_seconds: float | None
+    shown_by: str

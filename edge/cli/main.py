@@ -1,0 +1,354 @@
+"""The command line. Imports little, and each command imports what it needs, so that `--version` is quick.
+
+Exit status: see `edge.cli.exit_codes`. What a user does wrong is one line on standard error, never a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge import __version__
+from edge.cli import exit_codes, token_command
+
+if TYPE_CHECKING:
+    from edge.config.load import Config, Sources
+    from edge.diagnose.client import HubAddress
+
+_ANSWER_SECONDS = 5.0
+# Each with what a user can do about it.
+_LISTEN_ERRORS = {
+    errno.EADDRINUSE: "something else listens there: stop it, or take another --port",
+    errno.EADDRNOTAVAIL: "this machine has no such address: see --host",
+    errno.EACCES: "that needs a right this user doesn't have: take a --port above 1023",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `edge` with `argv` (`sys.argv[1:]` if None) and return its exit status."""
+    arguments = _parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = arguments.run
+    try:
+        return run(arguments)
+    except KeyboardInterrupt:
+        return exit_codes.INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edge",
+        description="A Server-Sent Events hub that loses nothing in silence.",
+        epilog="exit status: 0 all is well, 1 failed at run time, 2 wrong usage or configuration",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action=_Version, help="show versions and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    serve = commands.add_parser("serve", help="run the hub", allow_abbrev=False)
+    _add_config_arguments(serve)
+    serve.set_defaults(run=_serve)
+
+    check = commands.add_parser(
+        "check-config", help="check the configuration and show what is in effect", allow_abbrev=False
+    )
+    _add_config_arguments(check)
+    check.set_defaults(run=_check_config)
+
+    health = commands.add_parser("healthcheck", help="ask a running hub whether it lives", allow_abbrev=False)
+    health.add_argument("--config", type=Path, metavar="FILE", help="TOML file (default: $EDGE_CONFIG)")
+    health.add_argument("--url", help="what to ask (default: the hub of the configuration, on this machine)")
+    health.add_argument("--timeout", default="2s", metavar="DURATION", help="how long to wait (default: 2s)")
+    health.set_defaults(run=_healthcheck)
+
+    token = commands.add_parser("token", help="make a JSON Web Token for a client", allow_abbrev=False)
+    token_command.add_arguments(token)
+    token.set_defaults(run=_token)
+
+    explain = commands.add_parser(
+        "explain", help="ask a running hub why nobody was connected to a project", allow_abbrev=False
+    )
+    explain.add_argument("project", metavar="PROJECT", help="its id")
+    _add_hub_arguments(explain)
+    explain.add_argument("--json", action="store_true", help="the answer as JSON")
+    explain.set_defaults(run=_explain)
+
+    selftest = commands.add_parser(
+        "selftest", help="be a reader behind a URL, and say what is wrong on the way", allow_abbrev=False
+    )
+    _add_hub_arguments(selftest)
+    selftest.add_argument("--quick", action="store_true", help="don't wait for a heartbeat")
+    selftest.add_argument(
+        "--no-trigger", action="store_true", help="start no job (with trigger.url it would be a real one)"
+    )
+    selftest.add_argument("--watch", metavar="DURATION", help="again and again, so often; results become metrics")
+    selftest.add_argument(
+        "--metrics-host", default="127.0.0.1", metavar="HOST", help="where --watch serves them (default: 127.0.0.1)"
+    )
+    selftest.add_argument("--metrics-port", type=int, default=9465, metavar="PORT", help="(default: 9465)")
+    selftest.set_defaults(run=_selftest)
+    _add_store(commands)
+    return parser
+
+
+def _add_store(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    store = commands.add_parser("store", help="move a history from one store to another", allow_abbrev=False)
+    actions = store.add_subparsers(title="actions", metavar="ACTION", required=True)
+    copy = actions.add_parser("copy", help="copy every project; no hub may be using either", allow_abbrev=False)
+    copy.add_argument("source", metavar="FROM", help="sqlite:PATH or redis://HOST:PORT/DATABASE")
+    copy.add_argument("destination", metavar="TO", help="an empty one of the other kind")
+    copy.set_defaults(run=_store_copy)
+
+
+def _add_hub_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="TOML file (default: $EDGE_CONFIG); its auth.token is sent"
+    )
+    parser.add_argument("--url", help="the hub (default: the one of the configuration, on this machine)")
+
+
+def _add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file (default: $EDGE_CONFIG)")
+    parser.add_argument("--host", help="address to listen on (server.host)")
+    parser.add_argument("--port", help="port to listen on, 0 for a free one (server.port)")
+
+
+# --- commands ---
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    loaded = _load(arguments, listens=True)
+    if loaded is None:
+        return exit_codes.USAGE
+    config = loaded[0]
+    from edge.config.load import ConfigError  # noqa: PLC0415 - see the head of this module
+    from edge.server.process import serve  # noqa: PLC0415
+
+    try:
+        status: int = serve(config)
+        return status
+    except ConfigError as error:
+        return _refuse(str(error), exit_codes.USAGE)
+    except OSError as error:
+        advice = _LISTEN_ERRORS.get(error.errno or 0)
+        if advice is None:
+            return _refuse(f"edge: {error}", exit_codes.FAILED)
+        where = f"{config.server.host}, port {config.server.port}"
+        return _refuse(f"edge: can't listen on {where}: {advice}", exit_codes.FAILED)
+
+
+def _store_copy(arguments: argparse.Namespace) -> int:
+    from edge.cli.store_copy import CopyError, copy  # noqa: PLC0415
+    from edge.logs.setup import configure  # noqa: PLC0415
+
+    configure("console", "critical")
+    try:
+        copied = copy(arguments.source, arguments.destination)
+    except CopyError as error:
+        return _refuse(f"edge: {error}", exit_codes.FAILED)
+    projects = "1 project" if copied.projects == 1 else f"{copied.projects} projects"
+    events = "1 event" if copied.events == 1 else f"{copied.events} events"
+    return _say(f"edge: copied {projects} with {events}\n")
+
+
+def _check_config(arguments: argparse.Namespace) -> int:
+    loaded = _load(arguments, listens=True)
+    if loaded is None:
+        return exit_codes.USAGE
+    from edge.config.load import describe  # noqa: PLC0415
+
+    return _say(describe(*loaded))
+
+
+def _healthcheck(arguments: argparse.Namespace) -> int:
+    from edge.cli import healthcheck  # noqa: PLC0415
+    from edge.config.units import parse_duration  # noqa: PLC0415
+
+    try:
+        timeout_seconds = parse_duration(arguments.timeout)
+        if timeout_seconds <= 0:
+            raise ValueError("must be longer than nothing")
+    except ValueError as error:
+        return _refuse(f"edge: --timeout {error}", exit_codes.USAGE)
+    url = arguments.url
+    if url is None:
+        loaded = _load(arguments)
+        if loaded is None:
+            return exit_codes.USAGE
+        try:
+            url = healthcheck.own_url(loaded[0])
+        except ValueError as error:
+            return _refuse(f"edge: {error}", exit_codes.USAGE)
+    elif (wrong := healthcheck.wrong_with(url)) is not None:
+        return _refuse(f"edge: --url {wrong}", exit_codes.USAGE)
+    healthy, sentence = healthcheck.check(url, timeout_seconds, verify=arguments.url is not None)
+    if not healthy:
+        return _refuse(f"edge: {sentence}", exit_codes.FAILED)
+    return _say(f"edge: {sentence}\n")
+
+
+def _token(arguments: argparse.Namespace) -> int:
+    loaded = _load(arguments)
+    if loaded is None:
+        return exit_codes.USAGE
+    try:
+        token = token_command.run(arguments, loaded[0].auth)
+    except ValueError as error:
+        return _refuse(f"edge: {error}", exit_codes.USAGE)
+    return _say(f"{token}\n")
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from urllib.parse import quote  # noqa: PLC0415
+
+    from edge.diagnose.client import Unanswered, get  # noqa: PLC0415
+
+    hub = _hub(arguments)
+    if hub is None:
+        return exit_codes.USAGE
+    path = f"/projects/{quote(arguments.project, safe='')}/explain"
+    try:
+        answer = get(hub, path, "application/json" if arguments.json else "text/plain", _ANSWER_SECONDS)
+    except Unanswered as error:
+        return _refuse(f"edge: {error}", exit_codes.FAILED)
+    return _say(answer if answer.endswith("\n") else f"{answer}\n")
+
+
+def _selftest(arguments: argparse.Namespace) -> int:
+    import asyncio  # noqa: PLC0415
+
+    from edge.config.units import parse_duration  # noqa: PLC0415
+    from edge.diagnose.selftest import SelfTest, Step  # noqa: PLC0415
+
+    hub = _hub(arguments)
+    if hub is None:
+        return exit_codes.USAGE
+    try:
+        every_seconds = None if arguments.watch is None else parse_duration(arguments.watch)
+    except ValueError as error:
+        return _refuse(f"edge: --watch {error}", exit_codes.USAGE)
+
+    async def run() -> list[Step]:
+        steps = []
+        async for step in SelfTest(hub, idle=not arguments.quick, trigger=not arguments.no_trigger).run():
+            _say(step.line() + "\n")
+            steps.append(step)
+        return steps
+
+    if every_seconds is None:
+        return exit_codes.OK if all(step.ok for step in asyncio.run(run())) else exit_codes.FAILED
+    from edge.diagnose.selftest_watch import Results, watch  # noqa: PLC0415
+
+    def tell(url: str) -> None:
+        _say(f"edge: results at {url}\n")
+
+    try:
+        asyncio.run(watch(Results(hub.url), run, every_seconds, arguments.metrics_host, arguments.metrics_port, tell))
+    except OSError as error:
+        return _refuse(f"edge: can't listen on {arguments.metrics_host}: {error.strerror}", exit_codes.FAILED)
+    return exit_codes.OK
+
+
+class _Version(argparse.Action):
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:  # noqa: A002
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        parser.exit(_say(version_text()))
+
+
+def version_text() -> str:
+    """`edge 0.1.0`, the commit where a build wrote it down, and what it runs on."""
+    from importlib import import_module  # noqa: PLC0415
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+
+    try:
+        build = import_module("edge._build_info")
+        built = f" (commit {build.COMMIT}, for glibc {build.GLIBC} or later)"
+    except ModuleNotFoundError:  # from source
+        built = ""
+    parts = [f"Python {sys.version.split()[0]}"]
+    for package in ("aiohttp", "aiohttp-sse", "uvloop", "msgspec", "structlog"):
+        try:
+            parts.append(f"{package} {version(package)}")
+        except PackageNotFoundError:  # uvloop doesn't exist everywhere, nor metadata in every bundle
+            continue
+    return f"edge {__version__}{built}\n{', '.join(parts)}\n"
+
+
+# --- helpers ---
+
+
+def _load(arguments: argparse.Namespace, *, listens: bool = False) -> tuple[Config, Sources] | None:
+    """The configuration and its sources; None after having said what is wrong with it.
+
+    With `listens` also when it would open a hub to others, unasked, or holds a key that no token can be checked with.
+    """
+    from edge.auth.tokens import UnusableKey, Verifier  # noqa: PLC0415
+    from edge.config.load import ConfigError, load_with_sources, refuse_exposure  # noqa: PLC0415
+
+    given = {"server.host": getattr(arguments, "host", None), "server.port": getattr(arguments, "port", None)}
+    flags = {key: text for key, text in given.items() if text is not None}
+    try:
+        config, sources = load_with_sources(arguments.config, os.environ, flags)
+        if listens:
+            refuse_exposure(config, sources)
+            try:
+                Verifier(config.auth)
+            except UnusableKey as error:
+                raise ConfigError("auth.jwt_key", sources["auth.jwt_key"], str(error)) from None
+        return config, sources
+    except ConfigError as error:
+        _refuse(str(error), exit_codes.USAGE)
+        return None
+
+
+def _hub(arguments: argparse.Namespace) -> HubAddress | None:
+    """The hub to ask; None after having said what is wrong."""
+    from edge.cli import healthcheck  # noqa: PLC0415
+    from edge.diagnose.client import HubAddress  # noqa: PLC0415
+
+    loaded = _load(arguments)
+    if loaded is None:
+        return None
+    url = arguments.url
+    if url is None:
+        try:
+            url = healthcheck.own_url(loaded[0], path="")
+        except ValueError as error:
+            _refuse(f"edge: {error}", exit_codes.USAGE)
+            return None
+    elif (wrong := healthcheck.wrong_with(url)) is not None:
+        _refuse(f"edge: --url {wrong}", exit_codes.USAGE)
+        return None
+    return HubAddress(url.rstrip("/"), loaded[0].auth.token, verify=arguments.url is not None)
+
+
+def _say(text: str) -> int:
+    """Write `text` to standard output; the exit status that this makes."""
+    if sys.stdout is None:  # started with it closed
+        return exit_codes.FAILED
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        # Or Python tries again at exit, and complains in its own words.
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # `edge check-config | head`: they have what they wanted
+            return exit_codes.FAILED
+        return _refuse(f"edge: can't write to standard output: {error.strerror}", exit_codes.FAILED)
+    return exit_codes.OK
+
+
+def _refuse(line: str, status: int) -> int:
+    """Write `line` to standard error, and hand `status` on."""
+    from edge.logs.text import one_line  # noqa: PLC0415
+
+    if sys.stderr is not None:
+        sys.stderr.write(one_line(line) + "\n")
+    return status

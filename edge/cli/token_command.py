@@ -1,0 +1,69 @@
+"""`edge token`: its arguments, and what they make. No secret is taken from the command line, where `ps` shows it."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from edge.config.schema import AuthSettings
+
+_ON_PROJECTS = ("subscribe", "publish", "trigger", "status", "admin")
+_GRANT = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._~-]{0,127})?\*?", re.ASCII)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `edge token` is told."""
+    parser.description = (
+        "Makes a JSON Web Token that a hub with this configuration takes, and prints it. Signed with auth.jwt_key if "
+        "that is a shared secret, else with the private key in --key-file."
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file (default: $EDGE_CONFIG)")
+    for right in _ON_PROJECTS:
+        parser.add_argument(
+            f"--{right}",
+            action="append",
+            default=[],
+            metavar="PROJECTS",
+            help=f"the right {right} on these, comma-separated; team-* is a prefix, * all (may be repeated)",
+        )
+    parser.add_argument("--metrics", action="store_true", help="the right metrics")
+    parser.add_argument("--ttl", default="1h", metavar="DURATION", help="how long it is good (default: 1h)")
+    parser.add_argument("--subject", metavar="NAME", help="whom it is for (the claim sub)")
+    parser.add_argument("--key-file", type=Path, metavar="FILE", help="private key (PEM) to sign with")
+
+
+def run(arguments: argparse.Namespace, auth: AuthSettings) -> str:
+    """The token. Raises ValueError, with a sentence."""
+    import time  # noqa: PLC0415 - `edge --version` needs none of these
+
+    from edge.auth.mint import mint  # noqa: PLC0415
+    from edge.config import secret_files  # noqa: PLC0415
+    from edge.config.units import parse_duration  # noqa: PLC0415
+
+    grants = {right: _projects(right, getattr(arguments, right)) for right in _ON_PROJECTS}
+    if arguments.metrics:
+        grants["metrics"] = ["*"]
+    if not any(grants.values()):
+        raise ValueError("a token without rights opens nothing: give it one, such as --subscribe p1")
+    try:
+        ttl_seconds = parse_duration(arguments.ttl)
+    except ValueError as error:
+        raise ValueError(f"--ttl {error}") from None
+    if ttl_seconds < 1:
+        raise ValueError("--ttl must be a second or more")
+    private_pem = None
+    if arguments.key_file is not None:
+        try:
+            private_pem = secret_files.read(arguments.key_file)
+        except ValueError as error:
+            raise ValueError(f"--key-file {error}") from None
+    return mint(auth, grants, ttl_seconds, time.time(), private_pem=private_pem, subject=arguments.subject)
+
+
+def _projects(right: str, given: list[str]) -> list[str]:
+    projects = [name for name in (part.strip() for text in given for part in text.split(",")) if name]
+    for name in projects:
+        if _GRANT.fullmatch(name) is None:
+            raise ValueError(f"--{right} {name} is no project and no prefix with a * at its end")
+    return projects

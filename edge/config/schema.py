@@ -1,0 +1,188 @@
+"""Every key of the configuration: its type, its default, its bounds and, beside it, the reason.
+
+This is the only list of keys. `edge.config.load` fills it from a file, the environment and flags;
+`docs/configuration.md` is held against it by a test. A key's unit is the end of its name: `_seconds`,
+`_bytes`, `_ms`. The bounds in the annotations are checked when a configuration is loaded, not when a struct
+is built in code.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+_KIB = 1024
+_MIB = 1024 * _KIB
+_HOUR_SECONDS = 3600.0
+_DAY_SECONDS = 24 * _HOUR_SECONDS
+_YEAR_SECONDS = 365 * _DAY_SECONDS
+
+Bytes = Annotated[int, Meta(ge=1, le=1024**4)]  # A terabyte: more is a slip of the keyboard.
+Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
+Right = Literal["subscribe", "publish", "trigger", "status", "admin", "metrics"]
+
+# Never shown, whole or in part.
+SECRET_KEYS = frozenset({"auth.token", "auth.jwt_key", "trigger.secret"})
+# May carry a secret (a password, an Inngest event key in the path): shown as scheme and host.
+URL_KEYS = frozenset({"trigger.url", "auth.jwt_jwks_url", "store.url"})
+MASK = "***"
+
+
+def mask(key: str, value: object) -> object:
+    """`value` of the key `section.name` as it may be shown to anybody: secrets become `***`."""
+    if value is None or (key not in SECRET_KEYS and key not in URL_KEYS):
+        return value
+    if key in SECRET_KEYS:
+        return MASK
+    try:
+        url = urlsplit(str(value))
+    except ValueError:
+        return MASK
+    if url.scheme in {"memory", "sqlite"}:
+        return value
+    host = url.netloc.rpartition("@")[2]
+    return f"{url.scheme}://{host}/{MASK}" if url.scheme and host else MASK
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One section: a frozen struct whose `repr` shows no secret."""
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        section = type(self).__name__.removesuffix("Settings").lower()
+        return [(name, mask(f"{section}.{name}", getattr(self, name))) for name in self.__struct_fields__]
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
+        return f"{type(self).__name__}({fields})"
+
+
+class ServerSettings(Section, frozen=True):
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8080  # 0 takes a free one.
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    # Readers get `edge.closing` and a moment to leave; systemd's and Docker's own patience is 10 s or more.
+    drain_seconds: Annotated[float, Meta(ge=0, le=_HOUR_SECONDS)] = 5.0
+    allowed_hosts: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
+    page: bool = True
+    log_format: Literal["console", "json"] = "console"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    access_log: bool = False
+
+
+class StreamSettings(Section, frozen=True):
+    # Below every common proxy's idle time-out: nginx 60 s, AWS and Heroku 55-60 s, some mobile networks 30 s.
+    heartbeat_seconds: Annotated[float, Meta(ge=0.05, le=_HOUR_SECONDS)] = 15.0
+    # Two heartbeats: a peer that missed one may be late, one that missed two is gone.
+    dead_after_seconds: Annotated[float, Meta(ge=0.1, le=_DAY_SECONDS)] = 30.0
+    # 0 would make every browser come back in a tight loop.
+    retry_ms: Annotated[int, Meta(ge=1, le=3_600_000)] = 1000
+    max_lifetime_seconds: Annotated[float, Meta(ge=0, le=_YEAR_SECONDS)] = 0.0  # 0: as long as it likes.
+
+
+class RingSettings(Section, frozen=True):
+    max_events: Count = 1000
+    max_bytes: Bytes = _MIB
+    max_age_seconds: Annotated[float, Meta(ge=0.001, le=_YEAR_SECONDS)] = 3600.0
+    total_bytes: Bytes = 256 * _MIB
+
+
+class LimitsSettings(Section, frozen=True):
+    max_event_bytes: Bytes = 256 * _KIB
+    # A whole JSON or text body. Four times an event: JSON has fields around it and may write `\uXXXX`.
+    max_body_bytes: Bytes = _MIB
+    # At 2 KiB of ours and some 6 KiB of the kernel's each, 50,000 fill less than half a gigabyte and stay
+    # under the usual 65,536 descriptors. No "0 = unlimited": out of descriptors a server accepts nobody.
+    max_connections: Count = 50_000
+    # Under half of the whole, so that one project can't lock out all others.
+    max_connections_per_project: Count = 20_000
+    # 0 = no limit, as behind a proxy or a company's NAT every reader has the same address.
+    max_connections_per_address: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 0
+    max_projects: Count = 100_000
+    # A remembered receipt is about 500 bytes: 50 MB when full.
+    max_idempotency_keys: Count = 100_000
+    idempotency_seconds: Annotated[float, Meta(ge=1, le=_DAY_SECONDS)] = 600.0
+    # Triggers, publishers and readiness requests that wait at one time, each a request held open.
+    max_waiting: Count = 10_000
+    # A connection that is idle, headers, and a body, each; as long as nginx' own keep-alive, and longer than the
+    # 60 s for which proxies keep their connections to us, so that none is closed just when it is used again.
+    idle_seconds: Annotated[float, Meta(ge=0.05, le=_HOUR_SECONDS)] = 75.0
+    # Between two pieces of an NDJSON request: a worker may think for minutes. An empty line keeps one open.
+    ndjson_idle_seconds: Annotated[float, Meta(ge=0.05, le=_DAY_SECONDS)] = 600.0
+    # Tickets that are given and not used, each for a minute, at some 500 bytes.
+    max_tickets: Count = 10_000
+
+
+class TriggerSettings(Section, frozen=True):
+    url: str | None = None
+    format: Literal["json", "inngest", "cloudevents"] = "json"
+    wait_seconds: Annotated[float, Meta(ge=0, le=_HOUR_SECONDS)] = 3.0
+    # Most proxies and load balancers give up on an unanswered request after 60 s.
+    max_wait_seconds: Annotated[float, Meta(ge=0, le=_HOUR_SECONDS)] = 60.0
+    timeout_seconds: Annotated[float, Meta(ge=0.01, le=_HOUR_SECONDS)] = 10.0
+    retries: Annotated[int, Meta(ge=0, le=20)] = 3
+    secret: str | None = None
+    secret_file: str | None = None
+
+
+class AuthSettings(Section, frozen=True):
+    token: str | None = None
+    token_file: str | None = None
+    jwt_key: str | None = None
+    jwt_key_file: str | None = None
+    jwt_jwks_url: str | None = None
+    jwt_algorithms: tuple[str, ...] = ()  # Empty: what the kind of key calls for.
+    jwt_audience: str | None = None
+    jwt_issuer: str | None = None
+    # Clocks that are set by NTP differ by less; every second more is one in which an expired token is good.
+    jwt_skew_seconds: Annotated[float, Meta(ge=0, le=600)] = 10.0
+    anonymous: tuple[Right, ...] = ()
+
+    @property
+    def configured(self) -> bool:
+        """Whether anybody said who may do what; if not, everything is open to this machine and shut to all others."""
+        return bool(self.token or self.jwt_key or self.jwt_jwks_url or self.anonymous)
+
+
+class CorsSettings(Section, frozen=True):
+    origins: tuple[str, ...] = ()
+
+
+class StoreSettings(Section, frozen=True):
+    url: str = "memory:"
+    durability: Literal["async", "commit"] = "async"
+    # Long enough to join a burst into one write, short enough that a crash costs no more than a blink.
+    flush_ms: Annotated[int, Meta(ge=1, le=60_000)] = 20
+
+
+class MetricsSettings(Section, frozen=True):
+    # An address of its own for `/metrics`, for Prometheus alone; without a port it is served beside everything else.
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] | None = None  # 0 takes a free one.
+    # Each is three time series, and another project every day is three more for ever: Prometheus keeps them all.
+    top_projects: Annotated[int, Meta(ge=0, le=1000)] = 0
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole configuration; `Config()` is the defaults. `edge.config.load.load` makes a checked one."""
+
+    server: ServerSettings = ServerSettings()
+    stream: StreamSettings = StreamSettings()
+    ring: RingSettings = RingSettings()
+    limits: LimitsSettings = LimitsSettings()
+    trigger: TriggerSettings = TriggerSettings()
+    auth: AuthSettings = AuthSettings()
+    cors: CorsSettings = CorsSettings()
+    store: StoreSettings = StoreSettings()
+    metrics: MetricsSettings = MetricsSettings()
+
+
+def value_of(config: Config, key: str) -> object:
+    """The value of the key `section.name`."""
+    section, _, name = key.partition(".")
+    value: object = getattr(getattr(config, section), name)
+    return value

@@ -1,0 +1,196 @@
+"""What a value may be beyond its type and bounds: alone (`TEXT_RULES`) and with the others (`conflict`).
+
+Messages never contain the value: it may be a secret, and whoever raises knows how to show it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import re
+from collections.abc import Callable, Collection
+from typing import cast
+from urllib.parse import SplitResult, urlsplit
+
+from edge.config.schema import Config, value_of
+from edge.config.units import format_value
+
+_LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?", re.ASCII)
+_BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750's b64token.
+_HMAC = frozenset({"HS256", "HS384", "HS512"})
+_PUBLIC_KEY = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"})
+_MIN_HMAC_KEY_BYTES = 32  # RFC 7518, 3.2: no shorter than SHA-256's output.
+_SIGNING_SECRET_BYTES = range(24, 65)  # Standard Webhooks: between 24 and 64 bytes.
+
+
+def _host(text: str) -> str:
+    if not _is_ip(text) and not _HOST_NAME.fullmatch(text):
+        raise ValueError("must be an IP address or a host name, without scheme, port or brackets")
+    return text
+
+
+def _allowed_host(text: str) -> str:
+    return _host(text).lower()
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError as error:
+        why = "; there are bits set below the mask" if "host bits" in str(error) else ""
+        raise ValueError(f"must be IP addresses or networks such as 10.0.0.0/8{why}") from None
+
+
+def _origin(text: str) -> str:
+    if text == "*":
+        return text
+    url = _http_url(text, "must be origins such as https://app.example.org, or *")
+    if url.path or url.query or url.username is not None:
+        raise ValueError("must be origins: scheme, host and port, with no path and no slash at the end")
+    return text.lower()
+
+
+def _url(text: str) -> str:
+    _http_url(text, "must be an http:// or https:// URL")
+    return text
+
+
+def _http_url(text: str, message: str) -> SplitResult:
+    # urlsplit drops tabs and line ends without a word.
+    if not text.isprintable() or " " in text:
+        raise ValueError(message)
+    try:
+        url = urlsplit(text)
+        port = url.port
+    except ValueError:
+        raise ValueError(message) from None
+    if url.scheme not in ("http", "https") or not url.hostname or port == 0 or url.fragment:
+        raise ValueError(message)
+    return url
+
+
+def _token(text: str) -> str:
+    if not _BEARER.fullmatch(text):
+        raise ValueError("must be letters, digits and . _ ~ + / - (and = at the end), to fit a header")
+    return text
+
+
+def _jwt_key(text: str) -> str:
+    if not _is_pem(text) and len(text.encode()) < _MIN_HMAC_KEY_BYTES:
+        raise ValueError(f"must be a PEM public key or a shared secret of {_MIN_HMAC_KEY_BYTES} bytes or more")
+    if _is_pem(text) and "PRIVATE KEY" in text:
+        raise ValueError("is a private key: the hub only verifies, give it the public one")
+    return text
+
+
+def _algorithm(text: str) -> str:
+    if text not in _HMAC | _PUBLIC_KEY:
+        raise ValueError("must be one or more of " + ", ".join(sorted(_HMAC | _PUBLIC_KEY)))
+    return text
+
+
+def _signing_secret(text: str) -> str:
+    try:
+        key = base64.b64decode(text.removeprefix("whsec_"), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) not in _SIGNING_SECRET_BYTES:
+        raise ValueError("must be 24 to 64 bytes in base64, such as `openssl rand -base64 32` makes")
+    return text
+
+
+def _store_url(text: str) -> str:
+    scheme, colon, path = text.partition(":")
+    if text != "memory:" and (scheme, colon) not in {("sqlite", ":"), ("redis", ":"), ("rediss", ":")}:
+        raise ValueError("must be memory:, sqlite:PATH such as sqlite:/var/lib/edge/history.db, or redis://HOST:PORT")
+    if scheme == "sqlite" and not path.strip("/"):
+        raise ValueError("names no file: write sqlite:PATH, such as sqlite:/var/lib/edge/history.db")
+    if scheme in {"redis", "rediss"} and not path.startswith("//"):
+        raise ValueError("must be written redis://HOST:PORT/DATABASE")
+    return text
+
+
+TEXT_RULES: dict[str, Callable[[str], str]] = {
+    "server.host": _host,
+    "server.allowed_hosts": _allowed_host,
+    "server.trusted_proxies": _network,
+    "trigger.url": _url,
+    "trigger.secret": _signing_secret,
+    "auth.token": _token,
+    "auth.jwt_key": _jwt_key,
+    "auth.jwt_jwks_url": _url,
+    "auth.jwt_algorithms": _algorithm,
+    "cors.origins": _origin,
+    "store.url": _store_url,
+    "metrics.host": _host,
+}
+"""By `section.key`: takes a text or an item of a list, gives it in its one spelling or raises ValueError."""
+
+# (smaller, larger, why): the first may not be larger than the second.
+_ORDER = (
+    ("limits.max_event_bytes", "ring.max_bytes", "or an event would not fit its ring"),
+    ("limits.max_event_bytes", "limits.max_body_bytes", "or no request could carry the largest event"),
+    ("ring.max_bytes", "ring.total_bytes", "or one project could not fill its ring"),
+    ("trigger.wait_seconds", "trigger.max_wait_seconds", "which bounds it"),
+    ("stream.heartbeat_seconds", "stream.dead_after_seconds", "or a quiet peer would die unasked"),
+)
+_PAIRS = (("server.tls_cert", "server.tls_key"), ("server.tls_key", "server.tls_cert"))
+
+
+EXPOSED = (
+    "is an address that others can reach, and nobody has said who may do what: set auth.token (or a JWT key, "
+    "auth.jwt_key or auth.jwt_jwks_url), or name the rights that are open to everybody in auth.anonymous"
+)
+
+
+def exposed(config: Config, address: str) -> bool:
+    """Whether listening on the IP address would open the hub to others than this machine, unasked."""
+    return not config.auth.configured and _is_ip(address) and not ipaddress.ip_address(address).is_loopback
+
+
+def conflict(config: Config, configured: Collection[str]) -> tuple[str, str] | None:
+    """The first two values that can't be had together: the key to blame and a sentence, or None.
+
+    `configured` are the keys that somebody set: one of those is blamed, not a default.
+    """
+    for small, large, why in _ORDER:
+        low, high = cast(float, value_of(config, small)), cast(float, value_of(config, large))
+        if low > high:
+            if small in configured or large not in configured:
+                return small, f"must not be larger than {large} ({format_value(large, high)}), {why}"
+            return large, f"must not be smaller than {small} ({format_value(small, low)}), {why}"
+    for key, other in _PAIRS:
+        if value_of(config, key) is not None and value_of(config, other) is None:
+            return key, f"needs {other} as well"
+    return _auth_conflict(config)
+
+
+def _auth_conflict(config: Config) -> tuple[str, str] | None:
+    auth = config.auth
+    algorithms = set(auth.jwt_algorithms)
+    if auth.jwt_key is not None and auth.jwt_jwks_url is not None:
+        return "auth.jwt_jwks_url", "can't be had together with auth.jwt_key: there is one source of keys"
+    if auth.jwt_key is None and auth.jwt_jwks_url is None:
+        for key in ("jwt_algorithms", "jwt_audience", "jwt_issuer"):
+            if getattr(auth, key):
+                return f"auth.{key}", "does nothing without auth.jwt_key or auth.jwt_jwks_url"
+    elif auth.jwt_key is not None and not _is_pem(auth.jwt_key):
+        if algorithms & _PUBLIC_KEY:
+            return "auth.jwt_algorithms", "must be of HS256, HS384, HS512: auth.jwt_key is a shared secret"
+    elif algorithms & _HMAC:
+        return "auth.jwt_algorithms", "must not be HMAC: with a public key for a secret anybody can sign"
+    return None
+
+
+def _is_pem(text: str) -> bool:
+    return text.lstrip().startswith("-----BEGIN ")
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,120 @@
+"""What the hub tells, as log lines in the words the seed asked for; handed on to the chronicle and to whoever waits.
+
+One line a fact. What can come thousands of times a second is folded: "published to nobody" for each project, limits for
+each limit, readers who come and go once there are more than `BURST_LINES` a second of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edge.core.connection import Connection
+from edge.core.project import Project
+from edge.diagnose.history import Chronicle
+from edge.logs.ratelimit import Burst, FoldedLog
+from edge.logs.setup import get_logger
+
+_log = get_logger("hub")
+_access_log = get_logger("access")
+FOLD_SECONDS = 10.0
+BURST_LINES = 100
+BURST_SECONDS = 1.0
+_MAX_KEYS = 1000
+
+
+class HubLog:
+    """The hub's observer. `connection_came` is called with the project of each new connection.
+
+    `access_log`: streams have a line there too, at their end.
+    """
+
+    def __init__(self, chronicle: Chronicle, *, access_log: bool = False) -> None:
+        self._chronicle = chronicle
+        self._access_log = access_log
+        self.connection_came: list[Callable[[str], None]] = []
+        self.connection_left: list[Callable[[Project, Connection], None]] = []
+        self._nobody: FoldedLog[str] = FoldedLog(period_seconds=FOLD_SECONDS, max_keys=_MAX_KEYS)
+        self._limits: FoldedLog[str] = FoldedLog(period_seconds=FOLD_SECONDS, max_keys=_MAX_KEYS)
+        self._readers: Burst[str] = Burst(lines=BURST_LINES, period_seconds=BURST_SECONDS)
+
+    def connection_added(self, project: Project, connection: Connection) -> None:
+        suppressed = self._readers.admit("connection_added", connection.connected_at_seconds)
+        if suppressed is not None:
+            _log.info(
+                "connection_added",
+                project=project.name,
+                connection=connection.id,
+                address=connection.address,
+                total=len(project.connections),
+                **_more(suppressed),
+            )
+        self._chronicle.came(project, connection)
+        for tell in self.connection_came:
+            tell(project.name)
+
+    def connection_removed(
+        self, project: Project, connection: Connection, reason: str, missed: int, now: float
+    ) -> None:
+        self._chronicle.left(project, connection, reason, missed, now)
+        remaining = len(project.connections)
+        event = "connection_removed" if remaining else "last_connection_removed"
+        suppressed = self._readers.admit(event, now)
+        if suppressed is not None:
+            _log.info(
+                event,
+                project=project.name,
+                connection=connection.id,
+                reason=reason,
+                remaining=remaining,
+                age_seconds=round(now - connection.connected_at_seconds, 3),
+                events=connection.events_sent,
+                missed=missed,
+                **_more(suppressed),
+            )
+        if self._access_log:
+            _access_log.info(
+                "request",
+                method="GET",
+                path=f"/projects/{project.name}/events",
+                status=200,
+                duration_ms=round((now - connection.connected_at_seconds) * 1000, 3),
+                bytes=connection.written_bytes,
+                address=connection.address,
+                connection=connection.id,
+                events=connection.events_sent,
+            )
+        for tell in self.connection_left:
+            tell(project, connection)
+
+    def project_forgotten(self, project: Project) -> None:
+        self._chronicle.forgotten(project)
+
+    def published_to_nobody(self, project: Project, event_id: str, now: float) -> None:
+        suppressed = self._nobody.admit(project.name, now)
+        if suppressed is not None:
+            _log.warning(
+                "published_to_nobody",
+                project=project.name,
+                id=event_id,
+                pending=len(project.ledger.pending),
+                **_more(suppressed),
+            )
+
+    def limit_reached(self, code: str, project: str | None, address: str | None, now: float) -> None:
+        suppressed = self._limits.admit(code, now)
+        if suppressed is not None:
+            _log.warning("limit_reached", code=code, project=project, address=address, **_more(suppressed))
+
+    def tell_folded(self, now: float) -> None:
+        """Say what has been folded and not said since; called now and then."""
+        for project, suppressed in self._nobody.due(now):
+            _log.warning("published_to_nobody", project=project, suppressed=suppressed)
+        for code, suppressed in self._limits.due(now):
+            _log.warning("limit_reached", code=code, suppressed=suppressed)
+        for event, suppressed in self._readers.due(now):
+            _log.info(event, suppressed=suppressed)
+
+
+def _more(suppressed: int) -> dict[str, int]:
+    """How many lines were left out before this one, where any were."""
+    return {"suppressed": suppressed} if suppressed else {}

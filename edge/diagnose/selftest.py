@@ -1,0 +1,338 @@
+"""`edge selftest`: is a reader behind this very URL served as it should be? Each step is tried, timed, told in words.
+
+It does what a page does: it subscribes, has events published and a job triggered, goes away and comes back, keeps quiet
+for a while. What goes wrong for readers is nearly always something between them and the hub, and each step knows the
+marks of its kind: refused, held back by a proxy that buffers, cut off by an idle time-out, without its Last-Event-ID.
+
+Invariant: it ends, whatever the other side does; and what it leaves behind is at most one project of its own name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from edge.diagnose.client import HubAddress
+from edge.logs.text import one_line, shorten
+
+STEPS = ("reach", "subscribe", "publish", "trigger", "resume", "idle")
+_ANSWER_SECONDS = 5.0
+_EVENTS = 5
+_PACE_SECONDS = 0.2
+_LUMP_SECONDS = 0.05
+_SLACK_SECONDS = 3.0
+"""How much later than due a heartbeat may come."""
+_MAX_DETAIL_CHARS = 300
+
+
+class Step(msgspec.Struct, frozen=True):
+    """What became of one step; `seconds` is what it measured (None where there was nothing to measure)."""
+
+    name: str
+    ok: bool
+    seconds: float | None
+    text: str
+
+    def line(self) -> str:
+        took = "" if self.seconds is None else f"{self.seconds * 1000:.1f} ms"
+        return one_line(f"{'ok  ' if self.ok else 'FAIL'}  {self.name:<10}{took:>12}  {self.text}")
+
+
+class Failed(Exception):
+    """A step failed; the text says in words what is wrong."""
+
+
+class _Reader:
+    """A stream, read by a task: events with the time of their arrival, and heartbeats."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self.hello: dict[str, Any] = {}
+        self.events: list[tuple[float, str | None, str]] = []
+        """`(when it came, id, data)` of events of the project."""
+        self.gap: dict[str, Any] | None = None
+        self.pings = 0
+        self.ended_seconds: float | None = None
+        self.last_byte_seconds = time.monotonic()
+        self._changed = asyncio.Event()
+        self._task = asyncio.create_task(self._read(response))
+
+    async def until(self, so: Callable[[], bool], timeout_seconds: float) -> bool:
+        """Wait for something to come; returns whether it did."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                while not so() and self.ended_seconds is None:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return so()
+        return so()
+
+    async def close(self) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    async def _read(self, response: aiohttp.ClientResponse) -> None:
+        rest = b""
+        try:
+            async for data in response.content.iter_any():
+                self.last_byte_seconds = time.monotonic()
+                *blocks, rest = (rest + data).split(b"\n\n")
+                for block in blocks:
+                    self._take(block.decode(errors="replace"))
+                self._changed.set()
+        except (aiohttp.ClientError, OSError):
+            pass  # an end like any other: whoever waits sees `ended_seconds`
+        finally:
+            self.ended_seconds = time.monotonic()
+            self._changed.set()
+
+    def _take(self, block: str) -> None:
+        fields: dict[str, str] = {}
+        for line in block.split("\n"):
+            if line.startswith(":"):
+                self.pings += line == ": ping"
+                continue
+            name, _, value = line.partition(": ")
+            fields[name] = value
+        kind = fields.get("event", "message")
+        if kind == "edge.hello":
+            self.hello = json.loads(fields["data"])
+        elif kind == "edge.gap":
+            self.gap = json.loads(fields["data"])
+        elif not kind.startswith("edge.") and "data" in fields:
+            self.events.append((time.monotonic(), fields.get("id"), fields["data"]))
+
+
+class SelfTest:
+    """One run against `hub`. `idle`: wait for a heartbeat too; `trigger`: start a job (it goes to `trigger.url`)."""
+
+    def __init__(self, hub: HubAddress, *, idle: bool = True, trigger: bool = True) -> None:
+        self._hub = hub
+        self._wanted = {"idle": idle, "trigger": trigger}
+        self._project = f"edge-selftest-{secrets.token_hex(4)}"
+        self._session: aiohttp.ClientSession
+        self._last_id: str | None = None
+
+    async def run(self) -> AsyncIterator[Step]:
+        """The steps, each as it is done. Nothing is tried after the first that fails."""
+        headers = {"User-Agent": "edge-selftest"}
+        if self._hub.token is not None:
+            headers["Authorization"] = f"Bearer {self._hub.token}"
+        async with aiohttp.ClientSession(
+            headers=headers,
+            connector=aiohttp.TCPConnector(ssl=self._hub.verify),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_ANSWER_SECONDS),
+        ) as self._session:
+            steps: dict[str, Callable[[], Awaitable[tuple[float | None, str]]]] = {
+                "reach": self._reach,
+                "subscribe": self._subscribe,
+                "publish": self._publish,
+                "trigger": self._trigger,
+                "resume": self._resume,
+                "idle": self._idle,
+            }
+            for name, work in steps.items():
+                if not self._wanted.get(name, True):
+                    continue
+                step = await self._try(name, work)
+                yield step
+                if not step.ok:
+                    break
+            await self._clean_up()
+
+    async def _try(self, name: str, work: Callable[[], Awaitable[tuple[float | None, str]]]) -> Step:
+        try:
+            seconds, text = await work()
+            return Step(name, True, seconds, text)
+        except Failed as error:
+            return Step(name, False, None, str(error))
+        except (aiohttp.ClientError, OSError) as error:
+            return Step(name, False, None, _in_words(error))
+
+    # The steps: each returns what it measured and a sentence, or raises Failed
+
+    async def _reach(self) -> tuple[float, str]:
+        began = time.monotonic()
+        async with asyncio.timeout(_ANSWER_SECONDS), self._session.get(f"{self._hub.url}/healthz") as response:
+            body = await response.text(errors="replace")
+        took = time.monotonic() - began
+        if response.status != 200 or '"status":"ok"' not in body.replace(" ", ""):
+            raise Failed(
+                f"something answers there ({response.status}, {response.headers.get('Server', 'unnamed')}), but not a "
+                "hub: the URL leads elsewhere, or a proxy has no way to the hub"
+            )
+        return took, "a hub answers"
+
+    async def _subscribe(self) -> tuple[float, str]:
+        began = time.monotonic()
+        async with self._stream() as reader:
+            took = time.monotonic() - began
+            heartbeat = reader.hello.get("heartbeat_seconds")
+        return took, f"the stream begins at once; it promises a heartbeat every {heartbeat:g} s"
+
+    async def _publish(self) -> tuple[float, str]:
+        sent: list[float] = []
+        async with self._stream() as reader:
+            for number in range(_EVENTS):
+                sent.append(time.monotonic())
+                await self._post("events", {"type": "selftest", "data": number})
+                await asyncio.sleep(_PACE_SECONDS)
+            if not await reader.until(lambda: len(reader.events) >= _EVENTS, _ANSWER_SECONDS):
+                raise Failed(
+                    f"held back: {len(reader.events)} of {_EVENTS} events came within {_ANSWER_SECONDS:g} s. A proxy "
+                    "buffers the stream: turn its response buffering off for it (nginx: proxy_buffering off)"
+                )
+            came = [when for when, _, _ in reader.events]
+            self._last_id = reader.events[-1][1]
+        late = [arrived - left for arrived, left in zip(came, sent, strict=False)]
+        lumped = sum(after - before < _LUMP_SECONDS for before, after in pairwise(came))
+        if max(late) > _PACE_SECONDS and lumped >= _EVENTS // 2:
+            raise Failed(
+                f"buffered: events come in lumps, up to {max(late):.1f} s late. A proxy on the way collects them: turn "
+                "its response buffering (and compression) off for the stream (nginx: proxy_buffering off)"
+            )
+        return sorted(late)[len(late) // 2], f"{_EVENTS} events came one by one"
+
+    async def _trigger(self) -> tuple[float, str]:
+        async with self._stream() as reader:
+            began = time.monotonic()
+            known = len(reader.events)
+            answer = await self._post("trigger?timeout=3s", {"name": "selftest", "data": "selftest"})
+            took = time.monotonic() - began
+            target = answer["target"]
+            if target["kind"] != "stream":
+                return took, f"the job went to trigger.url, which answered {target['status']}"
+            if not await reader.until(lambda: len(reader.events) > known, _ANSWER_SECONDS):
+                raise Failed(f"the job was started, but its event did not come within {_ANSWER_SECONDS:g} s")
+            self._last_id = reader.events[-1][1]
+            return reader.events[-1][0] - began, f"the reader was confirmed in {answer['waited_ms']:g} ms, the job came"
+
+    async def _resume(self) -> tuple[float, str]:
+        # Somebody else reads them: only then is nothing replayed to a reader whose Last-Event-ID is lost on the way.
+        async with self._stream() as other:
+            for number in range(2):
+                await self._post("events", {"type": "selftest", "data": f"missed {number}"})
+            if not await other.until(lambda: len(other.events) >= 2, _ANSWER_SECONDS):
+                raise Failed(f"{len(other.events)} of 2 events came within {_ANSWER_SECONDS:g} s")
+        began = time.monotonic()
+        async with self._stream(last_event_id=self._last_id) as reader:
+            if reader.gap is not None:
+                raise Failed(
+                    f"no resume: the hub says that it has no such history ({reader.gap['reason']}). There is more than "
+                    "one hub behind the URL, or it was restarted just now"
+                )
+            await reader.until(lambda: len(reader.events) >= 2, _ANSWER_SECONDS)
+            took = time.monotonic() - began
+            got = [data for _, _, data in reader.events]
+        if got != ['"missed 0"', '"missed 1"']:
+            raise Failed(
+                f"no resume: {len(got)} events were replayed in place of the 2 that were missed. Something on the way "
+                "takes Last-Event-ID out of the request: let it through, or use ?last_event_id="
+            )
+        return took, "the 2 events of a pause were replayed, each once"
+
+    async def _idle(self) -> tuple[float, str]:
+        async with self._stream() as reader:
+            heartbeat_seconds = float(reader.hello["heartbeat_seconds"])
+            began = reader.last_byte_seconds
+            came = await reader.until(lambda: reader.pings > 0, heartbeat_seconds + _SLACK_SECONDS)
+            now = time.monotonic()
+            if came:
+                return now - began, f"a quiet stream is kept alive by its heartbeat ({heartbeat_seconds:g} s)"
+            if reader.ended_seconds is not None:
+                raise Failed(
+                    f"cut off: the stream was ended after {reader.ended_seconds - began:.1f} s of silence, before its "
+                    f"heartbeat ({heartbeat_seconds:g} s). That is an idle time-out on the way: raise it, or set "
+                    "stream.heartbeat_seconds below it"
+                )
+            raise Failed(
+                f"no heartbeat came within {now - began:.1f} s, though one is promised every {heartbeat_seconds:g} s: "
+                "something on the way drops comments, or holds them back"
+            )
+
+    # What they are made of
+
+    @asynccontextmanager
+    async def _stream(self, last_event_id: str | None = None) -> AsyncIterator[_Reader]:
+        """A reader whose hello has come."""
+        url = f"{self._hub.url}/projects/{self._project}/events"
+        headers = {"Accept": "text/event-stream", "Cache-Control": "no-cache"}
+        if last_event_id is not None:
+            headers["Last-Event-ID"] = last_event_id
+        query = {} if last_event_id is not None else {"since": "none"}
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                response = await self._session.get(url, headers=headers, params=query)
+        except TimeoutError:
+            raise Failed(
+                f"held back: not even the headers of the stream came within {_ANSWER_SECONDS:g} s. A proxy waits for "
+                "the end of the response: turn its response buffering off for the stream (nginx: proxy_buffering off)"
+            ) from None
+        try:
+            if response.status != 200:
+                raise await self._refused("subscribing", response)
+            if response.content_type != "text/event-stream":
+                raise Failed(f"what came is {response.content_type}, no event stream: another server answers there")
+            reader = _Reader(response)
+            try:
+                if not await reader.until(lambda: bool(reader.hello), _ANSWER_SECONDS):
+                    raise Failed(
+                        f"held back: the headers came, but no event within {_ANSWER_SECONDS:g} s. A proxy buffers the "
+                        "stream: turn its response buffering off for it (nginx: proxy_buffering off)"
+                    )
+                yield reader
+            finally:
+                await reader.close()
+        finally:
+            response.close()
+
+    async def _post(self, what: str, body: object) -> dict[str, Any]:
+        url = f"{self._hub.url}/projects/{self._project}/{what}"
+        async with asyncio.timeout(_ANSWER_SECONDS), self._session.post(url, json=body) as response:
+            if response.status not in (201, 202):
+                raise await self._refused(f"POST {what.partition('?')[0]}", response)
+            answer: dict[str, Any] = await response.json(content_type=None)
+            return answer
+
+    @staticmethod
+    async def _refused(what: str, response: aiohttp.ClientResponse) -> Failed:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            body = await response.content.read(64 * 1024)
+        try:
+            document = json.loads(body)
+            detail = f"{document['code']}: {document['detail']}"
+        except (ValueError, KeyError, TypeError):
+            detail = f"by {response.headers.get('Server', 'something')} on the way, not by the hub"
+        return Failed(f"refused: {what} was answered with {response.status}, {shorten(detail, _MAX_DETAIL_CHARS)}")
+
+    async def _clean_up(self) -> None:
+        """Drop the project, if we may; if not, its events age."""
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                (await self._session.delete(f"{self._hub.url}/projects/{self._project}")).release()
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return
+
+
+def _in_words(error: Exception) -> str:
+    """What a failure of the network means."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return f"the certificate is not valid for this name: {error.certificate_error}"
+        case aiohttp.ClientConnectorDNSError():
+            return "there is no such host: the name can't be resolved"
+        case aiohttp.ClientConnectorError():
+            return f"refused: nobody takes connections there ({error.os_error.strerror or error.os_error})"
+        case TimeoutError():
+            return f"no answer within {_ANSWER_SECONDS:g} s"
+        case _:
+            return f"the connection broke: {str(error) or type(error).__name__}"

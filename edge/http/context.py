@@ -1,0 +1,136 @@
+"""What the handlers share: the hub and everything that stands around it. Built once per process, in `app.build`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from aiohttp import web
+
+from edge.auth.tickets import Tickets
+from edge.auth.tokens import Verifier
+from edge.config.schema import Config
+from edge.core.errors import Draining, TooSlow
+from edge.core.hub import Hub
+from edge.core.idempotency import Receipts
+from edge.core.trigger_counters import TriggerCounters
+from edge.diagnose.history import Chronicle
+from edge.http.address import ClientAddresses
+from edge.metrics.collector import Exposition
+from edge.store.base import Store
+from edge.triggers.job import Target
+from edge.triggers.readiness import Readiness
+
+if TYPE_CHECKING:  # redis is imported only where it is used: it would double the time to start
+    from edge.cluster.readiness import ClusterReadiness
+    from edge.cluster.store import RedisStore
+
+Result = TypeVar("Result")
+
+
+class Service:
+    """The parts, and the few things only the whole can say. `exposition` reads the others: it is set last."""
+
+    exposition: Exposition
+
+    def __init__(
+        self,
+        config: Config,
+        hub: Hub,
+        readiness: Readiness | ClusterReadiness,
+        target: Target,
+        store: Store,
+        receipts: Receipts,
+        chronicle: Chronicle,
+        clock: Callable[[], float],
+        verifier: Verifier,
+    ) -> None:
+        self.config = config
+        self.hub = hub
+        self.readiness = readiness
+        self.target = target
+        self.store = store
+        self.cluster: RedisStore | None = None
+        """What is known of the other nodes, where there are any."""
+        self.receipts = receipts
+        self.chronicle = chronicle
+        self.clock = clock
+        """Seconds that never fall; the wall clock may be set back, the hub's may not."""
+        self.client_addresses = ClientAddresses(config.server.trusted_proxies)
+        self.verifier = verifier
+        self.tickets = Tickets(config.limits.max_tickets)
+        self.began_seconds = clock()
+        self.triggers = TriggerCounters()
+        self._leashes: set[asyncio.Timeout] = set()
+        self._wall_offset_seconds = time.time() - clock()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+        """Run `work` in a task of its own: the caller's going away doesn't end it. Shutting down waits for it."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waits is told; nobody may wait any more, and asyncio would complain
+
+    @property
+    def running(self) -> set[asyncio.Task[Any]]:
+        """Work that was spawned and isn't done."""
+        return set(self._tasks)
+
+    @asynccontextmanager
+    async def until_drain(self, limit_seconds: float, too_slow: str) -> AsyncIterator[None]:
+        """Run the block; end it where it waits once the process begins to leave (raise Draining) or `limit_seconds`
+        have passed (raise TooSlow, with the sentence `too_slow`).
+        """
+        if self.hub.draining:
+            raise _draining()
+        try:
+            async with asyncio.timeout(limit_seconds) as leash:
+                self._leashes.add(leash)
+                try:
+                    yield
+                finally:
+                    self._leashes.discard(leash)
+        except TimeoutError:
+            raise self._refusal(too_slow) from None
+
+    def _refusal(self, too_slow: str) -> Draining | TooSlow:
+        return _draining() if self.hub.draining else TooSlow(too_slow)
+
+    @overload
+    def iso_time(self, moment: float) -> str: ...
+    @overload
+    def iso_time(self, moment: None) -> None: ...
+    def iso_time(self, moment: float | None) -> str | None:
+        """A moment of the hub's clock as ISO 8601 in UTC, to the millisecond."""
+        if moment is None:
+            return None
+        return self.wall_time(moment + self._wall_offset_seconds)
+
+    @staticmethod
+    def wall_time(wall: float) -> str:
+        """Seconds since 1970 as ISO 8601 in UTC, to the millisecond."""
+        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(wall)) + f".{int(wall % 1 * 1000):03d}Z"
+
+    def drain(self) -> None:
+        """The process is leaving: nothing new comes in, everybody who waits is answered, every stream is told."""
+        self.hub.drain(self.clock())
+        self.readiness.drain()
+        for leash in self._leashes:
+            if not leash.expired():  # what is on its way out can't be hurried
+                leash.reschedule(asyncio.get_running_loop().time())
+
+
+def _draining() -> Draining:
+    return Draining("The hub is shutting down; send the rest again in a second.", retry_after_seconds=1)
+
+
+SERVICE = web.AppKey("service", Service)

@@ -1,0 +1,131 @@
+"""Do a request once, however often it is sent: `Idempotency-Key`, and the `id` of a trigger.
+
+Invariant: only an answer that did something is remembered. A request that was refused, or whose caller went away before
+anything happened, leaves no trace, and whoever waited for its answer takes its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from aiohttp import web
+
+from edge.core.errors import Draining
+from edge.core.idempotency import Answer, Key
+from edge.core.observer import Receipt
+from edge.http.context import Service
+
+if TYPE_CHECKING:
+    from edge.cluster.store import RedisStore
+
+Ready = TypeVar("Ready")
+_REPLAYED = {"Idempotency-Replayed": "true"}
+
+
+async def once(
+    service: Service,
+    key: Key | None,
+    fingerprint: bytes,
+    wait: Callable[[], Awaitable[Ready]],
+    act: Callable[[Ready], Awaitable[web.Response]],
+    published: Callable[[Receipt], web.Response],
+) -> web.Response:
+    """Wait, then act: once for each `key`, each time when it is None.
+
+    `wait` ends with its caller, and nothing has happened then. `act` runs in a task of its own: what has begun goes on,
+    and its answer is remembered, even when the caller goes away. `published` makes the answer of a request that is
+    known to have published its event, though the node that did it never said so.
+
+    Raises what `wait` and `act` raise, `idempotency_mismatch` and `too_many_idempotency_keys`, and Draining when the
+    process didn't wait for `act` to end.
+    """
+    receipts = service.receipts
+    if key is not None and service.cluster is not None:
+        return await _once_in_all(service.cluster, service, key, fingerprint, wait, act, published)
+    if key is not None:
+        while (entry := receipts.find(key, fingerprint, service.clock())) is not None:
+            if entry.answer is not None:
+                return _again(entry.answer)
+            settled = asyncio.Event()
+            entry.waiters.append(settled.set)
+            await settled.wait()
+        receipts.begin(key, fingerprint)
+    try:
+        ready = await wait()
+    except BaseException:
+        if key is not None:
+            receipts.drop(key)
+        raise
+    return await _watched(service.spawn(_settle(service, key, act(ready))))
+
+
+async def _watched(acting: asyncio.Task[web.Response]) -> web.Response:
+    await asyncio.wait((acting,))
+    if acting.cancelled():
+        raise Draining(
+            "The hub has left before this was done. It may have been done in part: look before you send it again.",
+            retry_after_seconds=1,
+            may_have_started=True,
+        )
+    return acting.result()
+
+
+async def _once_in_all(
+    cluster: RedisStore,
+    service: Service,
+    key: Key,
+    fingerprint: bytes,
+    wait: Callable[[], Awaitable[Ready]],
+    act: Callable[[Ready], Awaitable[web.Response]],
+    published: Callable[[Receipt], web.Response],
+) -> web.Response:
+    """`once`, for all nodes: the key is claimed in Redis."""
+    known = await cluster.once.claim(key, fingerprint)
+    if isinstance(known, Receipt):
+        response = published(known)
+        response.headers.update(_REPLAYED)
+        return response
+    if known is not None:
+        return _again(known)
+    try:
+        ready = await wait()
+    except BaseException:
+        await asyncio.shield(cluster.once.settle(key, None))
+        raise
+
+    async def acting() -> web.Response:
+        answer = None
+        try:
+            response = await act(ready)
+            assert isinstance(response.body, bytes)
+            answer = Answer(response.status, response.body)
+            return response
+        finally:
+            await cluster.once.settle(key, answer)
+
+    return await _watched(service.spawn(acting()))
+
+
+async def _settle(service: Service, key: Key | None, acting: Awaitable[web.Response]) -> web.Response:
+    try:
+        response = await acting
+    except BaseException:
+        if key is not None:
+            service.receipts.drop(key)
+        raise
+    if key is not None:
+        body = response.body
+        assert isinstance(body, bytes)
+        service.receipts.answer(key, Answer(response.status, body), service.clock())
+    return response
+
+
+def _again(answer: Answer) -> web.Response:
+    return web.Response(
+        status=answer.status,
+        body=answer.body,
+        content_type=answer.content_type,
+        headers=_REPLAYED,
+    )

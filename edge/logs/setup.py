@@ -1,0 +1,308 @@
+"""Structured logs on standard error: one line a fact, for people (`console`) or machines (`json`).
+
+Invariants. Nothing inside a value can end or forge a line, or reach a terminal as a command. And the log
+never holds up or ends the program: a line that can't be written at once (reader gone or stalled, disk full)
+is counted in `dropped_lines` and forgotten.
+
+    log = get_logger(__name__)
+    log.info("connection added", project=project, total=3)
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import select
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Literal, TypeAlias, cast
+
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+
+from edge.logs import trace
+from edge.logs.ratelimit import FoldedLog
+from edge.logs.text import one_line, shorten
+
+dropped_lines = 0
+"""Lines that could not be written since the program started."""
+
+LogFormat: TypeAlias = Literal["console", "json"]
+
+# PIPE_BUF on Linux: a pipe that polls as writable takes so much in one piece without blocking.
+_MAX_LINE_BYTES = 4096
+# The worst case, twelve bytes a character (an emoji as two JSON escapes), still leaves room in the line.
+_MAX_EVENT_CHARS = 250
+_MAX_VALUE_CHARS = 1000
+_MAX_CUT_VALUE_CHARS = 60
+_MAX_FRAMES = 8
+_MAX_CAUSES = 3
+# Out of descriptors asyncio logs thousands of lines a second (measured: 24,000 in 5 s).
+_FOREIGN_PERIOD_SECONDS = 10.0
+_FOREIGN_MAX_KEYS = 200
+
+_NEEDS_QUOTES = re.compile(r'[\s"=\\]')
+_COLOURS = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critical": "1;31"}
+
+
+def configure(log_format: LogFormat, level: str, *, fd: int | None = None) -> None:
+    """Send every log of the process, the standard library's too, to `fd` (standard error) from `level` up.
+
+    Call it once, before the first line: a logger keeps the level it had when it was first used.
+    """
+    # None where the process was started without: descriptor 2 may be anybody's socket by now.
+    _output.fd = fd if fd is not None else (2 if sys.stderr is not None else None)
+    _output.torn = False
+    if log_format == "json":
+        _output.render = _render_json
+    else:
+        _output.render = _render_colour if _is_terminal(_output.fd) else _render_plain
+    level_number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        processors=_PROCESSORS,
+        wrapper_class=structlog.make_filtering_bound_logger(level_number),
+        logger_factory=lambda *_: _output,
+        cache_logger_on_first_use=True,
+    )
+    _adopt_standard_library(level_number)
+
+
+def get_logger(name: str) -> FilteringBoundLogger:
+    """A logger whose lines carry `name`; may be made before `configure` is called, but used only after."""
+    return cast(FilteringBoundLogger, structlog.get_logger(logger_name=name))
+
+
+# --- writing ---
+
+
+class _Output:
+    """Where lines go. The method names are those structlog calls."""
+
+    def __init__(self) -> None:
+        self.fd: int | None = None
+        self.render: Callable[[dict[str, object]], str] = _render_plain
+        self.torn = False  # the last line was written in part: the next begins with a line end
+
+    def write(self, line: str) -> None:
+        global dropped_lines  # noqa: PLW0603 - the counter is part of the interface
+        data = line.encode("utf-8", "backslashreplace") + b"\n"
+        if self.torn:
+            data = b"\n" + data
+        if self.fd is None or not _is_writable(self.fd):
+            dropped_lines += 1
+            return
+        try:
+            written = os.write(self.fd, data)
+        except OSError:
+            dropped_lines += 1
+            return
+        self.torn = written < len(data)
+        if self.torn:
+            dropped_lines += 1
+
+    debug = info = warning = error = critical = write
+
+
+def _is_writable(fd: int) -> bool:
+    """Whether a line can be written without waiting: a stalled reader of a pipe must not stall the hub.
+
+    O_NONBLOCK would do too, but it belongs to the open file: the shell that shares it would get it as well.
+    """
+    if not hasattr(select, "poll"):
+        return True
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return bool(poll.poll(0))
+
+
+def _is_terminal(fd: int | None) -> bool:
+    wanted = "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+    return wanted and fd is not None and os.isatty(fd)
+
+
+# --- one event to one line ---
+
+
+def _to_line(_logger: WrappedLogger, level: str, event_dict: EventDict) -> str:
+    """A structlog processor: the last and only one."""
+    fields = dict(event_dict)
+    traceparent = trace.CURRENT.get()
+    if traceparent is not None:
+        fields[trace.HEADER] = traceparent
+    error = _exception_of(fields.pop("exc_info", None))
+    if error is not None:
+        fields["error"] = _describe_error(error)
+        fields["trace"] = _trace(error.__traceback__)
+    return _line(level, fields)
+
+
+def _line(level: str, fields: dict[str, object]) -> str:
+    head: dict[str, object] = {
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "level": level,
+        "logger": fields.pop("logger_name", "edge"),
+        "event": shorten(_to_text(fields.pop("event", "")), _MAX_EVENT_CHARS),
+    }
+    # `head` twice: it comes first, and no field can take its place.
+    line = _output.render({**head, **{key: _bounded(value) for key, value in fields.items()}, **head})
+    if len(line) < _MAX_LINE_BYTES // 4 or len(line.encode("utf-8", "backslashreplace")) < _MAX_LINE_BYTES - 1:
+        return line
+    cut = {key: shorten(_to_text(value), _MAX_CUT_VALUE_CHARS) for key, value in fields.items()}
+    while len(line.encode("utf-8", "backslashreplace")) >= _MAX_LINE_BYTES - 1:
+        line = _output.render({**head, **cut, **head, "cut": True})
+        if not cut:
+            break
+        cut.popitem()
+    return line
+
+
+def _bounded(value: object) -> object:
+    return shorten(value, _MAX_VALUE_CHARS) if isinstance(value, str) else value
+
+
+def _render_json(fields: dict[str, object]) -> str:
+    try:
+        line = json.dumps(fields, default=_to_text, allow_nan=False)
+    except (ValueError, TypeError, RecursionError):  # NaN, a circle, a key that is no text
+        line = json.dumps({key: _to_text(value) for key, value in fields.items()})
+    # ASCII by now, and without controls but for this one.
+    return line.replace("\x7f", "\\u007f")
+
+
+def _render_plain(fields: dict[str, object]) -> str:
+    return _render_console(fields, lambda text, _colour: text)
+
+
+def _render_colour(fields: dict[str, object]) -> str:
+    return _render_console(fields, lambda text, colour: f"\x1b[{colour}m{text}\x1b[0m")
+
+
+def _render_console(fields: dict[str, object], paint: Callable[[str, str], str]) -> str:
+    stamp, level, logger, event, *_ = fields.values()
+    parts = [
+        paint(str(stamp), "2"),
+        paint(f"{level:<7}", _COLOURS.get(str(level), "0")),
+        paint(_quoted(logger), "2"),
+        one_line(str(event)),
+    ]
+    parts += [
+        f"{paint(_quoted(key) + '=', '2')}{_quoted(value)}"
+        for key, value in fields.items()
+        if key not in ("time", "level", "logger", "event")
+    ]
+    return " ".join(parts)
+
+
+def _quoted(value: object) -> str:
+    text = _to_text(value)
+    if text and text.isprintable() and not _NEEDS_QUOTES.search(text):
+        return text
+    return '"' + one_line(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+
+
+def _to_text(value: object) -> str:
+    try:
+        return value if isinstance(value, str) else str(value)
+    except Exception as error:  # noqa: BLE001 - whatever a foreign __str__ does, the line must come out
+        return f"<{type(value).__name__}: its text raises {type(error).__name__}>"
+
+
+# --- exceptions ---
+
+
+def _exception_of(exc_info: object) -> BaseException | None:
+    if isinstance(exc_info, BaseException):
+        return exc_info
+    if isinstance(exc_info, tuple):
+        return cast(BaseException | None, exc_info[1])
+    return sys.exc_info()[1] if exc_info else None
+
+
+def _describe_error(error: BaseException) -> str:
+    """The exception and what caused it, outermost first: `RuntimeError: no < OSError: disk`."""
+    causes: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None and len(causes) < _MAX_CAUSES:
+        text = _to_text(cause)
+        causes.append(f"{type(cause).__name__}: {text}" if text else type(cause).__name__)
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return " < ".join(causes)
+
+
+def _trace(frames: TracebackType | None) -> str:
+    """Where it was raised, innermost first: `edge.core.ring:40 append < edge.core.hub:12 publish`."""
+    names = [
+        f"{frame.f_globals.get('__name__', '?')}:{line} {frame.f_code.co_name}"
+        for frame, line in traceback.walk_tb(frames)
+    ]
+    return " < ".join(reversed(names[-_MAX_FRAMES:]))
+
+
+def _is_client_error(error: BaseException | None) -> bool:
+    """The peer's doing: it went away, or doesn't speak HTTP. To aiohttp that is an error with a traceback."""
+    if isinstance(error, ConnectionError):
+        return True
+    # Not imported: without aiohttp in the process there is none of its exceptions either.
+    http_exceptions = sys.modules.get("aiohttp.http_exceptions")
+    return http_exceptions is not None and isinstance(error, http_exceptions.HttpProcessingError)
+
+
+# --- the standard library's logs ---
+
+
+class _StandardLibraryHandler(logging.Handler):
+    """Takes what asyncio, aiohttp and others log through the same pipeline, folded, one line each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._folded: FoldedLog[tuple[str, int, str, str]] = FoldedLog(
+            period_seconds=_FOREIGN_PERIOD_SECONDS, max_keys=_FOREIGN_MAX_KEYS
+        )
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = _exception_of(record.exc_info)
+        level = record.levelname.lower()
+        if _is_client_error(error):
+            if not logging.getLogger().isEnabledFor(logging.DEBUG):
+                return
+            level = "debug"
+        key = (record.name, record.levelno, _to_text(record.msg), type(error).__name__)
+        suppressed = self._folded.admit(key, time.monotonic())
+        if suppressed is None:
+            return
+        try:
+            event = record.getMessage()
+        except Exception:  # noqa: BLE001 - a wrong format string in a library: say what there is
+            event = f"{_to_text(record.msg)} {_to_text(record.args)}"
+        fields: dict[str, object] = {"event": event, "logger_name": record.name}
+        if error is not None:
+            fields["error"] = _describe_error(error)
+            if level != "debug":
+                fields["trace"] = _trace(error.__traceback__)
+        if suppressed:
+            fields["suppressed"] = suppressed
+        _output.write(_line(level, fields))
+
+
+def _adopt_standard_library(level_number: int) -> None:
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if isinstance(handler, _StandardLibraryHandler)]:
+        root.removeHandler(handler)
+    root.addHandler(_StandardLibraryHandler())
+    root.setLevel(level_number)
+    logging.captureWarnings(True)
+    # It would write query strings, with their tickets; what matters of a request we log ourselves.
+    access = logging.getLogger("aiohttp.access")
+    access.disabled = True
+    access.propagate = False
+
+
+_output = _Output()
+# One list for ever: structlog's cached loggers hold on to it.
+_PROCESSORS: list[structlog.typing.Processor] = [_to_line]

@@ -1,0 +1,365 @@
+"""aiohttp does the handshake of a stream, then hands the transport over; this is the only module that knows how.
+
+A held request costs 11 KiB in aiohttp (parser, request, response, two tasks); a stream needs none of it. So, once
+the headers are made: the transport gets a `Stream` as its protocol, aiohttp's own protocol object is told that its
+connection is gone (after its `transport` attribute was cleared: `RequestHandler.connection_lost` calls
+`force_close`, which would close it), and the handler returns a response whose `write_eof` does nothing. What is
+left is 2 KiB: a transport and a `Stream`.
+
+It leans on details of aiohttp 3.14, so the version range in pyproject.toml is narrow and
+tests/transport/test_stream.py pins each: the order above, that `StreamResponse` holds its headers back when it is
+told so, and that it chunks every HTTP/1.1 body and no other.
+
+While the transport holds nothing and there is no TLS, bytes go to the descriptor itself, which saves uvloop's 5 % of a
+delivery, and to many of them in one call of `map`, which saves another 13 %: between two writes no statement of Python
+runs. What the kernel doesn't take at once goes to the transport, which then pauses us.
+
+Invariant: exactly one protocol owns the transport. From `take_over` on it is the `Stream`, and the hub has
+forgotten the `Stream` before its descriptor is closed, because both uvloop and asyncio call `connection_lost`
+first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import ssl
+from collections.abc import Callable, Sequence
+from itertools import repeat
+from typing import Any, cast
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_writer import StreamWriter
+from aiohttp_sse import EventSourceResponse
+
+from edge.core.connection import Connection
+from edge.core.hub import Hub
+from edge.logs.setup import get_logger
+from edge.transport import tcp
+
+_log = get_logger("hub")
+_RECORD_DATA_BYTES = 16 * 1024
+_RECORD_COST_BYTES = {"TLSv1.3": 22}
+"""What TLS adds to a record: 5 of header, 1 of type, 16 of tag (RFC 8446). Both event loops write a record for each 16
+KiB of a write (measured).
+"""
+_LEAST_RECORD_COST_BYTES = 14
+"""Before TLS 1.3 it depends on the cipher and is at least this."""
+_NOT_DIRECTLY = -1
+_HELD_BYTES = 16 * 1024
+"""A longer replay goes out batch by batch, as the reader takes it."""
+_DEAD_ERRNOS = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
+
+
+class Handshake(EventSourceResponse):
+    """The response headers of a stream; the body is not aiohttp's business."""
+
+    _send_headers_immediately = False  # they go out with the stream's first bytes, in one write
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Make the headers; `head` has them. No task for pings: heartbeats come from the hub's wheel."""
+        if not self.prepared:
+            self._set_tcp_user_timeout(request)
+        return await web.StreamResponse.prepare(self, request)
+
+    def head(self) -> bytes:
+        """The status line and headers, which are the caller's to send."""
+        writer = self._payload_writer
+        assert isinstance(writer, StreamWriter)
+        head, writer._headers_buf = writer._headers_buf, None
+        assert head is not None
+        return head
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """The stream goes on after the handler has returned."""
+
+
+class Stream(Connection, asyncio.Protocol):
+    """A connection that is the protocol of its own transport."""
+
+    __slots__ = (
+        "_answered",
+        "_clock",
+        "_fd",
+        "_held",
+        "_hub",
+        "_known_acked_bytes",
+        "_record_cost_bytes",
+        "_sock",
+        "_target_bytes",
+        "_transport",
+    )
+
+    def __init__(self, hub: Hub, clock: Callable[[], float], connection_id: str, address: str, **options: Any) -> None:
+        super().__init__(connection_id, address, clock(), **options)
+        self._hub = hub
+        self._clock = clock
+        self._transport: asyncio.Transport | None = None
+        self._fd = _NOT_DIRECTLY
+        self._held: bytearray | None = None
+        """What goes out in one write: the head, the hello and the replay, until `release`."""
+        self._sock: tcp.Socket | None = None
+        self._record_cost_bytes = 0
+        """What TLS adds to each record; 0 without TLS."""
+        self._target_bytes = 0
+        """So much the peer must have acknowledged since the connection began to have all; 0 while what it owes says it.
+        With TLS what it owes says nothing of events, and behind the end it owes the end too.
+        """
+        self._answered = False
+        """With TLS: whether the peer's stack answered when it was last looked at."""
+        self._known_acked_bytes = 0
+
+    def take_over(self, request: web.BaseRequest, head: bytes) -> bool:
+        """Become the protocol of `request`'s transport, in the place of aiohttp's. See `own`.
+
+        Returns False when the client has already gone.
+        """
+        transport = request.transport
+        if transport is None or transport.is_closing():
+            return False
+        aiohttp_protocol = request.protocol
+        transport.set_protocol(self)
+        aiohttp_protocol.transport = None
+        aiohttp_protocol.connection_lost(None)
+        self.own(transport, head)
+        sock = self._sock
+        if sock is not None:
+            tcp.keep_unsent_small(sock)
+        return True
+
+    def own(self, transport: asyncio.Transport, head: bytes) -> None:
+        """Write to `transport`, whose protocol this is, from now on. `head` and what is written next wait for
+        `release`.
+        """
+        tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+        # "Not paused" is to mean "nothing is buffered": writes reach the kernel at once. Plain transports pause above
+        # the mark; those of TLS at it, so that with zero they would pause, with nothing to wait for, for ever.
+        transport.set_write_buffer_limits(high=0 if tls is None else 1, low=0)
+        if not transport.is_reading():
+            transport.resume_reading()
+        self._transport = transport
+        sock = transport.get_extra_info("socket")
+        if tcp.supported(sock):
+            self._sock = sock
+        if tls is None:
+            self._held = bytearray(head)
+            return
+        if self._sock is not None:
+            self._record_cost_bytes = _RECORD_COST_BYTES.get(tls.version() or "", _LEAST_RECORD_COST_BYTES)
+            self._target_bytes = tcp.written_bytes(self._sock) + transport.get_write_buffer_size()
+            self._seal(head)
+        transport.write(head)
+
+    def _seal(self, wire: bytes) -> None:
+        """Count what TLS makes of `wire`, which is about to be written."""
+        records = -(-len(wire) // _RECORD_DATA_BYTES)
+        self._target_bytes += len(wire) + records * self._record_cost_bytes
+
+    def _write_directly_if_empty(self) -> None:
+        sock, transport = self._sock, self._transport
+        if sock is not None and transport is not None and not self._record_cost_bytes:
+            self._fd = _NOT_DIRECTLY if transport.get_write_buffer_size() else sock.fileno()
+
+    @property
+    def confirmable(self) -> bool:
+        """Whether the kernel can tell what the peer has acknowledged; if not, written has to do."""
+        return self._sock is not None
+
+    @property
+    def unacked_bytes(self) -> int:
+        """Bytes written that the peer has not acknowledged (on TLS: bytes of its records)."""
+        transport = self._transport
+        if transport is None:
+            return 0
+        sock = self._open_socket()
+        held_bytes = 0 if self._held is None else len(self._held)
+        return held_bytes + transport.get_write_buffer_size() + (0 if sock is None else tcp.unacked_bytes(sock))
+
+    @property
+    def round_trip_seconds(self) -> float | None:
+        sock = self._open_socket()
+        return None if sock is None else tcp.path(sock).round_trip_seconds
+
+    # What the hub asks of a connection
+
+    def release(self) -> None:
+        """Send what was held back; from now on each write goes out at once."""
+        held, self._held = self._held, None
+        if held:
+            self._write_directly_if_empty()
+            self.write(bytes(held))
+
+    def write(self, wire: bytes) -> None:
+        if self._fd != _NOT_DIRECTLY:
+            try:
+                sent_bytes = os.write(self._fd, wire)
+            except OSError:
+                sent_bytes = 0  # full, or broken: the transport finds out which, and says so
+            if sent_bytes < len(wire):
+                self._write_on(wire[sent_bytes:])
+        elif self._held is not None:
+            self._held += wire
+            if len(self._held) >= _HELD_BYTES:
+                self.release()
+        else:
+            self._write_on(wire)
+
+    @staticmethod
+    def write_each(connections: Sequence[Connection], wire: bytes) -> None:
+        streams = cast(Sequence[Stream], connections)
+        direct = [stream for stream in streams if stream._fd != _NOT_DIRECTLY]
+        others = [stream for stream in streams if stream._fd == _NOT_DIRECTLY] if len(direct) < len(streams) else []
+        descriptors = [stream._fd for stream in direct]
+        sent_bytes: list[int] = []
+        while len(sent_bytes) < len(direct):
+            try:
+                sent_bytes.extend(map(os.write, descriptors[len(sent_bytes) :], repeat(wire)))
+            except OSError:
+                sent_bytes.append(0)  # as above; `extend` keeps what came before (a test pins it)
+        if sum(sent_bytes) < len(wire) * len(direct):
+            for stream, done_bytes in zip(direct, sent_bytes, strict=True):
+                if done_bytes < len(wire):
+                    stream._write_on(wire[done_bytes:])
+        for stream in others:
+            stream.write(wire)
+
+    def _write_on(self, wire: bytes) -> None:
+        """Have the transport write what the kernel didn't take at once."""
+        if self._transport is None:
+            return
+        if self._record_cost_bytes:
+            self._seal(wire)
+            self._hub.unsettled(self)
+        self._transport.write(wire)
+
+    def acked_bytes(self) -> int:
+        """Exact on plain TCP; with TLS the last moment at which all was acknowledged; else what was handed over."""
+        transport, sock = self._transport, self._open_socket()
+        if transport is None:
+            return self._known_acked_bytes
+        if sock is None:
+            if self._sock is None:
+                self._known_acked_bytes = self.written_bytes - transport.get_write_buffer_size()
+        elif not self._target_bytes:
+            self._known_acked_bytes = self.written_bytes - self.unacked_bytes
+        else:
+            owed_bytes = max(0, self._target_bytes - tcp.acked_bytes(sock))
+            if not self._record_cost_bytes:
+                self._known_acked_bytes = self.written_bytes - owed_bytes
+            else:
+                self._answered = tcp.path(sock).answers
+                if not owed_bytes and not self.unacked_bytes:
+                    self._known_acked_bytes = self.written_bytes
+        return self._known_acked_bytes
+
+    def _open_socket(self) -> tcp.Socket | None:
+        """The socket, as long as it may be asked. With TLS `connection_lost` comes a turn of the loop after the
+        descriptor was closed (and perhaps given to somebody else); from then on the transport says it is closing.
+        """
+        if self._record_cost_bytes and self._transport is not None and self._transport.is_closing():
+            return None
+        return self._sock
+
+    def moved_bytes(self) -> int:
+        transport = self._transport
+        if transport is None:
+            return 0
+        if self._record_cost_bytes:
+            self._answered = self.answers()
+            return self.written_bytes - self.unacked_bytes
+        if self._sock is None:
+            return self.written_bytes - transport.get_write_buffer_size()
+        return self.written_bytes - transport.get_write_buffer_size() - tcp.unacked_bytes(self._sock)
+
+    def answers(self) -> bool:
+        sock = self._open_socket()
+        if sock is not None:
+            return tcp.path(sock).answers
+        # Without TCP's knowledge: whoever is on a Unix socket is on this machine, and can't vanish in silence.
+        return self._sock is None or self._answered
+
+    def silent_seconds(self, now: float) -> float:
+        sock = self._open_socket()
+        return now - self.progress_seconds if sock is None else tcp.path(sock).last_ack_age_seconds
+
+    def finish(self) -> None:
+        self.release()
+        self._fd = _NOT_DIRECTLY
+        if self._transport is not None:
+            sock = self._open_socket()
+            if sock is not None and not self._record_cost_bytes:
+                self._target_bytes = tcp.written_bytes(sock) + self._transport.get_write_buffer_size()
+            if self.chunked:
+                self._transport.write(b"0\r\n\r\n")
+            self._transport.close()
+
+    def abort(self) -> None:
+        self._fd, self._held = _NOT_DIRECTLY, None
+        if self._transport is not None:
+            self._transport.abort()
+
+    # What the transport says
+
+    def pause_writing(self) -> None:
+        self._fd = _NOT_DIRECTLY
+        self._hub.paused(self, self._clock())
+
+    def resume_writing(self) -> None:
+        self._write_directly_if_empty()
+        self._hub.drained(self, self._clock())
+
+    def data_received(self, data: bytes) -> None:
+        """A reader has nothing to say: bytes behind its request are dropped unread."""
+
+    def eof_received(self) -> bool:
+        """A half-closed reader can't be told from one that has closed; it leaves, and what it can't take is dropped."""
+        self.refresh()
+        if self.paused:
+            self.abort()
+        return False
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._fd = _NOT_DIRECTLY
+        reason = self.leaving or self._reason(exc)
+        self._hub.detach(self, reason, self._clock())
+        self._transport = None
+        self._sock = None
+
+    def _reason(self, exc: BaseException | None) -> str:
+        if exc is None or isinstance(exc, ConnectionError | ssl.SSLError):
+            return "client"
+        if isinstance(exc, OSError) and exc.errno in _DEAD_ERRNOS:
+            # TCP_USER_TIMEOUT also ends a reader whose window stayed shut.
+            return "slow" if self.answers() else "dead"
+        return "error"
+
+
+class TracedStream(Stream):
+    """A `Stream` that logs what is written to it; made only where `server.log_level` is `debug`."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def step(connections: Sequence[Connection], wire: bytes, seq: int, now: float) -> None:
+        before = [connection.cursor for connection in connections]
+        Stream.step(connections, wire, seq, now)
+        for connection, cursor in zip(connections, before, strict=True):
+            cast(TracedStream, connection)._tell(wire, seq, cursor)
+
+    def deliver(self, wire: bytes, seq: int, now: float) -> None:
+        before = self.cursor
+        super().deliver(wire, seq, now)
+        self._tell(wire, seq, before)
+
+    def _tell(self, wire: bytes, seq: int, before: int) -> None:
+        if self.project is not None:
+            _log.debug(
+                "delivered",
+                project=self.project.name,
+                connection=self.id,
+                id=self.project.event_id(seq),
+                events=seq - before,
+                bytes=len(wire),
+            )

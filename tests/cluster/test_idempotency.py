@@ -1,0 +1,154 @@
+"""An idempotency key is good on every node, whatever happens to the node that it was used on, and to Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from edge.cluster.client import Call
+from edge.core.errors import StoreUnavailable
+from edge.core.event import Event
+from edge.core.idempotency import Answer
+from tests.cluster.conftest import RedisServer
+from tests.cluster.nodes import Node, Reader
+
+
+async def test_a_key_used_on_one_node_is_known_on_all(nodes: list[Node]) -> None:
+    key = {"Idempotency-Key": "once"}
+    first = await nodes[0].publish("x", **key)
+    assert first == await nodes[1].publish("x", **key)
+    assert 422 == (await nodes[2].publish("y", **key))["status"]
+    at_once = await asyncio.gather(*(node.publish("z", **{"Idempotency-Key": "race"}) for node in nodes))
+    assert 1 == len({answer["id"] for answer in at_once})
+    assert 2 == (await nodes[0].get("/projects/p"))["ring"]["events"]
+
+
+async def test_a_job_on_its_way_when_its_node_died_is_not_sent_by_another(nodes: list[Node]) -> None:
+    key, mark = ("trigger", "p", "k"), b"print"
+    first, second = nodes[0].service.cluster, nodes[1].service.cluster
+    assert first is not None
+    assert second is not None
+    assert await first.once.claim(key, mark) is None
+    await first.intend(key, mark, "job-1")
+    with pytest.raises(TimeoutError):  # its node lives: whoever repeats the request waits for its answer
+        await asyncio.wait_for(second.once.claim(key, mark), 0.5)
+    await first.wire.client.zadd(first.wire.keys.nodes, {first.node: 1})  # its last beat was long ago
+    answer = await second.once.claim(key, mark)
+    assert isinstance(answer, Answer)
+    assert 502 == answer.status
+    assert b'"id":"job-1"' in answer.body
+    assert b'"may_have_started":true' in answer.body
+
+
+async def test_a_key_whose_node_died_before_anything_began_is_free_again(nodes: list[Node]) -> None:
+    key, mark = ("trigger", "p", "k"), b"print"
+    first, second = nodes[0].service.cluster, nodes[1].service.cluster
+    assert first is not None
+    assert second is not None
+    assert await first.once.claim(key, mark) is None
+    await first.wire.client.zadd(first.wire.keys.nodes, {first.node: 1})
+    assert await second.once.claim(key, mark) is None
+    with pytest.raises(StoreUnavailable, match="taken for dead"):
+        await first.intend(key, mark, "job-1")
+    await second.intend(key, mark, "job-2")
+
+
+async def test_an_event_whose_receipt_was_lost_on_its_way_is_not_published_again(
+    nodes: list[Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = {"Idempotency-Key": "once"}
+    _lose_answers(monkeypatch, nodes[0], "append")
+    assert 503 == (await nodes[0].publish("x", **key))["status"]
+    monkeypatch.undo()
+    there = await nodes[1].publish("x", **key)
+    here = await nodes[0].publish("x", **key)
+    assert (202, 0, True) == (there["status"], there["connections"], there["missed"])
+    assert there == here
+    assert 1 == (await nodes[2].get("/projects/p"))["ring"]["events"]
+
+
+async def test_a_job_of_the_stream_whose_receipt_was_lost_is_not_started_again(
+    nodes: list[Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Reader(nodes[2].port) as reader:
+        _lose_answers(monkeypatch, nodes[0], "append")
+        order = {"name": "go", "data": 7, "id": "one"}
+        assert 503 == (await nodes[0].post("/projects/p/trigger?timeout=10s", order))["status"]
+        monkeypatch.undo()
+        answer = await nodes[1].post("/projects/p/trigger?timeout=10s", order)
+        assert (202, "one", True, "stream") == (
+            answer["status"],
+            answer["id"],
+            answer["dispatched"],
+            answer["target"]["kind"],
+        )
+        await nodes[1].publish("end")
+        await reader.until(2)
+        assert [7, "end"] == reader.data
+
+
+async def test_a_claim_whose_answer_was_lost_is_given_back(nodes: list[Node], monkeypatch: pytest.MonkeyPatch) -> None:
+    key = {"Idempotency-Key": "once"}
+    _lose_answers(monkeypatch, nodes[0], "claim")
+    assert 503 == (await nodes[0].publish("x", **key))["status"]
+    monkeypatch.undo()
+    assert 202 == (await nodes[1].publish("x", **key))["status"]  # with this node's next beat
+
+
+async def test_an_answer_that_redis_did_not_hear_is_told_later(
+    nodes: list[Node], redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, mark = ("trigger", "p", "k"), b"print"
+    first, second = nodes[0].service.cluster, nodes[1].service.cluster
+    assert first is not None
+    assert second is not None
+    assert await first.once.claim(key, mark) is None
+    redis_server.stop()
+    await first.once.settle(key, Answer(200, b"done"))
+    redis_server.start()
+    assert Answer(200, b"done") == await second.once.claim(key, mark)
+
+
+async def test_what_is_published_under_a_claim_that_went_to_another_node_is_left_out(nodes: list[Node]) -> None:
+    key, mark = ("publish", "p", "k"), b"print"
+    first, second = nodes[0].service.cluster, nodes[1].service.cluster
+    assert first is not None
+    assert second is not None
+    assert await first.once.claim(key, mark) is None
+    await first.wire.client.zadd(first.wire.keys.nodes, {first.node: 1})  # its last beat was long ago
+    assert await second.once.claim(key, mark) is None
+    late = first.publish("p", Event("message", b"late"), 0.0, key)
+    beside = first.publish("p", Event("message", b"beside"), 0.0)
+    with pytest.raises(StoreUnavailable, match="taken for dead"):
+        await late
+    assert 1 == int((await beside).id.rpartition("-")[2])
+    receipt = await second.publish("p", Event("message", b"in time"), 0.0, key)
+    assert 2 == int(receipt.id.rpartition("-")[2])
+
+
+async def test_a_claim_that_comes_too_late_takes_nothing(nodes: list[Node]) -> None:
+    key, mark = ("publish", "p", "k"), b"print"
+    first, second = nodes[0].service.cluster, nodes[1].service.cluster
+    assert first is not None
+    assert second is not None
+    first.once.redis_says(0.0)  # so this claim seems to have been made long ago
+    with pytest.raises(StoreUnavailable, match="took too long"):
+        await first.once.claim(key, mark)
+    assert await second.once.claim(key, mark) is None
+
+
+def _lose_answers(monkeypatch: pytest.MonkeyPatch, node: Node, script: str) -> None:
+    """Redis does what it is told, and the node never hears of it."""
+    cluster = node.service.cluster
+    assert cluster is not None
+    run_all = cluster.wire.run_all
+
+    async def lossy(calls: list[Call], *, probing: bool = False) -> list[Any]:
+        answers = await run_all(calls, probing=probing)
+        if any(script == called for called, _, _ in calls):
+            raise StoreUnavailable("The answer was lost.", retry_after_seconds=1)
+        return answers
+
+    monkeypatch.setattr(cluster.wire, "run_all", lossy)

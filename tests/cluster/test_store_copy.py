@@ -1,0 +1,103 @@
+"""Moving a history between a file and Redis, and back."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge.cli.store_copy import Copied, CopyError, copy
+from edge.core import resume
+from tests.cluster.conftest import RedisServer
+from tests.cluster.nodes import Node, Reader, start_node
+from tests.store.rig import life
+
+
+def _fill(path: Path) -> list[str]:
+    async def story() -> list[str]:
+        async with life(path, commit=True) as rig:
+            reader = rig.read()
+            seen = [(await rig.publish(f"[{number}]")).id for number in range(3)]
+            await asyncio.sleep(0)
+            rig.leave(reader)
+            return [*seen, (await rig.publish("[3]")).id]
+
+    return asyncio.run(story())
+
+
+def test_a_history_goes_to_redis_and_back_with_its_ids_and_misses(redis_server: RedisServer, tmp_path: Path) -> None:
+    ids = _fill(tmp_path / "a.db")
+    assert Copied(1, 4) == copy(f"sqlite:{tmp_path / 'a.db'}", redis_server.url)
+
+    async def on_a_node() -> None:
+        node = await start_node(redis_server.url)
+        assert (1, 0, 0, 1) == await node.misses()
+        reader = Reader(node.port)
+        reader.ids = ids[:1]
+        async with reader:
+            await reader.until(4)
+            assert ids == reader.ids
+            assert ["edge.hello"] == [name for name, _ in reader.controls]
+            after = await node.publish("after")
+            assert f"{ids[0].rpartition('-')[0]}-5" == after["id"]
+            await reader.until(5)
+        await node.stop()
+
+    asyncio.run(on_a_node())
+    assert Copied(1, 5) == copy(redis_server.url, f"sqlite:{tmp_path / 'b.db'}")
+
+    async def from_the_file() -> None:
+        async with life(tmp_path / "b.db", commit=False) as rig:
+            assert ids == rig.read(start=resume.everything).ids[:4]
+            assert (1, 1, 0, 0) == rig.ledger()
+
+    asyncio.run(from_the_file())
+
+
+def test_what_is_there_is_not_overwritten(redis_server: RedisServer, tmp_path: Path) -> None:
+    _fill(tmp_path / "a.db")
+    copy(f"sqlite:{tmp_path / 'a.db'}", redis_server.url)
+    with pytest.raises(CopyError, match="already"):
+        copy(f"sqlite:{tmp_path / 'a.db'}", redis_server.url)
+    with pytest.raises(CopyError, match="already"):
+        copy(redis_server.url, f"sqlite:{tmp_path / 'a.db'}")
+
+
+def test_only_histories_that_last_can_be_copied(tmp_path: Path) -> None:
+    with pytest.raises(CopyError, match="hold a history"):
+        copy("memory:", f"sqlite:{tmp_path / 'a.db'}")
+    with pytest.raises(CopyError, match="copy the file"):
+        copy(f"sqlite:{tmp_path / 'a.db'}", f"sqlite:{tmp_path / 'b.db'}")
+    with pytest.raises(CopyError, match="is not there"):
+        copy(f"sqlite:{tmp_path / 'nowhere.db'}", "redis://127.0.0.1:1/0")
+
+
+def test_the_command_says_what_it_did_and_refuses_while_nodes_run(redis_server: RedisServer, tmp_path: Path) -> None:
+    _fill(tmp_path / "a.db")
+    done = _edge(f"sqlite:{tmp_path / 'a.db'}", redis_server.url)
+    assert (0, "edge: copied 1 project with 4 events\n", "") == (done.returncode, done.stdout, done.stderr)
+
+    async def beside_a_node() -> subprocess.CompletedProcess[str]:
+        node: Node = await start_node(redis_server.url)
+        try:
+            return await asyncio.to_thread(_edge, redis_server.url, f"sqlite:{tmp_path / 'b.db'}")
+        finally:
+            await node.stop()
+
+    refused = asyncio.run(beside_a_node())
+    assert 1 == refused.returncode
+    assert "stop them first" in refused.stderr
+    assert 1 == len(refused.stderr.splitlines())
+
+
+def _edge(source: str, destination: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "edge", "store", "copy", source, destination],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )

@@ -1,0 +1,554 @@
+from __future__ import annotations
+
+import base64
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.config.load import KEYS, Config, ConfigError, describe, load, load_with_sources
+from edge.config.schema import SECRET_KEYS, AuthSettings, ServerSettings, TriggerSettings, value_of
+
+SECRET = "very-secret-value-that-nobody-may-see"
+SIGNING_SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
+PUBLIC_PEM = "-----BEGIN PUBLIC KEY-----\nMCow\n-----END PUBLIC KEY-----\n"
+
+
+def toml(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "edge.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refusal(
+    environ: Mapping[str, str] | None = None,
+    *,
+    file: Path | None = None,
+    flags: Mapping[str, str] | None = None,
+) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(file, environ or {}, flags or {})
+    line = str(caught.value)
+    assert line.isprintable(), "one line, nothing a terminal acts on"
+    return line
+
+
+# --- layers ---
+
+
+def test_without_file_environment_and_flags_there_are_the_defaults() -> None:
+    assert (Config(), {}) == load_with_sources(None, {"PATH": "/bin", "EDGEWATER": "1"}, {})
+
+
+def test_the_defaults_are_the_ones_of_the_documented_contract() -> None:
+    config = Config()
+
+    assert ("127.0.0.1", 8080, 5.0) == (config.server.host, config.server.port, config.server.drain_seconds)
+    assert (15.0, 30.0, 1000, 0.0) == tuple(value_of(config, key) for key in KEYS if key.startswith("stream."))
+    assert (1000, 2**20, 3600.0, 2**28) == tuple(value_of(config, k) for k in KEYS if k.startswith("ring."))
+    assert (2**18, 100_000) == (config.limits.max_event_bytes, config.limits.max_projects)
+    assert (None, "json", 3.0, 60.0, 10.0, 3, None, None) == tuple(
+        value_of(config, key) for key in KEYS if key.startswith("trigger.")
+    )
+    assert ("memory:", "async") == (config.store.url, config.store.durability)
+
+
+def test_the_defaults_are_a_configuration_that_loads_from_its_own_description(tmp_path: Path) -> None:
+    assert Config() == load(toml(tmp_path, describe(Config(), {})), {}, {})
+
+
+def test_each_layer_wins_over_the_one_before(tmp_path: Path) -> None:
+    path = toml(tmp_path, '[server]\nhost = "10.0.0.1"\nport = 1\ndrain_seconds = "7s"\n')
+
+    config, sources = load_with_sources(
+        path,
+        {"EDGE_SERVER_PORT": "2", "EDGE_SERVER_HOST": "10.0.0.2"},
+        {"server.host": "10.0.0.3"},
+    )
+
+    assert ("10.0.0.3", 2, 7.0) == (config.server.host, config.server.port, config.server.drain_seconds)
+    assert {
+        "server.host": "--host",
+        "server.port": "EDGE_SERVER_PORT",
+        "server.drain_seconds": str(path),
+    } == sources
+
+
+def test_edge_config_names_the_file_and_the_flag_wins_over_it(tmp_path: Path) -> None:
+    named = toml(tmp_path, "[server]\nport = 1\n")
+    other = tmp_path / "other.toml"
+    other.write_text("[server]\nport = 2\n")
+    environ = {"EDGE_CONFIG": str(named)}
+
+    assert 1 == load(None, environ, {}).server.port
+    assert 2 == load(other, environ, {}).server.port
+    assert 8080 == load(None, {"EDGE_CONFIG": ""}, {}).server.port
+
+
+def test_credentials_are_files_named_after_their_key(tmp_path: Path) -> None:
+    path = toml(
+        tmp_path, '[auth]\ntoken = "of-the-file-of-the-file-of-the-file"\n[trigger]\nurl = "http://127.0.0.1:1/"\n'
+    )
+    folder = tmp_path / "credentials"
+    folder.mkdir()
+    token = "of-the-credential-of-the-credential"
+    (folder / "auth.token").write_text(token + "\n")
+    (folder / "trigger.url").write_text("http://127.0.0.1:2/")
+    (folder / "hub.pem").write_text("somebody else's")
+    environ = {"CREDENTIALS_DIRECTORY": str(folder), "EDGE_TRIGGER_URL": "http://127.0.0.1:3/"}
+
+    config, sources = load_with_sources(path, environ, {})
+
+    assert (token, "http://127.0.0.1:3/") == (config.auth.token, config.trigger.url)
+    assert {"auth.token": "credential auth.token", "trigger.url": "EDGE_TRIGGER_URL"} == sources
+
+
+def test_a_credential_that_cant_be_used_is_refused(tmp_path: Path) -> None:
+    environ = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert Config() == load(None, {"CREDENTIALS_DIRECTORY": str(tmp_path / "missing")}, {})
+
+    (tmp_path / "auth.tokn").write_text("secret")
+    with pytest.raises(ConfigError, match=r"^edge: auth.tokn \(from \$CREDENTIALS_DIRECTORY\): .* auth.token\?$"):
+        load(None, environ, {})
+    (tmp_path / "auth.tokn").rename(tmp_path / "auth.token")
+    (tmp_path / "auth.token").write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match=r"^edge: auth.token \(from credential auth.token\): must be UTF-8$"):
+        load(None, environ, {})
+    (tmp_path / "auth.token").unlink()
+    (tmp_path / "auth.token").mkdir()
+    with pytest.raises(ConfigError, match=r"^edge: auth.token \(from credential auth.token\): can't read it: Is a dir"):
+        load(None, environ, {})
+
+
+def test_a_file_may_hold_numbers_texts_with_units_and_lists(tmp_path: Path) -> None:
+    path = toml(
+        tmp_path,
+        """
+        [server]
+        port = "0"
+        allowed_hosts = ["Hub.Example.org", "::1"]
+        trusted_proxies = ["10.0.0.0/8", "127.0.0.1"]
+        [stream]
+        heartbeat_seconds = 2
+        dead_after_seconds = 2.5
+        retry_ms = "2s"
+        [ring]
+        max_bytes = "4MiB"
+        max_age_seconds = "2d"
+        [limits]
+        max_event_bytes = 1000
+        """,
+    )
+
+    config = load(path, {}, {})
+
+    assert 0 == config.server.port
+    assert ("hub.example.org", "::1") == config.server.allowed_hosts
+    assert ("10.0.0.0/8", "127.0.0.1/32") == config.server.trusted_proxies
+    assert (2.0, 2.5, 2000) == (
+        config.stream.heartbeat_seconds,
+        config.stream.dead_after_seconds,
+        config.stream.retry_ms,
+    )
+    assert isinstance(config.stream.heartbeat_seconds, float)
+    assert (4 * 2**20, 172800.0) == (config.ring.max_bytes, config.ring.max_age_seconds)
+    assert 1000 == config.limits.max_event_bytes
+
+
+@pytest.mark.parametrize(("written", "meant"), [("true", True), ("false", False)])
+def test_a_switch_is_true_or_false_in_file_and_environment(tmp_path: Path, written: str, meant: bool) -> None:
+    assert meant == load(None, {"EDGE_SERVER_PAGE": written}, {}).server.page
+    assert meant == load(toml(tmp_path, f"[server]\npage = {written}\n"), {}, {}).server.page
+
+
+def test_the_environment_takes_units_and_comma_separated_lists() -> None:
+    config = load(
+        None,
+        {
+            "EDGE_RING_TOTAL_BYTES": "1GiB",
+            "EDGE_TRIGGER_WAIT_SECONDS": "500ms",
+            "EDGE_CORS_ORIGINS": "https://a.example, http://localhost:3000,",
+            "EDGE_AUTH_ANONYMOUS": "subscribe,publish,subscribe",
+            "EDGE_SERVER_ALLOWED_HOSTS": "",
+        },
+        {},
+    )
+
+    assert 2**30 == config.ring.total_bytes
+    assert 0.5 == config.trigger.wait_seconds
+    assert ("https://a.example", "http://localhost:3000") == config.cors.origins
+    assert ("subscribe", "publish") == config.auth.anonymous
+    assert () == config.server.allowed_hosts
+
+
+def test_an_empty_variable_leaves_an_optional_text_unset_but_a_lost_secret_is_told() -> None:
+    assert None is load(None, {"EDGE_TRIGGER_URL": "", "EDGE_SERVER_TLS_CERT": ""}, {}).trigger.url
+    for key in ("auth.token", "auth.jwt_key", "auth.jwt_jwks_url", "trigger.secret"):
+        variable = "EDGE_" + key.replace(".", "_").upper()
+        assert f"edge: {key} = *** (from {variable}): is empty: give it a value or leave it out" == refusal(
+            {variable: ""}
+        )
+
+
+def test_what_kubernetes_puts_into_every_pod_is_not_taken_for_a_setting() -> None:
+    service = {
+        "EDGE_SERVICE_HOST": "10.0.0.1",
+        "EDGE_SERVICE_PORT": "8080",
+        "EDGE_SERVICE_PORT_HTTP": "8080",
+        "EDGE_PORT": "tcp://10.0.0.1:8080",
+        "EDGE_PORT_8080_TCP": "tcp://10.0.0.1:8080",
+        "EDGE_PORT_8080_TCP_PROTO": "tcp",
+        "EDGE_PORT_8080_TCP_PORT": "8080",
+        "EDGE_PORT_8080_TCP_ADDR": "10.0.0.1",
+    }
+    of_edge_server = {name.replace("EDGE_", "EDGE_SERVER_"): value for name, value in service.items()}
+
+    assert Config() == load(None, service | of_edge_server, {})
+    assert "did you mean EDGE_SERVER_PORT?" in refusal({"EDGE_PORT": "8080"})
+
+
+# --- refusals ---
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "line"),
+    [
+        ("SERVER_PORT", "70000", "server.port = 70000 (from EDGE_SERVER_PORT): must be between 0 and 65535"),
+        ("SERVER_PORT", "-1", "server.port = -1 (from EDGE_SERVER_PORT): must be between 0 and 65535"),
+        ("SERVER_PORT", "٨٠", "server.port = ٨٠ (from EDGE_SERVER_PORT): must be a whole number"),
+        ("SERVER_PORT", "8_0", "server.port = 8_0 (from EDGE_SERVER_PORT): must be a whole number"),
+        ("SERVER_PORT", "", 'server.port = "" (from EDGE_SERVER_PORT): must be a whole number'),
+        ("SERVER_PAGE", "yes", "server.page = yes (from EDGE_SERVER_PAGE): must be true or false"),
+        (
+            "SERVER_LOG_FORMAT",
+            "xml",
+            "server.log_format = xml (from EDGE_SERVER_LOG_FORMAT): must be console or json",
+        ),
+        (
+            "STREAM_HEARTBEAT_SECONDS",
+            "0",
+            "stream.heartbeat_seconds = 0 (from EDGE_STREAM_HEARTBEAT_SECONDS): must be between 50ms and 1h",
+        ),
+        (
+            "RING_MAX_EVENTS",
+            "1.5",
+            "ring.max_events = 1.5 (from EDGE_RING_MAX_EVENTS): must be a whole number",
+        ),
+        (
+            "STREAM_RETRY_MS",
+            "0.5ms",
+            "stream.retry_ms = 0.5ms (from EDGE_STREAM_RETRY_MS): must be a whole number of milliseconds",
+        ),
+        (
+            "STORE_URL",
+            "redis-but-not-quite:x",
+            (
+                "store.url = *** (from EDGE_STORE_URL): must be memory:, sqlite:PATH such as "
+                "sqlite:/var/lib/edge/history.db, or redis://HOST:PORT"
+            ),
+        ),
+        (
+            "STORE_URL",
+            "redis:localhost",
+            "store.url = *** (from EDGE_STORE_URL): must be written redis://HOST:PORT/DATABASE",
+        ),
+        (
+            "STORE_URL",
+            "sqlite:",
+            (
+                "store.url = sqlite: (from EDGE_STORE_URL): names no file: write sqlite:PATH, "
+                "such as sqlite:/var/lib/edge/history.db"
+            ),
+        ),
+    ],
+)
+def test_an_impossible_value_is_one_line_with_key_value_source_and_reason(variable: str, value: str, line: str) -> None:
+    assert f"edge: {line}" == refusal({f"EDGE_{variable}": value})
+
+
+@pytest.mark.parametrize(
+    ("variable", "values"),
+    [
+        ("SERVER_HOST", ["http://x", "a b", "[::1]", "a:80", "-a", "a..b", " ", "a\n"]),
+        ("SERVER_ALLOWED_HOSTS", ["https://a", "a:80", "a/b", "a,b c", "*"]),
+        ("SERVER_TRUSTED_PROXIES", ["proxy", "10.0.0.1/8", "10.0.0.0/33", "10.0.0", "1", "٣.0.0.1"]),
+        ("CORS_ORIGINS", ["a.example", "https://a/", "https://a?x", "https://u@a", "ftp://a", "null"]),
+        (
+            "TRIGGER_URL",
+            ["a", "ftp://a", "https://", "http://a:b", "http://a:99999", "http://a b", "http://a\n"],
+        ),
+        ("TRIGGER_URL", ["http://[::1", "http://a/#x", "javascript:alert(1)"]),
+        ("TRIGGER_FORMAT", ["JSON", "xml", ""]),
+        ("TRIGGER_SECRET", ["short", "whsec_", "whsec_dG9vc2hvcnQ=", "?" * 32]),
+        ("AUTH_TOKEN", ["a b", "a\r\nb", "gr\u00fcn", "a=b", "\udcff"]),
+        ("AUTH_JWT_KEY", ["short", PUBLIC_PEM.replace("PUBLIC", "PRIVATE")]),
+        ("AUTH_ANONYMOUS", ["root", "subscribe,root"]),
+        ("STORE_URL", ["memory", "redis:localhost", "postgres://x"]),
+    ],
+)
+def test_malformed_texts_are_refused(variable: str, values: list[str]) -> None:
+    for value in values:
+        assert f"(from EDGE_{variable}): " in refusal({f"EDGE_{variable}": value})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("SERVER_HOST", "::"),
+        ("SERVER_HOST", "hub.example.org"),
+        ("SERVER_TRUSTED_PROXIES", "fd00::/8"),
+        ("CORS_ORIGINS", "*"),
+        ("CORS_ORIGINS", "https://[::1]:3000"),
+        ("TRIGGER_URL", "https://inn.gs/e/key?x=1"),
+        ("TRIGGER_SECRET", SIGNING_SECRET),
+        ("TRIGGER_SECRET", SIGNING_SECRET.removeprefix("whsec_")),
+        ("AUTH_TOKEN", "abc.DEF_123~+/-=="),
+        ("AUTH_JWT_KEY", PUBLIC_PEM),
+        ("AUTH_JWT_KEY", "0123456789abcdef0123456789abcdef"),
+        ("AUTH_JWT_JWKS_URL", "https://issuer.example/jwks.json"),
+    ],
+)
+def test_well_formed_texts_are_taken(variable: str, value: str) -> None:
+    config, sources = load_with_sources(None, {f"EDGE_{variable}": value}, {})
+
+    (key,) = sources
+    assert value_of(config, key) in (value, (value,))
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("[server]\naccess_log = 1", "server.access_log = 1 (from {file}): must be true or false"),
+        ("[metrics]\nport = 70000", "metrics.port = 70000 (from {file}): must be between 0 and 65535"),
+        ("[server]\nport = true", "server.port = true (from {file}): must be a whole number"),
+        ("[server]\nport = 80.0", "server.port = 80.0 (from {file}): must be a whole number"),
+        ("[server]\nport = [80]", "server.port = 80 (from {file}): must be a whole number"),
+        ("[server]\nhost = 1", "server.host = 1 (from {file}): must be a text in quotes"),
+        ("[server]\nallowed_hosts = 1", "server.allowed_hosts = 1 (from {file}): must be a list of texts"),
+        ("[server]\nallowed_hosts = [1]", "server.allowed_hosts = 1 (from {file}): must be a text in quotes"),
+        ("[server]\nlog_level = ['info']", "(from {file}): must be debug, error, info or warning"),
+        ("[stream]\nheartbeat_seconds = nan", "(from {file}): must be between 50ms and 1h"),
+        ("[stream]\nheartbeat_seconds = inf", "(from {file}): must be between 50ms and 1h"),
+        (
+            "[stream]\nheartbeat_seconds = 2020-01-01",
+            "(from {file}): must be a number of seconds or a duration",
+        ),
+        ("[ring]\nmax_bytes = 1.5", "(from {file}): must be a whole number of bytes or a size"),
+        ("[ring]\nmax_bytes = 99999999999999999999", "(from {file}): must be between 1 and 1024GiB"),
+        ("server = 3", "edge: server (from {file}): must be a table: [server]"),
+        (
+            "[servr]\nport = 1",
+            "edge: servr.port (from {file}): there is no such key, did you mean server.port?",
+        ),
+        (
+            "[server]\nprot = 1",
+            "edge: server.prot (from {file}): there is no such key, did you mean server.port?",
+        ),
+        (
+            "[stream]\ntotal_bytes = 1",
+            "edge: stream.total_bytes (from {file}): there is no such key, did you mean",
+        ),
+        ("port = 1", "edge: port (from {file}): there is no such key, did you mean server.port?"),
+        ("[qqqqq]", "edge: qqqqq (from {file}): there is no such key, `edge check-config` lists all keys"),
+        ('"a\\nb" = 1', "edge: a\\nb (from {file}): there is no such key"),
+        ("[server", "edge: config = {file} (from --config): isn't valid TOML: "),
+        ("a = " + "[" * 100_000, "edge: config = {file} (from --config): isn't valid TOML: "),
+        ("[server]\nport = " + "9" * 5000, "(from --config): isn't valid TOML: "),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, line: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    toml(tmp_path, text)
+
+    assert line.format(file="edge.toml") in refusal(file=Path("edge.toml"))
+
+
+def test_a_file_that_cant_be_read_is_told(tmp_path: Path) -> None:
+    missing = tmp_path / "none.toml"
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"\xff\xfe")
+
+    assert "(from EDGE_CONFIG): can't read it: No such file" in refusal({"EDGE_CONFIG": str(missing)})
+    assert "(from --config): can't read it: Is a directory" in refusal(file=tmp_path)
+    assert "(from --config): must be UTF-8" in refusal(file=binary)
+
+
+@pytest.mark.parametrize(
+    ("variable", "suggested"),
+    [
+        ("EDGE_SERVR_PORT", "did you mean EDGE_SERVER_PORT?"),
+        ("EDGE_SERVER_PROT", "did you mean EDGE_SERVER_PORT?"),
+        ("EDGE_AUTH_TOKN", "did you mean EDGE_AUTH_TOKEN?"),
+        ("EDGE_server_port", "there is no such key"),
+        ("EDGE_ZZZZZZ_ZZZ", "`edge check-config` lists all keys"),
+        ("EDGE_PORT", "there is no such key"),
+        ("EDGE_SERVER", "there is no such key"),
+    ],
+)
+def test_an_unknown_variable_is_refused_with_the_nearest_key_and_without_its_value(
+    variable: str, suggested: str
+) -> None:
+    line = refusal({variable: SECRET})
+
+    assert f"edge: {variable} (from the environment): there is no such key" in line
+    assert suggested in line
+    assert SECRET not in line
+
+
+@pytest.mark.parametrize("variable", ["EDGE_URL", "EDGE_BIN", "EDGE_HOME"])
+def test_a_variable_of_one_word_that_is_no_half_of_a_key_is_somebody_elses(variable: str) -> None:
+    assert Config() == load(None, {variable: "theirs"}, {})
+
+
+def test_a_broken_value_is_told_even_where_a_later_layer_would_win(tmp_path: Path) -> None:
+    path = toml(tmp_path, "[server]\nport = 70000\n")
+
+    assert f"(from {path})" in refusal({"EDGE_SERVER_PORT": "80"}, file=path)
+
+
+@pytest.mark.parametrize(
+    ("environ", "line"),
+    [
+        (
+            {"EDGE_LIMITS_MAX_EVENT_BYTES": "2MiB"},
+            "limits.max_event_bytes = 2MiB (from EDGE_LIMITS_MAX_EVENT_BYTES): must not be larger than",
+        ),
+        (
+            {"EDGE_LIMITS_MAX_EVENT_BYTES": "2MiB"},
+            "must not be larger than ring.max_bytes (1MiB), or an event would not fit its ring",
+        ),
+        (
+            {"EDGE_RING_MAX_BYTES": "1KiB"},
+            "ring.max_bytes = 1KiB (from EDGE_RING_MAX_BYTES): must not be smaller than limits",
+        ),
+        ({"EDGE_LIMITS_MAX_BODY_BYTES": "1000"}, "must not be smaller than limits.max_event_bytes (256KiB)"),
+        ({"EDGE_RING_TOTAL_BYTES": "300KiB"}, "must not be smaller than ring.max_bytes (1MiB)"),
+        ({"EDGE_TRIGGER_WAIT_SECONDS": "2m"}, "must not be larger than trigger.max_wait_seconds (1m)"),
+        ({"EDGE_TRIGGER_MAX_WAIT_SECONDS": "2"}, "must not be smaller than trigger.wait_seconds (3s)"),
+        ({"EDGE_STREAM_DEAD_AFTER_SECONDS": "10"}, "must not be smaller than stream.heartbeat_seconds (15s)"),
+        (
+            {"EDGE_SERVER_TLS_CERT": "c.pem"},
+            "server.tls_cert = c.pem (from EDGE_SERVER_TLS_CERT): needs server.tls_key",
+        ),
+        (
+            {"EDGE_SERVER_TLS_KEY": "k.pem"},
+            "server.tls_key = k.pem (from EDGE_SERVER_TLS_KEY): needs server.tls_cert",
+        ),
+        ({"EDGE_AUTH_JWT_ISSUER": "me"}, "does nothing without auth.jwt_key or auth.jwt_jwks_url"),
+        (
+            {"EDGE_AUTH_JWT_KEY": PUBLIC_PEM, "EDGE_AUTH_JWT_ALGORITHMS": "RS256,HS256"},
+            "auth.jwt_algorithms = RS256, HS256 (from EDGE_AUTH_JWT_ALGORITHMS): must not be HMAC",
+        ),
+        ({"EDGE_AUTH_JWT_JWKS_URL": "https://a/", "EDGE_AUTH_JWT_ALGORITHMS": "HS256"}, "must not be HMAC"),
+        ({"EDGE_AUTH_JWT_KEY": "x" * 32, "EDGE_AUTH_JWT_ALGORITHMS": "ES256"}, "is a shared secret"),
+        ({"EDGE_AUTH_JWT_KEY": "x" * 32, "EDGE_AUTH_JWT_ALGORITHMS": "none"}, "must be one or more of "),
+        (
+            {"EDGE_AUTH_JWT_KEY": PUBLIC_PEM, "EDGE_AUTH_JWT_JWKS_URL": "https://a/"},
+            "there is one source of keys",
+        ),
+    ],
+)
+def test_values_that_contradict_each_other_are_refused_naming_what_was_set(
+    environ: Mapping[str, str], line: str
+) -> None:
+    assert line in refusal(environ)
+
+
+# --- secrets ---
+
+
+def test_no_secret_is_in_a_repr_a_description_or_an_error() -> None:
+    config, sources = load_with_sources(
+        None,
+        {
+            "EDGE_AUTH_TOKEN": SECRET,
+            "EDGE_TRIGGER_SECRET": SIGNING_SECRET,
+            "EDGE_AUTH_JWT_KEY": SECRET,
+            "EDGE_TRIGGER_URL": f"https://user:{SECRET}@inn.gs/e/{SECRET}?k={SECRET}",
+        },
+        {},
+    )
+
+    described = describe(config, sources)
+    assert SECRET == config.auth.token
+    for shown in (repr(config), str(config), described, f"{config.auth!r}", str(config.auth.__rich_repr__())):
+        assert SECRET not in shown
+        assert SIGNING_SECRET not in shown
+    assert 'url = "https://inn.gs/***"  # from EDGE_TRIGGER_URL' in described
+    assert 'token = "***"  # from EDGE_AUTH_TOKEN' in described
+
+
+@pytest.mark.parametrize("key", sorted(SECRET_KEYS | {"trigger.url", "store.url", "auth.jwt_jwks_url"}))
+def test_a_bad_secret_is_not_in_its_own_error(key: str) -> None:
+    for value in (f"{SECRET}\n", f" {SECRET}?", f"http://{SECRET}@[bad", f"x://u:{SECRET}@h/{SECRET}"):
+        if key != "auth.jwt_key":
+            assert SECRET not in refusal({"EDGE_" + key.replace(".", "_").upper(): value})
+    assert "short!" not in refusal({"EDGE_AUTH_JWT_KEY": "short!"})
+
+
+def test_a_struct_built_in_code_shows_no_secret_either() -> None:
+    config = Config(auth=AuthSettings(token=SECRET), trigger=TriggerSettings(secret=SECRET))
+
+    assert SECRET not in repr(config)
+    assert "token='***'" in repr(config)
+    assert "port=8080" in repr(ServerSettings())
+
+
+# --- description ---
+
+
+def test_a_description_is_toml_that_says_where_values_came_from(tmp_path: Path) -> None:
+    path = toml(tmp_path, "[cors]\norigins = ['https://a.example', 'https://b.example']\n")
+    config, sources = load_with_sources(path, {"EDGE_TRIGGER_WAIT_SECONDS": "250ms"}, {"server.port": "0"})
+
+    described = describe(config, sources)
+
+    assert f'origins = ["https://a.example", "https://b.example"]  # from {path}\n' in described
+    assert 'wait_seconds = "250ms"  # from EDGE_TRIGGER_WAIT_SECONDS\n' in described
+    assert "port = 0  # from --port\n" in described
+    assert "# tls_cert is not set\n" in described
+    assert config == load(toml(tmp_path, described), {}, {})
+
+
+def test_a_file_name_with_a_line_end_cant_forge_a_line_of_the_description(tmp_path: Path) -> None:
+    path = tmp_path / "a\nport = 1\n.toml"
+    path.write_text("[server]\nport = 2\n")
+
+    described = describe(*load_with_sources(path, {}, {}))
+
+    assert 2 == tomllib.loads(described)["server"]["port"]
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda text: text.strip() != ""))
+def test_any_text_survives_description_and_loading(text: str) -> None:
+    config = Config(server=ServerSettings(tls_cert=text))
+
+    assert text == tomllib.loads(describe(config, {}))["server"]["tls_cert"]
+
+
+@given(st.dictionaries(st.sampled_from(sorted(KEYS)), st.text(), max_size=4))
+def test_any_environment_loads_or_is_refused_with_one_line(values: dict[str, str]) -> None:
+    environ = {f"EDGE_{key.replace('.', '_').upper()}": value for key, value in values.items()}
+    try:
+        config, sources = load_with_sources(None, environ, {})
+    except ConfigError:
+        assert refusal(environ).startswith("edge: ")
+    else:
+        assert set(environ) == set(sources.values())
+        tomllib.loads(describe(config, sources))
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("false", False)])
+def test_a_switch_is_true_or_false(tmp_path: Path, text: str, value: bool) -> None:
+    file = toml(tmp_path, f"[server]\naccess_log = {text}")
+
+    assert value is load(file, {}, {}).server.access_log
+    assert value is load(None, {"EDGE_SERVER_ACCESS_LOG": text}, {}).server.access_log
+
+
+def test_a_port_that_is_not_set_can_be_written_as_empty_in_the_environment() -> None:
+    assert load(None, {"EDGE_METRICS_PORT": ""}, {}).metrics.port is None
+    assert load(None, {"EDGE_METRICS_PORT": "9464"}, {}).metrics.port == 9464

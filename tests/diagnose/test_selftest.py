@@ -1,0 +1,271 @@
+"""`edge selftest` through what stands between: proxies that buffer, cut off, or take headers away."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from edge.diagnose import selftest
+from edge.diagnose.client import HubAddress
+from edge.diagnose.selftest import SelfTest, Step
+from edge.diagnose.selftest_watch import Results
+from tests.observability import live
+from tests.observability.rig import Hub, running
+
+FAST = {"heartbeat_seconds": 0.3}
+
+
+async def outcome(url: str, token: str | None = None) -> dict[str, Step]:
+    return {step.name: step async for step in SelfTest(HubAddress(url, token, verify=True)).run()}
+
+
+@pytest.fixture(autouse=True)
+def _quicker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selftest, "_PACE_SECONDS", 0.05)
+
+
+Change = Callable[[bytes], bytes]
+
+
+@asynccontextmanager
+async def between(
+    hub: Hub, *, request: Change = lambda data: data, lump_seconds: float = 0.0, idle_seconds: float | None = None
+) -> AsyncIterator[str]:
+    """A TCP proxy in front of `hub` that changes requests, collects what comes back, or cuts what keeps quiet."""
+    port = int(hub.url.rpartition(":")[2])
+    handlers: set[asyncio.Task[None]] = set()
+
+    async def back(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            async with asyncio.timeout(idle_seconds):
+                data = await reader.read(65536)
+            if not data:
+                return
+            if lump_seconds and b"event-stream" not in data and b"HTTP/1.1 20" not in data:
+                await asyncio.sleep(lump_seconds)
+            writer.write(data)
+
+    async def forth(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(request(data))
+
+    async def serve(client_reader: asyncio.StreamReader, client_writer: asyncio.StreamWriter) -> None:
+        current = asyncio.current_task()
+        assert current is not None
+        handlers.add(current)
+        hub_reader, hub_writer = await asyncio.open_connection("127.0.0.1", port)
+        ways = [
+            asyncio.create_task(forth(client_reader, hub_writer)),
+            asyncio.create_task(back(hub_reader, client_writer)),
+        ]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+            for writer in (client_writer, hub_writer):
+                writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        if handlers:
+            await asyncio.wait(handlers, timeout=10)
+
+
+async def test_all_is_well_and_the_project_is_gone_afterwards() -> None:
+    async with running(stream=FAST) as hub:
+        steps = await outcome(hub.url)
+        assert {} == hub.service.hub.projects
+
+    assert list(selftest.STEPS) == list(steps)
+    assert [] == [step.line() for step in steps.values() if not step.ok]
+    assert re.fullmatch(r"ok    publish +[\d.]+ ms  5 events came one by one", steps["publish"].line())
+    assert steps["idle"].seconds is not None
+
+
+async def test_all_is_well_with_a_token() -> None:
+    async with running(stream=FAST, auth={"token": "a-token-of-some-length"}) as hub:
+        steps = await outcome(hub.url, "a-token-of-some-length")
+
+    assert [True] * len(selftest.STEPS) == [step.ok for step in steps.values()]
+
+
+async def test_nobody_listens() -> None:
+    steps = await outcome("http://127.0.0.1:1")
+
+    assert ["reach"] == list(steps)
+    assert steps["reach"].text.startswith("refused: nobody takes connections there")
+
+
+async def test_refused_by_the_hub_with_its_own_words() -> None:
+    async with running(auth={"token": "a-token-of-some-length"}) as hub:
+        steps = await outcome(hub.url)
+
+    assert not steps["subscribe"].ok
+    assert "refused: subscribing was answered with 401, unauthenticated: " in steps["subscribe"].text
+
+
+async def test_something_else_answers() -> None:
+    async with running() as hub:
+        steps = await outcome(f"{hub.url}/elsewhere")
+
+    assert "but not a hub" in steps["reach"].text
+
+
+async def test_a_proxy_that_holds_everything_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selftest, "_ANSWER_SECONDS", 0.6)
+    async with running(stream=FAST) as hub, between(hub, lump_seconds=30) as url:
+        steps = await outcome(url)
+
+    last = list(steps.values())[-1]
+    assert not last.ok
+    assert "held back" in last.text
+    assert "proxy_buffering off" in last.text
+
+
+async def test_a_proxy_that_hands_on_in_lumps() -> None:
+    async with running(stream=FAST) as hub, between(hub, lump_seconds=0.6) as url:
+        steps = await outcome(url)
+
+    assert ["reach", "subscribe", "publish"] == list(steps)
+    assert re.match(r"buffered: events come in lumps, up to \d\.\d s late", steps["publish"].text)
+
+
+async def test_a_proxy_that_cuts_what_keeps_quiet() -> None:
+    async with running(stream={"heartbeat_seconds": 2}) as hub, between(hub, idle_seconds=0.8) as url:
+        steps = await outcome(url)
+
+    assert ["idle"] == [step.name for step in steps.values() if not step.ok]
+    assert re.match(r"cut off: the stream was ended after 0\.\d s of silence", steps["idle"].text)
+    assert "stream.heartbeat_seconds" in steps["idle"].text
+
+
+async def test_a_proxy_that_takes_last_event_id_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selftest, "_ANSWER_SECONDS", 0.6)
+
+    def without(data: bytes) -> bytes:
+        return re.sub(rb"Last-Event-ID: \S+\r\n", b"", data)
+
+    async with running(stream=FAST) as hub, between(hub, request=without) as url:
+        steps = await outcome(url)
+
+    assert not steps["resume"].ok
+    assert "no resume: 0 events were replayed" in steps["resume"].text
+    assert "Last-Event-ID" in steps["resume"].text
+
+
+async def test_another_hub_answers_the_second_time() -> None:
+    def renamed(data: bytes) -> bytes:
+        return re.sub(rb"Last-Event-ID: \S+-(\d+)\r\n", rb"Last-Event-ID: another-\1\r\n", data)
+
+    async with running(stream=FAST) as hub, between(hub, request=renamed) as url:
+        steps = await outcome(url)
+
+    assert not steps["resume"].ok
+    assert "more than one hub behind the URL" in steps["resume"].text
+
+
+async def test_nginx_with_buffering_is_found_and_without_it_is_fine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selftest, "_ANSWER_SECONDS", 1.5)
+    async with running(stream=FAST) as hub:
+        found = {}
+        for buffers in (True, False):
+            async with nginx(tmp_path, hub.url, buffers=buffers) as url:
+                found[buffers] = await outcome(url)
+
+    assert [True] * len(selftest.STEPS) == [step.ok for step in found[False].values()]
+    last = list(found[True].values())[-1]
+    assert not last.ok
+    assert "proxy_buffering off" in last.text
+
+
+@asynccontextmanager
+async def nginx(folder: Path, upstream: str, *, buffers: bool) -> AsyncIterator[str]:
+    ignore = "proxy_ignore_headers X-Accel-Buffering;" if buffers else ""
+    port = free_port()
+    (folder / "nginx.conf").write_text(
+        f"""
+        daemon off; master_process off; pid {folder}/nginx.pid; error_log stderr warn;
+        events {{ worker_connections 64; }}
+        http {{
+            access_log off; client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
+            uwsgi_temp_path {folder}; scgi_temp_path {folder};
+            server {{
+                listen 127.0.0.1:{port};
+                location / {{ proxy_pass {upstream}; {ignore} }}
+            }}
+        }}
+        """
+    )
+    async with live.process("nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder)):
+        async with asyncio.timeout(10), aiohttp.ClientSession() as client:
+            while not await answers(client, f"http://127.0.0.1:{port}/healthz"):  # noqa: ASYNC110 - it doesn't tell
+                await asyncio.sleep(0.02)
+        yield f"http://127.0.0.1:{port}"
+
+
+async def answers(client: aiohttp.ClientSession, url: str) -> bool:
+    try:
+        async with client.get(url) as response:
+            return response.status == 200
+    except aiohttp.ClientConnectorError:
+        return False
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+# --- the command ---
+
+
+async def test_the_command_says_each_step_and_exits_with_0_or_1() -> None:
+    command = (sys.executable, "-m", "edge", "selftest", "--quick", "--url")
+    async with running(stream=FAST) as hub, live.process(*command, hub.url) as well:
+        assert well.stdout is not None
+        said = (await well.stdout.read()).decode()
+        assert 0 == await well.wait(), said
+    async with live.process(*command, "http://127.0.0.1:1") as refused:
+        assert 1 == await refused.wait()
+
+    assert ["reach", "subscribe", "publish", "trigger", "resume"] == [line.split()[1] for line in said.splitlines()]
+
+
+async def test_watching_exposes_the_last_run() -> None:
+    async with running(stream=FAST) as hub:
+        command = ("selftest", "--url", hub.url, "--quick", "--no-trigger", "--watch", "200ms", "--metrics-port", "0")
+        async with live.process(sys.executable, "-m", "edge", *command) as watching:
+            url = (await live.line_with(watching, r"results at (http\S+)"))[1]
+            await live.line_with(watching, "ok +resume")
+            await live.line_with(watching, "ok +reach")
+            async with hub.client.get(url) as response:
+                text = await response.text()
+
+    assert f'edge_selftest_success{{url="{hub.url}"}} 1.0' in text
+    assert f'edge_selftest_step_seconds{{step="publish",url="{hub.url}"}}' in text
+
+
+def test_no_secret_of_the_url_is_a_label() -> None:
+    results = Results("https://user:secret@hub.example.org/edge?ticket=secret")
+    results.take([Step("reach", False, None, "refused")])
+
+    samples = [sample for metric in results.collect() for sample in metric.samples]
+    assert {"https://hub.example.org/edge"} == {sample.labels["url"] for sample in samples}
+    assert 0 == next(sample.value for sample in samples if sample.name == "edge_selftest_success")

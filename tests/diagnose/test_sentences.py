@@ -1,0 +1,108 @@
+"""`edge.diagnose.explain` as a pure function: there is a sentence for everything that can happen."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.core.counters import REMOVAL_REASONS
+from edge.diagnose.causes import REFUSED, count, duration
+from edge.diagnose.explain import LookAlike, Misses, Situation, explain
+from edge.diagnose.history import Fact
+
+KINDS = [
+    *(("left", reason) for reason in REMOVAL_REASONS),
+    *(("refused", code) for code in (*REFUSED, "a_code_of_tomorrow")),
+    *(("late", reason) for reason in ("first", "dropped", "trigger")),
+    *(("trigger", what) for what in ("waited", "no_connection", "dispatched_anyway", "cancelled", "failed")),
+    ("forgotten", ""),
+]
+LOOK_ALIKES = st.builds(
+    LookAlike,
+    project=st.text(min_size=1, max_size=20),
+    connections=st.integers(0, 3),
+    events=st.integers(0, 3),
+    refused=st.booleans(),
+    differs=st.sampled_from(["upper and lower case", "spaces", "dashes", "punctuation"]),
+)
+FACTS = st.builds(
+    lambda kind, last, times, seconds, missed, recovered: Fact(
+        kind[0], kind[1], last / 2, last, times, seconds, "192.0.2.1", "c1", missed, min(missed, recovered), 0
+    ),
+    st.sampled_from(KINDS),
+    st.floats(0, 1e6),
+    st.integers(1, 1000),
+    st.floats(0, 1e6),
+    st.integers(0, 50),
+    st.integers(0, 50),
+)
+
+
+@st.composite
+def situations(draw: st.DrawFn) -> Situation:
+    facts = sorted(draw(st.lists(FACTS, max_size=6)), key=lambda fact: fact.last_seconds, reverse=True)
+    connections = draw(st.integers(0, 3))
+    return Situation(
+        project="p",
+        now=1e6,
+        began_seconds=0.0,
+        known=draw(st.booleans()) or connections > 0,
+        connections=connections,
+        confirmed=draw(st.sampled_from([None, "acknowledged", "written"])) if connections else None,
+        newest_connection_seconds=1.0 if connections else None,
+        newest_event_seconds=draw(st.one_of(st.none(), st.floats(0, 1e6))),
+        waiting=draw(st.integers(0, 3)),
+        misses=draw(st.sampled_from([Misses(), Misses(5, 2, 1, 2, 1.0, 2.0), Misses(1, 0, 0, 1, 2.0, 2.0)])),
+        facts=facts,
+        look_alikes=draw(st.lists(LOOK_ALIKES, max_size=3)),
+    )
+
+
+@given(situations())
+def test_every_situation_has_its_sentences(situation: Situation) -> None:
+    explanation = explain(situation, lambda moment: f"T{moment:012.3f}")
+
+    for sentence in (
+        explanation.answer,
+        explanation.why,
+        *explanation.todo,
+        *(fact.text for fact in explanation.facts),
+    ):
+        assert sentence[0].isupper() or sentence[0].isdigit() or sentence.startswith("p: "), sentence
+        assert sentence.endswith("."), sentence
+    assert (explanation.cause in ("connected", "timing", "dropped", "unconfirmed")) or not situation.connections
+    assert bool(explanation.todo) or explanation.cause == "connected"
+    times = [fact.at for fact in explanation.facts]
+    assert sorted(times, reverse=True) == times
+
+
+@given(situations())
+def test_the_text_has_a_line_for_each_fact_and_no_other(situation: Situation) -> None:
+    explanation = explain(situation, lambda moment: f"T{moment:012.3f}")
+    lines = explanation.text().splitlines()
+
+    # Answer, nothing, why, what to do, nothing, the head, the facts, the start.
+    assert 3 + len(explanation.todo) + 2 + len(explanation.facts) + 1 == len(lines)
+    assert all(line.isprintable() for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-1, "0.00 s"),
+        (0.354, "0.35 s"),
+        (1.44, "1.4 s"),
+        (12.4, "12 s"),
+        (119, "119 s"),
+        (180, "3 min"),
+        (7200, "2 h"),
+        (200_000, "2 days"),
+    ],
+)
+def test_durations_are_as_short_as_they_can_be(seconds: float, text: str) -> None:
+    assert text == duration(seconds)
+
+
+def test_numbers_and_their_nouns() -> None:
+    assert ["0 readers", "1 reader", "2 readers", "12,000 readers"] == [count(n, "reader") for n in (0, 1, 2, 12_000)]

@@ -1,0 +1,93 @@
+"""What README.md shows is what happens: its tour against a real process, its tables against the code and the docs."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from edge.config.schema import Config
+from edge.http.routes import routes
+from edge.server.assembly import assemble
+from tests.docs.shown import Block, blocks_of, printed, start, without_chance
+from tests.faults.hub import HubProcess, serving, until
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "README.md").read_text()
+
+
+@asynccontextmanager
+async def reading(block: Block, hub: HubProcess) -> AsyncIterator[None]:
+    """A reader in a terminal of its own, which has printed what the page shows."""
+    process = await start(block.command, hub)
+    assert process.stdout is not None
+    shown = b"".join([await process.stdout.readline() for _ in block.output.splitlines()])
+    assert without_chance(block.output) == without_chance(shown.decode())
+    try:
+        yield
+    finally:
+        process.terminate()
+        await process.communicate()
+
+
+async def nobody_is_connected(hub: HubProcess) -> None:
+    await until(hub.metrics, lambda metrics: metrics["edge_connections"] == 0)
+
+
+async def test_the_tour_prints_what_the_page_shows() -> None:
+    blocks = blocks_of(PAGE, "tour")
+    assert ["", "waits", "reads", "", "stops", "", "reads", ""] == [block.kind for block in blocks]
+    async with serving(server__host="127.0.0.1", auth__anonymous=None) as hub, AsyncExitStack() as readers:
+        waiting: list[tuple[Block, asyncio.subprocess.Process]] = []
+        for block in blocks:
+            if block.kind == "reads":
+                await readers.enter_async_context(reading(block, hub))
+                continue
+            if block.kind == "stops":
+                await readers.aclose()
+                await nobody_is_connected(hub)
+            process = await start(block.command, hub)
+            if block.kind == "waits":
+                waiting.append((block, process))
+            else:
+                assert without_chance(block.output) == without_chance(await printed(process))
+        for block, process in waiting:
+            assert without_chance(block.output) == without_chance(await printed(process))
+
+
+async def test_the_lines_that_make_run_prints_work() -> None:
+    async with serving(server__host="127.0.0.1", auth__anonymous=None) as hub:
+        dry = await asyncio.create_subprocess_exec(
+            *("make", "--dry-run", "run", f"PORT={hub.port}"), cwd=ROOT, stdout=asyncio.subprocess.PIPE
+        )
+        recipe = await printed(dry)
+        shown = await printed(await start(recipe[recipe.index("printf") : recipe.index("exec ")], hub))
+        read, publish, trigger = re.findall(r"^  (curl .*)$", shown, re.MULTILINE)
+        reader = await start(read, hub)
+        await until(hub.metrics, lambda metrics: metrics["edge_connections"] == 1)
+        assert '"connections":1' in await printed(await start(publish, hub))
+        assert '"dispatched":true' in await printed(await start(trigger, hub))
+        assert reader.stdout is not None
+        await reader.stdout.readuntil(b"\nevent: api/iterate\n")
+        reader.terminate()
+        await reader.communicate()
+
+
+async def test_the_table_of_endpoints_is_that_of_the_application() -> None:
+    _, service = await assemble(Config())
+    served = {
+        f"{route.method} {route.path}"
+        for route in routes(service)
+        if "." not in route.path or route.path == "/edge.js"  # files of the page are its own business
+    }
+    shown = set(re.findall(r"^\| `([A-Z]+ /\S*)`", PAGE, re.MULTILINE))
+    assert served == shown, "give each endpoint a row in README.md"
+
+
+def test_every_page_is_linked_and_every_link_leads_somewhere() -> None:
+    links = {link for link in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", PAGE) if "://" not in link}
+    assert set() == {link for link in links if not (ROOT / link).exists()}
+    pages = {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")}
+    assert pages <= links, "say in README.md when to read a page"

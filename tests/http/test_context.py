@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from edge.core.errors import Draining
+from tests.hubs import StartHub
+
+pytestmark = pytest.mark.parametrize("serve", ["runner"], indirect=True)
+
+
+async def test_a_request_that_runs_out_of_time_does_not_disturb_the_drain(start_hub: StartHub) -> None:
+    service = (await start_hub()).service
+
+    async def slow() -> None:
+        async with service.until_drain(0, "Too slow."):
+            await asyncio.Event().wait()
+
+    reading = asyncio.create_task(slow())
+    while not any(leash.expired() for leash in service._leashes):  # noqa: ASYNC110 - it tells nobody
+        await asyncio.sleep(0)
+    service.drain()
+    with pytest.raises(Draining):
+        await reading

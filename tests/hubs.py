@@ -1,0 +1,88 @@
+"""The hub, run in two ways: by pytest-aiohttp's test server, and by the server that `edge serve` runs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from typing import Any, Protocol
+
+import aiohttp
+import msgspec
+import pytest
+import structlog
+from aiohttp import web
+from pytest_aiohttp import AiohttpClient
+
+from edge.config.schema import Config
+from edge.logs import setup
+from edge.server.aiohttp_server import HubRunner
+from edge.server.assembly import assemble
+from edge.server.process import listen
+from tests.http.client import Site
+
+
+class StartHub(Protocol):
+    def __call__(self, **sections: dict[str, Any]) -> Awaitable[Site]:
+        """Start a hub with these settings, such as `ring={"max_events": 3}`."""
+
+
+def configured(sections: dict[str, dict[str, Any]]) -> Config:
+    return msgspec.convert(sections, Config)
+
+
+Serve = Callable[[web.Application], Awaitable[str]]
+
+
+@pytest.fixture(autouse=True)
+def _logs() -> Iterator[None]:
+    """Log as a hub does. structlog's own way with tracebacks reads source files, which no event loop may wait for."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    setup.configure("json", "debug")
+    structlog.configure(cache_logger_on_first_use=False)  # or what modules log stays bound to this for ever
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(False)
+    structlog.reset_defaults()
+
+
+@pytest.fixture(params=["client", "runner"])
+async def serve(request: pytest.FixtureRequest, aiohttp_client: AiohttpClient) -> AsyncIterator[Serve]:
+    """Serves an application and says under which URL."""
+    async with AsyncExitStack() as stack:
+
+        async def by_client(app: web.Application) -> str:
+            client = await aiohttp_client(app)
+            return str(client.make_url("")).rstrip("/")
+
+        async def by_runner(app: web.Application) -> str:
+            runner = HubRunner(app, shutdown_timeout_seconds=0.25)
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+            [sock] = listen("127.0.0.1", 0)
+            await runner.listen_on(sock)
+            return f"http://127.0.0.1:{sock.getsockname()[1]}"
+
+        yield by_client if request.param == "client" else by_runner
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
+        yield session
+
+
+@pytest.fixture
+async def start_hub(serve: Serve, session: aiohttp.ClientSession) -> StartHub:
+    async def start(**sections: dict[str, Any]) -> Site:
+        app, service = await assemble(configured(sections))
+        return Site(await serve(app), service, session)
+
+    return start
+
+
+@pytest.fixture
+async def site(start_hub: StartHub) -> Site:
+    return await start_hub()

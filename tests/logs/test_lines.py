@@ -1,0 +1,236 @@
+"""What is logged: one line a fact, the names of metrics and API, no secret."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import aiohttp.web
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.diagnose.observer import BURST_LINES
+from edge.logs import trace
+from edge.logs.ratelimit import Burst
+from tests.observability import live
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+class LoggedHub:
+    """A hub in a process of its own, and its log."""
+
+    def __init__(self, url: str, file: Path, client: aiohttp.ClientSession) -> None:
+        self.url = url
+        self.file = file
+        self.client = client
+
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in self.file.read_text().splitlines()]
+        return [line for line in lines if line["event"] == event]
+
+    async def line(self, event: str) -> dict[str, Any]:
+        """The first of them, once it is there."""
+        async with asyncio.timeout(10):
+            while not (found := self.lines(event)):  # noqa: ASYNC110 - a file tells nobody
+                await asyncio.sleep(0.02)
+        return found[0]
+
+
+@asynccontextmanager
+async def logged(tmp_path: Path, **environ: str) -> AsyncIterator[LoggedHub]:
+    file = tmp_path / "log"
+    with file.open("w") as log:
+        async with (
+            live.hub({"EDGE_SERVER_LOG_FORMAT": "json", **environ}, log) as url,
+            aiohttp.ClientSession() as client,
+        ):
+            yield LoggedHub(url, file, client)
+
+
+STAYED_SECONDS = 0.05
+
+
+async def read_for(hub: LoggedHub, path: str, events: int) -> None:
+    """Read a stream until so many events have come, stay a moment, and leave."""
+    async with hub.client.get(hub.url + path) as response:
+        seen = 0
+        async for line in response.content:
+            seen += line.startswith(b"id:")
+            if seen == events:
+                await asyncio.sleep(STAYED_SECONDS)
+                return
+
+
+async def test_a_stream_is_one_line_at_its_end_and_a_request_one_at_its_answer(tmp_path: Path) -> None:
+    async with logged(tmp_path, EDGE_SERVER_ACCESS_LOG="true") as hub:
+        for _ in range(3):
+            async with hub.client.post(f"{hub.url}/projects/p/events", json={"data": "secret-of-the-event"}):
+                pass
+        await read_for(hub, "/projects/p/events?since=all&ticket=secret-ticket", 3)
+        left = await hub.line("last_connection_removed")
+        async with hub.client.get(f"{hub.url}/projects/nobody?x=secret") as response:
+            assert 404 == response.status
+        requests = hub.lines("request")
+        text = hub.file.read_text()
+
+    assert [
+        ("POST", "/projects/p/events", 202),
+        ("POST", "/projects/p/events", 202),
+        ("POST", "/projects/p/events", 201 if requests[2]["status"] == 201 else 202),
+        ("GET", "/projects/p/events", 200),
+        ("GET", "/projects/nobody", 404),
+    ] == [(line["method"], line["path"], line["status"]) for line in requests]
+    stream = requests[3]
+    assert (3, left["connection"], "127.0.0.1") == (stream["events"], stream["connection"], stream["address"])
+    assert stream["duration_ms"] >= STAYED_SECONDS * 900  # a clock of whole milliseconds
+    assert 3 == left["events"]
+    assert "secret" not in text
+
+
+async def test_without_the_access_log_no_request_has_a_line(tmp_path: Path) -> None:
+    async with logged(tmp_path) as hub:
+        async with hub.client.post(f"{hub.url}/projects/p/events", json={"data": 1}):
+            pass
+        await read_for(hub, "/projects/p/events", 1)
+        await hub.line("last_connection_removed")
+
+        assert [] == hub.lines("request")
+        assert [] == hub.lines("delivered")
+
+
+async def test_debug_shows_every_delivery(tmp_path: Path) -> None:
+    async with logged(tmp_path, EDGE_SERVER_LOG_LEVEL="debug") as hub:
+        ids = []
+        for _ in range(2):
+            async with hub.client.post(f"{hub.url}/projects/p/events", json={"data": 1}) as response:
+                ids.append((await response.json())["id"])
+        await read_for(hub, "/projects/p/events", 2)
+        delivered = await hub.line("delivered")
+        added = await hub.line("connection_added")
+
+    assert ("debug", "p", 2, ids[-1]) == tuple(delivered[key] for key in ("level", "project", "events", "id"))
+    assert added["connection"] == delivered["connection"]
+
+
+async def test_the_trace_of_a_request_is_in_its_lines_and_goes_to_the_target(tmp_path: Path) -> None:
+    got: list[str | None] = []
+
+    async def target(request: aiohttp.web.Request) -> aiohttp.web.Response:
+        got.append(request.headers.get("traceparent"))
+        return aiohttp.web.Response(status=500 if len(got) == 1 else 200)
+
+    app = aiohttp.web.Application()
+    app.router.add_post("/", target)
+    runner = aiohttp.web.AppRunner(app)
+    await runner.setup()
+    site = aiohttp.web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    environ = {"EDGE_TRIGGER_URL": f"http://127.0.0.1:{runner.addresses[0][1]}/", "EDGE_SERVER_ACCESS_LOG": "true"}
+    try:
+        async with logged(tmp_path, **environ) as hub, hub.client.get(f"{hub.url}/projects/p/events"):
+            for headers in ({"traceparent": TRACE}, {"traceparent": TRACE.upper()}, {}):
+                async with hub.client.post(
+                    f"{hub.url}/projects/p/trigger", json={"name": "work"}, headers=headers
+                ) as response:
+                    assert 202 == response.status
+            async with hub.client.post(
+                f"{hub.url}/projects/nobody/events", json={"data": 1}, headers={"traceparent": TRACE}
+            ):
+                pass
+            await hub.line("published_to_nobody")
+            named = {
+                event: [line.get("traceparent") for line in hub.lines(event)]
+                for event in ("trigger_dispatched", "webhook_retry", "published_to_nobody", "request")
+            }
+    finally:
+        await runner.cleanup()
+
+    assert [TRACE, TRACE, None, None] == got
+    assert {
+        "trigger_dispatched": [TRACE, None, None],
+        "webhook_retry": [TRACE],
+        "published_to_nobody": [TRACE],
+        "request": [TRACE, None, None, TRACE],
+    } == named
+
+
+async def test_readers_in_floods_are_folded_and_none_is_forgotten(tmp_path: Path) -> None:
+    readers = 2 * BURST_LINES
+    async with logged(tmp_path) as hub:
+        async with hub.client.get(f"{hub.url}/projects/p/events"):
+            pass
+
+        async def visit() -> None:
+            async with hub.client.get(f"{hub.url}/projects/p/events"):
+                pass
+
+        hub.client.connector._limit = 0  # type: ignore[union-attr]  # as many at once as there are
+        await asyncio.gather(*(visit() for _ in range(readers)))
+
+        def told(*events: str) -> int:
+            lines = [line for event in events for line in hub.lines(event)]
+            return sum(("connection" in line) + int(line.get("suppressed", 0)) for line in lines)
+
+        async with asyncio.timeout(20):
+            while told("connection_added") < readers + 1:  # noqa: ASYNC110 - a file tells nobody
+                await asyncio.sleep(0.05)
+            while told("connection_removed", "last_connection_removed") < readers + 1:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert readers + 1 == told("connection_added")
+        assert len(hub.lines("connection_added")) < readers
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.floats(0, 0.5)), max_size=300))
+def test_a_burst_says_no_more_than_its_lines_a_period_and_counts_the_rest(steps: list[tuple[str, float]]) -> None:
+    burst: Burst[str] = Burst(lines=3, period_seconds=1.0)
+    now = 0.0
+    said: list[tuple[float, str]] = []
+    counted = {"a": 0, "b": 0}
+    for key, pause in steps:
+        now += pause
+        suppressed = burst.admit(key, now)
+        if suppressed is not None:
+            said.append((now, key))
+            counted[key] += 1 + suppressed
+    for key, suppressed in burst.due(now + 1.0):
+        counted[key] += suppressed
+
+    assert {key: sum(step[0] == key for step in steps) for key in "ab"} == counted
+    assert [] == burst.due(now + 2.0)
+    for when, key in said:
+        assert sum(other == key and when <= at < when + 0.5 for at, other in said) <= 6
+
+
+@pytest.mark.parametrize(
+    ("text", "well_formed"),
+    [
+        (TRACE, True),
+        ("cc" + TRACE[2:], True),
+        ("ff" + TRACE[2:], False),
+        (TRACE.upper(), False),
+        (f"{TRACE}-more", False),
+        (f"{TRACE}\n", False),
+        (re.sub("0af7651916cd43dd8448eb211c80319c", "0" * 32, TRACE), False),
+        (re.sub("b7ad6b7169203331", "0" * 16, TRACE), False),
+        ("", False),
+    ],
+)
+def test_a_trace_that_is_none_is_ignored(text: str, well_formed: bool) -> None:
+    assert well_formed is trace.well_formed(text)
+    with trace.carried(text):
+        assert (text if well_formed else None) == trace.CURRENT.get()
+    assert trace.CURRENT.get() is None
+
+
+async def test_a_stream_says_that_nothing_comes_after_it(tmp_path: Path) -> None:
+    """aiohttp-sse would promise keep-alive, and a client that pools would lose its next request."""
+    async with logged(tmp_path) as hub, hub.client.get(f"{hub.url}/projects/p/events") as response:
+        assert "close" == response.headers["Connection"]

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.logs.ratelimit import FoldedLog
+
+PERIOD_SECONDS = 10.0
+
+
+def folded_log(max_keys: int = 100) -> FoldedLog[str]:
+    return FoldedLog(period_seconds=PERIOD_SECONDS, max_keys=max_keys)
+
+
+def test_the_first_is_said_and_the_next_after_the_period_tells_how_many_were_left_out() -> None:
+    folded = folded_log()
+
+    assert [0, None, None, None, 3, None, 1] == [
+        folded.admit("a", now) for now in (0.0, 0.0, 5.0, 9.9, 10.0, 15.0, 20.0)
+    ]
+
+
+def test_keys_are_counted_apart() -> None:
+    folded = folded_log()
+
+    assert [0, 0, None, None] == [folded.admit(key, 0.0) for key in "abab"]
+
+
+def test_the_rest_of_a_burst_is_told_when_its_period_is_over_and_quiet_keys_are_forgotten() -> None:
+    folded = folded_log()
+    for key in "aaab":
+        folded.admit(key, 0.0)
+
+    assert [] == folded.due(9.9)
+    assert [("a", 2)] == folded.due(10.0)
+    assert 1 == len(folded)
+    assert [] == folded.due(20.0)
+    assert 0 == len(folded)
+
+
+def test_beyond_the_most_keys_all_others_share_one_place() -> None:
+    folded = folded_log(max_keys=2)
+
+    assert [0, 0, 0, None, None, None] == [folded.admit(key, 0.0) for key in "abcdea"]
+    assert 2 == len(folded)
+    assert [("a", 1), (None, 2)] == folded.due(10.0)
+
+
+def test_a_key_whose_period_is_over_gives_its_place_and_its_untold_count_is_kept() -> None:
+    folded = folded_log(max_keys=1)
+    for now in (0.0, 1.0, 2.0):
+        folded.admit("a", now)
+
+    assert 0 == folded.admit("b", 10.0)
+    assert [(None, 2)] == folded.due(10.0)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abcdef"), st.floats(0, 7), st.booleans()),
+        max_size=80,
+    ),
+    st.integers(1, 4),
+)
+def test_every_occurrence_is_said_or_told_and_the_lines_stay_few(
+    steps: list[tuple[str, float, bool]], max_keys: int
+) -> None:
+    folded = folded_log(max_keys)
+    now = 0.0
+    said = told = 0
+    for key, passed, sweep in steps:
+        now += passed
+        if sweep:
+            told += sum(count for _, count in folded.due(now))
+        suppressed = folded.admit(key, now)
+        assert len(folded) <= max_keys
+        if suppressed is not None:
+            said += 1
+            told += suppressed
+    told += sum(count for _, count in folded.due(now + 2 * PERIOD_SECONDS))
+
+    assert len(steps) == said + told
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 7)), max_size=80))
+def test_a_key_is_never_said_twice_within_a_period(steps: list[tuple[str, float]]) -> None:
+    folded = folded_log()
+    now = 0.0
+    last_said: dict[str, float] = {}
+    for key, passed in steps:
+        now += passed
+        if folded.admit(key, now) is not None:
+            assert key not in last_said or now - last_said[key] >= PERIOD_SECONDS
+            last_said[key] = now

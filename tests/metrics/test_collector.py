@@ -1,0 +1,193 @@
+"""What `/metrics` says, to whom, and at which price."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from unittest import mock
+
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_plain
+
+from edge.core.event import Event
+from edge.metrics import process
+from edge.metrics.busiest import PROJECTS_A_LOOK, TopProjects
+from tests.observability.rig import Hub, running, until
+
+# The names the API page promises, as they are scraped.
+PROMISED = {
+    "edge_connections", "edge_connections_added_total", "edge_connections_removed_total",
+    "edge_connections_rejected_total", "edge_misses_total", "edge_misses_recovered_total", "edge_misses_lost_total",
+    "edge_misses_pending", "edge_events_published_total", "edge_events_delivered_total", "edge_events_replayed_total",
+    "edge_gaps_total", "edge_heartbeats_total", "edge_triggers_total", "edge_trigger_wait_seconds_bucket",
+    "edge_trigger_wait_seconds_count", "edge_trigger_wait_seconds_sum", "edge_projects", "edge_ring_events",
+    "edge_ring_bytes", "edge_ring_evicted_total", "edge_build_info", "process_cpu_seconds_total",
+    "process_open_fds", "process_max_fds", "process_resident_memory_bytes", "process_virtual_memory_bytes",
+    "process_start_time_seconds",
+}  # fmt: skip
+
+
+async def scrape(hub: Hub, accept: str = "") -> tuple[str, str]:
+    async with hub.client.get(f"{hub.url}/metrics", headers={"Accept": accept} if accept else {}) as response:
+        assert response.status == 200
+        return await response.text(), response.headers["Content-Type"]
+
+
+async def test_every_promised_name_is_there_with_a_help_text() -> None:
+    async with running() as hub:
+        text, content_type = await scrape(hub)
+    families = list(parse_plain(text))
+
+    assert "text/plain; version=0.0.4; charset=utf-8" == content_type
+    assert set() == PROMISED - {sample.name for family in families for sample in family.samples}
+    assert [] == [family.name for family in families if len(family.documentation.split()) < 3]
+
+
+async def test_open_metrics_comes_to_who_asks_for_it_and_nothing_is_called_created() -> None:
+    asked = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+    async with running() as hub:
+        plain, _ = await scrape(hub)
+        text, content_type = await scrape(hub, asked)
+
+    assert content_type.startswith("application/openmetrics-text; version=1.0.0")
+    assert text.endswith("# EOF\n")
+    assert [] == [line for line in (plain + text).splitlines() if "_created" in line]
+    assert {family.name for family in parse_openmetrics(text)} >= {"edge_connections", "edge_misses"}  # type: ignore[no-untyped-call]
+
+
+async def test_no_label_holds_a_project_unless_that_is_asked_for() -> None:
+    async with running() as hub, hub.reader("some-project"):
+        await hub.publish("another-project")
+        text, _ = await scrape(hub)
+
+    assert "some-project" not in text
+    assert "another-project" not in text
+
+
+async def test_the_counts_follow_what_happens() -> None:
+    async with running() as hub:
+        await hub.publish("p")
+        await hub.trigger("p", "?timeout=0")
+        async with hub.reader("p"), hub.reader("p", "?since=none"):
+            await hub.trigger("p")
+            await until(lambda: hub.service.hub.counters.delivered == 3)
+            during = await hub.metrics()
+        await hub.gone("p")
+        after = await hub.metrics()
+
+    assert {
+        "edge_connections": 2,
+        "edge_connections_added_total": 2,
+        "edge_misses_total": 1,
+        "edge_misses_recovered_total": 1,
+        "edge_misses_pending": 0,
+        "edge_events_published_total": 2,
+        "edge_events_delivered_total": 3,
+        "edge_events_replayed_total": 1,
+        'edge_triggers_total{outcome="dispatched"}': 1,
+        'edge_triggers_total{outcome="no_connection"}': 1,
+        "edge_trigger_wait_seconds_count": 2,
+        "edge_projects": 1,
+        "edge_ring_events": 2,
+        'edge_limit{setting="limits.max_connections"}': 50_000,
+    }.items() <= during.items()
+    assert (0, 2) == (after["edge_connections"], after['edge_connections_removed_total{reason="client"}'])
+
+
+async def test_a_scrape_touches_no_project_and_no_connection() -> None:
+    """Its cost is that of the number of metrics, whatever the number of streams: it only asks how many there are."""
+
+    class OnlyCounted(dict[str, object]):
+        def __iter__(self) -> None:  # type: ignore[override]
+            raise AssertionError("a scrape went through all of them")
+
+        values = items = keys = __getitem__ = __iter__  # type: ignore[assignment]
+
+    async with running() as hub:
+        hub.service.hub.projects, projects = OnlyCounted(a=1), hub.service.hub.projects  # type: ignore[assignment]
+        hub.service.hub.connections, connections = OnlyCounted(b=1), hub.service.hub.connections  # type: ignore[assignment]
+        before = (await hub.metrics())["edge_projects"]
+        hub.service.hub.projects, hub.service.hub.connections = projects, connections
+
+    assert 1 == before
+
+
+def test_descriptors_are_counted_without_listing_them_where_the_kernel_can() -> None:
+    with mock.patch.object(os, "listdir", side_effect=AssertionError("listed")):
+        before = process.open_descriptors()
+        with subprocess.Popen(["true"], stdout=subprocess.PIPE):
+            assert before + 1 == process.open_descriptors()
+
+
+def test_descriptors_are_listed_where_the_kernel_can_not_count_them() -> None:
+    with mock.patch.object(os, "stat", return_value=mock.Mock(st_size=0)):
+        listed = process.open_descriptors()
+
+    # The listing itself holds one open.
+    assert process.open_descriptors() + 1 == listed
+
+
+async def test_metrics_can_have_an_address_of_their_own() -> None:
+    async with running(metrics={"port": 0}) as hub, hub.client.get(f"{hub.url}/metrics") as response:
+        assert 404 == response.status
+
+
+# --- the busiest projects ---
+
+
+async def test_the_busiest_projects_have_series_and_all_others_are_one() -> None:
+    async with (
+        running(metrics={"top_projects": 2}, stream={"heartbeat_seconds": 0.1}) as hub,
+        hub.reader("a"),
+        hub.reader("a"),
+        hub.reader("b"),
+    ):
+        await hub.publish("c")
+        top = hub.service.exposition.watched.top
+        assert top is not None
+        await until(lambda: len(top.figures()) == 3)
+        before = await hub.metrics()
+        await hub.publish("a")
+        await hub.publish("c")
+        after = await hub.metrics()
+
+    shown = {name: value for name, value in after.items() if name.startswith("edge_project_")}
+    assert {
+        'edge_project_connections{project="a"}': 2,
+        'edge_project_connections{project="b"}': 1,
+        'edge_project_connections{project="_other"}': 0,
+        'edge_project_events_published_total{project="a"}': 1,
+        'edge_project_events_published_total{project="b"}': 0,
+        'edge_project_events_published_total{project="_other"}': 2,
+        'edge_project_misses_total{project="a"}': 0,
+        'edge_project_misses_total{project="b"}': 0,
+        'edge_project_misses_total{project="_other"}': 2,
+    } == shown
+    assert 1 == before['edge_project_events_published_total{project="_other"}']
+
+
+async def test_what_a_project_counted_while_it_was_busy_never_comes_back_among_the_others() -> None:
+    async with running() as hub:
+        top = TopProjects(hub.service.hub, 1)
+        async with hub.reader("a"):
+            top.look(0)
+            await hub.publish("a")
+            assert [("a", 1), (None, 0)] == [(one.project, one.published) for one in top.figures()]
+        await hub.gone("a")
+        async with hub.reader("b"):
+            top.look(1)
+            await hub.publish("a")
+            assert [("b", 0), (None, 1)] == [(one.project, one.published) for one in top.figures()]
+
+
+async def test_a_look_goes_through_a_bounded_number_of_projects() -> None:
+    async with running() as hub:
+        for number in range(PROJECTS_A_LOOK):
+            hub.service.hub.publish(f"p{number}", Event("message", b"1"), hub.service.clock())
+        top = TopProjects(hub.service.hub, 1)
+        async with hub.reader("p0"):
+            await hub.publish("more")
+            top.look(0)
+            assert [None] == [one.project for one in top.figures()], "the round isn't over"
+            top.look(1)
+            assert ["p0", None] == [one.project for one in top.figures()]

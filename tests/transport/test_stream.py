@@ -1,0 +1,222 @@
+"""What edge/transport/stream.py relies on in aiohttp and in the event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+from collections.abc import Iterator
+
+import pytest
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.web_protocol import RequestHandler
+
+from edge.core.event import Event
+from edge.core.hub import Hub
+from edge.transport.stream import Handshake
+from tests.faults.tls import Certificate, self_signed
+from tests.http.loops import LOOPS, SUBSCRIBE, Served, run, served
+
+pytestmark = pytest.mark.parametrize("loop", LOOPS)
+
+
+@pytest.fixture(scope="module")
+def certificate() -> Iterator[Certificate]:
+    yield from self_signed()
+
+
+@pytest.fixture(params=["plain", "tls"])
+def tls(request: pytest.FixtureRequest, certificate: Certificate) -> Certificate | None:
+    return None if request.param == "plain" else certificate
+
+
+def publish(hub: Served, data: bytes) -> None:
+    hub.service.hub.publish("p", Event("message", data), hub.service.clock())
+
+
+def living(kind: type) -> int:
+    gc.collect()
+    return sum(isinstance(each, kind) for each in gc.get_objects())
+
+
+def test_the_transport_belongs_to_the_stream_and_aiohttp_has_forgotten_it(loop: str, tls: Certificate | None) -> None:
+    async def main() -> None:
+        async with served(tls) as hub:
+            before = (living(RequestHandler), living(web.BaseRequest))
+            others = asyncio.all_tasks()
+            peer = await hub.connect()
+            await peer.hello()
+            [stream] = await hub.streams(1)
+            assert stream._transport is not None
+            assert stream is stream._transport.get_protocol()
+            assert hub.runner.server is not None
+            while hub.runner.server.connections or asyncio.all_tasks() != others:  # noqa: ASYNC110 - two sets
+                await asyncio.sleep(0)
+            assert before == (living(RequestHandler), living(web.BaseRequest))
+            await peer.close()
+            await hub.streams(0)
+
+    run(loop, main)
+
+
+def test_events_go_out_in_whole_chunks_until_the_last_one(loop: str, tls: Certificate | None) -> None:
+    async def main() -> None:
+        async with served(tls) as hub:
+            peer = await hub.connect()
+            assert b"Transfer-Encoding: chunked\r\n" in await peer.hello()
+            publish(hub, b"x" * 100_000)
+            size = int(await peer.reader.readline(), 16)
+            assert (await peer.reader.readexactly(size)).endswith(b"\ndata: " + b"x" * 100_000 + b"\n\n")
+            hub.service.drain()
+            rest = await peer.reader.read()
+            assert b"event: edge.closing\n" in rest
+            assert rest.endswith(b"\r\n0\r\n\r\n")
+            await peer.close()
+
+    run(loop, main)
+
+
+def test_bytes_behind_the_request_are_dropped(loop: str, tls: Certificate | None) -> None:
+    async def main() -> None:
+        async with served(tls) as hub:
+            peer = await hub.connect(SUBSCRIBE + b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" * 50)
+            await peer.hello()
+            peer.writer.write(SUBSCRIBE + b"\0\xff" * 100_000)
+            await peer.writer.drain()
+            await hub.streams(1)
+            publish(hub, b"1")
+            line = await peer.reader.readline()
+            assert (await peer.reader.readexactly(int(line, 16))).endswith(b"\ndata: 1\n\n")
+            await peer.close()
+            await hub.streams(0)
+
+    run(loop, main)
+
+
+def test_what_the_connection_carried_before_is_not_counted(loop: str, tls: Certificate | None) -> None:
+    async def main() -> None:
+        async with served(tls) as hub:
+            peer = await hub.connect(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            head = (await peer.reader.readuntil(b"\r\n\r\n")).decode()
+            await peer.reader.readexactly(int(head.partition("Content-Length: ")[2].partition("\r\n")[0]))
+            peer.writer.write(SUBSCRIBE)
+            await peer.hello()
+            [stream] = await hub.streams(1)
+            publish(hub, b"x" * 50_000)
+            await peer.reader.readuntil(b"x\n\n\r\n")
+            while stream.unacked_bytes:  # noqa: ASYNC110 - the kernel tells nobody
+                await asyncio.sleep(0.005)
+            assert stream.written_bytes == stream.acked_bytes() > 50_000
+            await peer.close()
+            await hub.streams(0)
+
+    run(loop, main)
+
+
+def test_a_client_that_is_gone_before_the_hand_over(
+    loop: str, tls: Certificate | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare = Handshake.prepare
+
+    async def gone(self: Handshake, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        writer = await prepare(self, request)
+        assert request.transport is not None
+        request.transport.abort()
+        return writer
+
+    async def main() -> None:
+        async with served(tls) as hub:
+            peer = await hub.connect()
+            assert b"edge.hello" not in await peer.reader.read()
+            await peer.close()
+            assert ({}, 0) == (hub.service.hub.connections, hub.service.hub.counters.added)
+
+    monkeypatch.setattr(Handshake, "prepare", gone)
+    run(loop, main)
+
+
+def test_clients_that_reset_at_any_moment_leave_nothing(loop: str, tls: Certificate | None) -> None:
+    async def main() -> None:
+        async with served(tls) as hub:
+            for turns in range(40):
+                peer = await hub.connect()
+                for _ in range(turns // 4):
+                    await asyncio.sleep(0)
+                peer.reset()
+            await asyncio.sleep(0.1)
+            await hub.streams(0)
+            assert hub.runner.server is not None
+            assert [] == hub.runner.server.connections
+
+    run(loop, main)
+
+
+def test_a_hub_that_leaves_during_the_handshake(
+    loop: str, tls: Certificate | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with served(tls) as hub:
+            prepare = Handshake.prepare
+
+            async def drained(self: Handshake, request: web.BaseRequest) -> AbstractStreamWriter | None:
+                hub.service.drain()
+                return await prepare(self, request)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(Handshake, "prepare", drained)
+                peer = await hub.connect()
+                await peer.reader.readuntil(b"\r\n\r\n")
+                await peer.close()
+            assert {} == hub.service.hub.connections
+
+    run(loop, main)
+
+
+def test_a_reader_whom_the_hub_fails_to_take_in_is_not_left_hanging(
+    loop: str, tls: Certificate | None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise LookupError("a bug")
+
+    async def main() -> None:
+        async with served(tls) as hub:
+            peer = await hub.connect()
+            with contextlib.suppress(ConnectionError):
+                assert b"edge.hello" not in await peer.reader.read()
+            await peer.close()
+            assert {} == hub.service.hub.connections
+
+    monkeypatch.setattr(Hub, "attach", broken)
+    run(loop, main)
+    assert 1 == "".join(capfd.readouterr()).count('"event": "unexpected_error"')
+
+
+def test_shutting_down_does_not_wait_for_streams_and_closes_them(loop: str, tls: Certificate | None) -> None:
+    async def main() -> None:
+        async with served(tls) as hub:
+            peers = [await hub.connect() for _ in range(3)]
+            for peer in peers:
+                await peer.hello()
+            await hub.streams(3)
+            await hub.runner.cleanup()
+            for peer in peers:
+                await peer.reader.read()
+                await peer.close()
+            assert {} == hub.service.hub.connections
+
+    run(loop, main)
+
+
+def test_a_reader_that_half_closes_leaves(loop: str) -> None:
+    async def main() -> None:
+        async with served() as hub:
+            peer = await hub.connect()
+            await peer.hello()
+            peer.writer.write_eof()
+            await peer.reader.read()
+            await hub.streams(0)
+            await peer.close()
+            assert 1 == hub.service.hub.counters.removed["client"]
+
+    run(loop, main)

@@ -1,0 +1,183 @@
+"""A project is ready when somebody is really there: what the kernel says after a probe, never what we hope."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+
+import pytest
+
+from edge.config.schema import Config
+from edge.transport import tcp
+from tests.faults.cable import cable
+from tests.faults.hub import LOOPS, serving, until
+from tests.faults.inside import OPEN, hub_inside
+from tests.faults.reader import open_stream
+from tests.faults.tls import TRUSTING, Certificate, self_signed
+
+certificate = pytest.fixture(scope="module")(self_signed)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_a_half_open_peer_never_makes_a_project_ready(loop: str) -> None:
+    with cable() as wire:
+        async with serving(loop=loop) as hub:
+            reader = await open_stream((wire.here, hub.port), "p", sock=wire.socket())
+            status, answer, _ = await hub.ask("GET", "/projects/p/ready?timeout=10s")
+            assert (200, "acknowledged", 1) == (status, answer["confirmed"], answer["connections"])
+            told = (await hub.project("p"))["last_ready"]
+            assert ("acknowledged", 1) == (told["confirmed"], told["connections"])
+
+            wire.cut()
+            status, answer, headers = await hub.ask("GET", "/projects/p/ready?timeout=300ms")
+            assert (409, "no_connection", 1) == (status, answer["code"], answer["connections"])
+            assert "1" == headers["Retry-After"]
+            status, answer, _ = await hub.ask("POST", "/projects/p/trigger?timeout=100ms", json={"name": "job"})
+            assert 409 == status
+
+            wire.mend()
+            status, answer, _ = await hub.ask("POST", "/projects/p/trigger?timeout=20s", json={"name": "job"})
+            assert (202, "acknowledged") == (status, answer["confirmed"])
+            assert "job" == (await reader.frame()).type
+            await reader.close()
+            await hub.at_rest()
+
+
+async def test_a_thousand_waiting_triggers_share_one_probe() -> None:
+    with cable() as wire:
+        async with serving() as hub:
+            reader = await open_stream((wire.here, hub.port), "p", sock=wire.socket())
+            await hub.ask("GET", "/projects/p/ready?timeout=10s")
+            wire.cut()
+            waiting = [
+                asyncio.create_task(hub.ask("POST", "/projects/p/trigger?timeout=50s", json={"name": "job"}))
+                for _ in range(1000)
+            ]
+            await until(hub.metrics, lambda found: found["edge_waiting"] == 1000)
+            wire.mend()
+            assert [202] * 1000 == [status for status, _, _ in await asyncio.gather(*waiting)]
+            await reader.events(0)
+            while len([frame for frame in reader.frames if frame.type == "job"]) < 1000:
+                await reader.frame()
+
+            assert [": probe"] * 2 == [comment for comment in reader.comments if "probe" in comment]
+            await reader.close()
+            await hub.at_rest()
+
+
+async def test_the_kernel_is_asked_in_growing_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+    ask = tcp.unacked_bytes
+
+    def count(sock: tcp.Socket) -> int:
+        nonlocal asked
+        asked += 1
+        return ask(sock)
+
+    with cable() as wire:
+        async with hub_inside(Config(auth=OPEN)) as (service, port):
+            reader = await open_stream((wire.here, port), "p", sock=wire.socket())
+            wire.cut()
+            monkeypatch.setattr(tcp, "unacked_bytes", count)
+            waits = [service.readiness.wait("p", 1, 1.0) for _ in range(100)]
+            refused = await asyncio.gather(*waits, return_exceptions=True)
+
+            assert {"no_connection"} == {getattr(error, "code", error) for error in refused}
+            # Five turns, six doublings from 1 ms, then every 50 ms; a hundred who wait ask no more than one.
+            assert 5 + 6 + 1.0 / 0.05 + 10 > asked
+            assert 0 == service.readiness.waiting
+            await reader.close()
+
+
+async def test_a_peer_that_delays_its_acknowledgements_is_confirmed() -> None:
+    async with serving() as hub:
+        reader = await open_stream(("127.0.0.1", hub.port), "p")
+        for _ in range(5):
+            reader.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+            status, answer, _ = await hub.ask("GET", "/projects/p/ready?timeout=20s")
+            assert (200, "acknowledged") == (status, answer["confirmed"])
+        status, answer, _ = await hub.ask("GET", "/projects/p/ready?timeout=0")
+        assert 200 == status
+        await reader.close()
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_over_tls_a_half_open_peer_is_not_ready_and_a_healthy_one_is(loop: str, certificate: Certificate) -> None:
+    with cable() as wire:
+        async with serving(loop=loop, server__tls_cert=certificate.cert, server__tls_key=certificate.key) as hub:
+            reader = await open_stream((wire.here, hub.port), "p", sock=wire.socket(), ssl=TRUSTING)
+            status, answer, _ = await hub.ask("GET", "/projects/p/ready?timeout=20s")
+            assert (200, "acknowledged") == (status, answer["confirmed"])
+            wire.cut()
+            assert 409 == (await hub.ask("GET", "/projects/p/ready?timeout=200ms"))[0]
+            wire.mend()
+            assert 200 == (await hub.ask("GET", "/projects/p/ready?timeout=20s"))[0]
+            await reader.close()
+
+
+async def test_where_acknowledgements_cannot_be_asked_for_written_has_to_do(tmp_path: Path) -> None:
+    where = tmp_path / "hub.sock"
+    async with hub_inside(Config(), unix=where) as (service, _):
+        stream_reader, writer = await asyncio.open_unix_connection(str(where))
+        writer.write(b"GET /projects/p/events HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        await stream_reader.readuntil(b"edge.hello")
+        confirmation = await service.readiness.wait("p", 1, 10)
+        assert ("written", 1) == (confirmation.confirmed, confirmation.connections)
+        writer.close()
+        await writer.wait_closed()
+
+
+@pytest.mark.parametrize("what", ["ready", "trigger"])
+async def test_with_confirm_client_the_client_itself_answers(what: str) -> None:
+    async with serving() as hub:
+        reader = await open_stream(("127.0.0.1", hub.port), "p")
+        ack = f"/projects/p/connections/{reader.hello['connection']}/ack"
+        method, body = ("GET", None) if what == "ready" else ("POST", {"name": "job"})
+
+        async def ask(patience: str) -> tuple[int, dict[str, object], dict[str, str]]:
+            return await hub.ask(method, f"/projects/p/{what}?confirm=client&timeout={patience}", json=body)
+
+        assert 409 == (await ask("100ms"))[0]  # its kernel acknowledges, the client is silent
+        old = await reader.until("edge.probe")
+        waiting = [asyncio.create_task(ask("30s")) for _ in range(50)]
+        probe = await reader.until("edge.probe")
+        assert "" == probe.id
+
+        status, problem, _ = await hub.ask("POST", ack, json=old.json())
+        assert (409, "stale_probe") == (status, problem["code"])
+        status, problem, _ = await hub.ask("POST", ack, json={"probe": "é"})
+        assert (409, "stale_probe") == (status, problem["code"])
+        status, problem, _ = await hub.ask("POST", ack, json={})
+        assert (400, "invalid_request") == (status, problem["code"])
+        status, problem, _ = await hub.ask("POST", ack.replace("/p/", "/other/"), json=probe.json())
+        assert (404, "unknown_connection") == (status, problem["code"])
+        status, problem, _ = await hub.ask("POST", "/projects/p/connections/0/ack", json=probe.json())
+        assert (404, "unknown_connection") == (status, problem["code"])
+        assert not any(task.done() for task in waiting)
+
+        assert 204 == (await hub.ask("POST", ack, json=probe.json()))[0]
+        for status, answer, _ in await asyncio.gather(*waiting):
+            assert (202 if what == "trigger" else 200, "client", 1) == (
+                status,
+                answer["confirmed"],
+                answer["connections"],
+            )
+        status, problem, _ = await hub.ask("POST", ack, json=probe.json())
+        assert (409, "stale_probe") == (status, problem["code"])
+        assert 2 == len([frame for frame in reader.frames if frame.type == "edge.probe"])
+        await reader.close()
+        await hub.at_rest()
+
+
+async def test_more_clients_are_asked_while_the_first_are_silent() -> None:
+    async with serving() as hub:
+        readers = [await open_stream(("127.0.0.1", hub.port), "p") for _ in range(20)]
+        oldest = readers[0]
+        waiting = asyncio.create_task(hub.ask("GET", "/projects/p/ready?confirm=client&timeout=30s"))
+        probe = await oldest.until("edge.probe")
+        await hub.ask("POST", f"/projects/p/connections/{oldest.hello['connection']}/ack", json=probe.json())
+        status, answer, _ = await waiting
+        assert (200, "client", 1) == (status, answer["confirmed"], answer["connections"])
+        for reader in readers:
+            await reader.close()
