@@ -38,7 +38,7 @@ def main() -> None:
             if arguments.cold:
                 os.sync()
                 Path("/proc/sys/vm/drop_caches").write_text("3")
-            milliseconds, mib = once(command)
+            milliseconds, mib = run_once(command)
             starts[form].append(milliseconds)
             memory[form].append(mib)
     print("| form | size | start, median | start, best | memory |\n| --- | --- | --- | --- | --- |")
@@ -49,7 +49,7 @@ def main() -> None:
         )
 
 
-def once(command: list[str]) -> tuple[float, float]:
+def run_once(command: list[str]) -> tuple[float, float]:
     """Start it and ask it: milliseconds to the answer, MiB of memory then."""
     began = time.perf_counter()
     process = subprocess.Popen(

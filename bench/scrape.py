@@ -39,12 +39,12 @@ async def main(counts: list[int]) -> None:
                 took_ms = []
                 for _ in range(ROUNDS):
                     began = time.thread_time()
-                    hub.service.exposition.text(accept)
+                    hub.context.exposition.text(accept)
                     took_ms.append((time.thread_time() - began) * 1000)
                     await asyncio.sleep(0)
                 took_ms.sort()
                 print(
-                    f"{len(hub.service.hub.connections):>6} connections, {accept or 'plain':<30} "
+                    f"{len(hub.context.hub.connections):>6} connections, {accept or 'plain':<30} "
                     f"median {took_ms[ROUNDS // 2]:.2f} ms, worst of {ROUNDS} {took_ms[-1]:.2f} ms"
                 )
         for writer in opened:

@@ -77,8 +77,8 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 @pytest.fixture
 async def start_hub(serve: Serve, session: aiohttp.ClientSession) -> StartHub:
     async def start(**sections: dict[str, Any]) -> Site:
-        app, service = await assemble(configured(sections))
-        return Site(await serve(app), service, session)
+        app, context = await assemble(configured(sections))
+        return Site(await serve(app), context, session)
 
     return start
 

@@ -16,7 +16,7 @@ import msgspec
 
 from edge.auth import keys
 from edge.auth.jwks import KeySet
-from edge.auth.permissions import RIGHTS, Identity, Rights
+from edge.auth.permissions import PERMISSIONS, Identity, Permissions
 from edge.config.schema import AuthSettings
 from edge.core.errors import Unauthenticated
 
@@ -32,7 +32,7 @@ _EXPIRED = "The token has expired; get a new one."
 _BROKEN = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError, KeyError, AttributeError)
 
 
-class WebTokens:
+class JwtVerifier:
     """Checks JSON Web Tokens. `now` gives Unix seconds. Raises ValueError for an unusable key."""
 
     def __init__(self, auth: AuthSettings, now: Callable[[], float]) -> None:
@@ -122,10 +122,10 @@ class WebTokens:
                 expires += self._skew_seconds
             if expires <= self._now():
                 raise Unauthenticated(_EXPIRED)
-        return Identity(_rights(claims.get(CLAIM, {})), expires, "jwt")
+        return Identity(_permissions(claims.get(CLAIM, {})), expires, "jwt")
 
 
-def _rights(claim: object) -> Rights:
+def _permissions(claim: object) -> Permissions:
     """The rights of the claim `edge`; a right nobody knows grants nothing."""
     try:
         grants = msgspec.convert(claim, dict[str, list[str]])
@@ -133,10 +133,10 @@ def _rights(claim: object) -> Rights:
         raise Unauthenticated(
             'The token\'s claim "edge" must be lists of projects by right, such as {"subscribe": ["p1", "team-*"]}.'
         ) from None
-    known = {right: grants[right] for right in RIGHTS if right in grants}
+    known = {permission: grants[permission] for permission in PERMISSIONS if permission in grants}
     if sum(map(len, known.values())) > _MAX_GRANTS:
         raise Unauthenticated(f'The token\'s claim "edge" names more than {_MAX_GRANTS} projects; use a prefix.')
-    return Rights(known)
+    return Permissions(known)
 
 
 def _sentence(error: BaseException) -> str:

@@ -38,7 +38,7 @@ def mint(
         "iat": int(now),
         "exp": int(now + ttl_seconds),
         "jti": secrets.token_urlsafe(12),
-        CLAIM: {right: list(projects) for right, projects in grants.items() if projects},
+        CLAIM: {permission: list(projects) for permission, projects in grants.items() if projects},
     }
     claims |= {name: value for name, value in named.items() if value is not None}
     return jwt.encode(claims, material, allowed[0])

@@ -11,13 +11,13 @@ from typing import get_args
 
 import msgspec
 
-from edge.config.schema import Right
+from edge.config.schema import Permission
 
-RIGHTS: tuple[str, ...] = get_args(Right)
+PERMISSIONS: tuple[str, ...] = get_args(Permission)
 ANY = "*"
 
 
-class Rights:
+class Permissions:
     """For each right the projects it holds for."""
 
     __slots__ = ("_names", "_prefixes")
@@ -26,34 +26,34 @@ class Rights:
         """`grants`: projects and prefixes by right, as the claim of a token has them."""
         self._names: dict[str, frozenset[str]] = {}
         self._prefixes: dict[str, tuple[str, ...]] = {}
-        for right, projects in grants.items():
+        for permission, projects in grants.items():
             listed = list(projects)
-            self._names[right] = frozenset(name for name in listed if not name.endswith(ANY))
-            self._prefixes[right] = tuple(dict.fromkeys(name[:-1] for name in listed if name.endswith(ANY)))
+            self._names[permission] = frozenset(name for name in listed if not name.endswith(ANY))
+            self._prefixes[permission] = tuple(dict.fromkeys(name[:-1] for name in listed if name.endswith(ANY)))
 
-    def allow(self, right: str, project: str | None) -> bool:
-        """Whether `right` is given on `project`; None is the hub as a whole, which takes `*`."""
-        prefixes = self._prefixes.get(right, ())
+    def allow(self, permission: str, project: str | None) -> bool:
+        """Whether `permission` is given on `project`; None is the hub as a whole, which takes `*`."""
+        prefixes = self._prefixes.get(permission, ())
         if project is None:
             return "" in prefixes
-        return project.startswith(prefixes) or project in self._names.get(right, ())
+        return project.startswith(prefixes) or project in self._names.get(permission, ())
 
-    def on(self, project: str) -> Rights:
+    def on(self, project: str) -> Permissions:
         """These rights, but on `project` alone."""
-        return Rights({right: (project,) for right in RIGHTS if self.allow(right, project)})
+        return Permissions({permission: (project,) for permission in PERMISSIONS if self.allow(permission, project)})
 
 
-def everywhere(rights: Iterable[str]) -> Rights:
-    """`rights` on every project and on the hub as a whole."""
-    return Rights(dict.fromkeys(rights, (ANY,)))
+def on_all_projects(permissions: Iterable[str]) -> Permissions:
+    """`permissions` on every project and on the hub as a whole."""
+    return Permissions(dict.fromkeys(permissions, (ANY,)))
 
 
-EVERYTHING = everywhere(RIGHTS)
+ALL_PERMISSIONS = on_all_projects(PERMISSIONS)
 
 
 class Identity(msgspec.Struct, frozen=True):
     """Who asks: what they may, until when (Unix seconds; None for no end), and what showed it."""
 
-    rights: Rights
+    permissions: Permissions
     expires_at_seconds: float | None
     shown_by: str

@@ -33,7 +33,7 @@ class Tickets:
         if len(self._given) >= self._max_tickets:
             raise no_room(self._max_tickets)
         ticket = new_ticket()
-        own = Identity(identity.rights.on(project), identity.expires_at_seconds, "ticket")
+        own = Identity(identity.permissions.on(project), identity.expires_at_seconds, "ticket")
         self._given[digest(ticket)] = (now + TICKET_SECONDS, project, own)
         return ticket
 

@@ -10,16 +10,16 @@ import hmac
 import time
 from typing import TYPE_CHECKING
 
-from edge.auth.permissions import EVERYTHING, Identity
+from edge.auth.permissions import ALL_PERMISSIONS, Identity
 from edge.config.schema import AuthSettings
 from edge.core.errors import Unauthenticated
 
 if TYPE_CHECKING:
-    from edge.auth.jwt import WebTokens
+    from edge.auth.jwt import JwtVerifier
 
 MAX_TOKEN_CHARS = 8192
 """A header's own bound; a cookie or a ticket is no longer either."""
-_STATIC = Identity(EVERYTHING, None, "token")
+_STATIC = Identity(ALL_PERMISSIONS, None, "token")
 
 
 class UnusableKey(ValueError):
@@ -31,12 +31,12 @@ class Verifier:
 
     def __init__(self, auth: AuthSettings) -> None:
         self._static_digest = None if auth.token is None else _digest(auth.token)
-        self.webtokens: WebTokens | None = None
+        self.webtokens: JwtVerifier | None = None
         if auth.jwt_key is not None or auth.jwt_jwks_url is not None:
-            from edge.auth.jwt import WebTokens  # noqa: PLC0415 - cryptography takes a while to load
+            from edge.auth.jwt import JwtVerifier  # noqa: PLC0415 - cryptography takes a while to load
 
             try:
-                self.webtokens = WebTokens(auth, time.time)
+                self.webtokens = JwtVerifier(auth, time.time)
             except ValueError as error:
                 raise UnusableKey(str(error)) from None
 

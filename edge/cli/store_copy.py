@@ -16,7 +16,7 @@ from typing import NamedTuple
 from edge.core.errors import StoreUnavailable
 from edge.core.ledger import LedgerState
 from edge.store.rows import Batch, ProjectRow, Segment
-from edge.store.sqlite_file import Journal, JournalError, Stored
+from edge.store.sqlite_file import SqliteFile, SqliteFileError, Stored
 
 _PROJECTS_A_BATCH = 100
 _EMPTY = Batch([], [], [], [], [], 0.0)
@@ -37,7 +37,7 @@ def copy(source: str, destination: str) -> Copied:
     """Copy everything. Both are values of `store.url`. Raises CopyError."""
     try:
         return _copy(source, destination)
-    except JournalError as error:
+    except SqliteFileError as error:
         raise CopyError(str(error)) from error
     except StoreUnavailable as error:
         raise CopyError(error.detail) from error
@@ -59,7 +59,7 @@ def _from_file(url: str) -> Iterator[Stored]:
     path = Path(url.partition(":")[2])
     if not path.exists():
         raise CopyError(f"{path} is not there.")
-    journal = Journal(path)
+    journal = SqliteFile(path)
     try:
         yield from journal.projects()
     finally:
@@ -67,7 +67,7 @@ def _from_file(url: str) -> Iterator[Stored]:
 
 
 def _into_file(url: str, projects: Iterator[Stored]) -> Copied:
-    journal = Journal(Path(url.partition(":")[2]))
+    journal = SqliteFile(Path(url.partition(":")[2]))
     try:
         if journal.projects():
             raise CopyError("The destination holds projects already; name an empty one.")
@@ -101,8 +101,8 @@ def _from_redis(url: str) -> list[Stored]:
                     misses=one.misses,
                     recovered=one.recovered,
                     lost=one.lost,
-                    untold_lost=one.untold,
-                    untold_from=one.newest - len(one.frames) if one.untold else None,
+                    unreported_lost=one.untold,
+                    unreported_from=one.newest - len(one.frames) if one.untold else None,
                     pending=tuple((seq, seq) for seq in one.pending),
                 ),
             ),
@@ -135,7 +135,7 @@ def _into_redis(url: str, projects: Iterator[Stored]) -> Copied:
                 misses=ledger.misses,
                 recovered=ledger.recovered,
                 lost=ledger.lost,
-                untold=ledger.untold_lost,
+                untold=ledger.unreported_lost,
                 pending=[seq for lo, hi in (*ledger.pending, *ledger.waiting) for seq in range(lo, hi + 1)],
             )
         )

@@ -19,13 +19,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "that is a shared secret, else with the private key in --key-file."
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file (default: $EDGE_CONFIG)")
-    for right in _ON_PROJECTS:
+    for permission in _ON_PROJECTS:
         parser.add_argument(
-            f"--{right}",
+            f"--{permission}",
             action="append",
             default=[],
             metavar="PROJECTS",
-            help=f"the right {right} on these, comma-separated; team-* is a prefix, * all (may be repeated)",
+            help=f"the right {permission} on these, comma-separated; team-* is a prefix, * all (may be repeated)",
         )
     parser.add_argument("--metrics", action="store_true", help="the right metrics")
     parser.add_argument("--ttl", default="1h", metavar="DURATION", help="how long it is good (default: 1h)")
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace, auth: AuthSettings) -> str:
     from edge.config import secret_files  # noqa: PLC0415
     from edge.config.units import parse_duration  # noqa: PLC0415
 
-    grants = {right: _projects(right, getattr(arguments, right)) for right in _ON_PROJECTS}
+    grants = {permission: _projects(permission, getattr(arguments, permission)) for permission in _ON_PROJECTS}
     if arguments.metrics:
         grants["metrics"] = ["*"]
     if not any(grants.values()):
@@ -61,9 +61,9 @@ def run(arguments: argparse.Namespace, auth: AuthSettings) -> str:
     return mint(auth, grants, ttl_seconds, time.time(), private_pem=private_pem, subject=arguments.subject)
 
 
-def _projects(right: str, given: list[str]) -> list[str]:
+def _projects(permission: str, given: list[str]) -> list[str]:
     projects = [name for name in (part.strip() for text in given for part in text.split(",")) if name]
     for name in projects:
         if _GRANT.fullmatch(name) is None:
-            raise ValueError(f"--{right} {name} is no project and no prefix with a * at its end")
+            raise ValueError(f"--{permission} {name} is no project and no prefix with a * at its end")
     return projects

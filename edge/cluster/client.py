@@ -46,7 +46,7 @@ _SCRIPTS = (
 )
 ANSWER_SECONDS = 5.0
 """Redis has so long to answer, a free connection included: a cut cable costs a publisher this and no more."""
-BEAT_SECONDS = 1.0
+NODE_HEARTBEAT_SECONDS = 1.0
 NODE_TTL_SECONDS = 3.0
 """A node that has not beaten for so long is gone; its readers don't count any more."""
 _CONNECT_SECONDS = 2.0
@@ -105,7 +105,7 @@ class Keys:
         return f"{self.prefix}node:{node}"
 
 
-class Wire:
+class RedisClient:
     """A small pool of connections to one Redis."""
 
     def __init__(self, url: str, *, prefix: str = "edge:", answer_seconds: float = ANSWER_SECONDS) -> None:

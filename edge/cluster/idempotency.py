@@ -15,7 +15,7 @@ from itertools import count
 import msgspec
 from redis.exceptions import RedisError
 
-from edge.cluster.client import NODE_TTL_SECONDS, Wire
+from edge.cluster.client import NODE_TTL_SECONDS, RedisClient
 from edge.core.errors import InvalidRequest, StoreUnavailable
 from edge.core.idempotency import Answer, Key, unknown_fate
 from edge.core.observer import Receipt
@@ -25,11 +25,11 @@ _LEASE_MS = 7_200_000
 _POLL_SECONDS = 0.1
 
 
-class Once:
+class ClusterIdempotency:
     """The keys of one node's requests."""
 
-    def __init__(self, wire: Wire, node: str, clock: Callable[[], float], keep_ms: int) -> None:
-        self._wire = wire
+    def __init__(self, redis: RedisClient, node: str, clock: Callable[[], float], keep_ms: int) -> None:
+        self._wire = redis
         self._node = node
         self._clock = clock
         self._keep_ms = keep_ms
@@ -37,7 +37,7 @@ class Once:
         self._numbers = count(1)
         self._held: dict[str, str] = {}
         """Claims of requests at work here."""
-        self._unsettled: dict[str, tuple[str, bytes]] = {}
+        self._pending_acks: dict[str, tuple[str, bytes]] = {}
         """What became of claims, by claim: the key in Redis and the answer, if any. Redis was not heard to take it."""
 
     def redis_says(self, now: float) -> None:
@@ -61,7 +61,7 @@ class Once:
                     *(fingerprint, self._node, claim, _LEASE_MS, NODE_TTL_SECONDS, void_after),
                 )
             except BaseException:  # also when the caller has gone away
-                self._unsettled[claim] = (receipt, b"")
+                self._pending_acks[claim] = (receipt, b"")
                 raise
             if found[0] == b"new":
                 self._held[receipt] = claim
@@ -82,7 +82,7 @@ class Once:
                 return unknown_fate(job.decode())
             await asyncio.sleep(_POLL_SECONDS)
 
-    async def intend(self, key: Key, job_id: str) -> None:
+    async def record_intent(self, key: Key, job_id: str) -> None:
         """The job of a key that was claimed is about to leave. Raises StoreUnavailable."""
         receipt = self.receipt(key)
         if not await self._wire.run("intend", [receipt], self._held[receipt], job_id):
@@ -93,13 +93,13 @@ class Once:
         kept, and told later.
         """
         receipt = self.receipt(key)
-        self._unsettled[self._held.pop(receipt)] = (receipt, b"" if answer is None else msgspec.json.encode(answer))
+        self._pending_acks[self._held.pop(receipt)] = (receipt, b"" if answer is None else msgspec.json.encode(answer))
         with suppress(StoreUnavailable):
             await self.settle_rest()
 
     async def settle_rest(self) -> None:
         """Tell Redis what it was not heard to take. Raises StoreUnavailable."""
-        told = self._unsettled.copy()
+        told = self._pending_acks.copy()
         if not told:
             return
         answers = await self._wire.run_all(
@@ -109,7 +109,7 @@ class Once:
             if isinstance(heard, RedisError):
                 self._wire.failed(heard)
             else:
-                self._unsettled.pop(claim, None)
+                self._pending_acks.pop(claim, None)
 
     def holds(self, key: Key) -> tuple[str, str]:
         """Where a key that was claimed is kept in Redis, and the claim."""

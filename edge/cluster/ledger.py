@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from edge.core.intervals import Run
-from edge.core.ledger import Ledger, Tally
+from edge.core.ledger import Ledger, MissTotals
 
 
 class FollowedLedger(Ledger):
@@ -17,7 +17,7 @@ class FollowedLedger(Ledger):
 
     __slots__ = ("_report", "covered_from", "orphaned_runs", "recovered_runs", "told")
 
-    def __init__(self, total: Tally, project: str, newest: int, report: Callable[[str], None]) -> None:
+    def __init__(self, total: MissTotals, project: str, newest: int, report: Callable[[str], None]) -> None:
         super().__init__(total, project, newest)
         self._report = report
         self.recovered_runs: list[Run] = []
@@ -35,26 +35,26 @@ class FollowedLedger(Ledger):
 
     def lost_elsewhere(self, count: int, oldest: int) -> None:
         """`count` events before `oldest` were lost, Redis says, and no reader was told."""
-        self.untold_lost = count
-        self.untold_from = oldest - 1 if count else None
+        self.unreported_lost = count
+        self.unreported_from = oldest - 1 if count else None
 
-    def published_to_nobody(self, seq: int, now: float) -> None:
+    def event_missed(self, seq: int, now: float) -> None:
         """Redis counted readers here when it numbered `seq`, unless it said that it was missed."""
         self._taken_to = seq
         if not self.pending.within(seq, seq):
             self._miss(((seq, seq),), now)
 
-    def taken(self, lo: int, hi: int) -> None:
+    def delivered(self, lo: int, hi: int) -> None:
         if self.pending and (runs := self.pending.within(lo, hi)):
             self.pending.remove(lo, hi)
             self.recovered_runs += runs
             self._report(self._project)
-        super().taken(lo, hi)
+        super().delivered(lo, hi)
 
-    def told_from(self, seq: int) -> None:
-        untold = self.untold_lost
-        super().told_from(seq)
-        if untold and not self.untold_lost:
+    def gap_reported(self, seq: int) -> None:
+        untold = self.unreported_lost
+        super().gap_reported(seq)
+        if untold and not self.unreported_lost:
             self.told += untold
             self._report(self._project)
 

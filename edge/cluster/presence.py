@@ -15,7 +15,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from edge.cluster.client import BEAT_SECONDS, NODE_TTL_SECONDS, Call, Wire
+from edge.cluster.client import NODE_HEARTBEAT_SECONDS, NODE_TTL_SECONDS, Call, RedisClient
 from edge.cluster.ledger import FollowedLedger
 from edge.core.errors import StoreUnavailable
 from edge.core.hub import Hub
@@ -26,13 +26,13 @@ _NEWCOMERS = 64
 """So many connections are looked at for where they began: they come in at the end of the list."""
 
 
-class Telling:
+class PresenceReporter:
     """`unfollow` is called with each project that has no reader here, once Redis knows."""
 
     def __init__(
-        self, wire: Wire, hub: Hub, node: str, keep_ms: int, unfollow: Callable[[str], Awaitable[None]]
+        self, redis: RedisClient, hub: Hub, node: str, keep_ms: int, unfollow: Callable[[str], Awaitable[None]]
     ) -> None:
-        self._wire = wire
+        self._wire = redis
         self._hub = hub
         self._node = node
         self._keep_ms = keep_ms
@@ -73,7 +73,7 @@ class Telling:
             await asyncio.sleep(0)
             while self._changed:
                 if not await self._tell_once():
-                    await asyncio.sleep(BEAT_SECONDS)
+                    await asyncio.sleep(NODE_HEARTBEAT_SECONDS)
                 if self._closing:
                     return
         finally:

@@ -92,14 +92,14 @@ class ClusterReadiness:
         began = self._clock()
         asking = _Asking(count)
         ask_id = secrets.token_hex(8)
-        wire = self._store.wire
-        (waits,) = wire.keys.of(project, "waits")
+        redis = self._store.redis
+        (waits,) = redis.keys.of(project, "waits")
         self._asking[ask_id] = asking
         text = b""
         try:
             try:
                 patience_seconds = max(timeout_seconds, _MIN_SECONDS)
-                async with wire.asking() as client:
+                async with redis.asking() as client:
                     seconds, micros = await client.time()
                     deadline = seconds + micros / 1e6 + patience_seconds
                     text = msgspec.json.encode(
@@ -108,13 +108,13 @@ class ClusterReadiness:
                     async with client.pipeline(transaction=True) as pipeline:
                         pipeline.zadd(waits, {text: deadline})
                         pipeline.expire(waits, int(patience_seconds) + 2)
-                        pipeline.publish(wire.keys.asks, text)
+                        pipeline.publish(redis.keys.asks, text)
                         await pipeline.execute()
             except StoreUnavailable:
                 return await self._local.wait(project, count, timeout_seconds, confirm)
             done, _ = await asyncio.wait((asking.enough,), timeout=patience_seconds)
             if not done:
-                raise await self._nobody(project, count, timeout_seconds)
+                raise await self._missed_log(project, count, timeout_seconds)
             asking.enough.result()
         finally:
             del self._asking[ask_id]
@@ -140,14 +140,14 @@ class ClusterReadiness:
             task.cancel()
 
     async def _say_done(self, ask_id: str, waits: str, text: bytes) -> None:
-        wire = self._store.wire
+        redis = self._store.redis
         with suppress(StoreUnavailable):  # then the deadline ends it
-            async with wire.asking() as client, client.pipeline(transaction=False) as pipeline:
+            async with redis.asking() as client, client.pipeline(transaction=False) as pipeline:
                 pipeline.zrem(waits, text)
-                pipeline.publish(wire.keys.asks, msgspec.json.encode(Done(ask_id)))
+                pipeline.publish(redis.keys.asks, msgspec.json.encode(Done(ask_id)))
                 await pipeline.execute()
 
-    async def _nobody(self, project: str, count: int, timeout_seconds: float) -> NotReady:
+    async def _missed_log(self, project: str, count: int, timeout_seconds: float) -> NotReady:
         try:
             there = await self._store.overview.connections(project)
         except EdgeError:
@@ -188,7 +188,7 @@ class ClusterReadiness:
 
     async def _confirm(self, ask: Ask, patience_seconds: float) -> None:
         """Report each time more readers of this node are confirmed."""
-        wire = self._store.wire
+        redis = self._store.redis
         deadline = self._clock() + patience_seconds
         confirmed = 0
         while confirmed < ask.count:
@@ -198,7 +198,7 @@ class ClusterReadiness:
                 )
                 confirmed = found.connections
                 report = Report(ask.id, self._store.node, confirmed, found.confirmed or "written")
-                async with wire.asking() as client:
-                    await client.publish(wire.keys.node(ask.node), msgspec.json.encode(report))
+                async with redis.asking() as client:
+                    await client.publish(redis.keys.node(ask.node), msgspec.json.encode(report))
             except EdgeError:
                 return

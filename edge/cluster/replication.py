@@ -16,13 +16,13 @@ from typing import Any
 import msgspec
 from redis.asyncio.client import PubSub
 
-from edge.cluster.client import BROKEN, NODE_TTL_SECONDS, Wire, end
+from edge.cluster.client import BROKEN, NODE_TTL_SECONDS, RedisClient, end
 from edge.cluster.ledger import FollowedLedger
 from edge.core import resume, sse
 from edge.core.errors import StoreUnavailable
 from edge.core.hub import Hub
 from edge.core.ledger import LedgerState
-from edge.core.project import Past, Project
+from edge.core.project import Project, SavedProject
 from edge.logs.setup import get_logger
 
 _log = get_logger("store")
@@ -45,12 +45,12 @@ class _Taken:
         self.heard: list[_Told] = []
 
 
-class Following:
+class Replicator:
     """`report` is called with a project that has something to tell Redis; `waits` with who waits for its readers."""
 
     def __init__(
         self,
-        wire: Wire,
+        redis: RedisClient,
         hub: Hub,
         clock: Callable[[], float],
         node: str,
@@ -60,7 +60,7 @@ class Following:
         waits: Callable[[list[bytes], float], None],
         spoken_to: Callable[[bytes], None],
     ) -> None:
-        self._wire = wire
+        self._wire = redis
         self._hub = hub
         self._clock = clock
         self._node = node
@@ -213,7 +213,7 @@ class Following:
         frames = [sse.numbered(prefix, seq, fields[3]) for seq, (_, fields) in zip(numbers, entries, strict=True)]
         now = self._clock()
         times = [min(now, now - (redis_now - float(fields[1]))) for _, fields in entries]
-        self._hub.restore(Past(name, epoch, 1, newest, frames, times, LedgerState(), pinned=True), now)
+        self._hub.restore(SavedProject(name, epoch, 1, newest, frames, times, LedgerState(), pinned=True), now)
         project = self._hub.projects.get(name)
         if project is not None:
             project.ledger = FollowedLedger(self._hub.counters.misses, name, newest, self._report)
@@ -357,7 +357,7 @@ class Following:
         assert isinstance(project.ledger, FollowedLedger)
         if missed:
             project.ledger.adopt(seq, seq)
-        self._hub.follow(project, sse.numbered(project.id_prefix, seq, text), self._clock())
+        self._hub.append_replicated(project, sse.numbered(project.id_prefix, seq, text), self._clock())
 
     def _start_anew(self, project: Project, reason: str) -> None:
         """Its history has begun anew, or has moved past what is here: readers come back and are told of the gap."""

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from redis.exceptions import RedisError
 
-from edge.cluster.client import NODE_TTL_SECONDS, Wire
+from edge.cluster.client import NODE_TTL_SECONDS, RedisClient
 
 
 class View(msgspec.Struct, frozen=True):
@@ -27,11 +27,11 @@ class View(msgspec.Struct, frozen=True):
     last_miss: float | None
 
 
-class Overview:
+class ClusterStatus:
     """Asks Redis. What was last published to `keep_ms` ago is no longer listed."""
 
-    def __init__(self, wire: Wire, keep_ms: int) -> None:
-        self._wire = wire
+    def __init__(self, redis: RedisClient, keep_ms: int) -> None:
+        self._wire = redis
         self._keep_ms = keep_ms
 
     async def connections(self, name: str) -> int:

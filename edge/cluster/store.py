@@ -17,12 +17,12 @@ from typing import Any
 import msgspec
 from redis.exceptions import RedisError
 
-from edge.cluster.client import BEAT_SECONDS, NODE_TTL_SECONDS, Call, Wire, end
-from edge.cluster.idempotency import Once, taken_for_dead
-from edge.cluster.presence import Telling
+from edge.cluster.client import NODE_HEARTBEAT_SECONDS, NODE_TTL_SECONDS, Call, RedisClient, end
+from edge.cluster.idempotency import ClusterIdempotency, taken_for_dead
+from edge.cluster.presence import PresenceReporter
 from edge.cluster.queue import Queued, in_parts
-from edge.cluster.replication import Following
-from edge.cluster.status import Overview
+from edge.cluster.replication import Replicator
+from edge.cluster.status import ClusterStatus
 from edge.cluster.tickets import SharedTickets
 from edge.core import sse
 from edge.core.connection import Connection
@@ -62,22 +62,22 @@ class RedisStore:
         keep_receipts_seconds: float,
         max_tickets: int,
     ) -> None:
-        bounds = hub.bounds
+        limits = hub.limits
         self._hub = hub
         self._clock = clock
         self._new_epoch = new_epoch
         self._keep_receipts_ms = int(keep_receipts_seconds * 1000)
-        self._keep_ms = int((bounds.max_age_seconds * 1.5 + 60) * 1000)
+        self._keep_ms = int((limits.max_age_seconds * 1.5 + 60) * 1000)
         self.node = secrets.token_hex(6)
-        self.wire = Wire(url)
-        self.overview = Overview(self.wire, self._keep_ms)
-        self.tickets = SharedTickets(self.wire, max_tickets)
-        self.once = Once(self.wire, self.node, clock, self._keep_receipts_ms)
+        self.redis = RedisClient(url)
+        self.overview = ClusterStatus(self.redis, self._keep_ms)
+        self.tickets = SharedTickets(self.redis, max_tickets)
+        self.run_once = ClusterIdempotency(self.redis, self.node, clock, self._keep_receipts_ms)
         self.waits: Callable[[list[bytes], float], None] = lambda _waits, _now: None
         self.spoken_to: Callable[[bytes], None] = lambda _message: None
-        self._telling = Telling(self.wire, hub, self.node, self._keep_ms, self._unfollow)
-        self._following = Following(
-            self.wire,
+        self._telling = PresenceReporter(self.redis, hub, self.node, self._keep_ms, self._unfollow)
+        self._following = Replicator(
+            self.redis,
             hub,
             clock,
             self.node,
@@ -93,14 +93,14 @@ class RedisStore:
 
     @property
     def problem(self) -> StoreUnavailable | None:
-        return self.wire.problem or self._following.problem
+        return self.redis.problem or self._following.problem
 
     @property
     def errors(self) -> int:
-        return self.wire.errors
+        return self.redis.errors
 
     async def open(self) -> None:
-        await self.wire.open()
+        await self.redis.open()
         await self._beat()
         await self._following.open()
         self._beating = asyncio.create_task(self._beat_on())
@@ -112,14 +112,14 @@ class RedisStore:
         if self._sender is not None:
             await asyncio.wait((self._sender,))
         with suppress(StoreUnavailable):  # then the keys are free when this node's beat is over
-            await self.once.settle_rest()
+            await self.run_once.settle_rest()
         await self._telling.close()
         await self._following.close()
         with suppress(StoreUnavailable):  # its beat ends it
-            async with self.wire.asking() as client:
-                await client.zrem(self.wire.keys.nodes, self.node)
-                await client.delete(self.wire.keys.node(self.node), self.wire.keys.told(self.node))
-        await self.wire.close()
+            async with self.redis.asking() as client:
+                await client.zrem(self.redis.keys.nodes, self.node)
+                await client.delete(self.redis.keys.node(self.node), self.redis.keys.told(self.node))
+        await self.redis.close()
 
     @property
     def settled(self) -> bool:
@@ -132,7 +132,7 @@ class RedisStore:
         del now  # Redis says when
         self._hub.check(event)
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        holds = None if key is None else self.once.holds(key)
+        holds = None if key is None else self.run_once.holds(key)
         self._queues.setdefault(name, []).append(Queued(sse.event_text(event.type, event.data), future, holds))
         if self._sender is None:
             self._sender = asyncio.create_task(self._send_all())
@@ -141,8 +141,8 @@ class RedisStore:
     def publish_many(self, name: str, events: Sequence[Event], now: float) -> None:
         """One by one: they are sent together anyhow."""
 
-    async def intend(self, key: Key, fingerprint: bytes, job_id: str) -> None:  # noqa: ARG002 - Redis has it
-        await self.once.intend(key, job_id)
+    async def record_intent(self, key: Key, fingerprint: bytes, job_id: str) -> None:  # noqa: ARG002 - Redis has it
+        await self.run_once.record_intent(key, job_id)
 
     async def _send_all(self) -> None:
         try:
@@ -151,7 +151,7 @@ class RedisStore:
                 queues, self._queues = self._queues, {}
                 parts = [(name, part) for name, queue in queues.items() for part in in_parts(queue)]
                 try:
-                    answers = await self.wire.run_all([self._append(name, part) for name, part in parts])
+                    answers = await self.redis.run_all([self._append(name, part) for name, part in parts])
                 except Exception as error:  # noqa: BLE001 - whatever it is, each publisher has to hear of it
                     answers = [error] * len(parts)
                 for (name, part), answer in zip(parts, answers, strict=True):
@@ -160,7 +160,7 @@ class RedisStore:
             self._sender = None
 
     def _append(self, name: str, part: list[Queued]) -> Call:
-        keys, bounds = self.wire.keys, self._hub.bounds
+        keys, limits = self.redis.keys, self._hub.limits
         claims = [(place, *queued.holds) for place, queued in enumerate(part, 1) if queued.holds is not None]
         return (
             "append",
@@ -174,9 +174,9 @@ class RedisStore:
                 self._new_epoch(),
                 name,
                 keys.channel(name),
-                bounds.max_events,
-                bounds.max_bytes,
-                bounds.max_age_seconds,
+                limits.max_events,
+                limits.max_bytes,
+                limits.max_age_seconds,
                 NODE_TTL_SECONDS,
                 self._keep_ms,
                 self._keep_receipts_ms,
@@ -188,7 +188,7 @@ class RedisStore:
 
     def _settle(self, name: str, part: list[Queued], answer: Any) -> None:
         if isinstance(answer, Exception):
-            refusal = answer if isinstance(answer, StoreUnavailable) else self.wire.failed(answer)
+            refusal = answer if isinstance(answer, StoreUnavailable) else self.redis.failed(answer)
             for queued in part:
                 if not queued.future.done():
                     queued.future.set_exception(
@@ -235,27 +235,27 @@ class RedisStore:
 
     async def _beat_on(self) -> None:
         while True:
-            await asyncio.sleep(BEAT_SECONDS)
+            await asyncio.sleep(NODE_HEARTBEAT_SECONDS)
             try:
                 await self._beat()
             except StoreUnavailable:
-                await self.wire.start_over()
+                await self.redis.start_over()
                 self._following.break_off()
                 continue
             self._following.look()
             with suppress(StoreUnavailable):
-                await self.once.settle_rest()
+                await self.run_once.settle_rest()
 
     async def _beat(self) -> None:
-        keys = self.wire.keys
-        (answer,) = await self.wire.run_all(
-            [("beat", [keys.nodes], [self.node, NODE_TTL_SECONDS, keys.prefix, self._hub.bounds.max_age_seconds])],
+        keys = self.redis.keys
+        (answer,) = await self.redis.run_all(
+            [("beat", [keys.nodes], [self.node, NODE_TTL_SECONDS, keys.prefix, self._hub.limits.max_age_seconds])],
             probing=True,
         )
         if isinstance(answer, RedisError):
-            raise self.wire.failed(answer)
+            raise self.redis.failed(answer)
         known, gone, missed, now, lost, pending = answer
-        self.once.redis_says(float(now))
+        self.run_once.redis_says(float(now))
         misses = self._hub.counters.misses
         misses.misses += missed
         misses.lost += lost
@@ -268,9 +268,9 @@ class RedisStore:
 
     async def delete(self, name: str) -> tuple[int, int] | None:
         """Drop the history of `name` on all nodes: `(connections, events)`; None when it is unknown."""
-        keys = self.wire.keys
+        keys = self.redis.keys
         there = await self.overview.connections(name)
-        known, events, pending = await self.wire.run(
+        known, events, pending = await self.redis.run(
             "delete", [*keys.of(name, "stream", "meta", "pending"), keys.projects], name, keys.channel(name)
         )
         self._hub.counters.misses.lost += pending
@@ -279,5 +279,5 @@ class RedisStore:
 
     async def pass_on(self, project: str, connection_id: str, token: str) -> None:
         """Give a client's answer to the node that has its connection, whichever that is. Raises StoreUnavailable."""
-        async with self.wire.asking() as client:
-            await client.publish(self.wire.keys.asks, msgspec.json.encode(Ack(project, connection_id, token)))
+        async with self.redis.asking() as client:
+            await client.publish(self.redis.keys.asks, msgspec.json.encode(Ack(project, connection_id, token)))

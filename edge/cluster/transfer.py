@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from redis.exceptions import RedisError
 
-from edge.cluster.client import Wire
+from edge.cluster.client import RedisClient
 from edge.core import sse
 from edge.core.errors import StoreUnavailable
 
@@ -32,43 +32,43 @@ class Shared(msgspec.Struct, frozen=True):
 
 async def read_all(url: str) -> list[Shared]:
     """Every project. Raises StoreUnavailable."""
-    wire = Wire(url)
+    redis = RedisClient(url)
     try:
-        await _refuse_nodes(wire)
-        names: list[Any] = await wire.client.zrange(wire.keys.projects, 0, -1)
-        found = [await _read(wire, name.decode()) for name in names]
+        await _refuse_nodes(redis)
+        names: list[Any] = await redis.client.zrange(redis.keys.projects, 0, -1)
+        found = [await _read(redis, name.decode()) for name in names]
         return [one for one in found if one is not None]
     except (RedisError, OSError) as error:
-        raise wire.failed(error) from error
+        raise redis.failed(error) from error
     finally:
-        await wire.close()
+        await redis.close()
 
 
 async def write_all(url: str, projects: list[Shared], *, first: bool) -> None:
     """Write `projects`; with `first`, into a Redis that must not have any. Raises StoreUnavailable."""
-    wire = Wire(url)
+    redis = RedisClient(url)
     try:
         if first:
-            await _refuse_nodes(wire)
-            if await wire.client.zcard(wire.keys.projects):
+            await _refuse_nodes(redis)
+            if await redis.client.zcard(redis.keys.projects):
                 raise StoreUnavailable("The destination holds projects already; name an empty database.")
         for project in projects:
-            await _write(wire, project)
+            await _write(redis, project)
     except (RedisError, OSError) as error:
-        raise wire.failed(error) from error
+        raise redis.failed(error) from error
     finally:
-        await wire.close()
+        await redis.close()
 
 
-async def _refuse_nodes(wire: Wire) -> None:
-    seconds, _ = await wire.client.time()
-    if await wire.client.zcount(wire.keys.nodes, seconds - 5, "+inf"):
+async def _refuse_nodes(redis: RedisClient) -> None:
+    seconds, _ = await redis.client.time()
+    if await redis.client.zcount(redis.keys.nodes, seconds - 5, "+inf"):
         raise StoreUnavailable("Nodes are running around this Redis; stop them first.")
 
 
-async def _read(wire: Wire, name: str) -> Shared | None:
-    stream, meta_key, pending_key = wire.keys.of(name, "stream", "meta", "pending")
-    async with wire.client.pipeline(transaction=True) as pipeline:
+async def _read(redis: RedisClient, name: str) -> Shared | None:
+    stream, meta_key, pending_key = redis.keys.of(name, "stream", "meta", "pending")
+    async with redis.client.pipeline(transaction=True) as pipeline:
         pipeline.hgetall(meta_key)
         pipeline.xrange(stream)
         pipeline.zrange(pending_key, 0, -1)
@@ -91,10 +91,10 @@ async def _read(wire: Wire, name: str) -> Shared | None:
     )
 
 
-async def _write(wire: Wire, project: Shared) -> None:
-    stream, meta, pending = wire.keys.of(project.name, "stream", "meta", "pending")
+async def _write(redis: RedisClient, project: Shared) -> None:
+    stream, meta, pending = redis.keys.of(project.name, "stream", "meta", "pending")
     oldest = project.newest - len(project.frames) + 1
-    async with wire.client.pipeline(transaction=True) as pipeline:
+    async with redis.client.pipeline(transaction=True) as pipeline:
         size_bytes = 0
         for seq, (at, frame) in enumerate(zip(project.times, project.frames, strict=False), oldest):
             text = frame.partition(b"\n")[2]
@@ -114,10 +114,10 @@ async def _write(wire: Wire, project: Shared) -> None:
         )
         if project.pending:
             pipeline.zadd(pending, {str(seq): seq for seq in project.pending})
-            pipeline.hset(wire.keys.pending, project.name, str(len(project.pending)))
-            pipeline.hincrby(wire.keys.pending, "", len(project.pending))
-            pipeline.zadd(wire.keys.aging, {project.name: project.times[-1]})
-        pipeline.zadd(wire.keys.projects, {project.name: project.times[-1]})
+            pipeline.hset(redis.keys.pending, project.name, str(len(project.pending)))
+            pipeline.hincrby(redis.keys.pending, "", len(project.pending))
+            pipeline.zadd(redis.keys.aging, {project.name: project.times[-1]})
+        pipeline.zadd(redis.keys.projects, {project.name: project.times[-1]})
         for key in (stream, meta, pending):
             pipeline.expire(key, _KEEP_SECONDS)
         await pipeline.execute()

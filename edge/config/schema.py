@@ -22,7 +22,7 @@ _YEAR_SECONDS = 365 * _DAY_SECONDS
 
 Bytes = Annotated[int, Meta(ge=1, le=1024**4)]  # A terabyte: more is a slip of the keyboard.
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
-Right = Literal["subscribe", "publish", "trigger", "status", "admin", "metrics"]
+Permission = Literal["subscribe", "publish", "trigger", "status", "admin", "metrics"]
 
 # Never shown, whole or in part.
 SECRET_KEYS = frozenset({"auth.token", "auth.jwt_key", "trigger.secret"})
@@ -140,7 +140,7 @@ class AuthSettings(Section, frozen=True):
     jwt_issuer: str | None = None
     # Clocks that are set by NTP differ by less; every second more is one in which an expired token is good.
     jwt_skew_seconds: Annotated[float, Meta(ge=0, le=600)] = 10.0
-    anonymous: tuple[Right, ...] = ()
+    anonymous: tuple[Permission, ...] = ()
 
     @property
     def configured(self) -> bool:

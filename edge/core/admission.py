@@ -9,7 +9,7 @@ from edge.core import sse
 from edge.core.counters import Counters
 from edge.core.errors import LimitReached
 from edge.core.event import Event
-from edge.core.limits import Bounds
+from edge.core.limits import Limits
 from edge.core.observer import Observer
 
 _RETRY_AFTER_SECONDS = 5
@@ -24,40 +24,40 @@ _CODES = {
 class Admission:
     """Checks the limits; each refusal is counted and told."""
 
-    __slots__ = ("_addresses", "_bounds", "_counters", "_observer")
+    __slots__ = ("_addresses", "_counters", "_limits", "_observer")
 
-    def __init__(self, bounds: Bounds, counters: Counters, observer: Observer) -> None:
-        self._bounds = bounds
+    def __init__(self, limits: Limits, counters: Counters, observer: Observer) -> None:
+        self._limits = limits
         self._counters = counters
         self._observer = observer
         self._addresses: dict[str, int] = {}
 
     def project(self, projects: int, name: str, address: str | None, now: float) -> None:
         """Raise LimitReached (`too_many_projects`) unless one more project may be made."""
-        if projects >= self._bounds.max_projects:
+        if projects >= self._limits.max_projects:
             self._refuse("max_projects", name, address, now)
 
-    def connection(self, everywhere: int, in_project: int, name: str, address: str, now: float) -> None:
+    def connection(self, on_all_projects: int, in_project: int, name: str, address: str, now: float) -> None:
         """Raise LimitReached unless one more connection may come in.
 
         Codes: `too_many_connections`, `too_many_project_connections`, `too_many_address_connections`.
         """
-        full = self._full(everywhere, in_project, address)
+        full = self._full(on_all_projects, in_project, address)
         if full is not None:
             self._refuse(full, name, address, now)
 
-    def has_room(self, projects: int, everywhere: int, in_project: int, address: str) -> bool:
+    def has_room(self, projects: int, on_all_projects: int, in_project: int, address: str) -> bool:
         """Whether neither of the two would raise; nothing is counted or told."""
-        return projects < self._bounds.max_projects and self._full(everywhere, in_project, address) is None
+        return projects < self._limits.max_projects and self._full(on_all_projects, in_project, address) is None
 
-    def _full(self, everywhere: int, in_project: int, address: str) -> str | None:
+    def _full(self, on_all_projects: int, in_project: int, address: str) -> str | None:
         """The limit that one more connection would be too many for."""
-        bounds = self._bounds
-        if everywhere >= bounds.max_connections:
+        limits = self._limits
+        if on_all_projects >= limits.max_connections:
             return "max_connections"
-        if in_project >= bounds.max_connections_per_project:
+        if in_project >= limits.max_connections_per_project:
             return "max_connections_per_project"
-        per_address = bounds.max_connections_per_address
+        per_address = limits.max_connections_per_address
         if per_address and self._addresses.get(address, 0) >= per_address:
             return "max_connections_per_address"
         return None
@@ -73,7 +73,7 @@ class Admission:
             del self._addresses[address]
 
     def _refuse(self, key: str, project: str, address: str | None, now: float) -> None:
-        limit: int = getattr(self._bounds, key)
+        limit: int = getattr(self._limits, key)
         code = _CODES[key]
         self._counters.rejected[code] += 1
         self._observer.limit_reached(code, project, address, now)
@@ -87,9 +87,9 @@ class Admission:
     def frame(self, event: Event) -> None:
         """Raise LimitReached unless a ring can hold `event`."""
         size_bytes = len(sse.event_frame(b"z" * 32, 1 << 60, event.type, event.data))
-        if size_bytes > self._bounds.max_bytes:
+        if size_bytes > self._limits.max_bytes:
             raise LimitReached(
-                f"As an event stream the event has {size_bytes} bytes; ring.max_bytes allows {self._bounds.max_bytes}.",
+                f"As an event stream the event has {size_bytes} bytes; ring.max_bytes allows {self._limits.max_bytes}.",
                 code="event_too_large",
-                limit_bytes=self._bounds.max_bytes,
+                limit_bytes=self._limits.max_bytes,
             )

@@ -22,7 +22,7 @@ _NONE = array("Q")
 """Of all projects that have noted nothing yet: most are quiet."""
 
 
-class Batches:
+class BatchLog:
     """The last batches of one project."""
 
     __slots__ = ("_notes",)
@@ -31,7 +31,7 @@ class Batches:
         self._notes = _NONE
         """Start, end, bytes; start, end, bytes; …"""
 
-    def note(self, start: int, end: int, body_bytes: int) -> None:
+    def record(self, start: int, end: int, body_bytes: int) -> None:
         """Readers in step that stood at `start` are written the events up to `end`; may be said again for others."""
         notes = self._notes
         if notes and notes[-2] == end:

@@ -1,7 +1,7 @@
 """One reader: a cursor on its project's ring.
 
 Everything a reader is ever sent follows from `cursor`: first connect, reconnect, live event, slow reader and gap
-are all "bring this cursor up to the head" (`Project.bring_up`). The class says nothing about sockets: whoever owns
+are all "bring this cursor up to the head" (`Project.deliver`). The class says nothing about sockets: whoever owns
 the transport subclasses it and gives the five methods at the end their meaning.
 
 Invariant: the reader covers every event after `start` that is not in `skips`. What it covers up to `cursor` has been
@@ -35,13 +35,13 @@ class Connection:
         "_marks",
         "acknowledged",
         "address",
+        "batched_since",
         "chunked",
         "connected_at_seconds",
         "cursor",
         "ends_at_seconds",
         "ends_reason",
         "id",
-        "in_step_since",
         "index",
         "last_write_seconds",
         "leaving",
@@ -90,7 +90,7 @@ class Connection:
         """Bytes written since the hub took the transport over."""
         self._marks: list[int] | None = None
         """Byte offset and sequence number in turns: at that offset, everything up to that number was written."""
-        self.in_step_since = 0
+        self.batched_since = 0
         """What it was written after this event are `project.batches`; up to it, what isn't in `_marks` has arrived."""
         self.paused = False
         self.progress_bytes = 0
@@ -100,7 +100,7 @@ class Connection:
 
     def place(self, cursor: int, skips: Intervals | None, head: int) -> None:
         """Stand at `cursor`, with everything up to `head` counting as replay."""
-        self.start = self.cursor = self.acknowledged = self.placed_at = self.in_step_since = cursor
+        self.start = self.cursor = self.acknowledged = self.placed_at = self.batched_since = cursor
         self.skips = skips
         self.replay_to = head
 
@@ -110,7 +110,7 @@ class Connection:
         return self.cursor - self.placed_at - self.passed_over
 
     @staticmethod
-    def step(connections: Sequence[Connection], wire: bytes, seq: int, now: float) -> None:
+    def write_batch(connections: Sequence[Connection], wire: bytes, seq: int, now: float) -> None:
         """Write the next of `project.batches` to readers that all wait for it, in their wire form: it ends with `seq`.
 
         First all of them take the step, then all are written to: between two writes runs as little as can be, so that
@@ -123,11 +123,11 @@ class Connection:
             connection.written_bytes += size_bytes
         connections[0].write_each(connections, wire)
 
-    def deliver(self, wire: bytes, seq: int, now: float) -> None:
+    def write_events(self, wire: bytes, seq: int, now: float) -> None:
         """Write events up to `seq`, in this connection's wire form, that aren't one of `project.batches`."""
-        if self.in_step_since < self.cursor:
-            self._fall_out_of_step()
-        self.cursor = self.in_step_since = seq
+        if self.batched_since < self.cursor:
+            self._leave_batches()
+        self.cursor = self.batched_since = seq
         self.last_write_seconds = now
         self.written_bytes += len(wire)
         if self._marks is None:
@@ -139,24 +139,24 @@ class Connection:
 
     def pass_over(self, seq: int) -> None:
         """Move the cursor to `seq` without a word: nothing up to there is for this reader, or can be given any more."""
-        if self.in_step_since < self.cursor:
-            self._fall_out_of_step()
+        if self.batched_since < self.cursor:
+            self._leave_batches()
         self.passed_over += seq - self.cursor
-        self.cursor = self.in_step_since = seq
+        self.cursor = self.batched_since = seq
 
     def control(self, frame: bytes, now: float) -> None:
         """Write a frame that is no event of the project."""
-        self.write_wire(sse.chunk(frame) if self.chunked else frame, now)
+        self.write_control(sse.chunk(frame) if self.chunked else frame, now)
 
-    def write_wire(self, wire: bytes, now: float) -> None:
+    def write_control(self, wire: bytes, now: float) -> None:
         """Write bytes that are in wire form and carry no event of the project."""
         self.announce(len(wire), now)
         self.write(wire)
 
     def announce(self, size_bytes: int, now: float) -> None:
         """So many bytes that carry no event of the project are about to be written."""
-        if self.in_step_since < self.cursor:
-            self._fall_out_of_step()
+        if self.batched_since < self.cursor:
+            self._leave_batches()
         self.last_write_seconds = now
         self.written_bytes += size_bytes
 
@@ -181,23 +181,23 @@ class Connection:
                     del marks[:passed]
                 return True
             self._marks = None
-        acknowledged = since = self.in_step_since
+        acknowledged = since = self.batched_since
         if since < cursor:
             assert self.project is not None
             acknowledged = self.project.batches.acknowledged(since, cursor, owed_bytes, chunked=self.chunked)
         self.acknowledged = max(self.acknowledged, acknowledged)
         return self.acknowledged < cursor
 
-    def _fall_out_of_step(self) -> None:
+    def _leave_batches(self) -> None:
         """What comes next is written to this reader alone: remember what of the batches is still on its way."""
         if self.refresh():
             assert self.project is not None
-            since = max(self.acknowledged, self.in_step_since)
+            since = max(self.acknowledged, self.batched_since)
             marks = self.project.batches.marks(since, self.cursor, self.written_bytes, chunked=self.chunked)
             # At least that all has arrived when all has.
             self._marks = (self._marks or []) + (marks or [self.written_bytes, self.cursor])
             self._bound_marks()
-        self.in_step_since = self.cursor
+        self.batched_since = self.cursor
 
     def _bound_marks(self) -> None:
         self.refresh()

@@ -6,7 +6,7 @@ Only what can't be derived is counted: the number of connections is the size of 
 from __future__ import annotations
 
 from edge.core.histogram import Histogram
-from edge.core.ledger import Tally
+from edge.core.ledger import MissTotals
 
 DETECTION_BOUNDS_SECONDS = (1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 300.0, 900.0)
 
@@ -45,7 +45,7 @@ class Counters:
         self.evicted = dict.fromkeys(EVICTION_REASONS, 0)
         self.ring_events = 0
         self.ring_bytes = 0
-        self.misses = Tally()
+        self.misses = MissTotals()
 
 
 REMOVAL_REASONS = ("client", "dead", "slow", "shutdown", "deleted", "restart", "lifetime", "expired", "error")

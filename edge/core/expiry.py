@@ -15,7 +15,7 @@ STEPS = 64
 """An event is given up late by at most one part in so many of its age."""
 
 
-class Ages:
+class ExpiryWheel:
     """Slots of `max_age_seconds / STEPS` each."""
 
     __slots__ = ("_max_age_seconds", "_slots", "_step_seconds")
@@ -34,13 +34,13 @@ class Ages:
         due_seconds = ring.published_at(ring.oldest) + self._max_age_seconds
         slot = math.floor(due_seconds / self._step_seconds) + 1
         self._slots.setdefault(slot, {})[project] = None
-        project.age_slot = slot
+        project.expiry_slot = slot
 
     def forget(self, project: Project) -> None:
         """Look at `project` no more."""
-        slot = project.age_slot
+        slot = project.expiry_slot
         if slot is not None:
-            project.age_slot = None
+            project.expiry_slot = None
             members = self._slots[slot]
             del members[project]
             if not members:

@@ -15,7 +15,7 @@ FLUSH_BUDGET = 256
 """Connections brought up to date in one turn of the loop: about two milliseconds of `send`."""
 
 
-class Outgoing:
+class FlushQueue:
     """`wake` asks for a turn, in which `flush` is called."""
 
     __slots__ = ("_dirty", "_wake")
@@ -40,7 +40,7 @@ class Outgoing:
                 project = dirty.popleft()
                 project.dirty = False
                 budget -= project.flush(now, budget) + 1
-                if project.behind:
+                if project.has_undelivered:
                     project.dirty = True
                     dirty.append(project)
         finally:

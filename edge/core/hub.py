@@ -5,7 +5,7 @@ every fact worth a log line, and whatever must be done to a transport is done th
 
 Invariants:
     * between decoding an event and its place in the ring nothing waits, so a publisher can't leave half an event;
-    * `counters.ring_bytes` never stays above `bounds.total_bytes`: the project idle longest gives first;
+    * `counters.ring_bytes` never stays above `limits.total_bytes`: the project idle longest gives first;
     * a project without connection and event is forgotten, and one that is deleted is gone at once: whoever still
       leaves it does so on the old object.
 """
@@ -21,17 +21,17 @@ from edge.core.connection import Connection
 from edge.core.counters import Counters
 from edge.core.errors import Draining
 from edge.core.event import Event
-from edge.core.flush_queue import Outgoing
-from edge.core.limits import Bounds
+from edge.core.flush_queue import FlushQueue
+from edge.core.limits import Limits
 from edge.core.observer import Batch, Observer, Receipt
-from edge.core.pending_acks import Unsettled
-from edge.core.project import Past, Project, Wires
+from edge.core.pending_acks import PendingAcks
+from edge.core.project import FrameCache, Project, SavedProject
 from edge.core.resume import Start
 from edge.core.retention import Retention
-from edge.core.stalled import Patience
-from edge.core.timing_wheel import Wheel
+from edge.core.stalled import StallDetector
+from edge.core.timing_wheel import TimingWheel
 
-BEAT_BUDGET = 512
+TICK_BUDGET = 512
 _CLOSING_SPREAD = 2.0
 """Readers told to come back do so within `retry_ms` and this many times more, so that they don't come at once."""
 _MOST_FRAME_BYTES_BESIDE_DATA = 512
@@ -43,29 +43,29 @@ class Hub:
     at every start.
     """
 
-    def __init__(self, bounds: Bounds, *, boot: str, wake: Callable[[], None], observer: Observer) -> None:
-        self.bounds = bounds
+    def __init__(self, limits: Limits, *, boot: str, wake: Callable[[], None], observer: Observer) -> None:
+        self.limits = limits
         self.counters = Counters()
         self.projects: dict[str, Project] = {}
         self.connections: dict[str, Connection] = {}
         self.draining = False
         self._boot = boot
         self._observer = observer
-        self._surely_fits_bytes = (bounds.max_bytes - _MOST_FRAME_BYTES_BESIDE_DATA) // 7
+        self._surely_fits_bytes = (limits.max_bytes - _MOST_FRAME_BYTES_BESIDE_DATA) // 7
         """Data so long makes a frame that fits its ring, whatever it holds; a longer one is looked at."""
         self._epochs_given = 0
-        self._wires = Wires()
-        self._outgoing = Outgoing(wake)
-        self._patience = Patience(bounds.dead_after_seconds)
-        self._unsettled = Unsettled()
-        self._admission = Admission(bounds, self.counters, observer)
-        self._retention = Retention(bounds, self.counters)
-        self._wheel = Wheel(min(1.0, bounds.heartbeat_seconds / 16))
+        self._frame_cache = FrameCache()
+        self._flush_queue = FlushQueue(wake)
+        self._stalled = StallDetector(limits.dead_after_seconds)
+        self._pending_acks = PendingAcks()
+        self._admission = Admission(limits, self.counters, observer)
+        self._retention = Retention(limits, self.counters)
+        self._timing_wheel = TimingWheel(min(1.0, limits.heartbeat_seconds / 16))
 
     @property
-    def beat_seconds(self) -> float:
-        """How often `beat` wants to be called."""
-        return self._wheel.tick_seconds
+    def tick_seconds(self) -> float:
+        """How often `tick` wants to be called."""
+        return self._timing_wheel.tick_seconds
 
     def project(self, name: str, now: float) -> Project | None:
         """The project as it stands: what is over age is given up first. None when the hub knows nothing of it."""
@@ -106,26 +106,26 @@ class Hub:
         project = self._open(name, events[0], now)
         last = project.extend(project.frames(events), now)
         first = last - len(events) + 1
-        self._keep(project, now)
+        self._enforce(project, now)
         connections = len(project.connections)
         if connections:
-            self._outgoing.add(project)
+            self._flush_queue.add(project)
         else:
             for seq in range(first, last + 1):
-                self._observer.published_to_nobody(project, project.event_id(seq), now)
+                self._observer.event_missed(project, project.event_id(seq), now)
         return Batch(project.event_id(first), project.event_id(last), len(events), connections == 0)
 
     def reserve(self, name: str, event: Event, now: float) -> tuple[Project, bytes]:
         """The next frame of project `name`, numbered but not held: for a store that must have it before any reader.
 
-        `deliver` or `cancel` follows, in the order of the reservations. Raises what `publish` raises.
+        `deliver` or `cancel_reservations` follows, in the order of the reservations. Raises what `publish` raises.
         """
         project = self._open(name, event, now)
         frame = project.frame(event)
         project.reserved += 1
         return project, frame
 
-    def deliver(self, project: Project, frame: bytes, now: float) -> Receipt:
+    def commit(self, project: Project, frame: bytes, now: float) -> Receipt:
         """Hold a reserved frame. In a project that was deleted meanwhile it is a miss, lost at once."""
         project.reserved -= 1
         if self.projects.get(project.name) is not project:
@@ -135,37 +135,37 @@ class Hub:
             return Receipt(project.name, project.event_id(seq), 0, True)
         return self._take_in(project, frame, now)
 
-    def follow(self, project: Project, frame: bytes, now: float) -> None:
+    def append_replicated(self, project: Project, frame: bytes, now: float) -> None:
         """Hold the next frame of a project that is numbered elsewhere; it was counted there, too."""
         project.append(frame, now)
-        self._keep(project, now)
+        self._enforce(project, now)
         if project.connections:
-            self._outgoing.add(project)
+            self._flush_queue.add(project)
 
     def forget(self, name: str) -> None:
         """Drop what is here of a project that is kept elsewhere: nothing is lost by it, nothing counted."""
         project = self.projects.pop(name, None)
         if project is not None:
             project.pinned = False
-            self._retention.let_go(project)
+            self._retention.drop(project)
             self._observer.project_forgotten(project)
 
-    def restore(self, past: Past, now: float) -> None:
+    def restore(self, past: SavedProject, now: float) -> None:
         """Take in a project as an earlier process left it, before anybody else does. It must not be there yet."""
-        project = Project.restored(past, self.counters, self._wires, now)
+        project = Project.restored(past, self.counters, self._frame_cache, now)
         self.projects[past.name] = project
         if len(project.ring):
-            self._keep(project, now)
+            self._enforce(project, now)
         self._forget_if_empty(project)
 
-    def cancel(self, project: Project) -> None:
+    def cancel_reservations(self, project: Project) -> None:
         """Give up all reservations of a project: its store could not take them."""
         project.reserved = 0
         self._forget_if_empty(project)
 
     def flush(self, now: float) -> bool:
         """Bring dirty projects up to date, within one turn's budget. Returns whether more is to do."""
-        return self._outgoing.flush(now)
+        return self._flush_queue.flush(now)
 
     # Readers
 
@@ -205,13 +205,13 @@ class Hub:
         project.attach(
             connection,
             start(project),
-            {"project": name, "connection": connection.id, "heartbeat_seconds": self.bounds.heartbeat_seconds},
-            self.bounds.retry_ms,
+            {"project": name, "connection": connection.id, "heartbeat_seconds": self.limits.heartbeat_seconds},
+            self.limits.retry_ms,
             now,
         )
-        self._wheel.put(connection, min(now + self.bounds.heartbeat_seconds, connection.ends_at_seconds))
+        self._timing_wheel.put(connection, min(now + self.limits.heartbeat_seconds, connection.ends_at_seconds))
         if connection.paused:  # its transport was full before it came here
-            self._patience.paused[connection] = None
+            self._stalled.paused[connection] = None
         self._observer.connection_added(project, connection)
 
     def detach(self, connection: Connection, reason: str, now: float) -> None:
@@ -223,8 +223,8 @@ class Hub:
         missed = project.detach(connection, reason, now)
         connection.project = None
         connection.leaving = reason
-        self._patience.paused.pop(connection, None)
-        self._unsettled.forget(connection)
+        self._stalled.paused.pop(connection, None)
+        self._pending_acks.forget(connection)
         self._admission.left(connection.address)
         self.counters.removed[reason] += 1
         if reason == "dead":
@@ -238,44 +238,44 @@ class Hub:
         connection.progress_seconds = now
         connection.progress_bytes = connection.moved_bytes()
         if connection.project is not None:
-            self._patience.paused[connection] = None
+            self._stalled.paused[connection] = None
 
     def drained(self, connection: Connection, now: float) -> None:
         """`connection`'s transport takes bytes again: it catches up from the ring."""
         connection.paused = False
-        self._patience.paused.pop(connection, None)
+        self._stalled.paused.pop(connection, None)
         if connection.project is not None:
-            connection.project.bring_up(connection, connection.project.ring.newest, now)
+            connection.project.deliver(connection, connection.project.ring.newest, now)
 
     def refused(self, code: str, address: str | None, now: float) -> None:
         """A client was turned away before it could say what it wanted."""
         self.counters.rejected[code] += 1
         self._observer.limit_reached(code, None, address, now)
 
-    def unsettled(self, connection: Connection) -> None:
+    def pending_acks(self, connection: Connection) -> None:
         """`connection` was written to, and has to be asked in time what of it was acknowledged."""
-        self._unsettled.add(connection)
+        self._pending_acks.add(connection)
 
     # Time
 
-    def beat(self, now: float) -> bool:
+    def tick(self, now: float) -> bool:
         """Heartbeats, ends of life, stuck readers, aged events. Returns whether it wants another turn at once."""
-        self._patience.end_stuck(now)
-        self._unsettled.ask(BEAT_BUDGET)
-        heartbeat_seconds = self.bounds.heartbeat_seconds
-        aged = self._retention.due(now, BEAT_BUDGET)
+        self._stalled.end_stuck(now)
+        self._pending_acks.ask(TICK_BUDGET)
+        heartbeat_seconds = self.limits.heartbeat_seconds
+        aged = self._retention.due(now, TICK_BUDGET)
         for project in aged:
             self._expire(project, now)
             self._retention.look_again(project)
-        due = self._wheel.due(now, BEAT_BUDGET)
+        due = self._timing_wheel.due(now, TICK_BUDGET)
         silent: dict[bytes, list[Connection]] = {}
         for connection in due:
             if connection.project is None:
                 continue
             connection.refresh()
-            look_again = self._patience.ends(connection, now)
+            look_again = self._stalled.ends(connection, now)
             if look_again <= now:
-                self._patience.give_up(connection)
+                self._stalled.give_up(connection)
             elif connection.ends_at_seconds <= now and not connection.leaving:
                 self.close(connection, connection.ends_reason, now)
             elif connection.last_write_seconds + heartbeat_seconds <= now and not (
@@ -284,11 +284,11 @@ class Hub:
                 connection.announce(len(connection.ping), now)
                 silent.setdefault(connection.ping, []).append(connection)
             look_again = min(look_again, connection.last_write_seconds + heartbeat_seconds, connection.ends_at_seconds)
-            self._wheel.put(connection, max(look_again, now + self._wheel.tick_seconds))
+            self._timing_wheel.put(connection, max(look_again, now + self._timing_wheel.tick_seconds))
         for ping, connections in silent.items():
             connections[0].write_each(connections, ping)
             self.counters.heartbeats += len(connections)
-        return BEAT_BUDGET in (len(due), len(aged))
+        return TICK_BUDGET in (len(due), len(aged))
 
     def close(self, connection: Connection, reason: str, now: float) -> None:
         """Tell a reader that it is to go and why, then end its stream; `detach` follows when its transport is gone."""
@@ -307,7 +307,7 @@ class Hub:
         if project is None:
             return None
         connections, events = project.connections.copy(), len(project.ring)
-        self._retention.give_up(project, events, "deleted", now)
+        self._retention.evict(project, events, "deleted", now)
         del self.projects[name]
         self._observer.project_forgotten(project)
         self.counters.misses.touch(name)
@@ -342,25 +342,25 @@ class Hub:
     def _take_in(self, project: Project, frame: bytes, now: float) -> Receipt:
         self.counters.published += 1
         seq = project.append(frame, now)
-        self._keep(project, now)
+        self._enforce(project, now)
         connections = len(project.connections)
         if connections:
-            self._outgoing.add(project)
+            self._flush_queue.add(project)
         receipt = Receipt(project.name, project.event_id(seq), connections, connections == 0)
         if not connections:
-            self._observer.published_to_nobody(project, receipt.id, now)
+            self._observer.event_missed(project, receipt.id, now)
         return receipt
 
     def _create(self, name: str, address: str | None, now: float) -> Project:
         self._admission.project(len(self.projects), name, address, now)
         self._epochs_given += 1
-        project = Project(name, self._boot + base36(self._epochs_given), self.counters, self._wires)
+        project = Project(name, self._boot + base36(self._epochs_given), self.counters, self._frame_cache)
         self.projects[name] = project
         self.counters.misses.touch(name)
         return project
 
-    def _keep(self, project: Project, now: float) -> None:
-        for emptied in self._retention.keep(project, now):
+    def _enforce(self, project: Project, now: float) -> None:
+        for emptied in self._retention.enforce(project, now):
             self._forget_if_empty(emptied)
 
     def _expire(self, project: Project, now: float) -> None:
@@ -376,7 +376,7 @@ class Hub:
             self.counters.misses.touch(project.name)
 
     def _retry_ms(self) -> int:
-        base_ms = self.bounds.retry_ms
+        base_ms = self.limits.retry_ms
         return base_ms + int(random.random() * _CLOSING_SPREAD * base_ms)  # noqa: S311  # jitter, no secret
 
 

@@ -37,7 +37,7 @@ class Reader(Protocol):
     def skips(self) -> Intervals | None: ...
 
 
-class Tally:
+class MissTotals:
     """Misses of the whole hub: it outlives the projects."""
 
     __slots__ = ("lost", "misses", "pending_in_all", "recovered", "touched")
@@ -60,14 +60,20 @@ class Tally:
         return self.misses - self.recovered - self.lost if self.pending_in_all is None else self.pending_in_all
 
 
-class LedgerState(msgspec.Struct, frozen=True, omit_defaults=True):
+class LedgerState(
+    msgspec.Struct,
+    frozen=True,
+    omit_defaults=True,
+    # as files of version 0.1 have them
+    rename={"unreported_lost": "untold_lost", "unreported_from": "untold_from"},
+):
     """A ledger between two processes. What waited for a reader's room is missed once the readers are gone."""
 
     misses: int = 0
     recovered: int = 0
     lost: int = 0
-    untold_lost: int = 0
-    untold_from: int | None = None
+    unreported_lost: int = 0
+    unreported_from: int | None = None
     first_miss_seconds: float | None = None
     last_miss_seconds: float | None = None
     pending: tuple[Run, ...] = ()
@@ -100,19 +106,19 @@ class Ledger:
         "misses",
         "pending",
         "recovered",
-        "untold_from",
-        "untold_lost",
+        "unreported_from",
+        "unreported_lost",
     )
 
-    def __init__(self, total: Tally, project: str, newest: int = 0) -> None:
+    def __init__(self, total: MissTotals, project: str, newest: int = 0) -> None:
         self._total = total
         self._project = project
         self.misses = 0
         self.recovered = 0
         self.lost = 0
-        self.untold_lost = 0
+        self.unreported_lost = 0
         """Lost misses that no reader has been told of yet, by a gap."""
-        self.untold_from: int | None = None
+        self.unreported_from: int | None = None
         """The first of them; None when there is none."""
         self.first_miss_seconds: float | None = None
         self.last_miss_seconds: float | None = None
@@ -126,7 +132,7 @@ class Ledger:
         self._misses_before = self._recovered_before = 0
         """As they were when the last absence ended."""
 
-    def published_to_nobody(self, seq: int, now: float) -> None:
+    def event_missed(self, seq: int, now: float) -> None:
         """`seq` is new and the project has no connection."""
         self.pending.add(seq, seq)
         self._taken_to = seq
@@ -143,7 +149,7 @@ class Ledger:
         self._misses_before, self._recovered_before = self.misses, self.recovered
         return absence
 
-    def taken(self, lo: int, hi: int) -> None:
+    def delivered(self, lo: int, hi: int) -> None:
         """`lo..hi` were written to a live connection."""
         if hi > self._taken_to:
             if lo > self._taken_to + 1:
@@ -177,7 +183,7 @@ class Ledger:
         """What is known to have reached a peer: of those that have left, all that matters."""
         return self._received
 
-    def left(
+    def disconnected(
         self,
         acknowledged: Iterable[Run],
         unacknowledged: Iterable[Run],
@@ -244,8 +250,8 @@ class Ledger:
             self.misses,
             self.recovered,
             self.lost,
-            self.untold_lost,
-            self.untold_from,
+            self.unreported_lost,
+            self.unreported_from,
             self.first_miss_seconds,
             self.last_miss_seconds,
             tuple(self.pending),
@@ -258,17 +264,17 @@ class Ledger:
         self._total.misses += state.misses
         self._total.recovered += state.recovered
         self._total.lost += state.lost
-        self.untold_lost, self.untold_from = state.untold_lost, state.untold_from
+        self.unreported_lost, self.unreported_from = state.unreported_lost, state.unreported_from
         self.first_miss_seconds, self.last_miss_seconds = state.first_miss_seconds, state.last_miss_seconds
         self._misses_before, self._recovered_before = state.misses, state.recovered
         self.pending = Intervals(state.pending)
         self._miss(state.waiting, now)
         self._lose_until(oldest - 1)
 
-    def told_from(self, seq: int) -> None:
+    def gap_reported(self, seq: int) -> None:
         """A reader was told that everything from `seq` up to the oldest that is held is gone."""
-        if self.untold_from is not None and seq <= self.untold_from:
-            self.untold_lost, self.untold_from = 0, None
+        if self.unreported_from is not None and seq <= self.unreported_from:
+            self.unreported_lost, self.unreported_from = 0, None
             self._total.touch(self._project)
 
     def _all_wait_until(self, seq: int) -> None:
@@ -297,9 +303,9 @@ class Ledger:
             return
         first = self.pending.first
         count = self.pending.remove(first, seq)
-        self.untold_lost += count
-        if self.untold_from is None or first < self.untold_from:
-            self.untold_from = first
+        self.unreported_lost += count
+        if self.unreported_from is None or first < self.unreported_from:
+            self.unreported_from = first
         self._count_lost(count)
 
     def _count_lost(self, count: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 
-class Bounds(msgspec.Struct, frozen=True):
+class Limits(msgspec.Struct, frozen=True):
     """Every limit of the core. Zero means "no limit" for `max_connections_per_address` only."""
 
     max_events: int = 1000

@@ -10,7 +10,7 @@ from itertools import islice
 from edge.core.connection import Connection
 
 
-class Unsettled:
+class PendingAcks:
     __slots__ = ("_connections",)
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """One project: its ring, its connections, its ledger, and the one operation that moves events to readers.
 
 Invariant: a connection that is neither paused nor leaving stands at the ring's newest event whenever the project is not
-dirty. There is no other way for an event to reach a reader than `bring_up`, and so no seam between replay and live.
+dirty. There is no other way for an event to reach a reader than `deliver`, and so no seam between replay and live.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from edge.core import sse
-from edge.core.batches import Batches
+from edge.core.batches import BatchLog
 from edge.core.connection import Connection
 from edge.core.counters import Counters
 from edge.core.event import Event
@@ -24,7 +24,7 @@ MAX_BATCH_BYTES = 64 * 1024
 """A write hands over about this much, so that a slow reader costs one batch and not the whole ring."""
 
 
-class Wires:
+class FrameCache:
     """The few batches last joined, shared by all connections that stand at the same place (bounded over the hub)."""
 
     __slots__ = ("_held",)
@@ -53,7 +53,7 @@ class Wires:
         return (sse.chunk(body) if chunked else body), last, len(body)
 
 
-class Past(msgspec.Struct, frozen=True):
+class SavedProject(msgspec.Struct, frozen=True):
     """A project as an earlier process left it: `frames` end with number `newest`, `times` are the hub's seconds."""
 
     name: str
@@ -72,15 +72,15 @@ class Project:
     __slots__ = (
         "_counters",
         "_flushed",
+        "_frame_cache",
         "_sweep",
         "_sweep_at",
         "_sweep_head",
-        "_wires",
-        "age_slot",
         "batches",
         "connections",
         "dirty",
         "epoch",
+        "expiry_slot",
         "first_seq",
         "id_prefix",
         "last_connect_seconds",
@@ -93,7 +93,7 @@ class Project:
         "ring",
     )
 
-    def __init__(self, name: str, epoch: str, counters: Counters, wires: Wires, *, newest: int = 0) -> None:
+    def __init__(self, name: str, epoch: str, counters: Counters, wires: FrameCache, *, newest: int = 0) -> None:
         self.name = name
         self.epoch = epoch
         self.id_prefix = f"{epoch}-".encode()
@@ -101,7 +101,7 @@ class Project:
         self.first_seq = newest + 1
         self.ledger = Ledger(counters.misses, name, newest)
         self.connections: list[Connection] = []
-        self.batches = Batches()
+        self.batches = BatchLog()
         """What readers that keep up were written."""
         self.reserved = 0
         """Events numbered that a store has not taken yet."""
@@ -109,15 +109,15 @@ class Project:
         """Kept elsewhere and followed from here: it is not forgotten by itself."""
         self.dirty = False
         """It stands in the hub's queue of those to be flushed."""
-        self.age_slot: int | None = None
-        """Where `Ages` keeps it."""
+        self.expiry_slot: int | None = None
+        """Where `ExpiryWheel` keeps it."""
         self.last_connect_seconds: float | None = None
         self.last_disconnect: tuple[float, str] | None = None
         """When the last reader left, and the reason."""
         self.last_ready: tuple[float, int, str] | None = None
         """When it was last found ready, with how many connections, and how they were confirmed."""
         self._counters = counters
-        self._wires = wires
+        self._frame_cache = wires
         self._flushed = newest
         """Up to here every connection that was not paused has been brought."""
         self._sweep: list[Connection] | None = None
@@ -125,7 +125,7 @@ class Project:
         self._sweep_head = 0
 
     @classmethod
-    def restored(cls, past: Past, counters: Counters, wires: Wires, now: float) -> Project:
+    def restored(cls, past: SavedProject, counters: Counters, wires: FrameCache, now: float) -> Project:
         """The project that `past` tells of."""
         project = cls(past.name, past.epoch, counters, wires, newest=past.newest)
         project.first_seq = past.first_seq
@@ -176,7 +176,7 @@ class Project:
         counters.ring_bytes += ring.size_bytes - before_bytes
         if not self.connections:
             for each in range(seq - len(frames) + 1, seq + 1):
-                self.ledger.published_to_nobody(each, now)
+                self.ledger.event_missed(each, now)
         return seq
 
     def append(self, frame: bytes, now: float) -> int:
@@ -186,7 +186,7 @@ class Project:
         counters.ring_events += 1
         counters.ring_bytes += len(frame)
         if not self.connections:
-            self.ledger.published_to_nobody(seq, now)
+            self.ledger.event_missed(seq, now)
         return seq
 
     def evict(self, count: int, reason: str, now: float) -> None:
@@ -196,7 +196,7 @@ class Project:
         oldest = self.ring.oldest
         if self.connections and oldest + count - 1 > self._flushed:
             # A burst larger than the ring: whoever keeps up gets it before it goes.
-            while self.behind:
+            while self.has_undelivered:
                 self._sweep_on(now, len(self.connections))
         counters = self._counters
         counters.ring_bytes -= self.ring.evict(count)
@@ -224,7 +224,7 @@ class Project:
         if start.gap is not None:
             greeting += self._gap_frame(start.gap)
         connection.control(greeting, now)
-        self.bring_up(connection, ring.newest, now)
+        self.deliver(connection, ring.newest, now)
 
     def detach(self, connection: Connection, reason: str, now: float) -> int:
         """Let a reader go; what it alone had and did not acknowledge is missed. Returns how much that was."""
@@ -235,7 +235,7 @@ class Project:
         connection.refresh()
         self.last_disconnect = (now, reason)
         ring = self.ring
-        return self.ledger.left(
+        return self.ledger.disconnected(
             acknowledged=connection.covered(0, connection.acknowledged),
             unacknowledged=connection.covered(connection.acknowledged + 1, connection.cursor),
             unwritten=connection.covered(max(connection.cursor + 1, ring.oldest), ring.newest),
@@ -246,35 +246,35 @@ class Project:
         )
 
     @property
-    def behind(self) -> bool:
+    def has_undelivered(self) -> bool:
         """Whether events are held that readers have not been brought to."""
         return self._flushed < self.ring.newest
 
     def flush(self, now: float, budget: int) -> int:
         """Bring at most `budget` connections up to the head, or to where it stood when the sweep under way began.
 
-        Returns how many were looked at. The project stays `behind` until a whole sweep has met no newer event.
+        Returns how many were looked at. The project stays `has_undelivered` until a whole sweep has met no newer event.
         """
-        return self._sweep_on(now, budget) if self.behind else 0
+        return self._sweep_on(now, budget) if self.has_undelivered else 0
 
     def _sweep_on(self, now: float, budget: int) -> int:
         """Bring the next `budget` connections to where the head stood when this sweep began."""
         if self._sweep is None:
             self._sweep_head = self.ring.newest
             if len(self.connections) <= budget:
-                self._bring_up_all(self.connections, self._sweep_head, now)
+                self._deliver_all(self.connections, self._sweep_head, now)
                 self._flushed = self._sweep_head
                 return len(self.connections)
             self._sweep, self._sweep_at = self.connections.copy(), 0
         part = self._sweep[self._sweep_at : self._sweep_at + budget]
-        self._bring_up_all(part, self._sweep_head, now)
+        self._deliver_all(part, self._sweep_head, now)
         self._sweep_at += len(part)
         if self._sweep_at >= len(self._sweep):
             self._sweep, self._flushed = None, self._sweep_head
         return len(part)
 
-    def _bring_up_all(self, connections: list[Connection], head: int, now: float) -> None:
-        """`bring_up` for many; those that keep up, and stand where the last sweep left them, get the very same bytes.
+    def _deliver_all(self, connections: list[Connection], head: int, now: float) -> None:
+        """`deliver` for many; those that keep up, and stand where the last sweep left them, get the very same bytes.
 
         Whoever stands there skips none of what lies ahead, which is held.
         """
@@ -286,28 +286,28 @@ class Project:
             if cursor >= head or connection.paused or connection.leaving:
                 continue
             if cursor != start:
-                self.bring_up(connection, head, now)
+                self.deliver(connection, head, now)
                 continue
             in_step[connection.chunked].append(connection)
         for chunked, readers in enumerate(in_step):
             if not readers:
                 continue
-            wire, last, body_bytes = self._wires.get(self, start, head, chunked=bool(chunked))
-            self.batches.note(start, last, body_bytes)
-            self.ledger.taken(start + 1, last)
+            wire, last, body_bytes = self._frame_cache.get(self, start, head, chunked=bool(chunked))
+            self.batches.record(start, last, body_bytes)
+            self.ledger.delivered(start + 1, last)
             self._counters.delivered += (last - start) * len(readers)
-            readers[0].step(readers, wire, last, now)
+            readers[0].write_batch(readers, wire, last, now)
             if last < head:
                 for connection in readers:
-                    self.bring_up(connection, head, now)
+                    self.deliver(connection, head, now)
 
-    def bring_up(self, connection: Connection, head: int, now: float) -> None:
+    def deliver(self, connection: Connection, head: int, now: float) -> None:
         """Write what lies between `connection`'s cursor and `head`, as far as its transport takes it."""
         ring = self.ring
         counters = self._counters
         while connection.cursor < head and not connection.paused and not connection.leaving:
             # A gap goes out with what follows it: however slow a reader is, it gets events and not gaps alone.
-            gap = self._fell_out(connection) if connection.cursor + 1 < ring.oldest else b""
+            gap = self._handle_overrun(connection) if connection.cursor + 1 < ring.oldest else b""
             first, until = connection.cursor + 1, head
             if connection.skips is not None:
                 first, until = connection.skips.hole(first, until) or (until + 1, until)
@@ -316,16 +316,16 @@ class Project:
                 connection.pass_over(cursor)
             if cursor == until:
                 if gap:
-                    connection.write_wire(gap, now)
+                    connection.write_control(gap, now)
                 return
-            wire, last, _ = self._wires.get(self, cursor, until, chunked=connection.chunked)
-            connection.deliver(gap + wire, last, now)
-            self.ledger.taken(cursor + 1, last)
+            wire, last, _ = self._frame_cache.get(self, cursor, until, chunked=connection.chunked)
+            connection.write_events(gap + wire, last, now)
+            self.ledger.delivered(cursor + 1, last)
             counters.delivered += last - cursor
             if cursor < connection.replay_to:
                 counters.replayed += min(last, connection.replay_to) - cursor
 
-    def _fell_out(self, connection: Connection) -> bytes:
+    def _handle_overrun(self, connection: Connection) -> bytes:
         """Set a connected reader that the ring has moved past to the oldest event held.
 
         Returns the gap that tells it so, in its wire form; nothing where it missed nothing it was to get.
@@ -355,7 +355,7 @@ class Project:
     def _gap_frame(self, gap: Gap) -> bytes:
         self._counters.gaps[gap.reason] += 1
         if gap.first is not None:
-            self.ledger.told_from(gap.first)
+            self.ledger.gap_reported(gap.first)
         return sse.control_frame(
             "gap",
             {

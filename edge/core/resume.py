@@ -91,7 +91,7 @@ def nothing(project: History) -> Start:
 def missed(project: History) -> Start:
     """What nobody has received yet; events that were lost untold are told now."""
     ledger, ring = project.ledger, project.ring
-    gap = Gap("missed", "evicted", ledger.untold_lost, ledger.untold_from) if ledger.untold_lost else None
+    gap = Gap("missed", "evicted", ledger.unreported_lost, ledger.unreported_from) if ledger.unreported_lost else None
     if not ledger.pending:
         return Start(ring.newest, gap=gap)
     first = ledger.pending.first

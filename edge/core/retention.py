@@ -10,51 +10,51 @@ from collections import OrderedDict
 from collections.abc import Iterator
 
 from edge.core.counters import Counters
-from edge.core.expiry import Ages
-from edge.core.limits import Bounds
+from edge.core.expiry import ExpiryWheel
+from edge.core.limits import Limits
 from edge.core.project import Project
 
 
 class Retention:
     """Decides what is given up, and when to look for it."""
 
-    __slots__ = ("_ages", "_bounds", "_counters", "_holders", "_latest")
+    __slots__ = ("_counters", "_expiry", "_holders", "_latest", "_limits")
 
-    def __init__(self, bounds: Bounds, counters: Counters) -> None:
-        self._bounds = bounds
+    def __init__(self, limits: Limits, counters: Counters) -> None:
+        self._limits = limits
         self._counters = counters
         self._holders: OrderedDict[Project, None] = OrderedDict()
         self._latest: Project | None = None
         """The last in line."""
-        self._ages = Ages(bounds.max_age_seconds)
+        self._expiry = ExpiryWheel(limits.max_age_seconds)
 
-    def keep(self, project: Project, now: float) -> list[Project]:
+    def enforce(self, project: Project, now: float) -> list[Project]:
         """`project` holds a new event: it is the last in line, and all bounds are made to hold again.
 
         Returns those that hold nothing any more.
         """
-        bounds, ring = self._bounds, project.ring
+        limits, ring = self._limits, project.ring
         if project is not self._latest:
             self._stand_last(project)
-        if ring.size_bytes > bounds.max_bytes or ring.newest - ring.oldest >= bounds.max_events:
-            by_count, by_bytes = ring.excess(bounds.max_events, bounds.max_bytes)
+        if ring.size_bytes > limits.max_bytes or ring.newest - ring.oldest >= limits.max_events:
+            by_count, by_bytes = ring.excess(limits.max_events, limits.max_bytes)
             if by_count:
-                self.give_up(project, by_count, "count", now)
+                self.evict(project, by_count, "count", now)
             if by_bytes:
-                self.give_up(project, by_bytes, "bytes", now)
-        return self._make_room(now) if self._counters.ring_bytes > bounds.total_bytes else []
+                self.evict(project, by_bytes, "bytes", now)
+        return self._make_room(now) if self._counters.ring_bytes > limits.total_bytes else []
 
     def expire(self, project: Project, now: float) -> None:
         """Give up what is over age."""
-        self.give_up(project, project.ring.older_than(now - self._bounds.max_age_seconds), "age", now)
+        self.evict(project, project.ring.older_than(now - self._limits.max_age_seconds), "age", now)
 
-    def let_go(self, project: Project) -> None:
+    def drop(self, project: Project) -> None:
         """Hold nothing of `project` any more, without a word in its ledger: its history is kept elsewhere."""
         self._counters.ring_events -= len(project.ring)
         self._counters.ring_bytes -= project.ring.evict(len(project.ring))
         self._stand_down(project)
 
-    def give_up(self, project: Project, count: int, reason: str, now: float) -> None:
+    def evict(self, project: Project, count: int, reason: str, now: float) -> None:
         """Give up the `count` oldest events of `project`."""
         project.evict(count, reason, now)
         ring = project.ring
@@ -63,12 +63,12 @@ class Retention:
 
     def due(self, now: float, count: int) -> list[Project]:
         """At most `count` projects whose age is to be looked at; `look_again` follows for each."""
-        return self._ages.due(now, count)
+        return self._expiry.due(now, count)
 
     def look_again(self, project: Project) -> None:
         """`project` has been looked at; what it still holds will be over age later."""
         if len(project.ring):
-            self._ages.watch(project)
+            self._expiry.watch(project)
 
     def newest_first(self) -> Iterator[Project]:
         """Projects with events, the one published to last first."""
@@ -76,7 +76,7 @@ class Retention:
 
     def _stand_down(self, project: Project) -> None:
         self._holders.pop(project, None)
-        self._ages.forget(project)
+        self._expiry.forget(project)
         if self._latest is project:
             self._latest = None
 
@@ -86,15 +86,15 @@ class Retention:
             self._holders.move_to_end(project)
         else:
             self._holders[project] = None
-            self._ages.watch(project)
+            self._expiry.watch(project)
 
     def _make_room(self, now: float) -> list[Project]:
         emptied = []
-        while (over_bytes := self._counters.ring_bytes - self._bounds.total_bytes) > 0:
+        while (over_bytes := self._counters.ring_bytes - self._limits.total_bytes) > 0:
             idlest = next(iter(self._holders))
             ring = idlest.ring
             _, count = ring.excess(len(ring), max(0, ring.size_bytes - over_bytes))
-            self.give_up(idlest, count, "total", now)
+            self.evict(idlest, count, "total", now)
             if not len(ring):
                 emptied.append(idlest)
         return emptied

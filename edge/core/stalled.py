@@ -10,7 +10,7 @@ from edge.core.connection import NEVER, Connection
 _OWES_NOTHING = -1
 
 
-class Patience:
+class StallDetector:
     """`dead_after_seconds`, for every connection. Time is an argument."""
 
     __slots__ = ("_dead_after_seconds", "paused")

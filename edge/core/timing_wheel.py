@@ -12,7 +12,7 @@ from collections import deque
 from edge.core.connection import Connection
 
 
-class Wheel:
+class TimingWheel:
     """Slots of `tick_seconds` each."""
 
     __slots__ = ("_due", "_reached", "_slots", "tick_seconds")

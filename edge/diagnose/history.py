@@ -65,7 +65,7 @@ class _Record:
         return any(known == kind for known, _ in self.facts)
 
 
-class Chronicle:
+class ProjectHistory:
     """Told of facts as they happen; `facts` gives them back. Times are seconds of the hub's clock."""
 
     def __init__(self, max_projects: int = MAX_PROJECTS, max_strangers: int = MAX_STRANGERS) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from edge.core.connection import Connection
 from edge.core.project import Project
-from edge.diagnose.history import Chronicle
-from edge.logs.ratelimit import Burst, FoldedLog
+from edge.diagnose.history import ProjectHistory
+from edge.logs.ratelimit import Burst, LogDeduplicator
 from edge.logs.setup import get_logger
 
 _log = get_logger("hub")
@@ -22,19 +22,19 @@ BURST_SECONDS = 1.0
 _MAX_KEYS = 1000
 
 
-class HubLog:
+class HubObserver:
     """The hub's observer. `connection_came` is called with the project of each new connection.
 
     `access_log`: streams have a line there too, at their end.
     """
 
-    def __init__(self, chronicle: Chronicle, *, access_log: bool = False) -> None:
-        self._chronicle = chronicle
+    def __init__(self, history: ProjectHistory, *, access_log: bool = False) -> None:
+        self._chronicle = history
         self._access_log = access_log
         self.connection_came: list[Callable[[str], None]] = []
         self.connection_left: list[Callable[[Project, Connection], None]] = []
-        self._nobody: FoldedLog[str] = FoldedLog(period_seconds=FOLD_SECONDS, max_keys=_MAX_KEYS)
-        self._limits: FoldedLog[str] = FoldedLog(period_seconds=FOLD_SECONDS, max_keys=_MAX_KEYS)
+        self._missed_log: LogDeduplicator[str] = LogDeduplicator(period_seconds=FOLD_SECONDS, max_keys=_MAX_KEYS)
+        self._limits: LogDeduplicator[str] = LogDeduplicator(period_seconds=FOLD_SECONDS, max_keys=_MAX_KEYS)
         self._readers: Burst[str] = Burst(lines=BURST_LINES, period_seconds=BURST_SECONDS)
 
     def connection_added(self, project: Project, connection: Connection) -> None:
@@ -89,11 +89,11 @@ class HubLog:
     def project_forgotten(self, project: Project) -> None:
         self._chronicle.forgotten(project)
 
-    def published_to_nobody(self, project: Project, event_id: str, now: float) -> None:
-        suppressed = self._nobody.admit(project.name, now)
+    def event_missed(self, project: Project, event_id: str, now: float) -> None:
+        suppressed = self._missed_log.admit(project.name, now)
         if suppressed is not None:
             _log.warning(
-                "published_to_nobody",
+                "event_missed",
                 project=project.name,
                 id=event_id,
                 pending=len(project.ledger.pending),
@@ -105,10 +105,10 @@ class HubLog:
         if suppressed is not None:
             _log.warning("limit_reached", code=code, project=project, address=address, **_more(suppressed))
 
-    def tell_folded(self, now: float) -> None:
+    def flush_suppressed(self, now: float) -> None:
         """Say what has been folded and not said since; called now and then."""
-        for project, suppressed in self._nobody.due(now):
-            _log.warning("published_to_nobody", project=project, suppressed=suppressed)
+        for project, suppressed in self._missed_log.due(now):
+            _log.warning("event_missed", project=project, suppressed=suppressed)
         for code, suppressed in self._limits.due(now):
             _log.warning("limit_reached", code=code, suppressed=suppressed)
         for event, suppressed in self._readers.due(now):

@@ -17,11 +17,11 @@ from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.typedefs import Middleware
 
 from edge.auth.hosts import Hosts, Origins, is_own
-from edge.auth.permissions import EVERYTHING, Identity, everywhere
+from edge.auth.permissions import ALL_PERMISSIONS, Identity, on_all_projects
 from edge.core.errors import EdgeError, Forbidden, Unauthenticated
 from edge.http import problems
-from edge.http.context import Service
-from edge.logs.ratelimit import FoldedLog
+from edge.http.context import Context
+from edge.logs.ratelimit import LogDeduplicator
 from edge.logs.setup import get_logger
 
 _log = get_logger("http")
@@ -37,7 +37,7 @@ _CORS_MAX_AGE_SECONDS = 600
 _CORS_HEADERS = "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID"
 _CORS_EXPOSED = "Idempotency-Replayed, Retry-After"
 _FOLD_SECONDS = 10.0
-_EVERYBODY = Identity(EVERYTHING, None, "open")
+_EVERYBODY = Identity(ALL_PERMISSIONS, None, "open")
 
 
 class Route(NamedTuple):
@@ -46,23 +46,23 @@ class Route(NamedTuple):
     method: str
     path: str
     handler: Handler
-    right: str | None
+    permission: str | None
 
 
-class Guard:
+class AccessControl:
     """The door of one hub. `routes` say which right each handler takes."""
 
-    def __init__(self, service: Service, routes: Iterable[Route]) -> None:
-        config = service.config
+    def __init__(self, context: Context, routes: Iterable[Route]) -> None:
+        config = context.config
         auth = config.auth
-        self._service = service
-        self._rights = {route.handler: route.right for route in routes}
+        self._service = context
+        self._permissions = {route.handler: route.permission for route in routes}
         self._origins = Origins(config.cors.origins)
         self._hosts = Hosts(config.server.allowed_hosts)
         self._open = not auth.configured
         self._check_hosts = self._open or bool(config.server.allowed_hosts)
-        self._anonymous = Identity(everywhere(auth.anonymous), None, "anonymous")
-        self._refusals: FoldedLog[str] = FoldedLog(period_seconds=_FOLD_SECONDS, max_keys=16)
+        self._anonymous = Identity(on_all_projects(auth.anonymous), None, "anonymous")
+        self._refusals: LogDeduplicator[str] = LogDeduplicator(period_seconds=_FOLD_SECONDS, max_keys=16)
 
     def install(self, app: web.Application) -> None:
         """Stand in front of every handler of `app`."""
@@ -77,14 +77,14 @@ class Guard:
         """Header lines that the answer to a request without `Origin` bears."""
         return b"Vary: Origin\r\n" if self._origins.everyone or self._service.config.cors.origins else b""
 
-    def passes_at_once(self, host: str | None, bearer: str | None, right: str, project: str) -> bool:
+    def passes_at_once(self, host: str | None, bearer: str | None, permission: str, project: str) -> bool:
         """Whether a request that shows nothing but these passes. False says nothing: the ordinary way knows more."""
         if self._check_hosts and not self._hosts.know(host):
             return False
         if self._open:
             return True
         identity = self._anonymous if bearer is None else self._service.verifier.static(bearer)
-        return identity is not None and identity.rights.allow(right, project)
+        return identity is not None and identity.permissions.allow(permission, project)
 
     def _middleware(self) -> Middleware:
         look_where_from, is_open, authorise = self._look_where_from, self._open, self._authorise
@@ -140,7 +140,7 @@ class Guard:
     # Where it comes from
 
     def _check_host(self, request: web.Request) -> None:
-        if not self._open and self._right(request) is None:
+        if not self._open and self._permission(request) is None:
             return  # a probe by address: it learns no more than that the hub lives
         # In the absolute form (`GET http://name/ HTTP/1.1`) the target names the host a second time.
         named = request.headers.get(hdrs.HOST) if request.raw_path[0] in "/*" else request.host
@@ -164,7 +164,7 @@ class Guard:
         headers = request.headers
         if headers["Sec-Fetch-Site"] in ("same-origin", "none") or headers.get("Sec-Fetch-Mode") == "navigate":
             return
-        if self._right(request) is not None:
+        if self._permission(request) is not None:
             origin = headers.get(hdrs.ORIGIN)
             if origin is None or not self._origins.admits(origin, headers.get(hdrs.HOST)):
                 raise Forbidden(
@@ -205,19 +205,21 @@ class Guard:
     # Who it is, and what they may
 
     async def _authorise(self, request: web.Request) -> None:
-        right = self._right(request)
-        if right is None:
+        permission = self._permission(request)
+        if permission is None:
             return
         project = request.match_info.get("project")
         identity = await self._identity(request, project)
         known = identity is not None
         identity = identity or self._anonymous
-        if not identity.rights.allow(right, project):
+        if not identity.permissions.allow(permission, project):
             where = "this project" if project is not None else "the whole hub (*)"
             if known:
-                raise Forbidden(f"The token shown doesn't give the right {right} on {where}.", right=right)
+                raise Forbidden(
+                    f"The token shown doesn't give the right {permission} on {where}.", permission=permission
+                )
             raise Unauthenticated(
-                f"This takes the right {right}: send Authorization: Bearer <token>, "
+                f"This takes the right {permission}: send Authorization: Bearer <token>, "
                 f"the cookie {COOKIE}, or for a stream ?{TICKET}=."
             )
         request[IDENTITY] = identity
@@ -253,8 +255,8 @@ class Guard:
         origin = request.headers.get(hdrs.ORIGIN)
         return origin is None or self._origins.shares(origin) or is_own(origin, request.headers.get(hdrs.HOST))
 
-    def _right(self, request: web.Request) -> str | None:
-        return self._rights.get(request.match_info.handler)
+    def _permission(self, request: web.Request) -> str | None:
+        return self._permissions.get(request.match_info.handler)
 
     def _tell(self, request: web.Request, code: str) -> None:
         suppressed = self._refusals.admit(code, self._service.clock())
@@ -264,7 +266,7 @@ class Guard:
             )
 
 
-GUARD = web.AppKey("guard", Guard)
+GUARD = web.AppKey("guard", AccessControl)
 _TOLD = frozenset({"unauthenticated", "forbidden", "wrong_host", "origin_not_allowed", "keys_unavailable"})
 
 

@@ -11,7 +11,7 @@ import time
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from edge.http.context import SERVICE
+from edge.http.context import CONTEXT
 from edge.logs import trace
 from edge.logs.setup import get_logger
 from edge.transport.stream import Handshake
@@ -48,6 +48,6 @@ async def log_access(request: web.Request, handler: Handler) -> web.StreamRespon
                 status=status,
                 duration_ms=round((time.monotonic() - began) * 1000, 3),
                 bytes=size_bytes,
-                address=request.app[SERVICE].client_addresses.of(request),
+                address=request.app[CONTEXT].client_addresses.of(request),
             )
     return response

@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import HttpVersion11, web
 
 from edge.core.errors import InvalidRequest
-from edge.http.context import SERVICE
+from edge.http.context import CONTEXT
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
@@ -51,13 +51,13 @@ async def read(request: web.Request) -> bytes:
     """
     if request.content.is_eof():
         return await request.read()
-    limits = request.app[SERVICE].config.limits
+    limits = request.app[CONTEXT].config.limits
     told_bytes = request.content_length or 0
     if told_bytes > limits.max_body_bytes:
         raise web.HTTPRequestEntityTooLarge(limits.max_body_bytes, told_bytes)
     limit_seconds = limits.idle_seconds
     too_slow = f"The body was not there within {limit_seconds:g} s (limits.idle_seconds)."
-    async with request.app[SERVICE].until_drain(limit_seconds, too_slow):
+    async with request.app[CONTEXT].until_drain(limit_seconds, too_slow):
         return await request.read()
 
 

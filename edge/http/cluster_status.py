@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edge.http import schemas
-from edge.http.context import Service
+from edge.http.context import Context
 
 if TYPE_CHECKING:
     from edge.cluster.status import View
@@ -61,4 +61,4 @@ def _misses(view: View) -> schemas.Misses:
 
 
 def _moment(wall_seconds: float | None) -> str | None:
-    return None if wall_seconds is None else Service.wall_time(wall_seconds)
+    return None if wall_seconds is None else Context.wall_time(wall_seconds)

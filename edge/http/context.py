@@ -17,7 +17,7 @@ from edge.core.errors import Draining, TooSlow
 from edge.core.hub import Hub
 from edge.core.idempotency import Receipts
 from edge.core.trigger_counters import TriggerCounters
-from edge.diagnose.history import Chronicle
+from edge.diagnose.history import ProjectHistory
 from edge.http.address import ClientAddresses
 from edge.metrics.collector import Exposition
 from edge.store.base import Store
@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # redis is imported only where it is used: it would double th
 Result = TypeVar("Result")
 
 
-class Service:
+class Context:
     """The parts, and the few things only the whole can say. `exposition` reads the others: it is set last."""
 
     exposition: Exposition
@@ -44,7 +44,7 @@ class Service:
         target: Target,
         store: Store,
         receipts: Receipts,
-        chronicle: Chronicle,
+        history: ProjectHistory,
         clock: Callable[[], float],
         verifier: Verifier,
     ) -> None:
@@ -56,7 +56,7 @@ class Service:
         self.cluster: RedisStore | None = None
         """What is known of the other nodes, where there are any."""
         self.receipts = receipts
-        self.chronicle = chronicle
+        self.history = history
         self.clock = clock
         """Seconds that never fall; the wall clock may be set back, the hub's may not."""
         self.client_addresses = ClientAddresses(config.server.trusted_proxies)
@@ -133,4 +133,4 @@ def _draining() -> Draining:
     return Draining("The hub is shutting down; send the rest again in a second.", retry_after_seconds=1)
 
 
-SERVICE = web.AppKey("service", Service)
+CONTEXT = web.AppKey("service", Context)

@@ -20,7 +20,7 @@ from edge.diagnose.explain import LookAlike, Misses, Situation
 from edge.diagnose.explain import explain as explain_situation
 from edge.http import params
 from edge.http.access_control import identity_of
-from edge.http.context import SERVICE, Service
+from edge.http.context import CONTEXT, Context
 
 _CONFIRM_SECONDS = 0.5
 _NAMES_A_TURN = 2_000
@@ -30,37 +30,37 @@ _NO_MARKS = str.maketrans("", "", string.punctuation + string.whitespace)
 
 async def explain(request: web.Request) -> web.StreamResponse:
     """Say why nobody was connected: text for people, JSON for who asks for it."""
-    service = request.app[SERVICE]
-    rights = identity_of(request).rights
-    situation = await _situation(service, params.project(request), lambda other: rights.allow("status", other))
-    explanation = explain_situation(situation, service.iso_time)
+    context = request.app[CONTEXT]
+    permissions = identity_of(request).permissions
+    situation = await _situation(context, params.project(request), lambda other: permissions.allow("status", other))
+    explanation = explain_situation(situation, context.iso_time)
     headers = {"Cache-Control": "no-store", "Vary": "Accept"}
     if _wants_json(request.headers.get("Accept", "")):
         return web.Response(body=msgspec.json.encode(explanation), content_type="application/json", headers=headers)
     return web.Response(text=explanation.text(), headers=headers)
 
 
-async def _situation(service: Service, name: str, may_see: Callable[[str], bool]) -> Situation:
-    confirmed = await _confirmed(service, name)
-    look_alikes = await _look_alikes(service, name, may_see)
-    now = service.clock()
-    project = service.hub.project(name, now)
+async def _situation(context: Context, name: str, may_see: Callable[[str], bool]) -> Situation:
+    confirmed = await _confirmed(context, name)
+    look_alikes = await _look_alikes(context, name, may_see)
+    now = context.clock()
+    project = context.hub.project(name, now)
     known = Situation(
         project=name,
         now=now,
-        began_seconds=service.began_seconds,
+        began_seconds=context.began_seconds,
         known=project is not None,
-        waiting=service.readiness.waiting_for(name),
-        facts=service.chronicle.facts(name),
+        waiting=context.readiness.waiting_for(name),
+        facts=context.history.facts(name),
         look_alikes=look_alikes[:_MAX_LOOK_ALIKES],
     )
-    if service.cluster is not None and (view := await service.cluster.overview.view(name)) is not None:
+    if context.cluster is not None and (view := await context.cluster.overview.view(name)) is not None:
         # The facts are this node's; who is there and what was missed is everybody's.
         return msgspec.structs.replace(
             known,
             known=True,
             connections=view.connections,
-            confirmed=await _confirmed_anywhere(service, name) if view.connections else None,
+            confirmed=await _confirmed_anywhere(context, name) if view.connections else None,
             misses=Misses(view.misses, view.recovered, view.lost, view.pending, None, None),
         )
     if project is None:
@@ -87,46 +87,46 @@ def _misses(project: Project) -> Misses:
     )
 
 
-async def _confirmed_anywhere(service: Service, name: str) -> str | None:
+async def _confirmed_anywhere(context: Context, name: str) -> str | None:
     try:
-        return (await service.readiness.wait(name, 1, _CONFIRM_SECONDS)).confirmed
+        return (await context.readiness.wait(name, 1, _CONFIRM_SECONDS)).confirmed
     except EdgeError:
         return None
 
 
-async def _confirmed(service: Service, name: str) -> str | None:
-    project = service.hub.projects.get(name)
+async def _confirmed(context: Context, name: str) -> str | None:
+    project = context.hub.projects.get(name)
     if project is None or not project.connections:
         return None
     try:
-        return (await service.readiness.wait(name, 1, _CONFIRM_SECONDS)).confirmed
+        return (await context.readiness.wait(name, 1, _CONFIRM_SECONDS)).confirmed
     except EdgeError:  # nobody answered the probe, or the hub may not ask: either way none is confirmed
         return None
 
 
-async def _look_alikes(service: Service, name: str, may_see: Callable[[str], bool]) -> list[LookAlike]:
+async def _look_alikes(context: Context, name: str, may_see: Callable[[str], bool]) -> list[LookAlike]:
     """Ids that differ from `name` in case, spaces, dashes and the like only; those with most readers first.
 
     Of those that whoever asks may look at: an answer about one project gives away no other.
     """
     bare = _bare(name)
     found: dict[str, LookAlike] = {}
-    names = _names(service)
+    names = _names(context)
     while part := list(islice(names, _NAMES_A_TURN)):
         for other in part:
             if other != name and _bare(other) == bare and may_see(other):
-                found[other] = _look_alike(service, name, other)
+                found[other] = _look_alike(context, name, other)
         await asyncio.sleep(0)
     return sorted(found.values(), key=lambda other: (-other.connections, -other.events, other.project))
 
 
-def _names(service: Service) -> Iterator[str]:
-    yield from list(service.hub.projects)
-    yield from service.chronicle.names()
+def _names(context: Context) -> Iterator[str]:
+    yield from list(context.hub.projects)
+    yield from context.history.names()
 
 
-def _look_alike(service: Service, name: str, other: str) -> LookAlike:
-    project = service.hub.projects.get(other)
+def _look_alike(context: Context, name: str, other: str) -> LookAlike:
+    project = context.hub.projects.get(other)
     if name.lower() == other.lower():
         differs = "upper and lower case"
     elif name.lower() == "".join(other.split()).lower():
@@ -139,7 +139,7 @@ def _look_alike(service: Service, name: str, other: str) -> LookAlike:
         project=other,
         connections=len(project.connections) if project is not None else 0,
         events=len(project.ring) if project is not None else 0,
-        refused=any(fact.kind == "refused" for fact in service.chronicle.facts(other)),
+        refused=any(fact.kind == "refused" for fact in context.history.facts(other)),
         differs=differs,
     )
 

@@ -13,7 +13,7 @@ Invariants:
     * lines are remembered only when aiohttp's parser stood between two messages as they came (`Boundary`), or bytes
       sent before them would have lent them another meaning;
     * it answers only while nothing is unanswered on the connection: answers keep the order of their requests;
-    * the door is asked every time (`Guard.passes_at_once`).
+    * the door is asked every time (`AccessControl.passes_at_once`).
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from edge.core.errors import EdgeError
 from edge.core.event import decode_json
 from edge.core.observer import Receipt
 from edge.http import bodies
-from edge.http.access_control import Guard
-from edge.http.context import Service
+from edge.http.access_control import AccessControl
+from edge.http.context import Context
 
 _HEAD = re.compile(
     rb"POST /projects/([A-Za-z0-9][A-Za-z0-9._~-]{0,127})/events HTTP/1\.1\r\n"
@@ -62,13 +62,13 @@ class _Lines(msgspec.Struct, frozen=True):
 class Express:
     """The lane of one hub, shared by its connections."""
 
-    def __init__(self, service: Service, guard: Guard) -> None:
-        self._service = service
+    def __init__(self, context: Context, guard: AccessControl) -> None:
+        self._service = context
         self._guard = guard
         self._known: dict[tuple[bytes, bytes], _Lines] = {}
-        self._max_event_bytes = service.config.limits.max_event_bytes
+        self._max_event_bytes = context.config.limits.max_event_bytes
         # Every request has its line in the access log, where there is one: it is written on the ordinary way.
-        self._open = service.store.at_once and not service.config.server.access_log
+        self._open = context.store.at_once and not context.config.server.access_log
         self._begin = {
             status: b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\nContent-Length: " % (status, reason)
             for status, reason in ((201, b"Created"), (202, b"Accepted"))
@@ -116,14 +116,14 @@ class Express:
 
     def _publish(self, name: str, lines: _Lines, body: bytes) -> Receipt | None:
         """None: nothing has happened."""
-        service = self._service
+        context = self._service
         # A project that isn't there yet may be one too many, and a refusal is counted where it is given.
-        if name not in service.hub.projects:
+        if name not in context.hub.projects:
             return None
         if not self._guard.passes_at_once(lines.host, lines.bearer, "publish", name):
             return None
         try:
-            receipt = service.store.publish(name, decode_json(body, self._max_event_bytes), service.clock())
+            receipt = context.store.publish(name, decode_json(body, self._max_event_bytes), context.clock())
         except EdgeError:
             return None
         assert isinstance(receipt, Receipt)

@@ -15,7 +15,7 @@ from aiohttp import web
 from edge.core.errors import Draining
 from edge.core.idempotency import Answer, Key
 from edge.core.observer import Receipt
-from edge.http.context import Service
+from edge.http.context import Context
 
 if TYPE_CHECKING:
     from edge.cluster.store import RedisStore
@@ -24,8 +24,8 @@ Ready = TypeVar("Ready")
 _REPLAYED = {"Idempotency-Replayed": "true"}
 
 
-async def once(
-    service: Service,
+async def run_once(
+    context: Context,
     key: Key | None,
     fingerprint: bytes,
     wait: Callable[[], Awaitable[Ready]],
@@ -41,11 +41,11 @@ async def once(
     Raises what `wait` and `act` raise, `idempotency_mismatch` and `too_many_idempotency_keys`, and Draining when the
     process didn't wait for `act` to end.
     """
-    receipts = service.receipts
-    if key is not None and service.cluster is not None:
-        return await _once_in_all(service.cluster, service, key, fingerprint, wait, act, published)
+    receipts = context.receipts
+    if key is not None and context.cluster is not None:
+        return await _once_in_all(context.cluster, context, key, fingerprint, wait, act, published)
     if key is not None:
-        while (entry := receipts.find(key, fingerprint, service.clock())) is not None:
+        while (entry := receipts.find(key, fingerprint, context.clock())) is not None:
             if entry.answer is not None:
                 return _again(entry.answer)
             settled = asyncio.Event()
@@ -58,7 +58,7 @@ async def once(
         if key is not None:
             receipts.drop(key)
         raise
-    return await _watched(service.spawn(_settle(service, key, act(ready))))
+    return await _watched(context.spawn(_settle(context, key, act(ready))))
 
 
 async def _watched(acting: asyncio.Task[web.Response]) -> web.Response:
@@ -74,15 +74,15 @@ async def _watched(acting: asyncio.Task[web.Response]) -> web.Response:
 
 async def _once_in_all(
     cluster: RedisStore,
-    service: Service,
+    context: Context,
     key: Key,
     fingerprint: bytes,
     wait: Callable[[], Awaitable[Ready]],
     act: Callable[[Ready], Awaitable[web.Response]],
     published: Callable[[Receipt], web.Response],
 ) -> web.Response:
-    """`once`, for all nodes: the key is claimed in Redis."""
-    known = await cluster.once.claim(key, fingerprint)
+    """`run_once`, for all nodes: the key is claimed in Redis."""
+    known = await cluster.run_once.claim(key, fingerprint)
     if isinstance(known, Receipt):
         response = published(known)
         response.headers.update(_REPLAYED)
@@ -92,7 +92,7 @@ async def _once_in_all(
     try:
         ready = await wait()
     except BaseException:
-        await asyncio.shield(cluster.once.settle(key, None))
+        await asyncio.shield(cluster.run_once.settle(key, None))
         raise
 
     async def acting() -> web.Response:
@@ -103,22 +103,22 @@ async def _once_in_all(
             answer = Answer(response.status, response.body)
             return response
         finally:
-            await cluster.once.settle(key, answer)
+            await cluster.run_once.settle(key, answer)
 
-    return await _watched(service.spawn(acting()))
+    return await _watched(context.spawn(acting()))
 
 
-async def _settle(service: Service, key: Key | None, acting: Awaitable[web.Response]) -> web.Response:
+async def _settle(context: Context, key: Key | None, acting: Awaitable[web.Response]) -> web.Response:
     try:
         response = await acting
     except BaseException:
         if key is not None:
-            service.receipts.drop(key)
+            context.receipts.drop(key)
         raise
     if key is not None:
         body = response.body
         assert isinstance(body, bytes)
-        service.receipts.answer(key, Answer(response.status, body), service.clock())
+        context.receipts.answer(key, Answer(response.status, body), context.clock())
     return response
 
 

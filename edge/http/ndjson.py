@@ -18,7 +18,7 @@ from edge.core.event import decode_json, decode_plain_lines
 from edge.core.observer import Receipt
 from edge.http import bodies
 from edge.http.access_control import expiry_of
-from edge.http.context import Service
+from edge.http.context import Context
 from edge.http.schemas import LinesTaken
 
 _LINES_A_TURN = 256
@@ -64,10 +64,10 @@ class Framing:
 class Lines:
     """What one request has published so far."""
 
-    def __init__(self, service: Service, name: str) -> None:
-        self._service = service
+    def __init__(self, context: Context, name: str) -> None:
+        self._service = context
         self._name = name
-        self._max_event_bytes = service.config.limits.max_event_bytes
+        self._max_event_bytes = context.config.limits.max_event_bytes
         self._taken = 0
         self._published = 0
         self._first_id: str | None = None
@@ -157,21 +157,21 @@ class Lines:
         return error
 
 
-async def publish_arriving(request: web.Request, service: Service, name: str) -> web.Response:
+async def publish_arriving(request: web.Request, context: Context, name: str) -> web.Response:
     """Publish lines as they arrive. A publisher still sending when the hub leaves is told what was taken."""
-    lines = Lines(service, name)
-    limits = service.config.limits
+    lines = Lines(context, name)
+    limits = context.config.limits
     framing = Framing(limits.max_body_bytes)
     idle_seconds = limits.ndjson_idle_seconds
     too_slow = f"Nothing came for {idle_seconds:g} s; an empty line now and then keeps a long request open."
-    expires_at_seconds = expiry_of(request, service.clock())
+    expires_at_seconds = expiry_of(request, context.clock())
     try:
         while True:
-            async with service.until_drain(idle_seconds, too_slow):
+            async with context.until_drain(idle_seconds, too_slow):
                 data = await request.content.readany()
             if not data:
                 break
-            if expires_at_seconds is not None and service.clock() >= expires_at_seconds:
+            if expires_at_seconds is not None and context.clock() >= expires_at_seconds:
                 raise Unauthenticated("The token has expired while the request went on; get a new one.")
             await lines.take(framing.feed(data))
             framing.check()
@@ -181,9 +181,9 @@ async def publish_arriving(request: web.Request, service: Service, name: str) ->
     return lines.answer()
 
 
-async def publish_whole(body: bytes, service: Service, name: str) -> web.Response:
+async def publish_whole(body: bytes, context: Context, name: str) -> web.Response:
     """Publish the lines of a body that is here already."""
-    lines = Lines(service, name)
+    lines = Lines(context, name)
     try:
         await lines.take(body.split(b"\n"))
     except EdgeError as error:

@@ -11,7 +11,7 @@ from edge.core.connection import NEVER
 from edge.core.errors import InvalidRequest
 from edge.core.project import Project
 from edge.core.resume import Start
-from edge.http.context import Service
+from edge.http.context import Context
 from edge.transport.stream import Stream, TracedStream
 
 _LIFETIME_JITTER = 0.1
@@ -49,12 +49,12 @@ def _since(since: str, now: float) -> Callable[[Project], Start]:
 
 
 def new_stream(
-    service: Service, address: str, *, chunked: bool, ping_as_event: bool, expires_at_seconds: float | None
+    context: Context, address: str, *, chunked: bool, ping_as_event: bool, expires_at_seconds: float | None
 ) -> Stream:
     """A stream for a reader at `address`. It ends with its configured lifetime, or at `expires_at_seconds` of the hub's
     clock, when its token does, if that comes first.
     """
-    config, now = service.config, service.clock()
+    config, now = context.config, context.clock()
     lifetime_seconds = config.stream.max_lifetime_seconds
     ends_at_seconds = now + jittered(lifetime_seconds) if lifetime_seconds else NEVER
     ends_reason = "lifetime"
@@ -62,8 +62,8 @@ def new_stream(
         ends_at_seconds, ends_reason = expires_at_seconds, "expired"
     made = TracedStream if config.server.log_level == "debug" else Stream
     return made(
-        service.hub,
-        service.clock,
+        context.hub,
+        context.clock,
         secrets.token_hex(8),
         address,
         chunked=chunked,

@@ -11,7 +11,7 @@ from aiohttp import web
 from edge import __version__
 from edge.config.schema import Config
 from edge.http import operations, problems
-from edge.http.context import SERVICE
+from edge.http.context import CONTEXT
 from edge.http.operations import Answer, Operation
 
 _REF = "#/components/schemas/{name}"
@@ -46,7 +46,7 @@ async def openapi(request: web.Request) -> web.StreamResponse:
 
 def install(app: web.Application) -> None:
     """Make the document of `app`'s hub."""
-    app[DOCUMENT] = msgspec.json.encode(document(app[SERVICE].config))
+    app[DOCUMENT] = msgspec.json.encode(document(app[CONTEXT].config))
 
 
 def document(config: Config) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def document(config: Config) -> dict[str, Any]:
 def codes(operation: Operation, config: Config) -> list[str]:
     """The codes of every refusal that `operation` may answer with."""
     found = [*operation.problems, *_EVERYWHERE]
-    if operation.right is not None:
+    if operation.permission is not None:
         found += _BY_PAGES
         found += _BY_AUTH if config.auth.configured else ()
     return [code for code in problems.PROBLEMS if code in found]
@@ -91,10 +91,10 @@ def _operation(operation: Operation, config: Config, reference: Mapping[Any, Any
         "description": operation.text,
         "responses": {str(answer.status): _answer(answer, reference) for answer in operation.answers},
     }
-    if operation.right is not None and config.auth.configured:
-        made["description"] += f" Takes the right `{operation.right}`."
+    if operation.permission is not None and config.auth.configured:
+        made["description"] += f" Takes the right `{operation.permission}`."
         known: list[dict[str, list[str]]] = [{"bearer": []}, {"cookie": []}, {"ticket": []}]
-        made["security"] = [{}] if operation.right in config.auth.anonymous else known
+        made["security"] = [{}] if operation.permission in config.auth.anonymous else known
     if operation.parameters:
         made["parameters"] = [
             {

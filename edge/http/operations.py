@@ -46,14 +46,14 @@ class Answer(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """One method at one path. `right`: what it takes; `problems`: the codes of its own refusals."""
+    """One method at one path. `permission`: what it takes; `problems`: the codes of its own refusals."""
 
     method: str
     path: str
     name: str
     title: str
     text: str
-    right: str | None
+    permission: str | None
     answers: tuple[Answer, ...]
     parameters: tuple[Parameter, ...] = ()
     bodies: Mapping[str, Any] = {}

@@ -6,42 +6,42 @@ from aiohttp import HttpVersion11, web
 
 from edge.core.counters import DOOR_REASONS
 from edge.http import access_log, ack, explain, openapi, page, problems, publish, status, subscribe, ticket, trigger
-from edge.http.access_control import Guard, Route
-from edge.http.context import SERVICE, Service
+from edge.http.access_control import AccessControl, Route
+from edge.http.context import CONTEXT, Context
 from edge.http.stream_lane import StreamLane
 
 
-def build(service: Service) -> web.Application:
-    """The application around `service`."""
-    app = _serving(service, routes(service))
+def build(context: Context) -> web.Application:
+    """The application around `context`."""
+    app = _serving(context, routes(context))
     openapi.install(app)
     return app
 
 
-def metrics_app(service: Service) -> web.Application:
+def metrics_app(context: Context) -> web.Application:
     """What `metrics.port` serves: the numbers, and the two probes, behind the same door."""
-    return _serving(service, (*_PROBES, _METRICS))
+    return _serving(context, (*_PROBES, _METRICS))
 
 
-def _serving(service: Service, listed: tuple[Route, ...]) -> web.Application:
+def _serving(context: Context, listed: tuple[Route, ...]) -> web.Application:
     around = (
         [access_log.carry_trace, access_log.log_access]
-        if service.config.server.access_log
+        if context.config.server.access_log
         else [access_log.carry_trace]
     )
-    app = web.Application(client_max_size=service.config.limits.max_body_bytes, middlewares=around)
-    app[SERVICE] = service
+    app = web.Application(client_max_size=context.config.limits.max_body_bytes, middlewares=around)
+    app[CONTEXT] = context
     for route in listed:
         for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):
             app.router.add_route(method, route.path, route.handler, expect_handler=_expected)
-    guard = Guard(service, listed)
+    guard = AccessControl(context, listed)
     guard.install(app)
-    app[subscribe.LANE] = StreamLane(service, guard)
+    app[subscribe.LANE] = StreamLane(context, guard)
     app.on_response_prepare.append(_note_refused_reader)
     return app
 
 
-def routes(service: Service) -> tuple[Route, ...]:
+def routes(context: Context) -> tuple[Route, ...]:
     """Every path, in the order of the API page."""
     project = "/projects/{project}"
     return (
@@ -57,8 +57,8 @@ def routes(service: Service) -> tuple[Route, ...]:
         Route("GET", "/projects", status.projects, "status"),
         *_PROBES,
         _OPENAPI,
-        *(() if service.config.metrics.port is not None else (_METRICS,)),
-        *(Route("GET", path, handler, None) for path, handler in page.routes(with_page=service.config.server.page)),
+        *(() if context.config.metrics.port is not None else (_METRICS,)),
+        *(Route("GET", path, handler, None) for path, handler in page.routes(with_page=context.config.server.page)),
     )
 
 
@@ -82,9 +82,9 @@ async def _note_refused_reader(request: web.Request, response: web.StreamRespons
     """Whoever wanted to read and was refused, at the door, by a limit or by the route itself, is in the chronicle."""
     if response.status < 400 or request.match_info.handler is not subscribe.subscribe:
         return
-    service = request.app[SERVICE]
+    context = request.app[CONTEXT]
     code = response.get(problems.CODE, str(response.status))
     if code in DOOR_REASONS:
-        service.hub.counters.rejected[code] += 1
-    address = service.client_addresses.of(request)
-    service.chronicle.refused(request.match_info["project"], code, address, service.clock())
+        context.hub.counters.rejected[code] += 1
+    address = context.client_addresses.of(request)
+    context.history.refused(request.match_info["project"], code, address, context.clock())

@@ -12,7 +12,7 @@ from edge.core.connection import Connection
 from edge.core.project import Project
 from edge.http import cluster_status, params, problems, schemas
 from edge.http.bodies import json_response
-from edge.http.context import SERVICE, Service
+from edge.http.context import CONTEXT, Context
 from edge.http.problems import response as problem
 from edge.transport.stream import Stream
 
@@ -29,12 +29,12 @@ def _json(document: object) -> web.Response:
 
 async def ready(request: web.Request) -> web.StreamResponse:
     """Wait until a project has confirmed connections."""
-    service = request.app[SERVICE]
+    context = request.app[CONTEXT]
     name = params.project(request)
-    trigger = service.config.trigger
+    trigger = context.config.trigger
     timeout_seconds = params.seconds(request, "timeout", trigger.wait_seconds, highest=trigger.max_wait_seconds)
     count = params.integer(request, "connections", 1, lowest=1, highest=_MAX_CONNECTIONS)
-    confirmation = await service.readiness.wait(name, count, timeout_seconds, params.confirm(request))
+    confirmation = await context.readiness.wait(name, count, timeout_seconds, params.confirm(request))
     assert confirmation.confirmed is not None
     return _json(
         schemas.Ready(
@@ -45,16 +45,16 @@ async def ready(request: web.Request) -> web.StreamResponse:
 
 async def project(request: web.Request) -> web.StreamResponse:
     """What the hub knows of one project."""
-    service = request.app[SERVICE]
+    context = request.app[CONTEXT]
     name = params.project(request)
-    known = service.hub.project(name, service.clock())
-    status = None if known is None else _status(service, known)
-    if service.cluster is not None:
-        status = await cluster_status.project(service.cluster, name, status)
+    known = context.hub.project(name, context.clock())
+    status = None if known is None else _status(context, known)
+    if context.cluster is not None:
+        status = await cluster_status.project(context.cluster, name, status)
     return _unknown(name) if status is None else _json(status)
 
 
-def _status(service: Service, known: Project) -> schemas.ProjectStatus:
+def _status(context: Context, known: Project) -> schemas.ProjectStatus:
     ledger = known.ledger
     left = known.last_disconnect
     confirmed = known.last_ready
@@ -63,43 +63,43 @@ def _status(service: Service, known: Project) -> schemas.ProjectStatus:
         ring=_ring(known),
         misses=schemas.MissesInTime(
             **msgspec.structs.asdict(_misses(known)),
-            first=service.iso_time(ledger.first_miss_seconds),
-            last=service.iso_time(ledger.last_miss_seconds),
+            first=context.iso_time(ledger.first_miss_seconds),
+            last=context.iso_time(ledger.last_miss_seconds),
         ),
         epoch=known.epoch,
         connections=[
-            _connection(service, connection)
+            _connection(context, connection)
             for connection in islice(reversed(known.connections), _MAX_SHOWN_CONNECTIONS)
         ],
         connections_total=len(known.connections),
-        last_connect=service.iso_time(known.last_connect_seconds),
-        last_disconnect=left and schemas.LastDisconnect(service.iso_time(left[0]), left[1]),
-        last_ready=confirmed and schemas.LastReady(service.iso_time(confirmed[0]), confirmed[1], confirmed[2]),
+        last_connect=context.iso_time(known.last_connect_seconds),
+        last_disconnect=left and schemas.LastDisconnect(context.iso_time(left[0]), left[1]),
+        last_ready=confirmed and schemas.LastReady(context.iso_time(confirmed[0]), confirmed[1], confirmed[2]),
     )
 
 
 async def projects(request: web.Request) -> web.StreamResponse:
     """A page of projects, busiest first."""
-    service = request.app[SERVICE]
+    context = request.app[CONTEXT]
     limit = params.integer(request, "limit", _PAGE, lowest=1, highest=_MAX_PAGE)
     offset = params.integer(request, "offset", 0, lowest=0, highest=999_999_999)
-    if service.cluster is not None:
-        page, total = await cluster_status.projects(service.cluster, limit, offset)
+    if context.cluster is not None:
+        page, total = await cluster_status.projects(context.cluster, limit, offset)
     else:
-        page = [_summary(one) for one in islice(service.hub.busiest(), offset, offset + limit)]
-        total = len(service.hub.projects)
+        page = [_summary(one) for one in islice(context.hub.busiest(), offset, offset + limit)]
+        total = len(context.hub.projects)
     next_offset = offset + limit if offset + limit < total else None
     return _json(schemas.ProjectPage(page, total, next_offset))
 
 
 async def delete(request: web.Request) -> web.StreamResponse:
     """Close a project's streams and drop its history."""
-    service = request.app[SERVICE]
+    context = request.app[CONTEXT]
     name = params.project(request)
-    if service.cluster is not None:
-        deleted = await service.cluster.delete(name)
+    if context.cluster is not None:
+        deleted = await context.cluster.delete(name)
     else:
-        deleted = service.hub.delete(name, service.clock())
+        deleted = context.hub.delete(name, context.clock())
     if deleted is None:
         return _unknown(name)
     return _json(schemas.Deleted(name, *deleted))
@@ -112,16 +112,16 @@ async def healthz(_request: web.Request) -> web.StreamResponse:
 
 async def readyz(request: web.Request) -> web.StreamResponse:
     """Whether new work should come here."""
-    if request.app[SERVICE].hub.draining:
+    if request.app[CONTEXT].hub.draining:
         return problem("draining", "The hub is shutting down; send work elsewhere.", retry_after_seconds=1)
-    if (unable := request.app[SERVICE].store.problem) is not None:
+    if (unable := request.app[CONTEXT].store.problem) is not None:
         return problems.from_error(unable)
     return _json(schemas.Sign("ready"))
 
 
 async def metrics(request: web.Request) -> web.StreamResponse:
     """The numbers, for Prometheus."""
-    body, content_type = request.app[SERVICE].exposition.text(request.headers.get("Accept", ""))
+    body, content_type = request.app[CONTEXT].exposition.text(request.headers.get("Accept", ""))
     return web.Response(body=body, headers={"Content-Type": content_type})
 
 
@@ -139,13 +139,13 @@ def _misses(known: Project) -> schemas.Misses:
     return schemas.Misses(ledger.misses, ledger.recovered, ledger.lost, len(ledger.pending))
 
 
-def _connection(service: Service, connection: Connection) -> schemas.ConnectionStatus:
+def _connection(context: Context, connection: Connection) -> schemas.ConnectionStatus:
     stream = cast(Stream, connection)
     known = stream.project
     round_trip = stream.round_trip_seconds
     return schemas.ConnectionStatus(
         id=stream.id,
-        since=service.iso_time(stream.connected_at_seconds),
+        since=context.iso_time(stream.connected_at_seconds),
         address=stream.address,
         last_event=known.event_id(stream.cursor) if known is not None and stream.cursor >= known.first_seq else None,
         unacknowledged_bytes=stream.unacked_bytes,

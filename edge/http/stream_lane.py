@@ -13,7 +13,7 @@ Invariants:
     * what is remembered was made of what aiohttp's parser had read, and a head matches it only when it is byte for byte
       what that parser reads so: `Name: value`, one a line, nothing twice that could be there twice in two meanings;
     * it is asked with the first bytes of a connection only, so the parser would stand at the beginning, too;
-    * the door and the limits are asked every time (`Guard.passes_at_once`, `Hub.has_room`).
+    * the door and the limits are asked every time (`AccessControl.passes_at_once`, `Hub.has_room`).
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from aiohttp.helpers import rfc822_formatted_time
 from edge.core.errors import InvalidRequest
 from edge.core.project import Project
 from edge.core.resume import Start
-from edge.http.access_control import COOKIE, Guard
-from edge.http.context import Service
+from edge.http.access_control import COOKIE, AccessControl
+from edge.http.context import Context
 from edge.http.open_stream import new_stream, start_at
 
 _HEAD = re.compile(
@@ -77,13 +77,13 @@ class _Wanted(NamedTuple):
 class StreamLane:
     """The lane of one hub."""
 
-    def __init__(self, service: Service, guard: Guard) -> None:
-        self._service = service
+    def __init__(self, context: Context, guard: AccessControl) -> None:
+        self._service = context
         self._guard = guard
         self._known: dict[bytes, _Lines] = {}
         # Another node's events have to be fetched first, and that takes a while.
-        self._open = service.cluster is None
-        self._cookies_count = service.config.auth.configured
+        self._open = context.cluster is None
+        self._cookies_count = context.config.auth.configured
 
     def learn(self, request: web.BaseRequest, answer_head: bytes) -> None:
         """Remember a request that is being answered with a stream, and the head of the answer."""
@@ -108,25 +108,27 @@ class StreamLane:
 
     def open(self, transport: asyncio.Transport, head: bytes) -> bool:
         """Make `transport` a stream if `head`, all that has come, plainly asks for one. False: nothing has happened."""
-        service = self._service
-        now = service.clock()
+        context = self._service
+        now = context.clock()
         wanted = self._wanted(head, now)
         peer = transport.get_extra_info("peername")
         if wanted is None or not isinstance(peer, tuple):
             return False
-        address = service.client_addresses.behind(peer[0], wanted.forwarded_for, ())
-        if not service.hub.has_room(wanted.name, address):
+        address = context.client_addresses.behind(peer[0], wanted.forwarded_for, ())
+        if not context.hub.has_room(wanted.name, address):
             return False
-        stream = new_stream(service, address, chunked=True, ping_as_event=wanted.ping_as_event, expires_at_seconds=None)
+        stream = new_stream(context, address, chunked=True, ping_as_event=wanted.ping_as_event, expires_at_seconds=None)
         transport.set_protocol(stream)
         lines = wanted.lines
-        stream.own(transport, b"%b%b%b" % (lines.before_date, rfc822_formatted_time().encode(), lines.after_date))
+        stream.attach_transport(
+            transport, b"%b%b%b" % (lines.before_date, rfc822_formatted_time().encode(), lines.after_date)
+        )
         try:
-            service.hub.attach(wanted.name, stream, wanted.start, now)
+            context.hub.attach(wanted.name, stream, wanted.start, now)
         except Exception:
             stream.abort()
             raise
-        stream.release()
+        stream.uncork()
         return True
 
     def _wanted(self, head: bytes, now: float) -> _Wanted | None:

@@ -8,16 +8,16 @@ from edge.auth.tickets import TICKET_SECONDS
 from edge.http import params
 from edge.http.access_control import identity_of
 from edge.http.bodies import json_response
-from edge.http.context import SERVICE
+from edge.http.context import CONTEXT
 from edge.http.schemas import Ticket
 
 
 async def ticket(request: web.Request) -> web.StreamResponse:
     """Give a ticket that opens one stream of the project."""
-    service = request.app[SERVICE]
+    context = request.app[CONTEXT]
     name = params.project(request)
-    if service.cluster is not None:
-        given = await service.cluster.tickets.give(name, identity_of(request))
+    if context.cluster is not None:
+        given = await context.cluster.tickets.give(name, identity_of(request))
     else:
-        given = service.tickets.give(name, identity_of(request), service.clock())
+        given = context.tickets.give(name, identity_of(request), context.clock())
     return json_response(Ticket(given, int(TICKET_SECONDS)), status=201, headers={"Cache-Control": "no-store"})

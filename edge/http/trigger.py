@@ -19,8 +19,8 @@ from edge.core.errors import EdgeError, InvalidRequest, NotReady
 from edge.core.event import check_type
 from edge.core.observer import Receipt
 from edge.http import bodies, params, patterns
-from edge.http.context import SERVICE, Service
-from edge.http.idempotency import once
+from edge.http.context import CONTEXT, Context
+from edge.http.idempotency import run_once
 from edge.http.schemas import Triggered
 from edge.logs import trace
 from edge.logs.setup import get_logger
@@ -48,11 +48,11 @@ _decoder = msgspec.json.Decoder(Trigger)
 
 async def trigger(request: web.Request) -> web.StreamResponse:
     """Start a job as soon as somebody is there to see it."""
-    service = request.app[SERVICE]
+    context = request.app[CONTEXT]
     name = params.project(request)
     bodies.media_type(request, (bodies.JSON, bodies.FORM))
-    longest = service.config.trigger.max_wait_seconds
-    timeout_seconds = params.seconds(request, "timeout", service.config.trigger.wait_seconds, highest=longest)
+    longest = context.config.trigger.max_wait_seconds
+    timeout_seconds = params.seconds(request, "timeout", context.config.trigger.wait_seconds, highest=longest)
     count = params.integer(request, "connections", 1, lowest=1, highest=_MAX_CONNECTIONS)
     dispatch_anyway = params.choice(request, "on_timeout", "fail", ("fail", "dispatch")) == "dispatch"
     confirm = params.confirm(request)
@@ -76,24 +76,24 @@ async def trigger(request: web.Request) -> web.StreamResponse:
     mark = bodies.fingerprint(order.name.encode(), bytes(order.data), (order.id or "").encode())
 
     async def act(confirmation: Confirmation) -> web.Response:
-        if scope is not None and service.target.kind != StreamTarget.kind:
-            await service.store.intend(scope, mark, job.id)
-        return await _dispatch(service, job, confirmation)
+        if scope is not None and context.target.kind != StreamTarget.kind:
+            await context.store.record_intent(scope, mark, job.id)
+        return await _dispatch(context, job, confirmation)
 
     def published(receipt: Receipt) -> web.Response:
         confirmation = Confirmation(receipt.connections, None, 0.0)
         return _triggered(job, confirmation, StreamTarget.delivery(receipt))
 
-    response = await once(
-        service,
+    response = await run_once(
+        context,
         scope,
         mark,
-        lambda: _wait(service, name, count, timeout_seconds, confirm, dispatch_anyway=dispatch_anyway),
+        lambda: _wait(context, name, count, timeout_seconds, confirm, dispatch_anyway=dispatch_anyway),
         act,
         published,
     )
     if "Idempotency-Replayed" in response.headers:
-        service.triggers.outcomes["replayed"] += 1
+        context.triggers.outcomes["replayed"] += 1
     return response
 
 
@@ -119,36 +119,36 @@ def decode(body: bytes) -> Trigger:
 
 
 async def _wait(
-    service: Service, name: str, count: int, timeout_seconds: float, confirm: Confirm, *, dispatch_anyway: bool
+    context: Context, name: str, count: int, timeout_seconds: float, confirm: Confirm, *, dispatch_anyway: bool
 ) -> Confirmation:
-    began = service.clock()
-    outcomes = service.triggers.outcomes
+    began = context.clock()
+    outcomes = context.triggers.outcomes
     try:
-        confirmation = await service.readiness.wait(name, count, timeout_seconds, confirm)
-        if service.clock() - began >= _WORTH_NOTING_SECONDS:
-            _note(service, name, "waited", began)
+        confirmation = await context.readiness.wait(name, count, timeout_seconds, confirm)
+        if context.clock() - began >= _WORTH_NOTING_SECONDS:
+            _note(context, name, "waited", began)
         return confirmation
     except NotReady:
-        _note(service, name, "dispatched_anyway" if dispatch_anyway else "no_connection", began)
+        _note(context, name, "dispatched_anyway" if dispatch_anyway else "no_connection", began)
         if dispatch_anyway:
-            return Confirmation(0, None, round((service.clock() - began) * 1000, 3))
+            return Confirmation(0, None, round((context.clock() - began) * 1000, 3))
         outcomes["no_connection"] += 1
         raise
     except asyncio.CancelledError:
         outcomes["cancelled"] += 1
-        _note(service, name, "cancelled", began)
+        _note(context, name, "cancelled", began)
         raise
     finally:
-        service.triggers.wait_seconds.observe(service.clock() - began)
+        context.triggers.wait_seconds.observe(context.clock() - began)
 
 
-async def _dispatch(service: Service, job: Job, confirmation: Confirmation) -> web.Response:
-    outcomes = service.triggers.outcomes
+async def _dispatch(context: Context, job: Job, confirmation: Confirmation) -> web.Response:
+    outcomes = context.triggers.outcomes
     try:
-        delivery = await service.target.dispatch(job)
+        delivery = await context.target.dispatch(job)
     except EdgeError as error:
         outcomes["failed"] += 1
-        _note(service, job.project, "failed", service.clock())
+        _note(context, job.project, "failed", context.clock())
         _log.warning(
             "trigger_failed", project=job.project, job=job.id, name=job.name, code=error.code, detail=error.detail
         )
@@ -179,9 +179,9 @@ def _triggered(job: Job, confirmation: Confirmation, delivery: Delivery) -> web.
     return bodies.json_response(answer, status=202)
 
 
-def _note(service: Service, name: str, what: str, began_seconds: float) -> None:
-    now = service.clock()
-    service.chronicle.trigger(name, what, now - began_seconds, now)
+def _note(context: Context, name: str, what: str, began_seconds: float) -> None:
+    now = context.clock()
+    context.history.trigger(name, what, now - began_seconds, now)
 
 
 def _invalid(detail: str) -> InvalidRequest:

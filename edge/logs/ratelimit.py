@@ -20,7 +20,7 @@ class _Entry:
         self.suppressed = 0
 
 
-class FoldedLog(Generic[Key]):
+class LogDeduplicator(Generic[Key]):
     """For each key: the first occurrence, then at most one per `period_seconds` with how many were left out.
 
         suppressed = folded.admit(project, now)

@@ -27,7 +27,7 @@ import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 from edge.logs import trace
-from edge.logs.ratelimit import FoldedLog
+from edge.logs.ratelimit import LogDeduplicator
 from edge.logs.text import one_line, shorten
 
 dropped_lines = 0
@@ -261,7 +261,7 @@ class _StandardLibraryHandler(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self._folded: FoldedLog[tuple[str, int, str, str]] = FoldedLog(
+        self._folded: LogDeduplicator[tuple[str, int, str, str]] = LogDeduplicator(
             period_seconds=_FOREIGN_PERIOD_SECONDS, max_keys=_FOREIGN_MAX_KEYS
         )
 

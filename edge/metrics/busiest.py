@@ -46,7 +46,7 @@ class _Picked:
         )
 
 
-class TopProjects:
+class BusiestProjects:
     """Those with most connections; among equals, those that published most since they began."""
 
     def __init__(self, hub: Hub, count: int) -> None:

@@ -24,7 +24,7 @@ from edge.core.hub import Hub
 from edge.core.idempotency import Receipts
 from edge.core.trigger_counters import TriggerCounters
 from edge.logs import setup
-from edge.metrics.busiest import TopProjects
+from edge.metrics.busiest import BusiestProjects
 from edge.metrics.process import ProcessCollector
 
 OTHERS = "_other"
@@ -53,7 +53,7 @@ class Watched(msgspec.Struct, frozen=True):
     store: Callable[[], tuple[bool, int]]
     loop_lag_seconds: Histogram
     limits: Mapping[str, float]
-    top: TopProjects | None = None
+    top: BusiestProjects | None = None
 
 
 class HubCollector:
@@ -242,7 +242,7 @@ class HubCollector:
         yield limit
 
 
-def _top(top: TopProjects) -> Iterable[Metric]:
+def _top(top: BusiestProjects) -> Iterable[Metric]:
     connections = GaugeMetricFamily(
         "edge_project_connections",
         "Open streams of the busiest projects (metrics.top_projects); the rest is _other.",

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import cast
 
 from edge.http.stream_lane import StreamLane
-from edge.server.fd_limit import Descriptors
+from edge.server.fd_limit import FdLimit
 from edge.server.throttle import Turnstile
 
 _EARLY_BYTES = 64 * 1024
@@ -29,7 +29,7 @@ class Lobby:
     """The lobby of one server. `handler` makes what speaks HTTP."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, descriptors: Descriptors, handler: Callable[[], asyncio.Protocol]
+        self, loop: asyncio.AbstractEventLoop, descriptors: FdLimit, handler: Callable[[], asyncio.Protocol]
     ) -> None:
         self.descriptors = descriptors
         self.lane: StreamLane | None = None

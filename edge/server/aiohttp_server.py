@@ -22,12 +22,12 @@ from aiohttp.web_protocol import _ErrInfo
 
 from edge.http import problems
 from edge.http.access_control import GUARD
-from edge.http.context import SERVICE
+from edge.http.context import CONTEXT
 from edge.http.express import UNKNOWN, Express, stands_after
 from edge.http.subscribe import LANE
 from edge.logs.setup import get_logger
 from edge.server.accept import Lobby, Newcomer
-from edge.server.fd_limit import Descriptors
+from edge.server.fd_limit import FdLimit
 from edge.transport import tcp
 
 _log = get_logger("http")
@@ -113,7 +113,7 @@ class HubRequestHandler(web.RequestHandler):
         super().connection_made(transport)
         sock = transport.get_extra_info("socket")
         if tcp.supported(sock):
-            tcp.give_up_after(sock, self.keepalive_timeout)
+            tcp.set_user_timeout(sock, self.keepalive_timeout)
 
     def handle_error(
         self,
@@ -166,7 +166,7 @@ class HubRunner(web.AppRunner):
             access_log=None,
             auto_decompress=False,  # compressed bodies are refused: bombs stay shut, unknown codings get our answer
             handler_cancellation=True,
-            keepalive_timeout=app[SERVICE].config.limits.idle_seconds,  # also the deadline of a request's headers
+            keepalive_timeout=app[CONTEXT].config.limits.idle_seconds,  # also the deadline of a request's headers
             shutdown_timeout=shutdown_timeout_seconds,
         )
 
@@ -179,9 +179,9 @@ class HubRunner(web.AppRunner):
             loop=asyncio.get_running_loop(),
             **made._kwargs,
         )
-        service = self.app[SERVICE]
-        server.express = Express(service, self.app[GUARD])
-        server.lobby = Lobby(asyncio.get_running_loop(), Descriptors(service.hub), server.handler)
+        context = self.app[CONTEXT]
+        server.express = Express(context, self.app[GUARD])
+        server.lobby = Lobby(asyncio.get_running_loop(), FdLimit(context.hub), server.handler)
         return server
 
     async def listen_on(self, sock: socket.socket, *, backlog: int = 128, tls: ssl.SSLContext | None = None) -> None:
@@ -191,7 +191,7 @@ class HubRunner(web.AppRunner):
         and only then streams take their lane.
         """
         if tcp.supported(sock):
-            tcp.prepare(sock, self.app[SERVICE].config.stream.dead_after_seconds)
+            tcp.prepare(sock, self.app[CONTEXT].config.stream.dead_after_seconds)
             assert isinstance(self.server, HubServer)
             self.server.lobby.lane = self.app.get(LANE)
         await web.SockSite(self, sock, backlog=backlog, ssl_context=tls).start()

@@ -16,14 +16,14 @@ from edge.auth.tokens import Verifier
 from edge.config.schema import Config, value_of
 from edge.core.hub import Hub, base36
 from edge.core.idempotency import Receipts
-from edge.core.limits import Bounds
-from edge.diagnose.history import Chronicle
-from edge.diagnose.observer import HubLog
+from edge.core.limits import Limits
+from edge.diagnose.history import ProjectHistory
+from edge.diagnose.observer import HubObserver
 from edge.http import routes as http_app
-from edge.http.context import Service
-from edge.metrics.busiest import TopProjects
+from edge.http.context import Context
+from edge.metrics.busiest import BusiestProjects
 from edge.metrics.collector import LIMITS, Exposition, Watched
-from edge.server.event_loop import Pulse
+from edge.server.event_loop import EventLoopDriver
 from edge.store.base import Store
 from edge.store.memory import MemoryStore
 from edge.store.sqlite import SqliteStore
@@ -39,43 +39,43 @@ if TYPE_CHECKING:  # redis is imported only where it is used: it would double th
 _TURNS_TO_LEAVE = 5
 
 
-async def assemble(config: Config) -> tuple[web.Application, Service]:
+async def assemble(config: Config) -> tuple[web.Application, Context]:
     """The application for `config`, on the running loop. Its beat starts and ends with it.
 
     Raises ValueError for a target that can't work, StoreUnavailable for a store that can't be read.
     """
     verifier = Verifier(config.auth)
-    chronicle = Chronicle()
-    log = HubLog(chronicle, access_log=config.server.access_log)
-    pulse = Pulse()
-    pulse.each_second.append(log.tell_folded)
-    hub = Hub(bounds(config), boot=new_boot(), wake=pulse.wake, observer=log)
-    pulse.hub = hub
+    history = ProjectHistory()
+    log = HubObserver(history, access_log=config.server.access_log)
+    driver = EventLoopDriver()
+    driver.each_second.append(log.flush_suppressed)
+    hub = Hub(bounds(config), boot=new_boot(), wake=driver.wake, observer=log)
+    driver.hub = hub
     receipts = Receipts(config.limits.max_idempotency_keys, config.limits.idempotency_seconds)
-    here = Readiness(hub, pulse.clock, config.limits.max_waiting)
+    here = Readiness(hub, driver.clock, config.limits.max_waiting)
     readiness: Readiness | ClusterReadiness = here
     cluster = None
     if config.store.url.startswith("redis"):
-        cluster, readiness = cluster_of(config, hub, pulse, here, log)
-    store = cluster if cluster is not None else store_of(config, hub, receipts, pulse)
+        cluster, readiness = cluster_of(config, hub, driver, here, log)
+    store = cluster if cluster is not None else store_of(config, hub, receipts, driver)
     log.connection_came.append(readiness.connection_added)
     await store.open()
-    target = target_of(config, store, pulse)
-    service = Service(config, hub, readiness, target, store, receipts, chronicle, pulse.clock, verifier)
-    service.cluster = cluster
-    service.exposition = Exposition(watched(service, pulse))
-    app = http_app.build(service)
+    target = target_of(config, store, driver)
+    context = Context(config, hub, readiness, target, store, receipts, history, driver.clock, verifier)
+    context.cluster = cluster
+    context.exposition = Exposition(watched(context, driver))
+    app = http_app.build(context)
 
     async def life(_app: web.Application) -> AsyncIterator[None]:
         verifier.start()
-        beating = asyncio.create_task(pulse.beat())
+        beating = asyncio.create_task(driver.run())
         yield
         beating.cancel()
         with suppress(asyncio.CancelledError):
             await beating
         for connection in list(hub.connections.values()):
             connection.abort()
-        await service.target.close()
+        await context.target.close()
         await verifier.close()
         # The store closes last: what the readers had not acknowledged is known when their transports are gone.
         for _ in range(_TURNS_TO_LEAVE):
@@ -83,13 +83,13 @@ async def assemble(config: Config) -> tuple[web.Application, Service]:
         await store.close()
 
     app.cleanup_ctx.append(life)
-    return app, service
+    return app, context
 
 
-def bounds(config: Config) -> Bounds:
+def bounds(config: Config) -> Limits:
     """The core's limits, as configured."""
     ring, limits, stream = config.ring, config.limits, config.stream
-    return Bounds(
+    return Limits(
         max_events=ring.max_events,
         max_bytes=ring.max_bytes,
         max_age_seconds=ring.max_age_seconds,
@@ -104,7 +104,7 @@ def bounds(config: Config) -> Bounds:
     )
 
 
-def store_of(config: Config, hub: Hub, receipts: Receipts, pulse: Pulse) -> Store:
+def store_of(config: Config, hub: Hub, receipts: Receipts, driver: EventLoopDriver) -> Store:
     """Where history lives, by the scheme of `store.url`."""
     scheme, _, path = config.store.url.partition(":")
     if scheme == "memory":
@@ -113,7 +113,7 @@ def store_of(config: Config, hub: Hub, receipts: Receipts, pulse: Pulse) -> Stor
         Path(path),
         hub,
         receipts,
-        pulse.clock,
+        driver.clock,
         commit=config.store.durability == "commit",
         flush_seconds=config.store.flush_ms / 1000,
         keep_receipts_seconds=config.limits.idempotency_seconds,
@@ -121,7 +121,7 @@ def store_of(config: Config, hub: Hub, receipts: Receipts, pulse: Pulse) -> Stor
 
 
 def cluster_of(
-    config: Config, hub: Hub, pulse: Pulse, readiness: Readiness, log: HubLog
+    config: Config, hub: Hub, driver: EventLoopDriver, readiness: Readiness, log: HubObserver
 ) -> tuple[RedisStore, ClusterReadiness]:
     """This node of several: the store they share, and what waits for readers on all of them."""
     from edge.cluster.readiness import ClusterReadiness  # noqa: PLC0415 - see the imports above
@@ -130,21 +130,21 @@ def cluster_of(
     store = RedisStore(
         config.store.url,
         hub,
-        pulse.clock,
+        driver.clock,
         new_epoch=new_boot,
         keep_receipts_seconds=config.limits.idempotency_seconds,
         max_tickets=config.limits.max_tickets,
     )
     log.connection_came.append(store.connection_came)
     log.connection_left.append(store.connection_left)
-    return store, ClusterReadiness(readiness, store, pulse.clock)
+    return store, ClusterReadiness(readiness, store, driver.clock)
 
 
-def target_of(config: Config, store: Store, pulse: Pulse) -> Target:
+def target_of(config: Config, store: Store, driver: EventLoopDriver) -> Target:
     """Where triggered jobs go: the configured webhook, or the project's own stream."""
     trigger = config.trigger
     if trigger.url is None:
-        return StreamTarget(store, pulse.clock, config.limits.max_event_bytes)
+        return StreamTarget(store, driver.clock, config.limits.max_event_bytes)
     return WebhookTarget(
         trigger.url,
         format=trigger.format,
@@ -154,21 +154,21 @@ def target_of(config: Config, store: Store, pulse: Pulse) -> Target:
     )
 
 
-def watched(service: Service, pulse: Pulse) -> Watched:
+def watched(context: Context, driver: EventLoopDriver) -> Watched:
     """What `/metrics` shows."""
-    config, target = service.config, service.target
+    config, target = context.config, context.target
     top = None
     if config.metrics.top_projects:
-        top = TopProjects(service.hub, config.metrics.top_projects)
-        pulse.each_second.append(top.look)
+        top = BusiestProjects(context.hub, config.metrics.top_projects)
+        driver.each_second.append(top.look)
     return Watched(
-        hub=service.hub,
-        triggers=service.triggers,
-        receipts=service.receipts,
-        waiting=lambda: service.readiness.waiting,
+        hub=context.hub,
+        triggers=context.triggers,
+        receipts=context.receipts,
+        waiting=lambda: context.readiness.waiting,
         webhook=lambda: (target.attempts, target.retries) if isinstance(target, WebhookTarget) else (0, 0),
-        store=lambda: (service.store.problem is None, service.store.errors),
-        loop_lag_seconds=pulse.lag_seconds,
+        store=lambda: (context.store.problem is None, context.store.errors),
+        loop_lag_seconds=driver.lag_seconds,
         limits={key: cast(float, value_of(config, key)) for key in LIMITS},
         top=top,
     )

@@ -19,7 +19,7 @@ LAG_BOUNDS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1
 _SECOND = 1.0
 
 
-class Pulse:
+class EventLoopDriver:
     """Drives one hub on the running loop. `hub` is set before the first turn."""
 
     hub: Hub
@@ -38,15 +38,15 @@ class Pulse:
         """Flush in the next turn."""
         self._loop.call_soon(self._flush, context=self._context)
 
-    async def beat(self) -> None:
+    async def run(self) -> None:
         """Beat until cancelled."""
         told = self.clock()
         while True:
-            wanted = self.clock() + self.hub.beat_seconds
-            await asyncio.sleep(self.hub.beat_seconds)
+            wanted = self.clock() + self.hub.tick_seconds
+            await asyncio.sleep(self.hub.tick_seconds)
             self.lag_seconds.observe(max(0.0, self.clock() - wanted))
             try:
-                while self.hub.beat(self.clock()):  # noqa: ASYNC110 - more of the same beat, next turn
+                while self.hub.tick(self.clock()):  # noqa: ASYNC110 - more of the same beat, next turn
                     await asyncio.sleep(0)
                 if self.clock() - told >= _SECOND:
                     told = self.clock()

@@ -25,7 +25,7 @@ _REQUEST_SECONDS = 1.0
 """How long a client that is refused has to send its request: it would not read an answer before."""
 
 
-class Descriptors:
+class FdLimit:
     """How many are left, and what is said when they are few. `limit` is the soft limit of the process."""
 
     def __init__(self, hub: Hub, limit: int | None = None) -> None:

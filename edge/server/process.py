@@ -30,7 +30,7 @@ from edge.config.schema import Config
 from edge.config.validate import EXPOSED, exposed
 from edge.core.errors import StoreUnavailable
 from edge.core.hub import Hub
-from edge.http.context import Service
+from edge.http.context import Context
 from edge.http.routes import metrics_app
 from edge.logs.setup import configure, get_logger
 from edge.server.aiohttp_server import HubRunner
@@ -87,7 +87,7 @@ async def _live(
     notifier: Notifier,
 ) -> int:
     try:
-        app, service = await assemble(config)
+        app, context = await assemble(config)
     except StoreUnavailable as error:
         raise ConfigError("store.url", "configuration", error.detail) from None
     except UnusableKey as error:
@@ -99,9 +99,9 @@ async def _live(
     leave = asyncio.Event()
     _on_signals(leave)
     if tls is not None or notifier.asked:
-        reload = functools.partial(_reload, config, tls, notifier, service.hub)
+        reload = functools.partial(_reload, config, tls, notifier, context.hub)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
-    metrics_runner = HubRunner(metrics_app(service), shutdown_timeout_seconds=_LAST_MOMENT_SECONDS)
+    metrics_runner = HubRunner(metrics_app(context), shutdown_timeout_seconds=_LAST_MOMENT_SECONDS)
     await metrics_runner.setup()
     for of, some in ((runner, sockets), (metrics_runner, metrics_sockets)):
         for sock in some:
@@ -111,12 +111,12 @@ async def _live(
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     _announce(sockets, metrics_sockets, tls)
-    if not notifier.ready(status_line(service.hub)):
+    if not notifier.ready(status_line(context.hub)):
         _log.warning("systemd_not_told", advice="it will end this service when TimeoutStartSec= is over")
-    attending = asyncio.create_task(notifier.attend(lambda: status_line(service.hub)))
+    attending = asyncio.create_task(notifier.attend(lambda: status_line(context.hub)))
     await leave.wait()
     notifier.stopping("Draining", config.server.drain_seconds + _STOP_MARGIN_SECONDS)
-    await _leave(config, runner, service)
+    await _leave(config, runner, context)
     # To the last moment Prometheus can see the hub leave.
     await metrics_runner.cleanup()
     attending.cancel()
@@ -124,23 +124,23 @@ async def _live(
     return 0
 
 
-async def _leave(config: Config, runner: HubRunner, service: Service) -> None:
+async def _leave(config: Config, runner: HubRunner, context: Context) -> None:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + config.server.drain_seconds
-    _log.info("draining", connections=len(service.hub.connections), drain_seconds=config.server.drain_seconds)
+    _log.info("draining", connections=len(context.hub.connections), drain_seconds=config.server.drain_seconds)
     # 1. Nobody new: listening ends.
     for site in list(runner.sites):
         await site.stop()
     # 2. Everybody who waits is answered, every stream is told and ended.
-    service.drain()
+    context.drain()
     # 3. What has begun may end: answers on their way, jobs at their target, streams with a full buffer.
-    while (service.hub.connections or service.running) and loop.time() < deadline:  # noqa: ASYNC110 - two sets
+    while (context.hub.connections or context.running) and loop.time() < deadline:  # noqa: ASYNC110 - two sets
         await asyncio.sleep(0.01)
     # 4. Who is left has had their time.
-    left = len(service.hub.connections)
-    for connection in list(service.hub.connections.values()):
+    left = len(context.hub.connections)
+    for connection in list(context.hub.connections.values()):
         connection.abort()
-    for task in service.running:
+    for task in context.running:
         task.cancel()
     await runner.cleanup()
     _log.info("stopped", connections_aborted=left)

@@ -38,7 +38,7 @@ class Store(Protocol):
     def publish_many(self, name: str, events: Sequence[Event], now: float) -> Batch | None:
         """Publish events together: all or, raising, none. None where each needs a promise of its own."""
 
-    async def intend(self, key: Key, fingerprint: bytes, job_id: str) -> None:
+    async def record_intent(self, key: Key, fingerprint: bytes, job_id: str) -> None:
         """Note that a job is about to leave, so that no later process sends it again. Raises StoreUnavailable."""
 
     @property

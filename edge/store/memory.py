@@ -31,7 +31,7 @@ class MemoryStore:
     def publish_many(self, name: str, events: Sequence[Event], now: float) -> Batch:
         return self._hub.publish_many(name, events, now)
 
-    async def intend(self, key: Key, fingerprint: bytes, job_id: str) -> None:
+    async def record_intent(self, key: Key, fingerprint: bytes, job_id: str) -> None:
         """A process that is gone dispatches nothing."""
 
     async def close(self) -> None:

@@ -9,7 +9,7 @@ from edge.core.observer import Receipt
 from edge.core.project import Project
 
 
-class Held:
+class PendingCommit:
     """A publisher who waits for the disk."""
 
     __slots__ = ("frame", "future", "project")

@@ -40,7 +40,7 @@ class _Rows:
         return at
 
 
-class Shelf:
+class SegmentIndex:
     """The rows of one file."""
 
     def __init__(self) -> None:

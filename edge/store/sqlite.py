@@ -27,12 +27,12 @@ from edge.core.hub import Hub
 from edge.core.idempotency import Answer, Entry, Key, Receipts, unknown_fate
 from edge.core.ledger import LedgerState
 from edge.core.observer import Batch, Receipt
-from edge.core.project import Past, Project
+from edge.core.project import Project, SavedProject
 from edge.logs.setup import get_logger
-from edge.store.pending_commit import Held
+from edge.store.pending_commit import PendingCommit
 from edge.store.rows import Batch as Transaction
 from edge.store.rows import ProjectRow, ReceiptRow, Segment
-from edge.store.sqlite_file import Journal, JournalError
+from edge.store.sqlite_file import SqliteFile, SqliteFileError
 
 _log = get_logger("store")
 _RETRY_SECONDS = 0.5
@@ -67,7 +67,7 @@ class SqliteStore:
         self._keep_receipts_seconds = keep_receipts_seconds
         self._wall_offset_seconds = time.time() - clock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="edge-store")
-        self._journal: Journal | None = None
+        self._file: SqliteFile | None = None
         self._problem: StoreUnavailable | None = None
         self.errors = 0
         self._touched: set[str] = set()
@@ -75,7 +75,7 @@ class SqliteStore:
         """The first event of each that is on its ring and has not been written."""
         self._receipt_rows: dict[str, ReceiptRow | None] = {}
         """Rows to write; None for a key to drop."""
-        self._held: list[Held] = []
+        self._held: list[PendingCommit] = []
         """Publishers whose event has to reach the disk first, in order."""
         self._intents: list[asyncio.Future[None]] = []
         self._urgent = asyncio.Event()
@@ -92,10 +92,10 @@ class SqliteStore:
         """Read the file into the hub. Raises StoreUnavailable with what to do about it."""
         loop = asyncio.get_running_loop()
         try:
-            self._journal = await loop.run_in_executor(self._thread, Journal, self._path)
-            projects = await loop.run_in_executor(self._thread, self._journal.projects)
-            receipts = await loop.run_in_executor(self._thread, self._journal.receipts)
-        except JournalError as error:
+            self._file = await loop.run_in_executor(self._thread, SqliteFile, self._path)
+            projects = await loop.run_in_executor(self._thread, self._file.projects)
+            receipts = await loop.run_in_executor(self._thread, self._file.receipts)
+        except SqliteFileError as error:
             await self.close()
             raise StoreUnavailable(str(error)) from error
         now = self._clock()
@@ -111,7 +111,7 @@ class SqliteStore:
             if times and max(times) > now:
                 times = [min(at, now) for at in times]
             row = stored.row
-            past = Past(row.name, row.epoch, row.first_seq, stored.newest, stored.frames, times, ledger)
+            past = SavedProject(row.name, row.epoch, row.first_seq, stored.newest, stored.frames, times, ledger)
             self._hub.restore(past, now)
         for receipt in receipts:
             self._restore_receipt(receipt)
@@ -131,7 +131,7 @@ class SqliteStore:
         if self._commit:
             project, frame = self._hub.reserve(name, event, now)
             future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-            self._held.append(Held(project, frame, future))
+            self._held.append(PendingCommit(project, frame, future))
             self._start()
             return future
         receipt = self._hub.publish(name, event, now)
@@ -146,7 +146,7 @@ class SqliteStore:
         self._note(name, len(events))
         return batch
 
-    async def intend(self, key: Key, fingerprint: bytes, job_id: str) -> None:
+    async def record_intent(self, key: Key, fingerprint: bytes, job_id: str) -> None:
         if self._problem is not None:
             raise self._refusal()
         name = _key_text(key)
@@ -164,15 +164,15 @@ class SqliteStore:
             self._looking.cancel()
         if self._writer is not None:
             await self._writer
-        if self._journal is not None:
+        if self._file is not None:
             if (self._gathered or self._touched) and not await self._write():
                 unwritten = sum(project.ring.newest - first + 1 for project, first in self._unwritten.items())
                 _log.error("store_left_unwritten", events=unwritten)
             try:
-                await asyncio.get_running_loop().run_in_executor(self._thread, self._journal.close)
+                await asyncio.get_running_loop().run_in_executor(self._thread, self._file.close)
             except sqlite3.Error as error:
                 _log.error("store_error", error=str(error))
-            self._journal = None
+            self._file = None
         self._thread.shutdown(wait=False)
 
     # Gathering
@@ -199,12 +199,12 @@ class SqliteStore:
 
     def _look(self) -> None:
         """Now and then, write what changed without an event (an eviction, a late miss), and give space back."""
-        if self._touched or (self._journal is not None and self._journal.roomy):
+        if self._touched or (self._file is not None and self._file.roomy):
             self._start()
         self._looking = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
 
     def _start(self) -> None:
-        if self._writer is None and self._journal is not None and not self._closing:
+        if self._writer is None and self._file is not None and not self._closing:
             self._writer = asyncio.create_task(self._write_all())
 
     async def _write_all(self) -> None:
@@ -236,14 +236,14 @@ class SqliteStore:
 
     async def _write(self) -> bool:
         """One transaction with all that has been gathered. Returns whether it succeeded."""
-        assert self._journal is not None
+        assert self._file is not None
         batch, unwritten, rows, held, intents = (
             self._batch(), self._unwritten, self._receipt_rows, self._held, self._intents,
         )  # fmt: skip
         self._unwritten, self._receipt_rows, self._held, self._intents = {}, {}, [], []
         self._urgent.clear()
         try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._journal.write, batch)
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._file.write, batch)
         except sqlite3.Error as error:
             self._failed(error, batch, unwritten, rows, held, intents)
             return False
@@ -251,7 +251,7 @@ class SqliteStore:
             self._problem = None
             _log.info("store_recovered")
         for one in held:
-            one.done(self._hub.deliver(one.project, one.frame, self._clock()))
+            one.done(self._hub.commit(one.project, one.frame, self._clock()))
             # The row of this transaction was made before: a later one has to say that its ledger knows the event.
             self._touched.add(one.project.name)
         for written in intents:
@@ -313,7 +313,7 @@ class SqliteStore:
         batch: Transaction,
         unwritten: dict[Project, int],
         rows: dict[str, ReceiptRow | None],
-        held: list[Held],
+        held: list[PendingCommit],
         intents: list[asyncio.Future[None]],
     ) -> None:
         """Nothing of `batch` was written: what was promised is kept for the next try, what was not is refused."""
@@ -334,7 +334,7 @@ class SqliteStore:
             held += self._held
             self._held = []
             for project in {one.project for one in held}:
-                self._hub.cancel(project)
+                self._hub.cancel_reservations(project)
             for one in held:
                 one.refuse(self._refusal())
         self._unwritten |= unwritten

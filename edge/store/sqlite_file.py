@@ -6,8 +6,8 @@ taken apart again). Invariant: after any transaction the file tells one consiste
 of every ring in it; segments are trimmed as a whole, so it holds at most one segment a project more than the ring.
 
 What a transaction costs is the pages it touches and the calls it makes. Segments are only ever appended, and given up
-by their row numbers, which `Shelf` remembers: an index would be a page for each project in each transaction, and more
-than the events themselves. Many rows go into one call, for Python's lock changes hands with the event loop at each.
+by their row numbers, which `SegmentIndex` remembers: an index would be a page for each project in each transaction, and
+more than the events themselves. Many rows go into one call: the GIL changes hands with the event loop at each.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import msgspec
 
 from edge.core.ledger import LedgerState
 from edge.store.rows import Batch, ProjectRow, ReceiptRow
-from edge.store.segment_index import Shelf
+from edge.store.segment_index import SegmentIndex
 
 _APPLICATION_ID = 0x45444745  # "EDGE"
 _SCHEMA_VERSION = 1
@@ -76,17 +76,17 @@ class Stored:
         self.times = times
 
 
-class JournalError(Exception):
+class SqliteFileError(Exception):
     """The file can't be used; says why and what to do."""
 
 
-class Journal:
+class SqliteFile:
     """One open file."""
 
     def __init__(self, path: Path) -> None:
         """Open or make the file at `path`. Raises JournalError."""
         self._path = path
-        self._shelf: Shelf | None = None
+        self._shelf: SegmentIndex | None = None
         self._receipts_looked_at_seconds = 0.0
         self.roomy = False
         """It has pages to give back, which writing nothing does bit by bit."""
@@ -99,7 +99,7 @@ class Journal:
         except sqlite3.Error as error:
             self._db.close()
             raise self._unusable(error) from error
-        except JournalError:
+        except SqliteFileError:
             self._db.close()
             raise
 
@@ -119,9 +119,9 @@ class Journal:
         version = db.execute("PRAGMA user_version").fetchone()[0]
         tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if application_id not in (0, _APPLICATION_ID) or (tables and application_id == 0):
-            raise JournalError(f"{self._path} is a database of another program: name another file in store.url.")
+            raise SqliteFileError(f"{self._path} is a database of another program: name another file in store.url.")
         if version > _SCHEMA_VERSION:
-            raise JournalError(f"{self._path} was written by a newer edge (version {version}): upgrade this one.")
+            raise SqliteFileError(f"{self._path} was written by a newer edge (version {version}): upgrade this one.")
         if not tables:
             for statement in _SCHEMA.split(";"):
                 db.execute(statement)
@@ -194,14 +194,14 @@ class Journal:
         finally:
             self._db.close()
 
-    def _read(self) -> tuple[Shelf, list[Stored]]:
+    def _read(self) -> tuple[SegmentIndex, list[Stored]]:
         """All that is there; from then on it is known which rows hold it."""
         decode = msgspec.json.Decoder(LedgerState).decode
         projects = {
             name: Stored(ProjectRow(name, epoch, first_seq, 0, newest, decode(ledger)), newest, [], [])
             for name, epoch, first_seq, newest, ledger in self._db.execute("SELECT * FROM projects")
         }
-        shelf = Shelf()
+        shelf = SegmentIndex()
         # There may be one for each event, a million of them: no call and no object for each.
         for row, name, epoch, first_seq, last_seq, at_seconds, frames in self._db.execute(
             "SELECT rowid, * FROM segments ORDER BY rowid"
@@ -240,7 +240,7 @@ class Journal:
         # The pragma is a row without columns for each page, and `execute` stops at the first such row.
         self._db.executescript(f"PRAGMA incremental_vacuum({pages})")
 
-    def _unusable(self, error: Exception) -> JournalError:
+    def _unusable(self, error: Exception) -> SqliteFileError:
         code = getattr(error, "sqlite_errorcode", None)
         primary = None if code is None else code & 0xFF
         advice = {
@@ -252,4 +252,4 @@ class Journal:
             sqlite3.SQLITE_NOTADB: "it is not a database: name another file, or move this one away",
             sqlite3.SQLITE_CORRUPT: "it is damaged: restore a backup, or move it away and start empty",
         }.get(primary or 0, f"{error}")
-        return JournalError(f"{self._path}: {advice}")
+        return SqliteFileError(f"{self._path}: {advice}")

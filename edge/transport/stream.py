@@ -14,7 +14,7 @@ While the transport holds nothing and there is no TLS, bytes go to the descripto
 delivery, and to many of them in one call of `map`, which saves another 13 %: between two writes no statement of Python
 runs. What the kernel doesn't take at once goes to the transport, which then pauses us.
 
-Invariant: exactly one protocol owns the transport. From `take_over` on it is the `Stream`, and the hub has
+Invariant: exactly one protocol owns the transport. From `take_over_transport` on it is the `Stream`, and the hub has
 forgotten the `Stream` before its descriptor is closed, because both uvloop and asyncio call `connection_lost`
 first.
 """
@@ -99,7 +99,7 @@ class Stream(Connection, asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._fd = _NOT_DIRECTLY
         self._held: bytearray | None = None
-        """What goes out in one write: the head, the hello and the replay, until `release`."""
+        """What goes out in one write: the head, the hello and the replay, until `uncork`."""
         self._sock: tcp.Socket | None = None
         self._record_cost_bytes = 0
         """What TLS adds to each record; 0 without TLS."""
@@ -111,8 +111,8 @@ class Stream(Connection, asyncio.Protocol):
         """With TLS: whether the peer's stack answered when it was last looked at."""
         self._known_acked_bytes = 0
 
-    def take_over(self, request: web.BaseRequest, head: bytes) -> bool:
-        """Become the protocol of `request`'s transport, in the place of aiohttp's. See `own`.
+    def take_over_transport(self, request: web.BaseRequest, head: bytes) -> bool:
+        """Become the protocol of `request`'s transport, in the place of aiohttp's. See `attach_transport`.
 
         Returns False when the client has already gone.
         """
@@ -123,15 +123,15 @@ class Stream(Connection, asyncio.Protocol):
         transport.set_protocol(self)
         aiohttp_protocol.transport = None
         aiohttp_protocol.connection_lost(None)
-        self.own(transport, head)
+        self.attach_transport(transport, head)
         sock = self._sock
         if sock is not None:
             tcp.keep_unsent_small(sock)
         return True
 
-    def own(self, transport: asyncio.Transport, head: bytes) -> None:
+    def attach_transport(self, transport: asyncio.Transport, head: bytes) -> None:
         """Write to `transport`, whose protocol this is, from now on. `head` and what is written next wait for
-        `release`.
+        `uncork`.
         """
         tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
         # "Not paused" is to mean "nothing is buffered": writes reach the kernel at once. Plain transports pause above
@@ -184,7 +184,7 @@ class Stream(Connection, asyncio.Protocol):
 
     # What the hub asks of a connection
 
-    def release(self) -> None:
+    def uncork(self) -> None:
         """Send what was held back; from now on each write goes out at once."""
         held, self._held = self._held, None
         if held:
@@ -202,7 +202,7 @@ class Stream(Connection, asyncio.Protocol):
         elif self._held is not None:
             self._held += wire
             if len(self._held) >= _HELD_BYTES:
-                self.release()
+                self.uncork()
         else:
             self._write_on(wire)
 
@@ -231,7 +231,7 @@ class Stream(Connection, asyncio.Protocol):
             return
         if self._record_cost_bytes:
             self._seal(wire)
-            self._hub.unsettled(self)
+            self._hub.pending_acks(self)
         self._transport.write(wire)
 
     def acked_bytes(self) -> int:
@@ -285,7 +285,7 @@ class Stream(Connection, asyncio.Protocol):
         return now - self.progress_seconds if sock is None else tcp.path(sock).last_ack_age_seconds
 
     def finish(self) -> None:
-        self.release()
+        self.uncork()
         self._fd = _NOT_DIRECTLY
         if self._transport is not None:
             sock = self._open_socket()
@@ -342,15 +342,15 @@ class TracedStream(Stream):
     __slots__ = ()
 
     @staticmethod
-    def step(connections: Sequence[Connection], wire: bytes, seq: int, now: float) -> None:
+    def write_batch(connections: Sequence[Connection], wire: bytes, seq: int, now: float) -> None:
         before = [connection.cursor for connection in connections]
-        Stream.step(connections, wire, seq, now)
+        Stream.write_batch(connections, wire, seq, now)
         for connection, cursor in zip(connections, before, strict=True):
             cast(TracedStream, connection)._tell(wire, seq, cursor)
 
-    def deliver(self, wire: bytes, seq: int, now: float) -> None:
+    def write_events(self, wire: bytes, seq: int, now: float) -> None:
         before = self.cursor
-        super().deliver(wire, seq, now)
+        super().write_events(wire, seq, now)
         self._tell(wire, seq, before)
 
     def _tell(self, wire: bytes, seq: int, before: int) -> None:

@@ -103,7 +103,7 @@ def prepare(listening: socket.socket, dead_after_seconds: float) -> None:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     # asyncio sets it only where the protocol is named, which that of a socket made without isn't.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    give_up_after(listening, dead_after_seconds)
+    set_user_timeout(listening, dead_after_seconds)
     keep_unsent_small(listening)
 
 
@@ -116,7 +116,7 @@ def keep_unsent_small(sock: Socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT_LIMIT_BYTES)
 
 
-def give_up_after(sock: Socket, seconds: float) -> None:
+def set_user_timeout(sock: Socket, seconds: float) -> None:
     """Let the kernel end the connection when written bytes stay unacknowledged, or its peer's window shut, so long."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(seconds * 1000))
 

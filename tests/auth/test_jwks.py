@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from edge.auth import jwks
-from edge.auth.jwt import WebTokens
+from edge.auth.jwt import JwtVerifier
 from edge.auth.tokens import Verifier
 from edge.config.schema import AuthSettings
 from edge.core.errors import KeysUnavailable, Unauthenticated
@@ -41,8 +41,8 @@ class Issuer:
         body = self.document if isinstance(self.document, bytes) else json.dumps(self.document).encode()
         return web.Response(status=self.status, body=body, headers=self.headers)
 
-    def webtokens(self, **more: Any) -> WebTokens:
-        return WebTokens(AuthSettings(jwt_jwks_url=self.url, **more), lambda: self.now)
+    def webtokens(self, **more: Any) -> JwtVerifier:
+        return JwtVerifier(AuthSettings(jwt_jwks_url=self.url, **more), lambda: self.now)
 
 
 @asynccontextmanager
@@ -62,7 +62,7 @@ async def issuing() -> AsyncIterator[Issuer]:
         await runner.cleanup()
 
 
-def keys_of(webtokens: WebTokens) -> jwks.KeySet:
+def keys_of(webtokens: JwtVerifier) -> jwks.KeySet:
     assert webtokens.keyset is not None
     return webtokens.keyset
 
@@ -87,7 +87,7 @@ async def test_a_new_key_is_fetched_when_a_token_names_it() -> None:
         issuer.document = {"keys": [jwk("P-256", kid="a"), jwk("P-256", 1, kid="b")]}
         issuer.now += jwks.COOLDOWN_SECONDS
         identity = await webtokens.verify(signed("P-256", 1, "b"))
-        assert identity.rights.allow("subscribe", "p1")
+        assert identity.permissions.allow("subscribe", "p1")
         assert 2 == issuer.asked
         await webtokens.close()
 
@@ -187,7 +187,7 @@ async def test_a_key_set_holds_no_shared_secrets_and_nothing_to_encrypt_with() -
             ]
         }
         webtokens = issuer.webtokens()
-        assert (await webtokens.verify(signed("RSA", 0, "r", "RS512"))).rights.allow("subscribe", "p1")
+        assert (await webtokens.verify(signed("RSA", 0, "r", "RS512"))).permissions.allow("subscribe", "p1")
         hmac_token = jwt.encode(CLAIMS, "0123456789abcdef0123456789abcdef", "HS256", headers={"kid": "s"})
         for token in (hmac_token, signed("RSA", 0, "e"), signed("RSA", 0, "r", "RS256")):
             with pytest.raises(Unauthenticated):
@@ -199,7 +199,7 @@ async def test_a_token_without_a_key_id_is_tried_with_every_key_that_fits() -> N
     async with issuing() as issuer:
         issuer.document = {"keys": [jwk("P-256", 1, kid="b"), jwk("RSA", kid="r"), jwk("P-256", kid="a")]}
         webtokens = issuer.webtokens()
-        assert (await webtokens.verify(signed("P-256", 0, None))).rights.allow("subscribe", "p1")
+        assert (await webtokens.verify(signed("P-256", 0, None))).permissions.allow("subscribe", "p1")
         await webtokens.close()
 
 

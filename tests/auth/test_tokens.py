@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.auth import keys
-from edge.auth.permissions import EVERYTHING, RIGHTS, Identity, Rights, everywhere
+from edge.auth.permissions import ALL_PERMISSIONS, PERMISSIONS, Identity, Permissions, on_all_projects
 from edge.auth.tickets import TICKET_SECONDS, Tickets
 from edge.auth.tokens import UnusableKey, Verifier
 from edge.config.schema import AuthSettings
@@ -58,24 +58,26 @@ async def refusal(verifier: Verifier, token: str) -> str:
     ],
 )
 def test_a_grant_is_a_project_or_a_prefix(grants: list[str], project: str | None, allowed: bool) -> None:
-    rights = Rights({"publish": grants})
-    assert allowed is rights.allow("publish", project)
-    assert not rights.allow("subscribe", project)
+    permissions = Permissions({"publish": grants})
+    assert allowed is permissions.allow("publish", project)
+    assert not permissions.allow("subscribe", project)
 
 
 def test_everything_is_every_right_everywhere() -> None:
-    assert all(EVERYTHING.allow(right, project) for right in RIGHTS for project in ("p1", None))
-    assert ["status"] == [right for right in RIGHTS if everywhere(("status",)).allow(right, None)]
+    assert all(ALL_PERMISSIONS.allow(permission, project) for permission in PERMISSIONS for project in ("p1", None))
+    assert ["status"] == [
+        permission for permission in PERMISSIONS if on_all_projects(("status",)).allow(permission, None)
+    ]
 
 
-@given(st.dictionaries(st.sampled_from(RIGHTS), st.lists(st.text("pq*", max_size=3))), st.text("pq", min_size=1))
+@given(st.dictionaries(st.sampled_from(PERMISSIONS), st.lists(st.text("pq*", max_size=3))), st.text("pq", min_size=1))
 def test_rights_on_one_project_are_never_more(grants: dict[str, list[str]], project: str) -> None:
-    rights = Rights(grants)
-    own = rights.on(project)
-    for right in RIGHTS:
-        assert rights.allow(right, project) is own.allow(right, project)
-        assert not own.allow(right, project + "x")
-        assert not own.allow(right, None)
+    permissions = Permissions(grants)
+    own = permissions.on(project)
+    for permission in PERMISSIONS:
+        assert permissions.allow(permission, project) is own.allow(permission, project)
+        assert not own.allow(permission, project + "x")
+        assert not own.allow(permission, None)
 
 
 # --- JSON Web Tokens ---
@@ -83,7 +85,7 @@ def test_rights_on_one_project_are_never_more(grants: dict[str, list[str]], proj
 
 async def test_the_static_token_has_every_right() -> None:
     verifier = Verifier(AuthSettings(token="abc"))
-    assert (await verifier.verify("abc")).rights is EVERYTHING
+    assert (await verifier.verify("abc")).permissions is ALL_PERMISSIONS
     for wrong in ("", "ab", "abcd", "ABC", "a.b.c", "\udcff", "é" * 9000):
         await refusal(verifier, wrong)
 
@@ -92,15 +94,15 @@ async def test_the_static_token_has_every_right() -> None:
 async def test_a_shared_secret_checks_hmac(algorithm: str) -> None:
     secret = SECRET * 2
     identity = await Verifier(AuthSettings(jwt_key=secret)).verify(encoded({}, secret, algorithm))
-    assert identity.rights.allow("subscribe", "team-7")
-    assert not identity.rights.allow("publish", "team-7")
+    assert identity.permissions.allow("subscribe", "team-7")
+    assert not identity.permissions.allow("publish", "team-7")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_public_key_checks_what_its_private_one_signed(kind: str) -> None:
     verifier = Verifier(AuthSettings(jwt_key=public_pem(kind)))
     identity = await verifier.verify(encoded({}, private_pem(kind), ALGORITHM[kind]))
-    assert identity.rights.allow("subscribe", "p1")
+    assert identity.permissions.allow("subscribe", "p1")
     await refusal(verifier, encoded({}, private_pem(kind, 1), ALGORITHM[kind]))
 
 
@@ -187,7 +189,7 @@ async def test_a_claim_of_another_form_is_refused(claim: object) -> None:
 async def test_a_token_without_rights_is_known_and_may_do_nothing() -> None:
     token = jwt.encode({"sub": "me"}, SECRET, "HS256")
     identity = await Verifier(AuthSettings(jwt_key=SECRET)).verify(token)
-    assert not any(identity.rights.allow(right, "p1") for right in RIGHTS)
+    assert not any(identity.permissions.allow(permission, "p1") for permission in PERMISSIONS)
 
 
 async def test_a_token_names_a_bounded_number_of_projects() -> None:
@@ -236,13 +238,13 @@ def test_a_key_shows_no_secret() -> None:
 
 # --- tickets ---
 
-WHO = Identity(Rights(GRANTS), None, "jwt")
+WHO = Identity(Permissions(GRANTS), None, "jwt")
 
 
 def test_a_ticket_is_good_once_for_a_minute() -> None:
     tickets = Tickets(10)
     ticket = tickets.give("p1", WHO, now=0.0)
-    assert tickets.use(ticket, "p1", now=TICKET_SECONDS - 0.1).rights.allow("subscribe", "p1")
+    assert tickets.use(ticket, "p1", now=TICKET_SECONDS - 0.1).permissions.allow("subscribe", "p1")
     for old in (ticket, tickets.give("p1", WHO, now=0.0)):
         with pytest.raises(Unauthenticated):
             tickets.use(old, "p1", now=TICKET_SECONDS)

@@ -270,9 +270,9 @@ async def test_with_auth_on_it_asks_for_a_token_and_keeps_it_for_the_tab(serve: 
 async def test_who_may_see_one_project_only_has_no_list_but_the_project(serve: Serve, open_tab: OpenTab) -> None:
     key = "a-key-of-at-least-thirty-two-bytes-0123456789"
     hub = await serve(auth__jwt_key=key)
-    rights = {right: ["p"] for right in ("subscribe", "publish", "trigger", "status")}
+    permissions = {right: ["p"] for right in ("subscribe", "publish", "trigger", "status")}
     tab = await open_tab(f"{hub.url}/#/p/p")
-    await tab.page.fill("#token", jwt.encode({"exp": time.time() + 3600, "edge": rights}, key))
+    await tab.page.fill("#token", jwt.encode({"exp": time.time() + 3600, "edge": permissions}, key))
     await tab.page.press("#token", "Enter")
     await tab.page.wait_for_selector(OPEN)
     await tab.shows("#hub", "doesn't give the right status on the whole hub")

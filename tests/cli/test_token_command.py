@@ -33,11 +33,11 @@ def test_edge_token_makes_what_the_hub_takes(
     claims = jwt.decode(token, SECRET, ["HS256"], audience="edge")
     assert {"subscribe": ["p1", "team-*", "p2"], "publish": ["p1"], "metrics": ["*"]} == claims["edge"]
     assert 3600 == claims["exp"] - claims["iat"]
-    rights = asyncio.run(Verifier(AuthSettings(jwt_key=SECRET, jwt_audience="edge")).verify(token)).rights
+    permissions = asyncio.run(Verifier(AuthSettings(jwt_key=SECRET, jwt_audience="edge")).verify(token)).permissions
     assert (True, False, True) == (
-        rights.allow("publish", "p1"),
-        rights.allow("publish", "p2"),
-        rights.allow("metrics", None),
+        permissions.allow("publish", "p1"),
+        permissions.allow("publish", "p2"),
+        permissions.allow("metrics", None),
     )
 
 
@@ -49,7 +49,7 @@ def test_edge_token_signs_with_a_private_key_from_a_file(
     path.write_text(private_pem(kind))
     token = printed(capsys, "--subscribe", "p1", "--ttl", "10m", "--subject", "me", "--key-file", str(path))
     identity = asyncio.run(Verifier(AuthSettings(jwt_key=public_pem(kind))).verify(token))
-    assert identity.rights.allow("subscribe", "p1")
+    assert identity.permissions.allow("subscribe", "p1")
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_a_key_that_no_token_can_be_checked_with_stops_the_start(
 def test_a_name_is_judged_by_what_it_resolves_to() -> None:
     """`serve` looks at the sockets: the name of this host says nothing by itself."""
     script = (
-        "import socket; from edge import server; from edge.config.load import ConfigError, Config\n"
+        "import socket; from edge.server import process as server; from edge.config.load import ConfigError, Config\n"
         "sock = socket.create_server(('0.0.0.0', 0))\n"
         "try: server.refuse_to_stand_open(Config(), [sock])\n"
         "except ConfigError as error: print(error)\n"

@@ -88,8 +88,8 @@ def redis_server(_redis: RedisServer) -> Iterator[RedisServer]:
 @pytest.fixture
 def far_redis(tmp_path: Path) -> Iterator[RedisServer]:
     """A Redis at the other end of a cable that can be cut."""
-    with cable() as wire:
-        server = RedisServer(tmp_path, wire)
+    with cable() as redis:
+        server = RedisServer(tmp_path, redis)
         server.start()
         yield server
         server.stop()

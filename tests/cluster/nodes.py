@@ -12,7 +12,7 @@ from aiohttp import web
 
 import edge.cluster.readiness  # noqa: F401 - the assembly imports it late, and imports block
 from edge.config.schema import Config, RingSettings, StoreSettings, StreamSettings
-from edge.http.context import Service
+from edge.http.context import Context
 from edge.server.aiohttp_server import HubRunner
 from edge.server.assembly import assemble
 
@@ -45,10 +45,10 @@ class Asker:
 class Node(Asker):
     """One hub of several, in this process."""
 
-    def __init__(self, runner: HubRunner, service: Service, port: int) -> None:
+    def __init__(self, runner: HubRunner, context: Context, port: int) -> None:
         super().__init__(port)
         self.runner = runner
-        self.service = service
+        self.context = context
 
     async def metrics(self) -> dict[str, float]:
         """Those without labels."""
@@ -58,7 +58,7 @@ class Node(Asker):
 
     async def stop(self) -> None:
         await self.client.close()
-        self.service.drain()
+        self.context.drain()
         await asyncio.sleep(0.05)
         await self.runner.cleanup()
 
@@ -74,12 +74,12 @@ async def start_node(url: str, *, max_events: int = 1000, max_age_seconds: float
 
 
 async def serve(config: Config) -> Node:
-    app, service = await assemble(config)
+    app, context = await assemble(config)
     runner = HubRunner(app, shutdown_timeout_seconds=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    return Node(runner, service, runner.addresses[0][1])
+    return Node(runner, context, runner.addresses[0][1])
 
 
 class Reader:

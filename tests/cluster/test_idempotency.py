@@ -27,15 +27,15 @@ async def test_a_key_used_on_one_node_is_known_on_all(nodes: list[Node]) -> None
 
 async def test_a_job_on_its_way_when_its_node_died_is_not_sent_by_another(nodes: list[Node]) -> None:
     key, mark = ("trigger", "p", "k"), b"print"
-    first, second = nodes[0].service.cluster, nodes[1].service.cluster
+    first, second = nodes[0].context.cluster, nodes[1].context.cluster
     assert first is not None
     assert second is not None
-    assert await first.once.claim(key, mark) is None
-    await first.intend(key, mark, "job-1")
+    assert await first.run_once.claim(key, mark) is None
+    await first.record_intent(key, mark, "job-1")
     with pytest.raises(TimeoutError):  # its node lives: whoever repeats the request waits for its answer
-        await asyncio.wait_for(second.once.claim(key, mark), 0.5)
-    await first.wire.client.zadd(first.wire.keys.nodes, {first.node: 1})  # its last beat was long ago
-    answer = await second.once.claim(key, mark)
+        await asyncio.wait_for(second.run_once.claim(key, mark), 0.5)
+    await first.redis.client.zadd(first.redis.keys.nodes, {first.node: 1})  # its last beat was long ago
+    answer = await second.run_once.claim(key, mark)
     assert isinstance(answer, Answer)
     assert 502 == answer.status
     assert b'"id":"job-1"' in answer.body
@@ -44,15 +44,15 @@ async def test_a_job_on_its_way_when_its_node_died_is_not_sent_by_another(nodes:
 
 async def test_a_key_whose_node_died_before_anything_began_is_free_again(nodes: list[Node]) -> None:
     key, mark = ("trigger", "p", "k"), b"print"
-    first, second = nodes[0].service.cluster, nodes[1].service.cluster
+    first, second = nodes[0].context.cluster, nodes[1].context.cluster
     assert first is not None
     assert second is not None
-    assert await first.once.claim(key, mark) is None
-    await first.wire.client.zadd(first.wire.keys.nodes, {first.node: 1})
-    assert await second.once.claim(key, mark) is None
+    assert await first.run_once.claim(key, mark) is None
+    await first.redis.client.zadd(first.redis.keys.nodes, {first.node: 1})
+    assert await second.run_once.claim(key, mark) is None
     with pytest.raises(StoreUnavailable, match="taken for dead"):
-        await first.intend(key, mark, "job-1")
-    await second.intend(key, mark, "job-2")
+        await first.record_intent(key, mark, "job-1")
+    await second.record_intent(key, mark, "job-2")
 
 
 async def test_an_event_whose_receipt_was_lost_on_its_way_is_not_published_again(
@@ -101,24 +101,24 @@ async def test_an_answer_that_redis_did_not_hear_is_told_later(
     nodes: list[Node], redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key, mark = ("trigger", "p", "k"), b"print"
-    first, second = nodes[0].service.cluster, nodes[1].service.cluster
+    first, second = nodes[0].context.cluster, nodes[1].context.cluster
     assert first is not None
     assert second is not None
-    assert await first.once.claim(key, mark) is None
+    assert await first.run_once.claim(key, mark) is None
     redis_server.stop()
-    await first.once.settle(key, Answer(200, b"done"))
+    await first.run_once.settle(key, Answer(200, b"done"))
     redis_server.start()
-    assert Answer(200, b"done") == await second.once.claim(key, mark)
+    assert Answer(200, b"done") == await second.run_once.claim(key, mark)
 
 
 async def test_what_is_published_under_a_claim_that_went_to_another_node_is_left_out(nodes: list[Node]) -> None:
     key, mark = ("publish", "p", "k"), b"print"
-    first, second = nodes[0].service.cluster, nodes[1].service.cluster
+    first, second = nodes[0].context.cluster, nodes[1].context.cluster
     assert first is not None
     assert second is not None
-    assert await first.once.claim(key, mark) is None
-    await first.wire.client.zadd(first.wire.keys.nodes, {first.node: 1})  # its last beat was long ago
-    assert await second.once.claim(key, mark) is None
+    assert await first.run_once.claim(key, mark) is None
+    await first.redis.client.zadd(first.redis.keys.nodes, {first.node: 1})  # its last beat was long ago
+    assert await second.run_once.claim(key, mark) is None
     late = first.publish("p", Event("message", b"late"), 0.0, key)
     beside = first.publish("p", Event("message", b"beside"), 0.0)
     with pytest.raises(StoreUnavailable, match="taken for dead"):
@@ -130,20 +130,20 @@ async def test_what_is_published_under_a_claim_that_went_to_another_node_is_left
 
 async def test_a_claim_that_comes_too_late_takes_nothing(nodes: list[Node]) -> None:
     key, mark = ("publish", "p", "k"), b"print"
-    first, second = nodes[0].service.cluster, nodes[1].service.cluster
+    first, second = nodes[0].context.cluster, nodes[1].context.cluster
     assert first is not None
     assert second is not None
-    first.once.redis_says(0.0)  # so this claim seems to have been made long ago
+    first.run_once.redis_says(0.0)  # so this claim seems to have been made long ago
     with pytest.raises(StoreUnavailable, match="took too long"):
-        await first.once.claim(key, mark)
-    assert await second.once.claim(key, mark) is None
+        await first.run_once.claim(key, mark)
+    assert await second.run_once.claim(key, mark) is None
 
 
 def _lose_answers(monkeypatch: pytest.MonkeyPatch, node: Node, script: str) -> None:
     """Redis does what it is told, and the node never hears of it."""
-    cluster = node.service.cluster
+    cluster = node.context.cluster
     assert cluster is not None
-    run_all = cluster.wire.run_all
+    run_all = cluster.redis.run_all
 
     async def lossy(calls: list[Call], *, probing: bool = False) -> list[Any]:
         answers = await run_all(calls, probing=probing)
@@ -151,4 +151,4 @@ def _lose_answers(monkeypatch: pytest.MonkeyPatch, node: Node, script: str) -> N
             raise StoreUnavailable("The answer was lost.", retry_after_seconds=1)
         return answers
 
-    monkeypatch.setattr(cluster.wire, "run_all", lossy)
+    monkeypatch.setattr(cluster.redis, "run_all", lossy)

@@ -48,8 +48,8 @@ async def test_a_reader_who_was_faster_than_the_node_it_comes_to_gets_neither_ga
     async with Reader(nodes[0].port) as first, Reader(nodes[1].port) as slow:
         await nodes[2].publish("seen by both")
         await slow.until(1)
-        assert nodes[1].service.cluster is not None
-        monkeypatch.setattr(nodes[1].service.cluster._following, "_hear", lambda _message: None)
+        assert nodes[1].context.cluster is not None
+        monkeypatch.setattr(nodes[1].context.cluster._following, "_hear", lambda _message: None)
         await nodes[2].publish("not heard yet")
         await first.until(2)
         second = Reader(nodes[1].port)
@@ -72,7 +72,7 @@ async def test_more_requests_at_once_than_connections_to_redis_are_all_served(no
     assert [202] * 50 == [answer["status"] for answer in answers]
 
 
-async def test_what_was_published_to_nobody_anywhere_is_recovered_on_any_node(nodes: list[Node]) -> None:
+async def test_what_was_event_missed_anywhere_is_recovered_on_any_node(nodes: list[Node]) -> None:
     for number in range(3):
         receipt = await nodes[0].publish(number)
         assert (202, 0, True) == (receipt["status"], receipt["connections"], receipt["missed"])
@@ -84,8 +84,8 @@ async def test_what_was_published_to_nobody_anywhere_is_recovered_on_any_node(no
         assert (201, 1, False) == (receipt["status"], receipt["connections"], receipt["missed"])
         await reader.until(4)
     await _eventually(nodes[0], (3, 3, 0, 0))
-    total = sum(node.service.hub.counters.misses.misses for node in nodes)
-    recovered = sum(node.service.hub.counters.misses.recovered for node in nodes)
+    total = sum(node.context.hub.counters.misses.misses for node in nodes)
+    recovered = sum(node.context.hub.counters.misses.recovered for node in nodes)
     assert (3, 3) == (total, recovered)
 
 
@@ -138,7 +138,7 @@ async def test_readers_of_several_nodes_make_a_project_ready_together(nodes: lis
         assert 3 <= answer["connections"]
         short = await nodes[2].get("/projects/p/ready?connections=4&timeout=300ms")
         assert (409, "no_connection") == (short["status"], short["code"])
-    assert all(not node.service.readiness.waiting for node in nodes)
+    assert all(not node.context.readiness.waiting for node in nodes)
 
 
 async def test_a_client_may_confirm_through_any_node(nodes: list[Node]) -> None:
@@ -189,14 +189,14 @@ async def test_a_node_follows_only_what_is_read_there_over_few_connections(
 ) -> None:
     for number in range(50):
         await nodes[0].publish("x", project=f"p{number}")
-    assert 0 == len(nodes[1].service.hub.projects)
+    assert 0 == len(nodes[1].context.hub.projects)
     async with Reader(nodes[1].port, "p7"):
-        assert ["p7"] == list(nodes[1].service.hub.projects)
+        assert ["p7"] == list(nodes[1].context.hub.projects)
     for _ in range(40):
-        if not nodes[1].service.hub.projects:
+        if not nodes[1].context.hub.projects:
             break
         await asyncio.sleep(0.05)
-    assert {} == nodes[1].service.hub.projects
+    assert {} == nodes[1].context.hub.projects
 
 
 async def _eventually(node: Node, misses: tuple[int, int, int, int]) -> None:
@@ -253,11 +253,11 @@ async def test_what_a_slow_reader_fell_out_of_its_ring_for_is_lost_unless_a_read
     nodes = [await start_node(redis_server.url, max_events=3) for _ in range(2)]
     async with Reader(nodes[0].port) as slow:
         for evenly in (False, True):
-            hub = nodes[0].service.hub
+            hub = nodes[0].context.hub
             (connection,) = hub.connections.values()
             await nodes[1].publish("before")
             await slow.until(5 if evenly else 1)
-            hub.paused(connection, nodes[0].service.clock())
+            hub.paused(connection, nodes[0].context.clock())
             if evenly:
                 async with Reader(nodes[1].port, query="?since=none") as beside:
                     await _counted(nodes[1], 2)
@@ -269,14 +269,14 @@ async def test_what_a_slow_reader_fell_out_of_its_ring_for_is_lost_unless_a_read
                 for number in range(5):
                     await nodes[1].publish(number)
                 await _newest(nodes[0], nodes[1])
-            hub.drained(connection, nodes[0].service.clock())
+            hub.drained(connection, nodes[0].context.clock())
             await slow.until(8 if evenly else 4)
             assert [2, 3, 4] == slow.data[-3:]
             assert 2 == slow.controls[-1][1]["lost"]
             await _eventually(nodes[1], (2, 0, 2, 0))
     assert (2, 2) == (
-        sum(node.service.hub.counters.misses.misses for node in nodes),
-        sum(node.service.hub.counters.misses.lost for node in nodes),
+        sum(node.context.hub.counters.misses.misses for node in nodes),
+        sum(node.context.hub.counters.misses.lost for node in nodes),
     )
     for node in nodes:
         await node.stop()
@@ -294,7 +294,7 @@ async def _newest(node: Node, asked: Node) -> None:
     """Wait until `node` has heard of all there is."""
     newest = (await asked.get("/projects/p"))["ring"]["newest"]
     for _ in range(60):
-        if node.service.hub.projects["p"].newest_id == newest:
+        if node.context.hub.projects["p"].newest_id == newest:
             return
         await asyncio.sleep(0.05)
     raise AssertionError("the node doesn't hear")

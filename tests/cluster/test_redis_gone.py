@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from edge.cluster.client import Wire, end
+from edge.cluster.client import RedisClient, end
 from edge.core.errors import StoreUnavailable
 from tests.cluster.conftest import RedisServer
 from tests.cluster.nodes import Node, Reader, numbers
@@ -56,8 +56,8 @@ async def test_redis_that_hangs_is_noticed_and_nothing_is_missing_afterwards(
     """A cut cable looks like this from here: nothing is refused, nothing is answered."""
     assert redis_server.process is not None
     for node in nodes:
-        assert node.service.cluster is not None
-        pool = node.service.cluster.wire.client.connection_pool
+        assert node.context.cluster is not None
+        pool = node.context.cluster.redis.client.connection_pool
         pool.connection_kwargs["socket_timeout"] = 0.5
         await pool.disconnect()
     async with Reader(nodes[0].port) as reader:
@@ -91,8 +91,8 @@ async def test_redis_that_comes_back_empty_is_a_told_gap(nodes: list[Node], redi
         assert ["old", "new"] == reader.data
         gap = await reader.until_control("edge.gap")
         assert (None, "restart") == (gap["lost"], gap["reason"])
-        assert [1, 0, 0] == [node.service.hub.counters.removed["restart"] for node in nodes]
-        assert 1 == nodes[0].service.hub.connected("p")
+        assert [1, 0, 0] == [node.context.hub.counters.removed["restart"] for node in nodes]
+        assert 1 == nodes[0].context.hub.connected("p")
         await _publish_until_counted(nodes[1], 1)
 
 
@@ -138,18 +138,18 @@ def test_a_connection_closed_under_our_hands_is_a_redis_that_is_gone(redis_serve
     """uvloop says RuntimeError, which is none of redis-py's errors; the hub runs on uvloop, these tests do not."""
 
     async def close_and_ask() -> None:
-        wire = Wire(redis_server.url)
-        await wire.open()
-        async with wire.asking() as client:
+        redis = RedisClient(redis_server.url)
+        await redis.open()
+        async with redis.asking() as client:
             await client.ping()
-        (connection,) = wire.client.connection_pool._available_connections
+        (connection,) = redis.client.connection_pool._available_connections
         assert isinstance(connection._writer, asyncio.StreamWriter)
         connection._writer.transport.abort()
         with pytest.raises(StoreUnavailable, match="RuntimeError"):
-            await wire.run("view", [*wire.keys.of("p", "stream", "meta", "pending", "presence"), wire.keys.nodes], 3)
+            await redis.run("view", [*redis.keys.of("p", "stream", "meta", "pending", "presence"), redis.keys.nodes], 3)
         with pytest.raises(StoreUnavailable, match="RuntimeError"):
-            wire.check()
-        await wire.close()
+            redis.check()
+        await redis.close()
 
     run("uvloop", close_and_ask)
 

@@ -16,7 +16,7 @@ from edge.core.errors import StoreUnavailable
 from edge.core.event import Event
 from edge.core.hub import Hub
 from edge.core.idempotency import Receipts
-from edge.core.limits import Bounds
+from edge.core.limits import Limits
 from edge.core.observer import Observer, Receipt
 from edge.store.base import Store
 from edge.store.memory import MemoryStore
@@ -24,7 +24,7 @@ from edge.store.sqlite import SqliteStore
 from tests.cluster.conftest import RedisServer
 from tests.store.rig import Reader, Silent
 
-BOUNDS = Bounds(max_events=4, heartbeat_seconds=1000.0)
+BOUNDS = Limits(max_events=4, heartbeat_seconds=1000.0)
 STARTS: dict[str, Any] = {"missed": resume.missed, "all": resume.everything, "none": resume.nothing}
 
 
@@ -179,11 +179,11 @@ async def in_redis(story: Story, server: RedisServer) -> Told:
     async def settle() -> None:
         for _ in range(400):
             names = list(hub.projects)
-            behind = any(
+            has_undelivered = any(
                 view is not None and name in hub.projects and view.newest > hub.projects[name].ring.newest
                 for name, view in zip(names, await store.overview.views(names), strict=True)
             )
-            if not behind and store.settled:
+            if not has_undelivered and store.settled:
                 return
             await asyncio.sleep(0.002)
         raise StoreUnavailable("the store does not settle")

@@ -61,10 +61,10 @@ async def test_tickets_are_bounded_over_all_nodes(guarded: list[Node]) -> None:
 
 async def test_what_redis_holds_of_a_ticket_is_no_ticket(guarded: list[Node]) -> None:
     ticket = await _ticket(guarded[0])
-    cluster = guarded[0].service.cluster
+    cluster = guarded[0].context.cluster
     assert cluster is not None
-    (key,) = [str(key, "ascii") for key in await cluster.wire.client.keys("edge:ticket:*") if isinstance(key, bytes)]
-    held = await cluster.wire.client.get(key)
+    (key,) = [str(key, "ascii") for key in await cluster.redis.client.keys("edge:ticket:*") if isinstance(key, bytes)]
+    held = await cluster.redis.client.get(key)
     assert isinstance(held, bytes)
     assert ticket not in key + held.decode()
     assert 401 == await _opens(guarded[1], "p", key.rpartition(":")[2])

@@ -194,7 +194,7 @@ def test_an_empty_variable_leaves_an_optional_text_unset_but_a_lost_secret_is_to
 
 
 def test_what_kubernetes_puts_into_every_pod_is_not_taken_for_a_setting() -> None:
-    service = {
+    context = {
         "EDGE_SERVICE_HOST": "10.0.0.1",
         "EDGE_SERVICE_PORT": "8080",
         "EDGE_SERVICE_PORT_HTTP": "8080",
@@ -204,9 +204,9 @@ def test_what_kubernetes_puts_into_every_pod_is_not_taken_for_a_setting() -> Non
         "EDGE_PORT_8080_TCP_PORT": "8080",
         "EDGE_PORT_8080_TCP_ADDR": "10.0.0.1",
     }
-    of_edge_server = {name.replace("EDGE_", "EDGE_SERVER_"): value for name, value in service.items()}
+    of_edge_server = {name.replace("EDGE_", "EDGE_SERVER_"): value for name, value in context.items()}
 
-    assert Config() == load(None, service | of_edge_server, {})
+    assert Config() == load(None, context | of_edge_server, {})
     assert "did you mean EDGE_SERVER_PORT?" in refusal({"EDGE_PORT": "8080"})
 
 

@@ -13,7 +13,7 @@ from hypothesis import settings
 from edge.core.connection import Connection
 from edge.core.event import Event
 from edge.core.hub import Hub
-from edge.core.limits import Bounds
+from edge.core.limits import Limits
 from tests.core.eventstream import Item, Message, Parser, unchunk
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class Recorder:
     def project_forgotten(self, project: Project) -> None:
         self.forgotten.append(project.name)
 
-    def published_to_nobody(self, project: Project, event_id: str, now: float) -> None:
+    def event_missed(self, project: Project, event_id: str, now: float) -> None:
         self.nobody.append(event_id)
 
     def limit_reached(self, code: str, project: str | None, address: str | None, now: float) -> None:
@@ -157,8 +157,8 @@ class Woken:
         self.times += 1
 
 
-def make_hub(**bounds: Any) -> Hub:
-    return Hub(Bounds(**bounds), boot="boot", wake=Woken(), observer=Recorder())
+def make_hub(**limits: Any) -> Hub:
+    return Hub(Limits(**limits), boot="boot", wake=Woken(), observer=Recorder())
 
 
 def text(data: str = "x", event_type: str = "message") -> Event:
@@ -172,6 +172,6 @@ def machine_settings(examples: int, *, steps: int) -> settings:
 
 def woken(hub: Hub) -> Woken:
     """What `hub` asks for turns."""
-    wake = hub._outgoing._wake
+    wake = hub._flush_queue._wake
     assert isinstance(wake, Woken)
     return wake

@@ -23,7 +23,7 @@ from edge.core.connection import NEVER
 from edge.core.counters import EVICTION_REASONS, GAP_REASONS, REMOVAL_REASONS
 from edge.core.errors import Draining, LimitReached
 from edge.core.hub import Hub
-from edge.core.limits import Bounds
+from edge.core.limits import Limits
 from edge.core.observer import Receipt
 from tests.core.fakes import UNLIMITED, FakeConnection, Recorder, Woken, text
 from tests.core.model import LOST, PENDING, Expected, ModelEvent, ModelProject, ModelReader
@@ -84,9 +84,9 @@ class HubMachine(RuleBasedStateMachine):
     def begin(self, max_events: int, max_bytes: int, total_bytes: int, flush_budget: int, stored: bool) -> None:
         self.patches = pytest.MonkeyPatch()
         self.patches.setattr(flush_queue, "FLUSH_BUDGET", flush_budget)
-        self.patches.setattr(hub_module, "BEAT_BUDGET", 2)
+        self.patches.setattr(hub_module, "TICK_BUDGET", 2)
         self.patches.setattr(project_module, "MAX_BATCH_BYTES", 150)
-        self.bounds = Bounds(
+        self.limits = Limits(
             max_events=max_events,
             max_bytes=max_bytes,
             total_bytes=total_bytes,
@@ -99,7 +99,7 @@ class HubMachine(RuleBasedStateMachine):
             dead_after_seconds=DEAD_AFTER_SECONDS,
         )
         self.woken, self.recorder = Woken(), Recorder()
-        self.hub = Hub(self.bounds, boot="boot", wake=self.woken, observer=self.recorder)
+        self.hub = Hub(self.limits, boot="boot", wake=self.woken, observer=self.recorder)
         self.now = 1000.0
         self.current: dict[str, ModelProject] = {}
         self.all_projects: list[ModelProject] = []
@@ -123,7 +123,7 @@ class HubMachine(RuleBasedStateMachine):
     def publish(self, name: str, data: str, event_type: str) -> None:
         event = text(data, event_type)
         project = self.current.get(name)
-        if project is None and len(self.current) >= self.bounds.max_projects:
+        if project is None and len(self.current) >= self.limits.max_projects:
             self.refused("too_many_projects", lambda: self.hub.publish(name, event, self.now))
             return
         if project is None:
@@ -143,7 +143,7 @@ class HubMachine(RuleBasedStateMachine):
         for _ in range(min(count, len(self.reserved))):
             project, real, frame, data, event_type = self.reserved.popleft()
             project.reserved -= 1
-            receipt = self.hub.deliver(real, frame, self.now)
+            receipt = self.hub.commit(real, frame, self.now)
             if self.current.get(project.name) is project:
                 self.taken_in(project, receipt, data, event_type)
                 continue
@@ -171,11 +171,11 @@ class HubMachine(RuleBasedStateMachine):
         self.holders = [holder for holder in self.holders if holder != project.name] + [project.name]
         self.look()
         project.settle()  # a miss first, even if it does not fit
-        while len(project.held) > self.bounds.max_events:
+        while len(project.held) > self.limits.max_events:
             self.evict(project, "count")
-        while project.held_bytes > self.bounds.max_bytes:
+        while project.held_bytes > self.limits.max_bytes:
             self.evict(project, "bytes")
-        while sum(one.held_bytes for one in self.current.values()) > self.bounds.total_bytes:
+        while sum(one.held_bytes for one in self.current.values()) > self.limits.total_bytes:
             idlest = self.current[self.holders[0]]
             self.evict(idlest, "total")
             self.forget_if_empty(idlest)
@@ -184,7 +184,7 @@ class HubMachine(RuleBasedStateMachine):
     def publish_many(self, name: str, count: int) -> None:
         """All at once, as the lines of one piece of NDJSON."""
         project = self.current.get(name)
-        if self.stored or (project is None and len(self.current) >= self.bounds.max_projects):
+        if self.stored or (project is None and len(self.current) >= self.limits.max_projects):
             return
         if project is None:
             project = self.create(name)
@@ -255,7 +255,7 @@ class HubMachine(RuleBasedStateMachine):
 
         self.hub.attach(name, connection, begin, self.now)
         reader = ModelReader(connection, project, expected, self.now)
-        project.told_from(expected.tells_from)
+        project.gap_reported(expected.tells_from)
         project.readers.append(reader)
         self.readers[connection.id] = reader
 
@@ -302,9 +302,9 @@ class HubMachine(RuleBasedStateMachine):
         self.now += seconds
 
     @rule(seconds=st.sampled_from((0.125, 1.0, 5.0, 9.0)))
-    def beat(self, seconds: float) -> None:
+    def tick(self, seconds: float) -> None:
         self.now += seconds
-        while self.hub.beat(self.now):
+        while self.hub.tick(self.now):
             pass
         self.look()
         for project in list(self.current.values()):
@@ -373,14 +373,14 @@ class HubMachine(RuleBasedStateMachine):
         return project
 
     def refusal(self, project: ModelProject | None, address: str) -> str | None:
-        if project is None and len(self.current) >= self.bounds.max_projects:
+        if project is None and len(self.current) >= self.limits.max_projects:
             return "too_many_projects"
-        if len(self.readers) >= self.bounds.max_connections:
+        if len(self.readers) >= self.limits.max_connections:
             return "too_many_connections"
-        if project is not None and len(project.readers) >= self.bounds.max_connections_per_project:
+        if project is not None and len(project.readers) >= self.limits.max_connections_per_project:
             return "too_many_project_connections"
         there = [reader for reader in self.readers.values() if reader.connection.address == address]
-        return "too_many_address_connections" if len(there) >= self.bounds.max_connections_per_address else None
+        return "too_many_address_connections" if len(there) >= self.limits.max_connections_per_address else None
 
     def refused(self, code: str, act: Callable[[], object]) -> None:
         with pytest.raises(LimitReached) as refused:
@@ -503,8 +503,8 @@ class HubMachine(RuleBasedStateMachine):
             ledger = self.hub.projects[name].ledger
             assert (project.misses, project.recovered, project.lost) == (ledger.misses, ledger.recovered, ledger.lost)
             assert project.with_status(PENDING) == [seq for lo, hi in ledger.pending for seq in range(lo, hi + 1)]
-            assert len(project.untold) == ledger.untold_lost
-            assert min(project.untold, default=None) == ledger.untold_from
+            assert len(project.untold) == ledger.unreported_lost
+            assert min(project.untold, default=None) == ledger.unreported_from
             assert ledger.misses == ledger.recovered + ledger.lost + len(ledger.pending)
         total = self.hub.counters.misses
         assert (misses, recovered, lost, pending) == (total.misses, total.recovered, total.lost, total.pending)
@@ -515,15 +515,15 @@ class HubMachine(RuleBasedStateMachine):
             ring = self.hub.projects[name].ring
             assert (project.oldest, project.newest) == (ring.oldest, ring.newest)
             assert project.held_bytes == ring.size_bytes
-            assert len(ring) <= self.bounds.max_events
-            assert ring.size_bytes <= self.bounds.max_bytes
+            assert len(ring) <= self.limits.max_events
+            assert ring.size_bytes <= self.limits.max_bytes
         counters = self.hub.counters
         held = [project for project in self.current.values() if project.held]
         assert sum(len(project.held) for project in held) == counters.ring_events
-        assert sum(project.held_bytes for project in held) == counters.ring_bytes <= self.bounds.total_bytes
+        assert sum(project.held_bytes for project in held) == counters.ring_bytes <= self.limits.total_bytes
         retention = self.hub._retention
         assert self.holders == [project.name for project in retention._holders]
-        assert len(held) == len(retention._ages)
+        assert len(held) == len(retention._expiry)
         quiet = [name for name in reversed(self.holders) if not self.current[name].readers]
         busy = sorted((-len(one.readers), name) for name, one in self.current.items() if one.readers)
         assert [name for _, name in busy] + quiet == [project.name for project in self.hub.busiest()]
@@ -547,9 +547,9 @@ class HubMachine(RuleBasedStateMachine):
         assert list(self.readers) == list(hub.connections)
         there = {reader.connection for reader in self.readers.values()}
         assert there == {one for project in self.all_projects for one in self.attached(project)}
-        assert {connection for connection in there if connection.paused} == set(hub._patience.paused)
+        assert {connection for connection in there if connection.paused} == set(hub._stalled.paused)
         assert Counter(connection.address for connection in there) == hub._admission._addresses
-        queued = list(hub._outgoing._dirty)
+        queued = list(hub._flush_queue._dirty)
         assert len(queued) == len(set(queued))
         assert all(project.dirty for project in queued)
         assert set(queued) >= {project for project in hub.projects.values() if project.dirty}
@@ -587,17 +587,17 @@ class HubMachine(RuleBasedStateMachine):
         for name in list(self.hub.projects):
             self.delete(name)
         self.now += 1000
-        while self.hub.beat(self.now):
+        while self.hub.tick(self.now):
             pass
         hub = self.hub
         left: list[Sized] = [
             hub.projects,
             hub.connections,
             hub._retention._holders,
-            hub._patience.paused,
+            hub._stalled.paused,
             hub._admission._addresses,
-            hub._retention._ages,
+            hub._retention._expiry,
         ]
-        left += [hub._wheel._slots, hub._wheel._due]
+        left += [hub._timing_wheel._slots, hub._timing_wheel._due]
         assert [0] * len(left) == [len(one) for one in left]
         assert 0 == hub.counters.misses.pending

@@ -75,7 +75,7 @@ class ModelProject:
         self.oldest += 1
         return event
 
-    def told_from(self, seq: int | None) -> None:
+    def gap_reported(self, seq: int | None) -> None:
         if seq is not None and self.untold and seq <= min(self.untold):
             self.untold.clear()
 
@@ -194,7 +194,7 @@ class ModelReader:
         assert len(lost) == told["lost"]
         assert self.project.oldest >= oldest, "told as lost, but still held"
         if len(lost) == oldest - 1 - self.last:
-            self.project.told_from(lost[0])
+            self.project.gap_reported(lost[0])
         self.last = oldest - 1
 
     def _event(self, message: Message, seen: Counter[str]) -> None:

@@ -8,19 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.core import resume, sse
-from edge.core.batches import Batches
+from edge.core.batches import BatchLog
 from tests.core.fakes import FakeConnection, make_hub, text
 
 _batches = st.lists(st.tuples(st.integers(1, 3), st.integers(1, 300)), min_size=1, max_size=60)
 
 
-def noted(sizes: list[tuple[int, int]], *, chunked: bool) -> tuple[Batches, list[int], list[int]]:
+def noted(sizes: list[tuple[int, int]], *, chunked: bool) -> tuple[BatchLog, list[int], list[int]]:
     """The batches (events, bytes of the body); where each begins and the last ends; how long each is on the wire."""
-    batches = Batches()
+    batches = BatchLog()
     places = [0, *accumulate(events for events, _ in sizes)]
     for start, end, (_, body_bytes) in zip(places, places[1:], sizes, strict=False):
-        batches.note(start, end, body_bytes)
-        batches.note(start, end, body_bytes)
+        batches.record(start, end, body_bytes)
+        batches.record(start, end, body_bytes)
     return batches, places, [sse.chunk_bytes(size) if chunked else size for _, size in sizes]
 
 
@@ -53,9 +53,9 @@ def test_marks_are_the_ends_of_the_batches(sizes: list[tuple[int, int]], *, chun
 
 
 def test_of_many_the_newest_are_kept_and_nothing_wrong_is_said() -> None:
-    batches = Batches()
+    batches = BatchLog()
     for end in range(1, 10_001):
-        batches.note(end - 1, end, 10)
+        batches.record(end - 1, end, 10)
     assert 9_990 == batches.acknowledged(0, 10_000, 95, chunked=False)
     assert 0 == batches.acknowledged(0, 10_000, 5_000, chunked=False), "nobody knows any more"
     assert 256 >= len(batches.marks(0, 10_000, 100_000, chunked=False)) // 2 >= 128

@@ -27,7 +27,7 @@ def test_acknowledged_is_the_last_write_whose_every_byte_was(sizes: list[int], a
     at = dict(acks)
     ends = [0]
     for seq, size in enumerate(sizes, 1):
-        connection.deliver(frame(seq, size), seq, 0.0)
+        connection.write_events(frame(seq, size), seq, 0.0)
         ends.append(len(connection.wire))
         if seq in at:
             connection.acknowledge(int(len(connection.wire) * at[seq]))
@@ -43,7 +43,7 @@ def test_the_hubs_own_frames_lie_between_and_carry_no_event() -> None:
     connection = FakeConnection(hub, "c")
     connection.control(b"event: edge.x\ndata: 1\n\n", 1.0)
     assert not connection.refresh()
-    connection.deliver(chunk(frame(7)), 7, 2.0)
+    connection.write_events(chunk(frame(7)), 7, 2.0)
     connection.control(b": more\n\n", 3.0)
     assert (7, 0, 3.0) == (connection.cursor, connection.acknowledged, connection.last_write_seconds)
     connection.acknowledge(connection.ends[1] - 1)
@@ -57,7 +57,7 @@ def test_the_hubs_own_frames_lie_between_and_carry_no_event() -> None:
 def test_a_peer_that_acknowledges_is_asked_now_and_then() -> None:
     connection = FakeConnection(hub, "c", chunked=False)
     for seq in range(1, 1001):
-        connection.deliver(frame(seq), seq, 0.0)
+        connection.write_events(frame(seq), seq, 0.0)
         connection.acknowledge()
         assert len(connection._marks or ()) <= 64
     assert connection.acknowledged > 900
@@ -67,7 +67,7 @@ def test_a_peer_that_never_says_so_costs_bounded_memory_and_no_wrong_answer() ->
     connection = FakeConnection(hub, "c", chunked=False)
     ends = [0]
     for seq in range(1, 10_001):
-        connection.deliver(frame(seq), seq, 0.0)
+        connection.write_events(frame(seq), seq, 0.0)
         ends.append(len(connection.wire))
         marks = connection._marks
         assert marks is not None

@@ -23,8 +23,8 @@ def test_each_observation_is_in_the_first_bucket_it_does_not_pass(values: list[f
 
 
 def test_bounds_ascend() -> None:
-    for bounds in (WAIT_BOUNDS_SECONDS, DETECTION_BOUNDS_SECONDS):
-        assert sorted(set(bounds)) == list(bounds)
+    for limits in (WAIT_BOUNDS_SECONDS, DETECTION_BOUNDS_SECONDS):
+        assert sorted(set(limits)) == list(limits)
 
 
 def test_all_begins_at_zero() -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from edge.core.counters import Counters
-from edge.core.expiry import STEPS, Ages
-from edge.core.project import Project, Wires
+from edge.core.expiry import STEPS, ExpiryWheel
+from edge.core.project import FrameCache, Project
 
 AGE_SECONDS = 64.0
 
 
 def project(name: str, *times: float) -> Project:
-    made = Project(name, name, Counters(), Wires())
+    made = Project(name, name, Counters(), FrameCache())
     for seconds in times:
         made.ring.append(b"x", seconds)
     return made
@@ -18,7 +18,7 @@ def project(name: str, *times: float) -> Project:
 
 def test_a_project_is_looked_at_after_its_oldest_event_has_come_of_age_and_soon_after() -> None:
     assert 64 == STEPS
-    ages = Ages(AGE_SECONDS)
+    ages = ExpiryWheel(AGE_SECONDS)
     one = project("a", 10.0, 60.0)
     ages.watch(one)
     assert [] == ages.due(74.0, 5)
@@ -28,7 +28,7 @@ def test_a_project_is_looked_at_after_its_oldest_event_has_come_of_age_and_soon_
 
 
 def test_the_oldest_come_first_and_no_more_than_asked_for() -> None:
-    ages = Ages(AGE_SECONDS)
+    ages = ExpiryWheel(AGE_SECONDS)
     projects = [project(str(seconds), float(seconds)) for seconds in (3, 1, 2, 2, 9)]
     for one in projects:
         ages.watch(one)
@@ -40,13 +40,13 @@ def test_the_oldest_come_first_and_no_more_than_asked_for() -> None:
 
 
 def test_a_forgotten_project_leaves_nothing_behind() -> None:
-    ages = Ages(AGE_SECONDS)
+    ages = ExpiryWheel(AGE_SECONDS)
     one, other = project("a", 1.0), project("b", 1.0)
     ages.watch(one)
     ages.watch(other)
     ages.forget(one)
     ages.forget(one)
-    assert (1, None) == (len(ages), one.age_slot)
+    assert (1, None) == (len(ages), one.expiry_slot)
     assert [other] == ages.due(100.0, 5)
     ages.watch(one)
     ages.forget(one)

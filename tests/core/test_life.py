@@ -21,10 +21,10 @@ def connect(hub: Hub, name: str = "p", connection_id: str = "c", **options: Any)
     return connection
 
 
-def beat(hub: Hub, now: float) -> int:
+def tick(hub: Hub, now: float) -> int:
     """Beat until nothing is left; returns in how many turns."""
     turns = 1
-    while hub.beat(now):
+    while hub.tick(now):
         turns += 1
     return turns
 
@@ -34,7 +34,7 @@ class TestHeartbeats:
         hub = make_hub(heartbeat_seconds=16.0)
         reader = connect(hub)
         for now in range(1, 49):
-            beat(hub, float(now))
+            tick(hub, float(now))
         pings = [item for item in reader.items if isinstance(item, Comment)]
         assert [Comment(" ping")] * 3 == pings
         assert 3 == hub.counters.heartbeats
@@ -43,7 +43,7 @@ class TestHeartbeats:
         hub = make_hub(heartbeat_seconds=16.0)
         chunked = connect(hub, connection_id="a", ping_as_event=True)
         plain = connect(hub, connection_id="b", ping_as_event=True, chunked=False)
-        beat(hub, 17.0)
+        tick(hub, 17.0)
         for reader in (chunked, plain):
             assert Message("edge.ping", "{}", "", own_id=False) == reader.items[-1]
 
@@ -52,11 +52,11 @@ class TestHeartbeats:
         connect(hub)
         hub.publish("p", text(), 10.0)
         hub.flush(10.0)
-        beat(hub, 17.0)
+        tick(hub, 17.0)
         assert 0 == hub.counters.heartbeats
-        beat(hub, 25.9)
+        tick(hub, 25.9)
         assert 0 == hub.counters.heartbeats
-        beat(hub, 27.0)
+        tick(hub, 27.0)
         assert 1 == hub.counters.heartbeats
 
     def test_a_full_or_leaving_reader_gets_none(self) -> None:
@@ -65,7 +65,7 @@ class TestHeartbeats:
         hub.paused(full, 0.0)
         hub.close(leaving, "expired", 0.0)
         writes = full.writes
-        beat(hub, 100.0)
+        tick(hub, 100.0)
         assert writes == full.writes
         assert 0 == hub.counters.heartbeats
 
@@ -75,38 +75,38 @@ class TestHeartbeats:
         hub.publish("p", text(), 0.0)
         hub.flush(0.0)
         reader.acknowledge()
-        beat(hub, 17.0)
+        tick(hub, 17.0)
         assert 1 == reader.acknowledged
 
     def test_many_are_looked_at_in_several_turns(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(hub_module, "BEAT_BUDGET", 2)
+        monkeypatch.setattr(hub_module, "TICK_BUDGET", 2)
         hub = make_hub(heartbeat_seconds=16.0)
         for number in range(5):
             connect(hub, connection_id=str(number))
-        assert 3 == beat(hub, 17.0)
+        assert 3 == tick(hub, 17.0)
         assert 5 == hub.counters.heartbeats
 
     def test_the_beat_is_a_sixteenth_of_the_heartbeat_and_a_second_at_most(self) -> None:
-        assert 0.5 == make_hub(heartbeat_seconds=8.0).beat_seconds
-        assert 1.0 == make_hub(heartbeat_seconds=100.0).beat_seconds
+        assert 0.5 == make_hub(heartbeat_seconds=8.0).tick_seconds
+        assert 1.0 == make_hub(heartbeat_seconds=100.0).tick_seconds
 
     def test_one_that_has_left_is_looked_at_no_more(self) -> None:
         hub = make_hub(heartbeat_seconds=16.0)
         reader = connect(hub)
         hub.detach(reader, "client", 1.0)
         writes = reader.writes
-        beat(hub, 100.0)
+        tick(hub, 100.0)
         assert writes == reader.writes
-        assert {} == hub._wheel._slots
+        assert {} == hub._timing_wheel._slots
 
 
 class TestEndOfLife:
     def test_it_is_told_why_and_when_to_come_back(self) -> None:
         hub = make_hub(retry_ms=1000)
         reader = connect(hub, ends_at_seconds=10.0, ends_reason="expired")
-        beat(hub, 9.9)
+        tick(hub, 9.9)
         assert (False, None) == (reader.finished, reader.leaving)
-        beat(hub, 11.0)
+        tick(hub, 11.0)
         assert (True, "expired") == (reader.finished, reader.leaving)
         retry, closing = reader.items[-2:]
         assert isinstance(retry, Retry)
@@ -124,7 +124,7 @@ class TestEndOfLife:
         hub = make_hub()
         reader = connect(hub, ends_at_seconds=10.0)
         for now in (11.0, 12.0, 40.0):
-            beat(hub, now)
+            tick(hub, now)
         hub.close(reader, "deleted", 41.0)
         assert ["lifetime"] == [told["reason"] for told in reader.told("closing")]
 
@@ -134,9 +134,9 @@ class TestEndOfLife:
         reader.stall()
         hub.publish("p", text(), 0.0)
         hub.flush(0.0)
-        beat(hub, 11.0)
+        tick(hub, 11.0)
         assert (True, False) == (reader.finished, reader.aborted)
-        beat(hub, 31.0)
+        tick(hub, 31.0)
         assert reader.aborted, "and does not hang on for ever when its peer takes nothing"
         assert "lifetime" == reader.leaving
 
@@ -162,10 +162,10 @@ class TestStuckReaders:
         for reader in (slow, dead):
             hub.paused(reader, 5.0)
             reader.stall(-1)
-        beat(hub, 5.5)
-        beat(hub, 34.9)
+        tick(hub, 5.5)
+        tick(hub, 34.9)
         assert (False, False) == (slow.aborted, dead.aborted)
-        beat(hub, 35.5)
+        tick(hub, 35.5)
         assert (True, True) == (slow.aborted, dead.aborted)
         assert ("slow", "dead") == (slow.leaving, dead.leaving)
 
@@ -176,26 +176,26 @@ class TestStuckReaders:
         hub.paused(reader, 0.0)
         for now in range(0, 200, 20):
             reader.room_bytes += 1
-            beat(hub, float(now))
+            tick(hub, float(now))
         assert not reader.aborted
-        beat(hub, 209.9)
+        tick(hub, 209.9)
         assert not reader.aborted
-        beat(hub, 211.0)
+        tick(hub, 211.0)
         assert reader.aborted
 
     def test_what_a_peer_owes_counts_from_when_it_is_seen(self) -> None:
         """Not from the last look at which it owed nothing: a write just before a look is no debt of a heartbeat."""
         hub = make_hub(dead_after_seconds=16.0, heartbeat_seconds=16.0)
         reader = connect(hub)
-        beat(hub, 1.0)
+        tick(hub, 1.0)
         hub.publish("p", text(), 15.9)
         hub.flush(15.9)
         reader.stall(-10)
-        beat(hub, 16.0)
+        tick(hub, 16.0)
         assert not reader.aborted
-        beat(hub, 31.9)
+        tick(hub, 31.9)
         assert not reader.aborted
-        beat(hub, 33.0)
+        tick(hub, 33.0)
         assert reader.aborted
 
     def test_how_long_it_took_to_find_the_dead_is_counted(self) -> None:
@@ -215,35 +215,35 @@ class TestUnsettled:
         reader = connect(hub)
         hub.publish("p", text(), 0.0)
         hub.flush(0.0)
-        hub.unsettled(reader)
-        beat(hub, 1.0)
-        assert (0, [reader]) == (reader.acknowledged, list(hub._unsettled._connections))
+        hub.pending_acks(reader)
+        tick(hub, 1.0)
+        assert (0, [reader]) == (reader.acknowledged, list(hub._pending_acks._connections))
         reader.acknowledge()
-        beat(hub, 2.0)
-        assert (1, []) == (reader.acknowledged, list(hub._unsettled._connections))
+        tick(hub, 2.0)
+        assert (1, []) == (reader.acknowledged, list(hub._pending_acks._connections))
 
     def test_many_take_turns(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(hub_module, "BEAT_BUDGET", 2)
+        monkeypatch.setattr(hub_module, "TICK_BUDGET", 2)
         hub = make_hub()
         readers = [connect(hub, connection_id=str(number)) for number in range(5)]
         hub.publish("p", text(), 0.0)
         hub.flush(0.0)
         for reader in readers:
-            hub.unsettled(reader)
+            hub.pending_acks(reader)
             reader.acknowledge()
         for now in (0.1, 0.2):
-            hub.beat(now)
+            hub.tick(now)
         assert [1, 1, 1, 1, 0] == [reader.acknowledged for reader in readers]
 
     def test_one_that_has_left_is_not_asked(self) -> None:
         hub = make_hub()
         reader = connect(hub)
-        hub.unsettled(reader)
+        hub.pending_acks(reader)
         hub.detach(reader, "client", 0.0)
-        assert [] == list(hub._unsettled._connections)
-        hub.unsettled(reader)
-        beat(hub, 1.0)
-        assert [] == list(hub._unsettled._connections)
+        assert [] == list(hub._pending_acks._connections)
+        hub.pending_acks(reader)
+        tick(hub, 1.0)
+        assert [] == list(hub._pending_acks._connections)
 
 
 class TestDeleting:
@@ -366,7 +366,7 @@ def test_draining_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 class TestAdmission:
     @pytest.mark.parametrize(
-        ("bounds", "code", "key"),
+        ("limits", "code", "key"),
         [
             ({"max_connections": 2}, "too_many_connections", "limits.max_connections"),
             (
@@ -382,9 +382,9 @@ class TestAdmission:
         ],
     )
     def test_one_more_than_allowed_is_refused_until_one_leaves(
-        self, bounds: dict[str, int], code: str, key: str
+        self, limits: dict[str, int], code: str, key: str
     ) -> None:
-        hub = make_hub(**bounds)
+        hub = make_hub(**limits)
         first, _ = connect(hub, connection_id="1"), connect(hub, connection_id="2")
         with pytest.raises(LimitReached) as refused:
             connect(hub, connection_id="3")

@@ -48,7 +48,7 @@ class Walk:
             (machine.flush, 2),
             (machine.flush_all, 1),
             (lambda: machine.time_passes(pick((0.125, 1.0, 5.0))), 0.3),
-            (lambda: machine.beat(pick((0.125, 1.0, 5.0))), 0.6),
+            (lambda: machine.tick(pick((0.125, 1.0, 5.0))), 0.6),
             (lambda: machine.look_at(pick(NAMES)), 0.3),
             (lambda: machine.delete(pick(NAMES)), 0.1),
         ]

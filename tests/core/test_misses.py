@@ -8,7 +8,7 @@ import pytest
 from edge.core import resume
 from edge.core.hub import Hub
 from edge.core.intervals import Intervals, Run
-from edge.core.ledger import Absence, Ledger, LedgerState, Tally
+from edge.core.ledger import Absence, Ledger, LedgerState, MissTotals
 from tests.core.fakes import UNLIMITED, FakeConnection, Recorder, make_hub, text
 
 
@@ -43,7 +43,7 @@ def missed(hub: Hub) -> list[tuple[str, str, int]]:
     return observer.removed
 
 
-def test_published_to_nobody_then_recovered() -> None:
+def test_event_missed_then_recovered() -> None:
     hub = make_hub()
     publish(hub, 3)
     assert (3, 0, 0, 3) == numbers(hub)
@@ -52,7 +52,7 @@ def test_published_to_nobody_then_recovered() -> None:
     assert (3, 3, 0, 0) == numbers(hub)
 
 
-def test_published_to_nobody_then_evicted() -> None:
+def test_event_missed_then_evicted() -> None:
     hub = make_hub(max_events=2)
     publish(hub, 5)
     assert (5, 0, 3, 2) == numbers(hub)
@@ -297,12 +297,12 @@ class Reader:
 
 
 def test_knowledge_of_what_was_received_is_bounded_and_errs_towards_a_miss() -> None:
-    ledger = Ledger(Tally(), "p", 1000)
+    ledger = Ledger(MissTotals(), "p", 1000)
     for number in range(100):
         ledger.acknowledged(10 * number, 10 * number)
     assert 64 == len(list(ledger._received))
-    assert 1 == ledger.left([], [(350, 350)], [], [], oldest=1, newest=1000, now=0.0)
-    assert 0 == ledger.left([], [(370, 370)], [], [], oldest=1, newest=1000, now=0.0)
+    assert 1 == ledger.disconnected([], [(350, 350)], [], [], oldest=1, newest=1000, now=0.0)
+    assert 0 == ledger.disconnected([], [(370, 370)], [], [], oldest=1, newest=1000, now=0.0)
 
 
 @pytest.mark.parametrize(
@@ -321,13 +321,13 @@ def test_knowledge_of_what_was_received_is_bounded_and_errs_towards_a_miss() -> 
 )
 def test_who_else_was_written_what_is_evicted(others: list[Reader], missed_runs: list[Run]) -> None:
     """Events 5 to 9, no longer held: only who was written them has them."""
-    tally = Tally()
+    tally = MissTotals()
     ledger = Ledger(tally, "p")
-    ledger.taken(1, 9)
+    ledger.delivered(1, 9)
     count = sum(hi - lo + 1 for lo, hi in missed_runs)
-    assert count == ledger.left([(1, 4)], [(5, 9)], [], others, oldest=10, newest=9, now=3.0)
+    assert count == ledger.disconnected([(1, 4)], [(5, 9)], [], others, oldest=10, newest=9, now=3.0)
     assert (count, count, 0) == (tally.misses, tally.lost, tally.pending)
-    assert (missed_runs[0][0] if missed_runs else None) == ledger.untold_from
+    assert (missed_runs[0][0] if missed_runs else None) == ledger.unreported_from
 
 
 @pytest.mark.parametrize(
@@ -341,9 +341,9 @@ def test_who_else_was_written_what_is_evicted(others: list[Reader], missed_runs:
     ],
 )
 def test_who_else_will_get_what_is_held(others: list[Reader], pending: list[Run], waiting: list[Run]) -> None:
-    ledger = Ledger(Tally(), "p")
-    ledger.taken(1, 9)
-    ledger.left([], [(5, 9)], [], others, oldest=1, newest=9, now=3.0)
+    ledger = Ledger(MissTotals(), "p")
+    ledger.delivered(1, 9)
+    ledger.disconnected([], [(5, 9)], [], others, oldest=1, newest=9, now=3.0)
     assert pending == list(ledger.pending)
     assert waiting == list(ledger._waiting)
     ledger.evicted(1, 9, 4.0)
@@ -351,21 +351,21 @@ def test_who_else_will_get_what_is_held(others: list[Reader], pending: list[Run]
 
 
 def test_events_between_two_writes_wait() -> None:
-    ledger = Ledger(Tally(), "p")
-    ledger.taken(4, 5)
+    ledger = Ledger(MissTotals(), "p")
+    ledger.delivered(4, 5)
     assert [(1, 3)] == list(ledger._waiting)
-    ledger.taken(2, 2)
+    ledger.delivered(2, 2)
     assert [(1, 1), (3, 3)] == list(ledger._waiting)
     ledger.evicted(1, 2, 0.0)
     assert (1, 1) == (ledger.misses, ledger.lost)
 
 
 def test_times_of_the_first_and_the_last_miss() -> None:
-    ledger = Ledger(Tally(), "p")
+    ledger = Ledger(MissTotals(), "p")
     assert (None, None) == (ledger.first_miss_seconds, ledger.last_miss_seconds)
-    ledger.published_to_nobody(1, 5.0)
-    ledger.published_to_nobody(2, 9.0)
-    ledger.taken(1, 2)
+    ledger.event_missed(1, 5.0)
+    ledger.event_missed(2, 9.0)
+    ledger.delivered(1, 2)
     assert (5.0, 9.0) == (ledger.first_miss_seconds, ledger.last_miss_seconds)
 
 
@@ -373,51 +373,51 @@ class TestAbsence:
     """A time without readers, as the first one who comes ends it."""
 
     def test_nothing_missed(self) -> None:
-        assert None is Ledger(Tally(), "p").absence_ends()
+        assert None is Ledger(MissTotals(), "p").absence_ends()
 
     def test_what_was_missed_and_got(self) -> None:
-        ledger = Ledger(Tally(), "p")
-        ledger.published_to_nobody(1, 5.0)
-        ledger.published_to_nobody(2, 6.0)
-        ledger.taken(2, 2)
+        ledger = Ledger(MissTotals(), "p")
+        ledger.event_missed(1, 5.0)
+        ledger.event_missed(2, 6.0)
+        ledger.delivered(2, 2)
         assert Absence(5.0, 2, 1) == ledger.absence_ends()
         assert None is ledger.absence_ends()
 
     def test_what_went_with_the_last_reader_counts(self) -> None:
-        ledger = Ledger(Tally(), "p")
-        ledger.taken(1, 4)
-        ledger.left([], [(3, 4)], [], [], oldest=1, newest=4, now=7.0)
-        ledger.published_to_nobody(5, 9.0)
-        ledger.taken(3, 5)
+        ledger = Ledger(MissTotals(), "p")
+        ledger.delivered(1, 4)
+        ledger.disconnected([], [(3, 4)], [], [], oldest=1, newest=4, now=7.0)
+        ledger.event_missed(5, 9.0)
+        ledger.delivered(3, 5)
         assert Absence(7.0, 3, 3) == ledger.absence_ends()
 
 
 class TestBetweenProcesses:
     def test_a_ledger_goes_on_where_it_was_left(self) -> None:
-        before = Ledger(Tally(), "p")
+        before = Ledger(MissTotals(), "p")
         for seq in range(1, 7):
-            before.published_to_nobody(seq, float(seq))
-        before.taken(2, 3)
+            before.event_missed(seq, float(seq))
+        before.delivered(2, 3)
         before.evicted(1, 1, 9.0)
         state = msgspec.json.decode(msgspec.json.encode(before.state(8)), type=LedgerState)
         assert LedgerState(6, 2, 1, 1, 1, 1.0, 6.0, ((4, 6),), ((7, 8),)) == state
-        tally = Tally()
+        tally = MissTotals()
         after = Ledger(tally, "p", 8)
         after.restore(state, oldest=5, now=20.0)
         assert [(5, 8)] == list(after.pending)
         assert (8, 2, 2, 4) == (after.misses, after.recovered, after.lost, len(after.pending))
         assert (8, 2, 2, 4) == (tally.misses, tally.recovered, tally.lost, tally.pending)
-        assert (2, 1) == (after.untold_lost, after.untold_from)
+        assert (2, 1) == (after.unreported_lost, after.unreported_from)
         assert (1.0, 20.0) == (after.first_miss_seconds, after.last_miss_seconds)
 
     def test_what_an_earlier_process_missed_is_no_part_of_the_next_absence(self) -> None:
-        ledger = Ledger(Tally(), "p", 4)
+        ledger = Ledger(MissTotals(), "p", 4)
         ledger.restore(LedgerState(misses=9, recovered=7, lost=2), oldest=5, now=0.0)
-        ledger.published_to_nobody(5, 1.0)
+        ledger.event_missed(5, 1.0)
         assert Absence(1.0, 1, 0) == ledger.absence_ends()
 
     def test_a_store_hears_whose_ledger_has_changed(self) -> None:
-        tally = Tally()
+        tally = MissTotals()
         tally.touch("nobody asks")
         tally.touched = set()
 
@@ -428,20 +428,20 @@ class TestBetweenProcesses:
             return names
 
         ledger = Ledger(tally, "p")
-        ledger.taken(1, 1)
-        ledger.told_from(1)
+        ledger.delivered(1, 1)
+        ledger.gap_reported(1)
         assert set() == changed()
-        ledger.published_to_nobody(2, 0.0)
+        ledger.event_missed(2, 0.0)
         assert {"p"} == changed()
-        ledger.published_to_nobody(3, 0.0)
-        ledger.taken(2, 2)
+        ledger.event_missed(3, 0.0)
+        ledger.delivered(2, 2)
         assert {"p"} == changed()
         ledger.evicted(1, 2, 0.0)
-        ledger.taken(9, 9)
+        ledger.delivered(9, 9)
         assert set() == changed()
         ledger.evicted(3, 3, 0.0)
         assert {"p"} == changed()
-        ledger.told_from(4)
+        ledger.gap_reported(4)
         assert set() == changed()
-        ledger.told_from(3)
+        ledger.gap_reported(3)
         assert {"p"} == changed()

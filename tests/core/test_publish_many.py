@@ -12,7 +12,7 @@ from edge.core import resume
 from edge.core.errors import Draining, EdgeError, LimitReached
 from edge.core.event import Event, decode_json, decode_plain_lines
 from edge.core.hub import Hub
-from edge.core.limits import Bounds
+from edge.core.limits import Limits
 from tests.core.fakes import FakeConnection, Recorder, Woken
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20).map(str.encode)
@@ -20,8 +20,8 @@ EVENTS = st.lists(st.builds(Event, st.sampled_from(("message", "tick")), TEXT), 
 
 
 def hub(max_events: int, max_bytes: int) -> Hub:
-    bounds = Bounds(max_events=max_events, max_bytes=max_bytes)
-    return Hub(bounds, boot="boot", wake=Woken(), observer=Recorder())
+    limits = Limits(max_events=max_events, max_bytes=max_bytes)
+    return Hub(limits, boot="boot", wake=Woken(), observer=Recorder())
 
 
 def state(hub: Hub, connection: FakeConnection | None) -> list[Any]:

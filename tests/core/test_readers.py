@@ -7,7 +7,7 @@ import pytest
 from edge.core import flush_queue, resume
 from edge.core import project as project_module
 from edge.core.hub import Hub
-from edge.core.project import Wires
+from edge.core.project import FrameCache
 from tests.core.eventstream import Retry
 from tests.core.fakes import UNLIMITED, FakeConnection, make_hub, text, woken
 
@@ -244,7 +244,7 @@ class TestSlices:
         for _ in range(50):
             publish(hub, 5)
             hub.flush(0.0)
-            assert len(hub._outgoing._dirty) <= 1
+            assert len(hub._flush_queue._dirty) <= 1
 
 
 class TestFullTransports:
@@ -347,9 +347,9 @@ class TestFullTransports:
         reader.stall(-1)
         hub.paused(reader, 0.0)
         hub.attach("p", reader, resume.nothing, 0.0)
-        hub.beat(9.0)
+        hub.tick(9.0)
         assert not reader.aborted
-        hub.beat(10.0)
+        hub.tick(10.0)
         assert reader.aborted
 
     def test_drained_before_it_was_the_hubs(self) -> None:
@@ -358,7 +358,7 @@ class TestFullTransports:
         hub.paused(reader, 0.0)
         hub.drained(reader, 0.0)
         hub.attach("p", reader, resume.nothing, 0.0)
-        assert {} == hub._patience.paused
+        assert {} == hub._stalled.paused
 
 
 class TestHoles:
@@ -466,7 +466,7 @@ def test_a_reader_that_comes_between_an_event_and_its_flush() -> None:
 
 def test_joined_batches_are_kept_in_bounded_number() -> None:
     hub = make_hub()
-    wires: Wires = hub._wires
+    wires: FrameCache = hub._frame_cache
     for number in range(40):
         readers = [connect(hub, f"p{number}", f"{number}/{one}") for one in range(2)]
         publish(hub, 1, f"p{number}")
@@ -480,4 +480,4 @@ def test_one_reader_alone_leaves_no_batch_behind() -> None:
     connect(hub)
     publish(hub, 3)
     flush(hub)
-    assert {} == hub._wires._held
+    assert {} == hub._frame_cache._held

@@ -81,9 +81,9 @@ def test_missed_all_of_it() -> None:
 
 def test_missed_with_holes() -> None:
     known = project(9)
-    known.ledger.taken(1, 2)
-    known.ledger.taken(4, 4)
-    known.ledger.taken(8, 9)
+    known.ledger.delivered(1, 2)
+    known.ledger.delivered(4, 4)
+    known.ledger.delivered(8, 9)
     start = resume.missed(known)
     assert (2, None) == (start.cursor, start.gap)
     assert start.skips is not None

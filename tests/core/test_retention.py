@@ -16,9 +16,9 @@ def held(hub: Hub) -> dict[str, list[int]]:
     return {name: [seq for seq, _, _ in project.ring.frames()] for name, project in hub.projects.items()}
 
 
-def beat(hub: Hub, now: float) -> int:
+def tick(hub: Hub, now: float) -> int:
     turns = 1
-    while hub.beat(now):
+    while hub.tick(now):
         turns += 1
     return turns
 
@@ -110,7 +110,7 @@ class TestAge:
             hub.publish("p", text(), now)
         seen = []
         for now in (64.0, 65.0, 66.0, 74.0, 76.0, 84.0, 86.0):
-            beat(hub, now)
+            tick(hub, now)
             seen.append(held(hub).get("p"))
         assert [[1, 2, 3], [2, 3], [2, 3], [2, 3], [3], [3], None] == seen
         assert 3 == hub.counters.evicted["age"]
@@ -122,8 +122,8 @@ class TestAge:
         hub.publish("p", text(), 0.0)
         hub.publish("p", text(), 60.0)
         hub.publish("q", text(), 64.0)
-        beat(hub, 66.0)
-        beat(hub, 126.0)
+        tick(hub, 66.0)
+        tick(hub, 126.0)
         assert {"q": [1]} == held(hub)
 
     def test_whoever_looks_sees_nothing_over_age(self) -> None:
@@ -157,11 +157,11 @@ class TestAge:
         assert {"old": [], "new": [2, 3]} == held(hub)
 
     def test_many_projects_of_age_are_a_few_a_turn(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(hub_module, "BEAT_BUDGET", 10)
+        monkeypatch.setattr(hub_module, "TICK_BUDGET", 10)
         hub = make_hub(max_age_seconds=64.0)
         for number in range(35):
             hub.publish(str(number), text(), 0.0)
-        assert 4 == beat(hub, 100.0)
+        assert 4 == tick(hub, 100.0)
         assert {} == hub.projects
 
 
@@ -175,7 +175,7 @@ class TestNothingGrows:
             if how == "deleted":
                 hub.delete(name, 0.0)
         assert len(hub.projects) <= 10
-        assert len(hub._retention._ages) == len(hub._retention._holders) == len(hub.projects)
+        assert len(hub._retention._expiry) == len(hub._retention._holders) == len(hub.projects)
 
     def test_readers_that_come_and_go(self) -> None:
         hub = make_hub()
@@ -185,9 +185,9 @@ class TestNothingGrows:
             hub.publish("p", text(), float(number))
             hub.flush(float(number))
             hub.detach(reader, "client", float(number))
-            while hub.beat(float(number)):
+            while hub.tick(float(number)):
                 pass
-        assert sum(map(len, hub._wheel._slots.values())) <= hub.bounds.heartbeat_seconds + 2
+        assert sum(map(len, hub._timing_wheel._slots.values())) <= hub.limits.heartbeat_seconds + 2
 
     def test_refused_events_leave_no_project_behind(self) -> None:
         hub = make_hub(max_bytes=1000)

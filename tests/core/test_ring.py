@@ -23,10 +23,10 @@ class RingMachine(RuleBasedStateMachine):
         self.now = 0.0
         self.evicted_until: float | None = None
 
-    @rule(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=90), step=st.sampled_from((0.0, 0.0, 1.5)))
-    def append(self, sizes: list[int], step: float) -> None:
+    @rule(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=90), write_batch=st.sampled_from((0.0, 0.0, 1.5)))
+    def append(self, sizes: list[int], write_batch: float) -> None:
         for size in sizes:
-            self.now += step
+            self.now += write_batch
             self.newest += 1
             frame = (b"%d," % self.newest).ljust(size, b".")
             assert self.newest == self.ring.append(frame, self.now)
@@ -69,13 +69,13 @@ class RingMachine(RuleBasedStateMachine):
         low = int((len(self.held) - 1) * first)
         high = low + int((len(self.held) - 1 - low) * last)
         wanted = self.held[low : high + 1]
-        taken = wanted[:1]
+        delivered = wanted[:1]
         for one in wanted[1:]:
-            if sum(len(frame) for _, _, frame in [*taken, one]) > max_bytes:
+            if sum(len(frame) for _, _, frame in [*delivered, one]) > max_bytes:
                 break
-            taken.append(one)
-        joined = b"".join(frame for _, _, frame in taken)
-        assert (joined, taken[-1][0]) == self.ring.batch(wanted[0][0] - 1, wanted[-1][0], max_bytes)
+            delivered.append(one)
+        joined = b"".join(frame for _, _, frame in delivered)
+        assert (joined, delivered[-1][0]) == self.ring.batch(wanted[0][0] - 1, wanted[-1][0], max_bytes)
 
     @rule(count=st.integers(1, 100))
     def newest_frames(self, count: int) -> None:

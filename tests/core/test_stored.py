@@ -7,16 +7,16 @@ import pytest
 
 from edge.core import resume
 from edge.core.errors import Draining, LimitReached
-from edge.core.ledger import LedgerState, Tally
-from edge.core.project import Past, Project
+from edge.core.ledger import LedgerState, MissTotals
+from edge.core.project import Project, SavedProject
 from tests.core.eventstream import messages
 from tests.core.fakes import FakeConnection, Recorder, make_hub, text
 
 
-def past(frames: int = 3, *, name: str = "p", pending: tuple[tuple[int, int], ...] = ()) -> Past:
+def past(frames: int = 3, *, name: str = "p", pending: tuple[tuple[int, int], ...] = ()) -> SavedProject:
     """Events 5, 6, … of a project whose first four are gone."""
     numbers = range(5, 5 + frames)
-    return Past(
+    return SavedProject(
         name=name,
         epoch="old1",
         first_seq=1,
@@ -33,7 +33,7 @@ class TestReservations:
         project, first = hub.reserve("p", text("a"), 0.0)
         _, second = hub.reserve("p", text("b"), 0.0)
         assert 0 == len(project.ring)
-        receipts = [hub.deliver(project, frame, 1.0) for frame in (first, second)]
+        receipts = [hub.commit(project, frame, 1.0) for frame in (first, second)]
         assert [receipt.id for receipt in receipts] == [message.id for message in messages(first + second)]
         assert [f"{project.epoch}-1", f"{project.epoch}-2"] == [receipt.id for receipt in receipts]
         assert (True, 0, 0) == (receipts[1].missed, receipts[1].connections, project.reserved)
@@ -45,7 +45,7 @@ class TestReservations:
         project, frame = hub.reserve("p", text(), 0.0)
         hub.flush(0.0)
         assert [] == reader.seqs
-        receipt = hub.deliver(project, frame, 0.0)
+        receipt = hub.commit(project, frame, 0.0)
         hub.flush(0.0)
         assert (1, False, [1]) == (receipt.connections, receipt.missed, reader.seqs)
 
@@ -56,18 +56,18 @@ class TestReservations:
         hub.attach("p", reader, resume.nothing, 0.0)
         hub.detach(reader, "client", 0.0)
         assert project is hub.projects["p"]
-        hub.deliver(project, frame, 0.0)
+        hub.commit(project, frame, 0.0)
         assert 1 == len(project.ring)
 
     def test_cancelled_reservations_leave_nothing_behind(self) -> None:
         hub = make_hub()
         project, _ = hub.reserve("p", text(), 0.0)
         hub.reserve("p", text(), 0.0)
-        hub.cancel(project)
+        hub.cancel_reservations(project)
         assert {} == hub.projects
         kept, _ = hub.reserve("q", text(), 0.0)
-        hub.deliver(kept, hub.reserve("q", text(), 0.0)[1], 0.0)
-        hub.cancel(kept)
+        hub.commit(kept, hub.reserve("q", text(), 0.0)[1], 0.0)
+        hub.cancel_reservations(kept)
         assert ["q"] == list(hub.projects)
 
     def test_into_a_project_deleted_meanwhile_is_a_miss_lost_at_once(self) -> None:
@@ -78,9 +78,9 @@ class TestReservations:
         _, other_frame = hub.reserve("p", text(), 0.0)
         hub.delete("p", 0.0)
         hub.publish("p", text(), 0.0)
-        receipt = hub.deliver(project, frame, 0.0)
+        receipt = hub.commit(project, frame, 0.0)
         hub.detach(reader, "deleted", 0.0)
-        hub.deliver(project, other_frame, 0.0)
+        hub.commit(project, other_frame, 0.0)
         assert (f"{project.epoch}-1", 0, True) == (receipt.id, receipt.connections, receipt.missed)
         misses = hub.counters.misses
         assert (3, 0, 2, 1) == (misses.misses, misses.recovered, misses.lost, misses.pending)
@@ -129,7 +129,7 @@ class TestRestored:
         hub.restore(past(), 10.0)
         hub.restore(past(name="q"), 10.0)
         assert ["q", "p"] == [project.name for project in hub.busiest()]
-        hub.beat(70.5)
+        hub.tick(70.5)
         assert [7] == [seq for seq, _, _ in hub.projects["p"].ring.frames()]
 
     def test_smaller_bounds_than_before_hold_at_once(self) -> None:
@@ -145,7 +145,7 @@ class TestRestored:
         assert {} == hub.projects
         assert (1, 1) == (hub.counters.misses.misses, hub.counters.misses.lost)
         hub.publish("q", text(), 10.0)
-        hub.beat(10_000.0)
+        hub.tick(10_000.0)
         assert {} == hub.projects
 
 
@@ -168,7 +168,7 @@ class TestKeptElsewhere:
         reader = FakeConnection(hub, "c")
         hub.attach("p", reader, resume.nothing, 0.0)
         for seq in (5, 6, 7):
-            hub.follow(project, b"id: old1-%d\ndata: x\n\n" % seq, 0.0)
+            hub.append_replicated(project, b"id: old1-%d\ndata: x\n\n" % seq, 0.0)
         hub.flush(0.0)
         assert [5, 6, 7] == reader.seqs
         assert (2, 0, 3) == (hub.counters.ring_events, hub.counters.published, hub.counters.delivered)
@@ -176,8 +176,8 @@ class TestKeptElsewhere:
     def test_followed_without_readers_wants_no_flush(self) -> None:
         hub = make_hub()
         hub.restore(msgspec.structs.replace(past(0), pinned=True), 0.0)
-        hub.follow(hub.projects["p"], b"id: old1-5\ndata: x\n\n", 0.0)
-        assert not hub._outgoing._dirty
+        hub.append_replicated(hub.projects["p"], b"id: old1-5\ndata: x\n\n", 0.0)
+        assert not hub._flush_queue._dirty
 
     def test_letting_go_loses_and_counts_nothing(self) -> None:
         hub = make_hub()
@@ -189,13 +189,13 @@ class TestKeptElsewhere:
         assert (0, 0) == (hub.counters.ring_events, hub.counters.ring_bytes)
         assert before == vars_of(hub.counters.misses)
         assert {0} == set(hub.counters.evicted.values())
-        assert 0 == len(hub._retention._ages) + len(hub._retention._holders)
+        assert 0 == len(hub._retention._expiry) + len(hub._retention._holders)
         observer = hub._observer
         assert isinstance(observer, Recorder)
         assert ["p"] == observer.forgotten
 
 
-def vars_of(tally: Tally) -> tuple[int, int, int]:
+def vars_of(tally: MissTotals) -> tuple[int, int, int]:
     return tally.misses, tally.recovered, tally.lost
 
 

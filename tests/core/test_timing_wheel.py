@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.core.timing_wheel import Wheel
+from edge.core.timing_wheel import TimingWheel
 from tests.core.fakes import FakeConnection, make_hub
 
 TICK = 0.25  # a power of two, so that no rounding stands between the test and the truth
@@ -23,7 +23,7 @@ hub = make_hub()
 def test_everything_comes_out_once_and_in_time(
     when: list[float], steps: list[float], count: int, late: list[tuple[int, float]]
 ) -> None:
-    wheel = Wheel(TICK)
+    wheel = TimingWheel(TICK)
     put: dict[str, tuple[float, float]] = {}
     came: Counter[str] = Counter()
     now = 0.0
@@ -43,8 +43,8 @@ def test_everything_comes_out_once_and_in_time(
 
     for seconds in when:
         insert(seconds)
-    for number, step in enumerate(steps):
-        now += step
+    for number, write_batch in enumerate(steps):
+        now += write_batch
         for at, offset in late:
             if at == number:
                 insert(max(0.0, now + offset))
@@ -56,7 +56,7 @@ def test_everything_comes_out_once_and_in_time(
 
 
 def test_what_is_over_the_count_comes_out_next_time() -> None:
-    wheel = Wheel(1.0)
+    wheel = TimingWheel(1.0)
     connections = [FakeConnection(hub, str(number)) for number in range(5)]
     for connection in connections:
         wheel.put(connection, 3.0)
@@ -68,7 +68,7 @@ def test_what_is_over_the_count_comes_out_next_time() -> None:
 
 
 def test_a_time_that_has_passed_is_the_next_tick() -> None:
-    wheel = Wheel(1.0)
+    wheel = TimingWheel(1.0)
     assert [] == wheel.due(100.0, 1)
     connection = FakeConnection(hub, "late")
     wheel.put(connection, 3.0)

@@ -58,7 +58,7 @@ async def test_timing_a_trigger_gave_up_before_the_first_reader() -> None:
 async def test_a_trigger_that_waited_and_found_its_reader_says_how_long_it_waited() -> None:
     async with running() as hub:
         waiting = asyncio.create_task(hub.trigger("p", "?timeout=10s"))
-        await until(lambda: hub.service.readiness.waiting_for("p") == 1)
+        await until(lambda: hub.context.readiness.waiting_for("p") == 1)
         assert "Waiting for a reader: 1 request." in (await hub.explain("p"))["answer"]
         await asyncio.sleep(0.1)
         async with hub.reader("p"):
@@ -188,7 +188,7 @@ async def test_silence_the_reader_asked_for_an_id_with_a_space() -> None:
 async def test_a_project_that_the_hub_has_forgotten_is_still_explained() -> None:
     async with running(ring={"max_age_seconds": 0.05}, stream={"heartbeat_seconds": 0.1}) as hub:
         assert await hub.publish("p") == 202
-        await until(lambda: "p" not in hub.service.hub.projects)
+        await until(lambda: "p" not in hub.context.hub.projects)
         answer = await hub.explain("p")
 
     assert "never_connected" == answer["cause"]

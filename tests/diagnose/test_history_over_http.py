@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.diagnose.history import Chronicle
+from edge.diagnose.history import ProjectHistory
 
 NAMES = st.sampled_from([f"p{number}" for number in range(8)])
 CODES = st.sampled_from([f"code_{number}" for number in range(30)])
@@ -13,55 +13,55 @@ CODES = st.sampled_from([f"code_{number}" for number in range(30)])
 
 @given(st.lists(st.tuples(NAMES, CODES, st.booleans()), max_size=200))
 def test_it_holds_no_more_than_its_bounds_and_the_newest_of_each(calls: list[tuple[str, str, bool]]) -> None:
-    chronicle = Chronicle(max_projects=3, max_strangers=2)
+    history = ProjectHistory(max_projects=3, max_strangers=2)
     for now, (name, code, trigger) in enumerate(calls):
         if trigger:
-            chronicle.trigger(name, code, 0.5, float(now))
+            history.trigger(name, code, 0.5, float(now))
         else:
-            chronicle.refused(name, code, "127.0.0.1", float(now))
+            history.refused(name, code, "127.0.0.1", float(now))
 
-    names = list(chronicle.names())
+    names = list(history.names())
     assert len(names) <= 5
-    assert all(len(chronicle.facts(name)) <= 12 for name in names)
+    assert all(len(history.facts(name)) <= 12 for name in names)
     if calls:
         name, code, trigger = calls[-1]
-        newest = chronicle.facts(name)[0]
+        newest = history.facts(name)[0]
         assert ("trigger" if trigger else "refused", code) == (newest.kind, newest.reason)
     for name in names:
-        times = [fact.last_seconds for fact in chronicle.facts(name)]
+        times = [fact.last_seconds for fact in history.facts(name)]
         assert sorted(times, reverse=True) == times
 
 
 def test_made_up_names_push_out_no_project() -> None:
-    chronicle = Chronicle(max_projects=2, max_strangers=3)
-    chronicle.trigger("mine", "no_connection", 3.0, 1.0)
+    history = ProjectHistory(max_projects=2, max_strangers=3)
+    history.trigger("mine", "no_connection", 3.0, 1.0)
     for number in range(100):
-        chronicle.refused(f"made-up-{number}", "unauthenticated", "192.0.2.1", 2.0)
+        history.refused(f"made-up-{number}", "unauthenticated", "192.0.2.1", 2.0)
 
-    assert ["no_connection"] == [fact.reason for fact in chronicle.facts("mine")]
-    assert ["mine", "made-up-97", "made-up-98", "made-up-99"] == list(chronicle.names())
+    assert ["no_connection"] == [fact.reason for fact in history.facts("mine")]
+    assert ["mine", "made-up-97", "made-up-98", "made-up-99"] == list(history.names())
 
 
 def test_a_fact_that_comes_again_is_counted_and_keeps_its_first_time() -> None:
-    chronicle = Chronicle()
+    history = ProjectHistory()
     for moment in (1.0, 5.0, 9.0):
-        chronicle.refused("p", "forbidden", f"192.0.2.{moment:.0f}", moment)
+        history.refused("p", "forbidden", f"192.0.2.{moment:.0f}", moment)
 
-    [fact] = chronicle.facts("p")
+    [fact] = history.facts("p")
     assert (3, 1.0, 9.0, "192.0.2.9") == (fact.count, fact.first_seconds, fact.last_seconds, fact.address)
 
 
 def test_what_a_stranger_was_refused_is_kept_when_the_project_is_met() -> None:
-    chronicle = Chronicle(max_projects=1, max_strangers=1)
-    chronicle.refused("p", "forbidden", None, 1.0)
-    chronicle.trigger("p", "waited", 0.2, 2.0)
+    history = ProjectHistory(max_projects=1, max_strangers=1)
+    history.refused("p", "forbidden", None, 1.0)
+    history.trigger("p", "waited", 0.2, 2.0)
 
-    assert ["waited", "forbidden"] == [fact.reason for fact in chronicle.facts("p")]
-    assert ["p"] == list(chronicle.names())
+    assert ["waited", "forbidden"] == [fact.reason for fact in history.facts("p")]
+    assert ["p"] == list(history.names())
 
 
 def test_a_long_name_is_cut() -> None:
-    chronicle = Chronicle()
-    chronicle.refused("x" * 10_000, "invalid_project", None, 1.0)
+    history = ProjectHistory()
+    history.refused("x" * 10_000, "invalid_project", None, 1.0)
 
-    assert ["x" * 128] == list(chronicle.names())
+    assert ["x" * 128] == list(history.names())

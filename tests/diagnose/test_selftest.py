@@ -87,7 +87,7 @@ async def between(
 async def test_all_is_well_and_the_project_is_gone_afterwards() -> None:
     async with running(stream=FAST) as hub:
         steps = await outcome(hub.url)
-        assert {} == hub.service.hub.projects
+        assert {} == hub.context.hub.projects
 
     assert list(selftest.STEPS) == list(steps)
     assert [] == [step.line() for step in steps.values() if not step.ok]

@@ -34,7 +34,7 @@ async def test_the_commands_print_what_the_page_shows(name: str) -> None:
 def test_the_page_names_every_event_of_the_hub_and_every_reason_of_a_gap() -> None:
     page = (DOCS / "subscribe.md").read_text()
     source = "".join(path.read_text() for path in (DOCS.parent / "edge" / "core").glob("*.py"))
-    source += (DOCS.parent / "edge" / "readiness.py").read_text()
+    source += (DOCS.parent / "edge" / "triggers" / "readiness.py").read_text()
     sent = set(re.findall(r'control_frame\(\s*"(\w+)"', source)) | {"ping"}
     assert sent == set(re.findall(r"^\| `edge\.(\w+)` \|", page, re.MULTILINE))
     assert set() == {reason for reason in GAP_REASONS if f"`{reason}`" not in page}

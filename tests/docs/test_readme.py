@@ -76,10 +76,10 @@ async def test_the_lines_that_make_run_prints_work() -> None:
 
 
 async def test_the_table_of_endpoints_is_that_of_the_application() -> None:
-    _, service = await assemble(Config())
+    _, context = await assemble(Config())
     served = {
         f"{route.method} {route.path}"
-        for route in routes(service)
+        for route in routes(context)
         if "." not in route.path or route.path == "/edge.js"  # files of the page are its own business
     }
     shown = set(re.findall(r"^\| `([A-Z]+ /\S*)`", PAGE, re.MULTILINE))

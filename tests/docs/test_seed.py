@@ -90,5 +90,5 @@ async def test_the_six_steps() -> None:
         # And when nobody is there, it is said instead of swallowed, and nothing is lost.
         assert "client" == (await said(hub, "last_connection_removed"))["reason"]
         await hub.publish(PROJECT, "late")
-        assert PROJECT == (await said(hub, "published_to_nobody"))["project"]
+        assert PROJECT == (await said(hub, "event_missed"))["project"]
         assert 1 == (await hub.metrics())["edge_misses_pending"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from aiohttp import web
 
 from edge.config.schema import AuthSettings, Config
-from edge.http.context import Service
+from edge.http.context import Context
 from edge.server.aiohttp_server import HubRunner
 from edge.server.assembly import assemble
 
@@ -22,9 +22,9 @@ OPEN = AuthSettings(anonymous=("subscribe", "publish", "trigger", "status", "adm
 @asynccontextmanager
 async def hub_inside(
     config: Config, *, unix: Path | None = None, tls: ssl.SSLContext | None = None
-) -> AsyncIterator[tuple[Service, int]]:
-    """`(service, port)`, on every address of the machine; on a Unix socket too where that is asked for."""
-    app, service = await assemble(config)
+) -> AsyncIterator[tuple[Context, int]]:
+    """`(context, port)`, on every address of the machine; on a Unix socket too where that is asked for."""
+    app, context = await assemble(config)
     runner = HubRunner(app, shutdown_timeout_seconds=0.2)
     await runner.setup()
     sock = socket.create_server(("0.0.0.0", 0), backlog=4096)
@@ -32,8 +32,8 @@ async def hub_inside(
         await runner.listen_on(sock, tls=tls)
         if unix is not None:
             await web.UnixSite(runner, unix).start()
-        yield service, sock.getsockname()[1]
+        yield context, sock.getsockname()[1]
     finally:
-        service.drain()
+        context.drain()
         await runner.cleanup()
         sock.close()

@@ -15,8 +15,8 @@ from edge.config.schema import Config, StreamSettings
 from edge.core.connection import NEVER
 from edge.core.counters import DETECTION_BOUNDS_SECONDS
 from edge.core.event import Event
-from edge.core.stalled import Patience
-from edge.http.context import Service
+from edge.core.stalled import StallDetector
+from edge.http.context import Context
 from edge.transport import tcp
 from edge.transport.stream import Stream
 from tests.faults.cable import cable
@@ -89,8 +89,8 @@ async def test_a_client_that_comes_back_before_its_dead_stream_is_found_out_miss
             await hub.at_rest()
 
 
-async def dead_and_slow(service: Service) -> tuple[int, int]:
-    removed = service.hub.counters.removed
+async def dead_and_slow(context: Context) -> tuple[int, int]:
+    removed = context.hub.counters.removed
     return removed["dead"], removed["slow"]
 
 
@@ -98,23 +98,23 @@ async def test_without_tcp_user_timeout_the_heartbeat_asks_what_has_moved(monkey
     monkeypatch.setattr(aiohttp_sse, "_TCP_USER_TIMEOUT", None)
     monkeypatch.setattr(tcp, "give_up_after", lambda sock, seconds: None)
     with cable() as idle_wire, cable() as busy_wire:
-        async with hub_inside(CONFIG) as (service, port):
+        async with hub_inside(CONFIG) as (context, port):
             idle = await open_stream((idle_wire.here, port), "idle", sock=idle_wire.socket())
             busy = await open_stream((busy_wire.here, port), "busy", sock=busy_wire.socket())
             stopped = await stopped_reader(("127.0.0.1", port), "stopped")
-            streams: list[Any] = list(service.hub.connections.values())
+            streams: list[Any] = list(context.hub.connections.values())
             assert [0, 0, 0] == [each._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) for each in streams]
             for cut in (idle_wire, busy_wire):
                 cut.cut()
             began = time.monotonic()
             for _ in range(20):
                 for project in ("busy", "stopped"):
-                    service.hub.publish(project, Event("message", b"1" * 10_000), service.clock())
+                    context.hub.publish(project, Event("message", b"1" * 10_000), context.clock())
                 await asyncio.sleep(0.01)
-            await until(lambda: dead_and_slow(service), lambda seen: seen == (2, 1))
+            await until(lambda: dead_and_slow(context), lambda seen: seen == (2, 1))
             assert HEARTBEAT_SECONDS + DEAD_AFTER_SECONDS + SLACK_SECONDS > time.monotonic() - began
-            assert 2 == sum(service.hub.counters.dead_detection_seconds.counts)
-            assert 40 == service.hub.counters.misses.misses
+            assert 2 == sum(context.hub.counters.dead_detection_seconds.counts)
+            assert 40 == context.hub.counters.misses.misses
             for gone in (idle, busy):
                 await gone.close()
             stopped.sock.close()
@@ -123,7 +123,7 @@ async def test_without_tcp_user_timeout_the_heartbeat_asks_what_has_moved(monkey
 async def test_when_the_kernel_strikes_first_dead_and_slow_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     # Long enough for two probes of the shut window to go unanswered.
     config = msgspec.structs.replace(CONFIG, stream=StreamSettings(heartbeat_seconds=0.5, dead_after_seconds=2.5))
-    monkeypatch.setattr(Patience, "ends", lambda self, connection, now: NEVER)
+    monkeypatch.setattr(StallDetector, "ends", lambda self, connection, now: NEVER)
     errors = []
     told = Stream._reason
 
@@ -133,18 +133,18 @@ async def test_when_the_kernel_strikes_first_dead_and_slow_are_told_apart(monkey
 
     monkeypatch.setattr(Stream, "_reason", note)
     with cable() as wire, cable() as shut_wire:
-        async with hub_inside(config) as (service, port):
+        async with hub_inside(config) as (context, port):
             dead = await open_stream((wire.here, port), "dead", sock=wire.socket())
             stopped = await stopped_reader(("127.0.0.1", port), "slow")
             shut = await stopped_reader((shut_wire.here, port), "shut", shut_wire.socket())
             for _ in range(20):
                 for project in ("slow", "shut"):
-                    service.hub.publish(project, Event("message", b"1" * 10_000), service.clock())
+                    context.hub.publish(project, Event("message", b"1" * 10_000), context.clock())
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0.2)
             wire.cut()
             shut_wire.cut()
-            await until(lambda: dead_and_slow(service), lambda seen: seen == (2, 1))
+            await until(lambda: dead_and_slow(context), lambda seen: seen == (2, 1))
             assert [TimeoutError] * 3 == errors
             await dead.close()
             stopped.sock.close()

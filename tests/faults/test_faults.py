@@ -155,17 +155,17 @@ async def test_a_half_closed_reader_leaves(loop: str) -> None:
 
 async def test_the_clock_set_back_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
     real = time.time
-    async with hub_inside(Config(auth=OPEN)) as (service, port):
-        service.hub.publish("p", Event("message", b"1"), service.clock())
+    async with hub_inside(Config(auth=OPEN)) as (context, port):
+        context.hub.publish("p", Event("message", b"1"), context.clock())
         monkeypatch.setattr(time, "time", lambda: real() - 3600)
-        service.hub.publish("p", Event("message", b"2"), service.clock())
+        context.hub.publish("p", Event("message", b"2"), context.clock())
         reader = await open_stream(("127.0.0.1", port), "p", query="since=10m")
-        service.hub.publish("p", Event("message", b"3"), service.clock())
+        context.hub.publish("p", Event("message", b"3"), context.clock())
         assert [1, 2, 3] == await reader.events(3)
-        assert (await service.readiness.wait("p", 1, 20)).connections == 1
+        assert (await context.readiness.wait("p", 1, 20)).connections == 1
         seqs = [int(frame.id.rpartition("-")[2]) for frame in reader.frames if frame.id]
         assert [1, 2, 3] == seqs
-        first, last = service.iso_time(service.clock() - 1), service.iso_time(service.clock())
+        first, last = context.iso_time(context.clock() - 1), context.iso_time(context.clock())
         assert first < last
         await reader.close()
 

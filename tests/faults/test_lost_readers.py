@@ -200,14 +200,14 @@ async def test_what_tls_adds_is_known_to_the_byte(certificate: Certificate) -> N
     """So that "all is acknowledged" can be told although a second buffer, below TLS, can't be seen."""
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(certificate.cert, certificate.key)
-    async with hub_inside(Config(auth=OPEN), tls=tls) as (service, port):
+    async with hub_inside(Config(auth=OPEN), tls=tls) as (context, port):
         reader = await open_stream(("127.0.0.1", port), "p", ssl=TRUSTING)
         assert "TLSv1.3" == reader.writer.get_extra_info("ssl_object").version()
         for size_bytes in (10, 16_300, 16_384, 100_000):
-            service.hub.publish("p", Event("message", b'"' + b"x" * size_bytes + b'"'), service.clock())
-            service.hub.flush(service.clock())
+            context.hub.publish("p", Event("message", b'"' + b"x" * size_bytes + b'"'), context.clock())
+            context.hub.flush(context.clock())
         await reader.events(4)
-        [connection] = service.hub.connections.values()
+        [connection] = context.hub.connections.values()
         stream = cast(Stream, connection)
         assert stream._sock is not None
 

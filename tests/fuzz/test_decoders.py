@@ -24,7 +24,7 @@ from edge.config.schema import AuthSettings
 from edge.config.units import parse_duration, parse_size
 from edge.core.errors import EdgeError, Unauthenticated
 from edge.core.event import Event, decode_json, decode_text
-from edge.core.ledger import Ledger, Tally
+from edge.core.ledger import Ledger, MissTotals
 from edge.core.resume import after_id
 from edge.core.ring import Ring
 from edge.http import trigger
@@ -141,7 +141,7 @@ class _History:
 
     def __init__(self) -> None:
         self.ring = Ring(0)
-        self.ledger = Ledger(Tally(), "p1")
+        self.ledger = Ledger(MissTotals(), "p1")
         for _ in range(5):
             self.ring.append(b"data: x\n\n", 0.0)
         self.ring.evict(2)

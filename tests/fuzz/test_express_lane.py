@@ -68,7 +68,7 @@ def both() -> Iterator[tuple[asyncio.Runner, RunningHub, RunningHub]]:
 
 async def ask(hub: RunningHub, pieces: list[bytes]) -> tuple[Heard, int]:
     """What was heard, and how many events the hub has taken."""
-    before = hub.service.hub.counters.published
+    before = hub.context.hub.counters.published
     wire = await hub.wire()
     for piece in pieces:
         wire.send(piece)
@@ -76,7 +76,7 @@ async def ask(hub: RunningHub, pieces: list[bytes]) -> tuple[Heard, int]:
     heard = await wire.heard()
     await wire.close()
     hub.wires.remove(wire)
-    return heard, hub.service.hub.counters.published - before
+    return heard, hub.context.hub.counters.published - before
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow])

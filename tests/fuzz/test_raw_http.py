@@ -138,13 +138,13 @@ def test_nothing_is_left_of_it_all(on_loop: tuple[asyncio.Runner, RunningHub]) -
 
     async def settle() -> int:
         for _ in range(200):
-            if not hub.service.hub.connections and len(asyncio.all_tasks()) <= 3:
+            if not hub.context.hub.connections and len(asyncio.all_tasks()) <= 3:
                 break
             await asyncio.sleep(0.05)
         return len(asyncio.all_tasks())
 
     assert runner.run(settle()) <= 3, "this one, the beat, and the watch of the loop"
-    service = hub.service
-    assert (0, 0, 0) == (len(service.hub.connections), service.readiness.waiting, len(service.running))
-    assert len(service.hub.projects) <= 100
-    assert len(service.tickets) <= 50
+    context = hub.context
+    assert (0, 0, 0) == (len(context.hub.connections), context.readiness.waiting, len(context.running))
+    assert len(context.hub.projects) <= 100
+    assert len(context.tickets) <= 50

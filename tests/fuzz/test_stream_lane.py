@@ -122,7 +122,7 @@ def both() -> Iterator[tuple[asyncio.Runner, RunningHub, RunningHub]]:
         lane.open = counted
         for hub in (quick, plain):
             for number in range(3):
-                hub.service.hub.publish("p", Event("message", b"%d" % number), hub.service.clock())
+                hub.context.hub.publish("p", Event("message", b"%d" % number), hub.context.clock())
         try:
             yield runner, quick, plain
             assert opened.count(True) > len(opened) // 4, "hardly anybody took the lane"
@@ -133,7 +133,7 @@ def both() -> Iterator[tuple[asyncio.Runner, RunningHub, RunningHub]]:
 
 async def ask(hub: RunningHub, head: bytes) -> tuple[list[str], Any, list[str]]:
     """The head of the answer; what the stream begins with, or the refusal; whose address the hub knows."""
-    second = hub.service.hub.projects["p"].event_id(2)
+    second = hub.context.hub.projects["p"].event_id(2)
     reader, writer = await asyncio.open_connection(hub.host, hub.port)
     writer.write(head.replace(b"%ID%", second.encode()))
     raw = b""
@@ -143,10 +143,10 @@ async def ask(hub: RunningHub, head: bytes) -> tuple[list[str], Any, list[str]]:
                 raw += data
     except ConnectionError:
         pass
-    addresses = [connection.address for connection in hub.service.hub.connections.values()]
+    addresses = [connection.address for connection in hub.context.hub.connections.values()]
     writer.close()
     await asyncio.gather(writer.wait_closed(), return_exceptions=True)
-    while hub.service.hub.connections:  # noqa: ASYNC110 - the hub tells its log, not tests
+    while hub.context.hub.connections:  # noqa: ASYNC110 - the hub tells its log, not tests
         await asyncio.sleep(0.001)
     answer, _, body = raw.partition(b"\r\n\r\n")
     lines = [line for line in answer.decode("latin-1").split("\r\n") if not line.startswith("Date: ")]

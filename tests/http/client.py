@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from edge.http.context import Service
+from edge.http.context import Context
 from edge.http.problems import PROBLEMS
 
 
@@ -92,9 +92,9 @@ class Stream:
 class Site:
     """A running hub; its project is `p` unless said otherwise."""
 
-    def __init__(self, url: str, service: Service, session: aiohttp.ClientSession) -> None:
+    def __init__(self, url: str, context: Context, session: aiohttp.ClientSession) -> None:
         self.url = url
-        self.service = service
+        self.context = context
         self.session = session
 
     @property
@@ -129,7 +129,7 @@ class Site:
 
     async def connections(self, count: int, project: str = "p") -> None:
         """Wait until `project` has that many."""
-        while self.service.hub.connected(project) != count:  # noqa: ASYNC110 - the hub tells its log, not tests
+        while self.context.hub.connected(project) != count:  # noqa: ASYNC110 - the hub tells its log, not tests
             await asyncio.sleep(0.005)
 
     async def raw(self, request: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

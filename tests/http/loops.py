@@ -16,7 +16,7 @@ import msgspec
 import uvloop
 
 from edge.config.schema import Config
-from edge.http.context import Service
+from edge.http.context import Context
 from edge.server.aiohttp_server import HubRunner
 from edge.server.assembly import assemble
 from edge.server.process import listen
@@ -51,7 +51,7 @@ def run(loop: str, main: Callable[[], Awaitable[None]]) -> None:
 
 @dataclass
 class Served:
-    service: Service
+    context: Context
     runner: HubRunner
     port: int
     client_tls: ssl.SSLContext | None
@@ -63,9 +63,9 @@ class Served:
 
     async def streams(self, count: int) -> list[Stream]:
         """The hub's side of the connections, once there are so many."""
-        while len(self.service.hub.connections) != count:  # noqa: ASYNC110 - the hub tells its log, not tests
+        while len(self.context.hub.connections) != count:  # noqa: ASYNC110 - the hub tells its log, not tests
             await asyncio.sleep(0.005)
-        return [cast(Stream, connection) for connection in self.service.hub.connections.values()]
+        return [cast(Stream, connection) for connection in self.context.hub.connections.values()]
 
 
 @dataclass
@@ -93,7 +93,7 @@ class Peer:
 @asynccontextmanager
 async def served(tls: Certificate | None = None, **sections: dict[str, Any]) -> AsyncIterator[Served]:
     """A hub on a free port, by TLS where there is a certificate, with settings such as `ring={"max_events": 3}`."""
-    app, service = await assemble(msgspec.convert(sections, Config))
+    app, context = await assemble(msgspec.convert(sections, Config))
     runner = HubRunner(app, shutdown_timeout_seconds=0.25)
     await runner.setup()
     server_tls = client_tls = None
@@ -104,7 +104,7 @@ async def served(tls: Certificate | None = None, **sections: dict[str, Any]) -> 
     [sock] = listen("127.0.0.1", 0)
     try:
         await runner.listen_on(sock, tls=server_tls)
-        yield Served(service, runner, sock.getsockname()[1], client_tls)
+        yield Served(context, runner, sock.getsockname()[1], client_tls)
     finally:
         await runner.cleanup()
         sock.close()

@@ -91,10 +91,10 @@ async def test_allowed_hosts_are_answered_too() -> None:
 
 async def test_an_open_hub_refuses_to_act_for_pages_elsewhere() -> None:
     async with running(Config(cors=CorsSettings(origins=("https://app.example.org",)))) as hub:
-        own = f"http://127.0.0.1:{hub.port}"
+        attach_transport = f"http://127.0.0.1:{hub.port}"
         for origin, status in (
             (None, 202),
-            (own, 202),
+            (attach_transport, 202),
             ("https://app.example.org", 202),
             ("https://evil.example", 403),
             ("http://app.example.org", 403),
@@ -107,7 +107,7 @@ async def test_an_open_hub_refuses_to_act_for_pages_elsewhere() -> None:
                 assert (origin, status) == (origin, response.status)
         async with hub.client.delete(f"{hub.url}/projects/p1", headers={"Origin": "https://evil.example"}) as response:
             assert (403, "origin_not_allowed") == await code_of(response)
-        assert 3 == hub.service.hub.counters.published
+        assert 3 == hub.context.hub.counters.published
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
@@ -179,8 +179,8 @@ async def test_options_says_what_may_be_done() -> None:
 # --- tokens ---
 
 
-@pytest.mark.parametrize(("method", "path", "right"), ROUTES)
-async def test_every_route_asks_for_its_right(method: str, path: str, right: str) -> None:
+@pytest.mark.parametrize(("method", "path", "permission"), ROUTES)
+async def test_every_route_asks_for_its_right(method: str, path: str, permission: str) -> None:
     async with running(GUARDED) as hub:
 
         async def ask(headers: dict[str, str]) -> tuple[int, str | None]:
@@ -191,16 +191,16 @@ async def test_every_route_asks_for_its_right(method: str, path: str, right: str
                 return await code_of(response)
 
         others = {name: ["*"] for name in ("subscribe", "publish", "trigger", "status", "admin", "metrics")}
-        del others[right]
+        del others[permission]
         assert (401, "unauthenticated") == await ask({})
         assert (401, "unauthenticated") == await ask(bearer("wrong"))
         assert (403, "forbidden") == await ask(bearer(minted(others)))
-        assert (403, "forbidden") == await ask(bearer(minted({right: ["p2", "q*", "*p1", "p*1"]})))
-        for token in (TOKEN, minted({right: ["*"]})):
+        assert (403, "forbidden") == await ask(bearer(minted({permission: ["p2", "q*", "*p1", "p*1"]})))
+        for token in (TOKEN, minted({permission: ["*"]})):
             assert (await ask(bearer(token)))[0] not in (401, 403)
         if "p1" in path:
             for grant in ("p1", "p*"):
-                assert (await ask(bearer(minted({right: [grant]}))))[0] not in (401, 403)
+                assert (await ask(bearer(minted({permission: [grant]}))))[0] not in (401, 403)
 
 
 async def test_life_signs_stay_open() -> None:
@@ -251,7 +251,7 @@ async def test_a_stream_ends_when_its_token_does() -> None:
             assert "expired" == (await frames_until(response, "edge.closing"))["reason"]
             await response.read()
         await asyncio.sleep(0)
-        assert 1 == hub.service.hub.counters.removed["expired"]
+        assert 1 == hub.context.hub.counters.removed["expired"]
 
 
 async def test_a_publisher_whose_token_ends_in_the_middle_is_told_what_was_taken() -> None:
@@ -264,7 +264,7 @@ async def test_a_publisher_whose_token_ends_in_the_middle_is_told_what_was_taken
             yield b'{"data":2}\n'
 
         async def let_it_end() -> None:
-            while not hub.service.hub.counters.published or time.time() < ends:  # noqa: ASYNC110 - two things
+            while not hub.context.hub.counters.published or time.time() < ends:  # noqa: ASYNC110 - two things
                 await asyncio.sleep(0.02)
             taken.set()
 
@@ -275,7 +275,7 @@ async def test_a_publisher_whose_token_ends_in_the_middle_is_told_what_was_taken
             answer = await response.json(content_type=None)
             assert (401, "unauthenticated", 1) == (response.status, answer["code"], answer["published"])
         await ending
-        assert 1 == hub.service.hub.counters.published
+        assert 1 == hub.context.hub.counters.published
 
 
 # --- tickets ---

@@ -11,15 +11,15 @@ pytestmark = pytest.mark.parametrize("serve", ["runner"], indirect=True)
 
 
 async def test_a_request_that_runs_out_of_time_does_not_disturb_the_drain(start_hub: StartHub) -> None:
-    service = (await start_hub()).service
+    context = (await start_hub()).context
 
     async def slow() -> None:
-        async with service.until_drain(0, "Too slow."):
+        async with context.until_drain(0, "Too slow."):
             await asyncio.Event().wait()
 
     reading = asyncio.create_task(slow())
-    while not any(leash.expired() for leash in service._leashes):  # noqa: ASYNC110 - it tells nobody
+    while not any(leash.expired() for leash in context._leashes):  # noqa: ASYNC110 - it tells nobody
         await asyncio.sleep(0)
-    service.drain()
+    context.drain()
     with pytest.raises(Draining):
         await reading

@@ -30,10 +30,10 @@ async def limited_connections(start_hub: StartHub, setting: str) -> Answer:
 async def full_of_waiters(start_hub: StartHub) -> Answer:
     site = await start_hub(limits={"max_waiting": 1})
     waiting = asyncio.create_task(site.trigger(timeout="20s"))
-    while site.service.readiness.waiting != 1:  # noqa: ASYNC110 - it tells nobody
+    while site.context.readiness.waiting != 1:  # noqa: ASYNC110 - it tells nobody
         await asyncio.sleep(0.005)
     refused = await site.trigger()
-    site.service.drain()
+    site.context.drain()
     await waiting
     return refused
 
@@ -66,7 +66,7 @@ async def failing_target(start_hub: StartHub) -> Answer:
 
 async def draining(start_hub: StartHub) -> Answer:
     site = await start_hub()
-    site.service.drain()
+    site.context.drain()
     return await site.ask("GET", "/projects/p/events")
 
 
@@ -81,7 +81,7 @@ async def broken_handler(start_hub: StartHub, monkeypatch: pytest.MonkeyPatch) -
 
 async def broken_store(start_hub: StartHub, monkeypatch: pytest.MonkeyPatch) -> Answer:
     site = await start_hub()
-    monkeypatch.setattr(type(site.service.store), "problem", StoreUnavailable("Make room.", retry_after_seconds=5))
+    monkeypatch.setattr(type(site.context.store), "problem", StoreUnavailable("Make room.", retry_after_seconds=5))
     return await site.ask("GET", "/readyz")
 
 

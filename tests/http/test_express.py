@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from edge.http.context import Service
+from edge.http.context import Context
 from edge.http.express import Express
 from edge.server.aiohttp_server import HubRequestHandler
 from tests.http.loops import served
@@ -23,8 +23,8 @@ BODY = b'{"type": "progress", "data": {"percent": 50}}'
 class Wire:
     """A hub, and raw connections to it. `lane` counts the requests that took the express lane."""
 
-    def __init__(self, service: Service, port: int, lane: list[int]) -> None:
-        self.service = service
+    def __init__(self, context: Context, port: int, lane: list[int]) -> None:
+        self.context = context
         self.port = port
         self.lane = lane
 
@@ -62,7 +62,7 @@ async def start(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., 
 
         async def begin(**sections: dict[str, Any]) -> Wire:
             hub = await stack.enter_async_context(served(None, **sections))
-            return Wire(hub.service, hub.port, lane)
+            return Wire(hub.context, hub.port, lane)
 
         yield begin
 
@@ -193,9 +193,9 @@ async def test_a_body_in_pieces_is_published_once(start: Callable[..., Awaitable
 
 async def test_the_door_is_asked_every_time(start: Callable[..., Awaitable[Wire]]) -> None:
     wire = await start(auth={"token": "a-token-of-some-length"})
-    right = wire.head("Authorization: Bearer a-token-of-some-length") + BODY
+    permission = wire.head("Authorization: Bearer a-token-of-some-length") + BODY
     wrong = wire.head("Authorization: Bearer another-token-of-the-like") + BODY
-    answers = await exchange(wire, right, right, wrong, wrong, wire.head() + BODY, right)
+    answers = await exchange(wire, permission, permission, wrong, wrong, wire.head() + BODY, permission)
     assert [b"202", b"202", b"401", b"401", b"401", b"202"] == [head.split(b" ", 2)[1] for head, _ in answers]
     assert 2 == len(wire.lane)
 
@@ -232,7 +232,7 @@ async def test_a_hub_that_leaves_says_so(start: Callable[..., Awaitable[Wire]]) 
     for _ in range(2):
         writer.write(request)
         await answer(reader)
-    wire.service.hub.draining = True
+    wire.context.hub.draining = True
     writer.write(request)
     assert "draining" == (await answer(reader))[1]["code"]
     assert 1 == len(wire.lane)

@@ -23,13 +23,13 @@ async def test_the_same_key_gives_the_first_receipt_again_and_publishes_nothing(
     assert "true" == again.headers["Idempotency-Replayed"]
     assert (202, first.body) == (again.status, again.body)
     assert first.headers["Content-Type"] == again.headers["Content-Type"]
-    assert 1 == site.service.hub.counters.published
+    assert 1 == site.context.hub.counters.published
 
 
 async def test_the_same_key_with_another_body_is_a_mismatch(site: Site) -> None:
     await publish(site, 1, "k")
     assert "idempotency_mismatch" == (await publish(site, 2, "k")).problem["code"]
-    assert 1 == site.service.hub.counters.published
+    assert 1 == site.context.hub.counters.published
 
 
 async def test_the_type_of_a_text_is_part_of_what_is_compared(site: Site) -> None:
@@ -48,25 +48,25 @@ async def test_projects_and_actions_have_keys_of_their_own(site: Site) -> None:
 async def test_without_a_key_everything_is_done(site: Site) -> None:
     await site.publish(1)
     await site.publish(1)
-    assert 2 == site.service.hub.counters.published
+    assert 2 == site.context.hub.counters.published
 
 
 async def test_sent_twice_at_once_it_is_done_once(site: Site) -> None:
     publishing = [asyncio.create_task(publish(site, 1, "k", wait="20s")) for _ in range(10)]
-    while site.service.readiness.waiting != 1:  # noqa: ASYNC110 - it tells nobody
+    while site.context.readiness.waiting != 1:  # noqa: ASYNC110 - it tells nobody
         await asyncio.sleep(0.005)
     async with site.stream():
         answers = await asyncio.gather(*publishing)
     assert {answers[0].body} == {answer.body for answer in answers}
     assert 9 == sum("Idempotency-Replayed" in answer.headers for answer in answers)
-    assert 1 == site.service.hub.counters.published
+    assert 1 == site.context.hub.counters.published
 
 
 async def test_when_the_first_caller_goes_away_the_next_takes_its_place(site: Site) -> None:
     body = b'{"data": 1}'
     head = f"POST {EVENTS}?wait=20s HTTP/1.1\r\nHost: localhost\r\nIdempotency-Key: k\r\nContent-Length: 11\r\n\r\n"
     _, writer = await site.raw(head.encode() + body)
-    while site.service.readiness.waiting != 1:  # noqa: ASYNC110 - it tells nobody
+    while site.context.readiness.waiting != 1:  # noqa: ASYNC110 - it tells nobody
         await asyncio.sleep(0.005)
     # The same body byte for byte, or it would be another request.
     headers = {"Idempotency-Key": "k", "Content-Type": "application/json"}

@@ -181,7 +181,7 @@ async def test_a_hub_that_leaves_tells_what_was_taken(site: Site) -> None:
         publisher = await Publisher.connected(site)
         await publisher.write(b'{"data": 1}\n{"data": 2')
         event_id = (await stream.next()).id
-        site.service.drain()
+        site.context.drain()
         answer = await publisher.answer()
     problem = answer.problem
     assert ("draining", 2, 1) == (problem["code"], problem["line"], problem["published"])
@@ -190,7 +190,7 @@ async def test_a_hub_that_leaves_tells_what_was_taken(site: Site) -> None:
 
 async def test_require_is_asked_before_the_first_line(site: Site) -> None:
     assert "no_connection" == (await send(site, b'{"data": 1}\n', require="1")).problem["code"]
-    assert {} == site.service.hub.projects
+    assert {} == site.context.hub.projects
 
 
 async def test_with_a_key_it_is_published_once(site: Site) -> None:
@@ -198,7 +198,7 @@ async def test_with_a_key_it_is_published_once(site: Site) -> None:
     first, again = [await send(site, body, {"Idempotency-Key": "k"}) for _ in range(2)]
     assert (first.status, first.json) == (again.status, again.json)
     assert "true" == again.headers["Idempotency-Replayed"]
-    assert 2 == site.service.hub.counters.published
+    assert 2 == site.context.hub.counters.published
     other = await send(site, body + body, {"Idempotency-Key": "k"})
     assert "idempotency_mismatch" == other.problem["code"]
 

@@ -40,16 +40,16 @@ def matches(pattern: str, text: str) -> bool:
 
 @pytest.mark.parametrize("config", [Config(), Config(metrics=MetricsSettings(port=0))])
 async def test_every_route_is_an_operation_and_takes_the_right_it_says(config: Config) -> None:
-    _, service = await assemble(config)
+    _, context = await assemble(config)
     routes = {
-        (route.method.lower(), route.path): route.right
-        for route in http_app.routes(service)
+        (route.method.lower(), route.path): route.permission
+        for route in http_app.routes(context)
         if not re.fullmatch(r"/|/[\w.-]+\.(js|ts|css|svg|html)", route.path)
     }
-    told = {(one.method, one.path): one.right for one in operations(config) if one.method != "head"}
+    told = {(one.method, one.path): one.permission for one in operations(config) if one.method != "head"}
     assert routes == told
-    await service.target.close()
-    await service.store.close()
+    await context.target.close()
+    await context.store.close()
 
 
 async def test_the_document_is_served() -> None:

@@ -103,7 +103,7 @@ async def test_what_is_no_event_is_refused_and_leaves_no_project(site: Site, bod
     problem = (await site.ask("POST", EVENTS, data=body, headers=JSON)).problem
     assert "invalid_event" == problem["code"]
     assert sentence in problem["detail"]
-    assert {} == site.service.hub.projects
+    assert {} == site.context.hub.projects
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ async def test_wait_publishes_when_somebody_is_there(site: Site) -> None:
 async def test_wait_in_vain_stores_nothing(site: Site) -> None:
     problem = (await site.publish(1, wait="20ms")).problem
     assert ("no_connection", 0) == (problem["code"], problem["connections"])
-    assert {} == site.service.hub.projects
+    assert {} == site.context.hub.projects
 
 
 async def test_wait_and_require_wait_for_that_many(site: Site) -> None:
@@ -196,7 +196,7 @@ async def test_parameters_that_cant_be_read(site: Site, query: str, parameter: s
 
 
 async def test_a_hub_that_leaves_takes_nothing(site: Site) -> None:
-    site.service.drain()
+    site.context.drain()
     answer = await site.publish(1)
     assert ("draining", "1") == (answer.problem["code"], answer.headers["Retry-After"])
 

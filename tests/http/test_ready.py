@@ -72,13 +72,13 @@ async def test_a_reader_that_takes_nothing_is_not_ready_until_it_does(start_hub:
 async def test_only_so_many_may_wait(start_hub: StartHub) -> None:
     site = await start_hub(limits={"max_waiting": 1})
     waiting = asyncio.create_task(ready(site, timeout="20s"))
-    while site.service.readiness.waiting != 1:  # noqa: ASYNC110 - it tells nobody
+    while site.context.readiness.waiting != 1:  # noqa: ASYNC110 - it tells nobody
         await asyncio.sleep(0.005)
     problem = (await ready(site, timeout="20s")).problem
     assert ("too_many_waiting", 1) == (problem["code"], problem["limit"])
     async with site.stream():
         assert 200 == (await waiting).status
-    assert 0 == site.service.readiness.waiting
+    assert 0 == site.context.readiness.waiting
 
 
 @pytest.mark.parametrize("query", ["timeout=61s", "timeout=-1", "connections=0", "connections=1.5"])

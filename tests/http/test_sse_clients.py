@@ -130,7 +130,7 @@ async def test_node_comes_back_by_itself_and_misses_nothing(site: Site) -> None:
     reading = asyncio.create_task(by_node(f"{site.url}/projects/p/events", 4))
     await site.connections(1)
     ids = [(await site.publish(number)).json["id"] for number in range(2)]
-    for connection in list(site.service.hub.connections.values()):
-        site.service.hub.close(connection, "lifetime", site.service.clock())
+    for connection in list(site.context.hub.connections.values()):
+        site.context.hub.close(connection, "lifetime", site.context.clock())
     ids += [(await site.publish(number)).json["id"] for number in range(2)]
     assert ids == [event.id for event in await reading]

@@ -174,7 +174,7 @@ async def test_health_and_readiness_of_the_process(site: Site) -> None:
         (await site.ask("GET", "/healthz")).json,
     )
     assert 200 == (await site.ask("GET", "/readyz")).status
-    site.service.drain()
+    site.context.drain()
     assert 200 == (await site.ask("GET", "/healthz")).status
     assert "draining" == (await site.ask("GET", "/readyz")).problem["code"]
 

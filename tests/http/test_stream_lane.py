@@ -18,7 +18,7 @@ import edge
 from edge.config.schema import Config
 from edge.core.event import Event
 from edge.http import stream_lane
-from edge.http.context import Service
+from edge.http.context import Context
 from edge.http.stream_lane import StreamLane
 from edge.server.aiohttp_server import HubRunner
 from edge.server.assembly import assemble
@@ -34,8 +34,8 @@ USUAL = ("User-Agent: curl/8", "Accept: text/event-stream")
 class Door:
     """A hub, and readers that knock with raw heads. `by_lane` counts those who took the lane."""
 
-    def __init__(self, service: Service, port: int, by_lane: list[int]) -> None:
-        self.service = service
+    def __init__(self, context: Context, port: int, by_lane: list[int]) -> None:
+        self.context = context
         self.port = port
         self.by_lane = by_lane
         self.writers: list[asyncio.StreamWriter] = []
@@ -87,7 +87,7 @@ async def open_door(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Open]:
 
         async def begin(**sections: dict[str, Any]) -> Door:
             hub = await stack.enter_async_context(served(None, **sections))
-            door = Door(hub.service, hub.port, by_lane)
+            door = Door(hub.context, hub.port, by_lane)
 
             async def leave() -> None:
                 for writer in door.writers:
@@ -116,20 +116,20 @@ async def test_the_second_reader_takes_the_lane_and_is_answered_like_the_first(o
     assert first_head == second_head
     assert hello(first).keys() == hello(second).keys()
     assert ("p", "q") == (hello(first)["project"], hello(second)["project"])
-    assert {"127.0.0.1"} == {connection.address for connection in door.service.hub.connections.values()}
+    assert {"127.0.0.1"} == {connection.address for connection in door.context.hub.connections.values()}
 
 
 async def test_what_nobody_reads_may_be_anything_and_a_readers_own_is_read(open_door: Open) -> None:
     door = await open_door(server={"trusted_proxies": ["127.0.0.1"]})
     for _ in range(3):
-        door.service.hub.publish("p", Event("message", b"1"), door.service.clock())
-    [*_, last] = [door.service.hub.projects["p"].event_id(seq) for seq in (1, 2)]
+        door.context.hub.publish("p", Event("message", b"1"), door.context.clock())
+    [*_, last] = [door.context.hub.projects["p"].event_id(seq) for seq in (1, 2)]
     await door.knock(door.head())
     browser = ("User-Agent: Mozilla/5.0", "Referer: https://x/y?z", 'Sec-CH-UA: "a";v=1', "Cookie: edge_token=x; a=b")
     _, body = await door.knock(door.head(*browser, USUAL[1], f"Last-Event-ID: {last}", "X-Forwarded-For: 10.0.0.7"))
     assert [1] == door.by_lane
     assert 1 == hello(body)["replayed"]
-    [*_, newest] = door.service.hub.connections.values()
+    [*_, newest] = door.context.hub.connections.values()
     assert "10.0.0.7" == newest.address
 
 
@@ -145,9 +145,9 @@ async def test_what_nobody_reads_may_be_anything_and_a_readers_own_is_read(open_
 )
 async def test_plain_queries_are_understood(open_door: Open, query: str, replayed: int) -> None:
     door = await open_door()
-    hub = door.service.hub
+    hub = door.context.hub
     for _ in range(3):
-        hub.publish("p", Event("message", b"1"), door.service.clock())
+        hub.publish("p", Event("message", b"1"), door.context.clock())
     await door.knock(door.head())
     _, body = await door.knock(door.head(query=query.format(id=hub.projects["p"].event_id(1))))
     assert ([1], replayed) == (door.by_lane, hello(body)["replayed"])
@@ -219,17 +219,17 @@ async def test_a_head_in_two_pieces_or_with_more_behind_it_is_read_by_the_parser
 async def test_limits_are_counted_once_and_told_by_the_ordinary_way(open_door: Open) -> None:
     door = await open_door(limits={"max_connections_per_project": 2})
     assert [(200, 0), (200, 1), (429, 0)] == [await door.status(door.head()) for _ in range(3)]
-    assert 1 == door.service.hub.counters.rejected["too_many_project_connections"]
-    door.service.hub.draining = True
+    assert 1 == door.context.hub.counters.rejected["too_many_project_connections"]
+    door.context.hub.draining = True
     assert (503, 0) == await door.status(door.head(name="q"))
-    assert 1 == door.service.hub.counters.rejected["draining"]
+    assert 1 == door.context.hub.counters.rejected["draining"]
 
 
 async def test_the_door_is_asked_every_time(open_door: Open) -> None:
     door = await open_door(auth={"token": "x" * 32})
-    right = (*USUAL, f"Authorization: Bearer {'x' * 32}")
+    permission = (*USUAL, f"Authorization: Bearer {'x' * 32}")
     assert (401, 0) == await door.status(door.head())
-    assert [(200, 0), (200, 1)] == [await door.status(door.head(*right)) for _ in range(2)]
+    assert [(200, 0), (200, 1)] == [await door.status(door.head(*permission)) for _ in range(2)]
     assert (401, 0) == await door.status(door.head(*USUAL, f"Authorization: Bearer {'y' * 32}"))
     assert (401, 0) == await door.status(door.head())
     cookie = f"Cookie: edge_token={'x' * 32}"
@@ -275,14 +275,14 @@ async def test_a_bug_behind_the_lane_ends_the_connection_and_is_told(
 
     told: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
-    monkeypatch.setattr(door.service.hub, "attach", fail)
+    monkeypatch.setattr(door.context.hub, "attach", fail)
     reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
     door.writers.append(writer)
     writer.write(door.head())
     with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
         await reader.readuntil(b"\r\n\r\n")
     assert [LookupError] == [type(context["exception"]) for context in told]
-    assert 1 == len(door.service.hub.connections)
+    assert 1 == len(door.context.hub.connections)
 
 
 async def test_by_tls_too(certificate: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,18 +314,18 @@ async def test_a_connection_inherits_what_a_stream_needs(open_door: Open) -> Non
         (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT): 7500,
         (socket.IPPROTO_TCP, tcp._TCP_NOTSENT_LOWAT): tcp.UNSENT_LIMIT_BYTES,
     }
-    for connection in door.service.hub.connections.values():
+    for connection in door.context.hub.connections.values():
         sock = cast(Any, cast(Stream, connection)._sock)
         assert wanted == {option: sock.getsockopt(*option) for option in wanted}
 
 
 async def test_without_prepared_sockets_there_is_no_lane(open_door: Open) -> None:
-    app, service = await assemble(Config())
+    app, context = await assemble(Config())
     runner = HubRunner(app, shutdown_timeout_seconds=0.25)
     await runner.setup()
     [sock] = listen("127.0.0.1", 0)
     await web.SockSite(runner, sock).start()
-    door = Door(service, sock.getsockname()[1], [])
+    door = Door(context, sock.getsockname()[1], [])
     assert [(200, 0), (200, 0)] == [await door.status(door.head()) for _ in range(2)]
     for writer in door.writers:
         writer.close()
@@ -335,7 +335,7 @@ async def test_without_prepared_sockets_there_is_no_lane(open_door: Open) -> Non
 def test_what_is_called_unread_is_read_nowhere_on_a_streams_way() -> None:
     folder = Path(edge.__file__).parent
     sources = [
-        folder / f"http/{name}.py" for name in ("subscribe", "opening", "guard", "address", "access", "handover")
+        folder / f"http/{name}.py" for name in ("subscribe", "open_stream", "access_control", "address", "access_log")
     ]
     sources.append(folder / "auth/hosts.py")
     text = "".join(source.read_text().lower() for source in sources)

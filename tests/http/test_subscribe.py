@@ -215,7 +215,7 @@ async def closing(stream: Stream) -> str:
 
 async def test_readers_are_told_that_the_hub_leaves(site: Site) -> None:
     async with site.stream() as stream:
-        site.service.drain()
+        site.context.drain()
         assert "shutdown" == await closing(stream)
 
 
@@ -236,7 +236,7 @@ async def test_head_gets_the_headers_and_opens_nothing(site: Site) -> None:
     assert (200, b"") == (answer.status, answer.body)
     assert "text/event-stream" == answer.headers["Content-Type"]
     assert "no" == answer.headers["X-Accel-Buffering"]
-    assert {} == site.service.hub.projects
+    assert {} == site.context.hub.projects
 
 
 async def test_http_1_0_gets_the_stream_unchunked(site: Site) -> None:
@@ -246,7 +246,7 @@ async def test_http_1_0_gets_the_stream_unchunked(site: Site) -> None:
     assert (await reader.readuntil(b"\n\n")).startswith(b"retry: 1000\nevent: edge.hello\n")
     event_id = (await site.publish(1)).json["id"]
     assert f"id: {event_id}\ndata: 1\n\n".encode() == await reader.readuntil(b"\n\n")
-    site.service.drain()
+    site.context.drain()
     rest = await reader.read()
     assert rest.startswith(b"retry: ")
     assert rest.endswith(b"}\n\n")
@@ -257,7 +257,7 @@ async def test_http_1_1_gets_whole_chunks_and_the_last_one(site: Site) -> None:
     reader, writer = await site.raw(b"GET /projects/p/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert b"Transfer-Encoding: chunked\r\n" in await reader.readuntil(b"\r\n\r\n")
     await site.connections(1)
-    site.service.drain()
+    site.context.drain()
     chunks = []
     while size := int(await reader.readline(), 16):
         chunks.append(await reader.readexactly(size))
@@ -282,7 +282,7 @@ async def test_whoever_accepts_event_streams_gets_one(site: Site, accept: str | 
 async def test_whoever_excludes_event_streams_gets_406(site: Site, accept: str) -> None:
     answer = await site.ask("GET", "/projects/p/events", headers={"Accept": accept})
     assert "not_acceptable" == answer.problem["code"]
-    assert {} == site.service.hub.projects
+    assert {} == site.context.hub.projects
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ async def test_whoever_excludes_event_streams_gets_406(site: Site, accept: str) 
 async def test_what_cant_be_read_is_refused_before_the_stream(site: Site, query: str, parameter: str) -> None:
     problem = (await site.ask("GET", f"/projects/p/events?{query}")).problem
     assert ("invalid_parameter", parameter) == (problem["code"], problem["parameter"])
-    assert {} == site.service.hub.projects
+    assert {} == site.context.hub.projects
 
 
 @pytest.mark.parametrize("name", ["-a", "a%20b", "a%2Fb", "a%0Ab", "a" * 129, "%C3%A9"])
@@ -312,5 +312,5 @@ async def test_a_reader_who_leaves_is_forgotten_and_its_project_with_it(site: Si
     async with site.stream():
         await site.connections(1)
     await site.connections(0)
-    assert ({}, {}) == (site.service.hub.connections, site.service.hub.projects)
-    assert 1 == site.service.hub.counters.removed["client"]
+    assert ({}, {}) == (site.context.hub.connections, site.context.hub.projects)
+    assert 1 == site.context.hub.counters.removed["client"]

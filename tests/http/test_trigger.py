@@ -37,12 +37,12 @@ async def goes_away(writer: asyncio.StreamWriter) -> None:
 
 
 async def until_waiting(site: Site, count: int) -> None:
-    while site.service.readiness.waiting != count:  # noqa: ASYNC110 - it tells nobody
+    while site.context.readiness.waiting != count:  # noqa: ASYNC110 - it tells nobody
         await asyncio.sleep(0.005)
 
 
 def outcomes(site: Site) -> dict[str, int]:
-    return {outcome: count for outcome, count in site.service.triggers.outcomes.items() if count}
+    return {outcome: count for outcome, count in site.context.triggers.outcomes.items() if count}
 
 
 async def test_it_blocks_until_somebody_is_there_and_then_starts_the_job(site: Site) -> None:
@@ -82,7 +82,7 @@ async def test_nobody_in_time_starts_nothing(site: Site) -> None:
     assert ("no_connection", "p", 0) == (problem["code"], problem["project"], problem["connections"])
     assert "1" == answered.headers["Retry-After"]
     assert "GET /projects/p/events" in problem["detail"]
-    assert ({"no_connection": 1}, {}) == (outcomes(site), site.service.hub.projects)
+    assert ({"no_connection": 1}, {}) == (outcomes(site), site.context.hub.projects)
 
 
 async def test_the_default_time_out_is_configured(start_hub: StartHub) -> None:
@@ -243,7 +243,7 @@ async def test_a_busy_webhook_hands_its_retry_after_on(start_hub: StartHub) -> N
 async def test_a_hub_that_leaves_answers_those_who_wait(site: Site) -> None:
     triggering = asyncio.create_task(site.trigger(timeout="20s"))
     await until_waiting(site, 1)
-    site.service.drain()
+    site.context.drain()
     answered = await triggering
     assert ("draining", "1") == (answered.problem["code"], answered.headers["Retry-After"])
     assert "draining" == (await site.trigger()).problem["code"]
@@ -256,7 +256,7 @@ async def test_a_hub_that_can_wait_no_longer_says_so(start_hub: StartHub) -> Non
         async with site.stream():
             triggering = asyncio.create_task(site.trigger({"name": "job", "id": "1"}))
             await receiver.asked.wait()
-            for task in site.service.running:
+            for task in site.context.running:
                 task.cancel()
             problem = (await triggering).problem
             gate.open.set()
@@ -285,7 +285,7 @@ async def test_sent_twice_it_is_done_once(site: Site, request_of_both: dict[str,
         second.headers.get("Idempotency-Replayed"),
     )
     assert {"dispatched": 1, "replayed": 1} == outcomes(site)
-    assert 1 == site.service.hub.counters.published
+    assert 1 == site.context.hub.counters.published
 
 
 @pytest.mark.parametrize(

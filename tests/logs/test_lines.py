@@ -145,10 +145,10 @@ async def test_the_trace_of_a_request_is_in_its_lines_and_goes_to_the_target(tmp
                 f"{hub.url}/projects/nobody/events", json={"data": 1}, headers={"traceparent": TRACE}
             ):
                 pass
-            await hub.line("published_to_nobody")
+            await hub.line("event_missed")
             named = {
                 event: [line.get("traceparent") for line in hub.lines(event)]
-                for event in ("trigger_dispatched", "webhook_retry", "published_to_nobody", "request")
+                for event in ("trigger_dispatched", "webhook_retry", "event_missed", "request")
             }
     finally:
         await runner.cleanup()
@@ -157,7 +157,7 @@ async def test_the_trace_of_a_request_is_in_its_lines_and_goes_to_the_target(tmp
     assert {
         "trigger_dispatched": [TRACE, None, None],
         "webhook_retry": [TRACE],
-        "published_to_nobody": [TRACE],
+        "event_missed": [TRACE],
         "request": [TRACE, None, None, TRACE],
     } == named
 

@@ -3,17 +3,17 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.logs.ratelimit import FoldedLog
+from edge.logs.ratelimit import LogDeduplicator
 
 PERIOD_SECONDS = 10.0
 
 
-def folded_log(max_keys: int = 100) -> FoldedLog[str]:
-    return FoldedLog(period_seconds=PERIOD_SECONDS, max_keys=max_keys)
+def deduplicated_log(max_keys: int = 100) -> LogDeduplicator[str]:
+    return LogDeduplicator(period_seconds=PERIOD_SECONDS, max_keys=max_keys)
 
 
 def test_the_first_is_said_and_the_next_after_the_period_tells_how_many_were_left_out() -> None:
-    folded = folded_log()
+    folded = deduplicated_log()
 
     assert [0, None, None, None, 3, None, 1] == [
         folded.admit("a", now) for now in (0.0, 0.0, 5.0, 9.9, 10.0, 15.0, 20.0)
@@ -21,13 +21,13 @@ def test_the_first_is_said_and_the_next_after_the_period_tells_how_many_were_lef
 
 
 def test_keys_are_counted_apart() -> None:
-    folded = folded_log()
+    folded = deduplicated_log()
 
     assert [0, 0, None, None] == [folded.admit(key, 0.0) for key in "abab"]
 
 
 def test_the_rest_of_a_burst_is_told_when_its_period_is_over_and_quiet_keys_are_forgotten() -> None:
-    folded = folded_log()
+    folded = deduplicated_log()
     for key in "aaab":
         folded.admit(key, 0.0)
 
@@ -39,7 +39,7 @@ def test_the_rest_of_a_burst_is_told_when_its_period_is_over_and_quiet_keys_are_
 
 
 def test_beyond_the_most_keys_all_others_share_one_place() -> None:
-    folded = folded_log(max_keys=2)
+    folded = deduplicated_log(max_keys=2)
 
     assert [0, 0, 0, None, None, None] == [folded.admit(key, 0.0) for key in "abcdea"]
     assert 2 == len(folded)
@@ -47,7 +47,7 @@ def test_beyond_the_most_keys_all_others_share_one_place() -> None:
 
 
 def test_a_key_whose_period_is_over_gives_its_place_and_its_untold_count_is_kept() -> None:
-    folded = folded_log(max_keys=1)
+    folded = deduplicated_log(max_keys=1)
     for now in (0.0, 1.0, 2.0):
         folded.admit("a", now)
 
@@ -65,7 +65,7 @@ def test_a_key_whose_period_is_over_gives_its_place_and_its_untold_count_is_kept
 def test_every_occurrence_is_said_or_told_and_the_lines_stay_few(
     steps: list[tuple[str, float, bool]], max_keys: int
 ) -> None:
-    folded = folded_log(max_keys)
+    folded = deduplicated_log(max_keys)
     now = 0.0
     said = told = 0
     for key, passed, sweep in steps:
@@ -84,7 +84,7 @@ def test_every_occurrence_is_said_or_told_and_the_lines_stay_few(
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 7)), max_size=80))
 def test_a_key_is_never_said_twice_within_a_period(steps: list[tuple[str, float]]) -> None:
-    folded = folded_log()
+    folded = deduplicated_log()
     now = 0.0
     last_said: dict[str, float] = {}
     for key, passed in steps:

@@ -242,7 +242,7 @@ def test_an_exception_is_one_line_with_its_causes_and_where_it_was_raised(read: 
     assert "error" == fields(line)["level"]
     assert "RuntimeError < OSError: disk\nfull" == fields(line)["error"]
     assert re.fullmatch(
-        r"\S*test_log:\d+ test_an_exception_is_one_line_with_its_causes_and_where_it_was_raised",
+        r"\S*test_setup:\d+ test_an_exception_is_one_line_with_its_causes_and_where_it_was_raised",
         str(fields(line)["trace"]),
     )
 
@@ -403,7 +403,7 @@ def test_the_line_after_one_that_was_written_in_part_begins_anew(read: tuple[int
     before = drops()
 
     script = (
-        "import os, resource, signal; from edge import log\n"
+        "import os, resource, signal; from edge.logs import setup as log\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))\n"
         "log.configure('console', 'info'); logger = log.get_logger('edge')\n"
@@ -423,7 +423,7 @@ def test_the_line_after_one_that_was_written_in_part_begins_anew(read: tuple[int
 
 def test_without_standard_error_nothing_is_written_to_whoever_has_its_number(tmp_path: Path) -> None:
     script = (
-        "import os, sys; from edge import log\n"
+        "import os, sys; from edge.logs import setup as log\n"
         "taken = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)\n"
         "assert taken == 2, taken\n"
         "log.configure('console', 'info'); log.get_logger('edge').info('said')\n"

@@ -7,7 +7,7 @@ import pytest
 from edge.core import resume
 from edge.core.hub import Hub
 from edge.metrics import busiest as top_module
-from edge.metrics.busiest import Figures, TopProjects
+from edge.metrics.busiest import BusiestProjects, Figures
 from tests.core.fakes import FakeConnection, make_hub, text
 
 
@@ -27,7 +27,7 @@ def test_most_readers_first_then_most_events() -> None:
     publish(hub, "quiet", 1)
     publish(hub, "loud", 5)
     connect(hub, "read", "c")
-    top = TopProjects(hub, 2)
+    top = BusiestProjects(hub, 2)
     top.look(0.0)
     publish(hub, "loud", 2)
     publish(hub, "quiet", 1)
@@ -37,7 +37,7 @@ def test_most_readers_first_then_most_events() -> None:
 def test_what_was_shown_under_a_name_stays_out_of_the_others() -> None:
     hub = make_hub()
     publish(hub, "a", 1)
-    top = TopProjects(hub, 1)
+    top = BusiestProjects(hub, 1)
     top.look(0.0)
     publish(hub, "a", 3)
     assert [Figures("a", 0, 3, 3), Figures(None, 0, 1, 1)] == top.figures()
@@ -49,7 +49,7 @@ def test_what_was_shown_under_a_name_stays_out_of_the_others() -> None:
 def test_one_that_stays_goes_on_counting() -> None:
     hub = make_hub()
     publish(hub, "a", 1)
-    top = TopProjects(hub, 1)
+    top = BusiestProjects(hub, 1)
     for _ in range(3):
         top.look(0.0)
         publish(hub, "a", 2)
@@ -59,7 +59,7 @@ def test_one_that_stays_goes_on_counting() -> None:
 def test_a_project_deleted_and_made_anew_begins_anew() -> None:
     hub = make_hub()
     publish(hub, "a", 3)
-    top = TopProjects(hub, 1)
+    top = BusiestProjects(hub, 1)
     top.look(0.0)
     publish(hub, "a", 1)
     hub.delete("a", 0.0)
@@ -74,7 +74,7 @@ def test_a_slice_a_look_and_none_that_is_gone(monkeypatch: pytest.MonkeyPatch) -
     hub = make_hub()
     for number, name in enumerate("abcde"):
         publish(hub, name, number + 1)
-    top = TopProjects(hub, 2)
+    top = BusiestProjects(hub, 2)
     top.look(0.0)
     top.look(0.0)
     assert [None] == [figures.project for figures in top.figures()], "nothing is picked before the round is over"

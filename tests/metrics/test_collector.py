@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_pla
 
 from edge.core.event import Event
 from edge.metrics import process
-from edge.metrics.busiest import PROJECTS_A_LOOK, TopProjects
+from edge.metrics.busiest import PROJECTS_A_LOOK, BusiestProjects
 from tests.observability.rig import Hub, running, until
 
 # The names the API page promises, as they are scraped.
@@ -70,7 +70,7 @@ async def test_the_counts_follow_what_happens() -> None:
         await hub.trigger("p", "?timeout=0")
         async with hub.reader("p"), hub.reader("p", "?since=none"):
             await hub.trigger("p")
-            await until(lambda: hub.service.hub.counters.delivered == 3)
+            await until(lambda: hub.context.hub.counters.delivered == 3)
             during = await hub.metrics()
         await hub.gone("p")
         after = await hub.metrics()
@@ -104,10 +104,10 @@ async def test_a_scrape_touches_no_project_and_no_connection() -> None:
         values = items = keys = __getitem__ = __iter__  # type: ignore[assignment]
 
     async with running() as hub:
-        hub.service.hub.projects, projects = OnlyCounted(a=1), hub.service.hub.projects  # type: ignore[assignment]
-        hub.service.hub.connections, connections = OnlyCounted(b=1), hub.service.hub.connections  # type: ignore[assignment]
+        hub.context.hub.projects, projects = OnlyCounted(a=1), hub.context.hub.projects  # type: ignore[assignment]
+        hub.context.hub.connections, connections = OnlyCounted(b=1), hub.context.hub.connections  # type: ignore[assignment]
         before = (await hub.metrics())["edge_projects"]
-        hub.service.hub.projects, hub.service.hub.connections = projects, connections
+        hub.context.hub.projects, hub.context.hub.connections = projects, connections
 
     assert 1 == before
 
@@ -143,7 +143,7 @@ async def test_the_busiest_projects_have_series_and_all_others_are_one() -> None
         hub.reader("b"),
     ):
         await hub.publish("c")
-        top = hub.service.exposition.watched.top
+        top = hub.context.exposition.watched.top
         assert top is not None
         await until(lambda: len(top.figures()) == 3)
         before = await hub.metrics()
@@ -168,7 +168,7 @@ async def test_the_busiest_projects_have_series_and_all_others_are_one() -> None
 
 async def test_what_a_project_counted_while_it_was_busy_never_comes_back_among_the_others() -> None:
     async with running() as hub:
-        top = TopProjects(hub.service.hub, 1)
+        top = BusiestProjects(hub.context.hub, 1)
         async with hub.reader("a"):
             top.look(0)
             await hub.publish("a")
@@ -183,8 +183,8 @@ async def test_what_a_project_counted_while_it_was_busy_never_comes_back_among_t
 async def test_a_look_goes_through_a_bounded_number_of_projects() -> None:
     async with running() as hub:
         for number in range(PROJECTS_A_LOOK):
-            hub.service.hub.publish(f"p{number}", Event("message", b"1"), hub.service.clock())
-        top = TopProjects(hub.service.hub, 1)
+            hub.context.hub.publish(f"p{number}", Event("message", b"1"), hub.context.clock())
+        top = BusiestProjects(hub.context.hub, 1)
         async with hub.reader("p0"):
             await hub.publish("more")
             top.look(0)

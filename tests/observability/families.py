@@ -25,7 +25,7 @@ class Shown(NamedTuple):
 async def families() -> list[Shown]:
     """In the order of the exposition."""
     async with running(metrics={"top_projects": 1}) as hub:
-        watched = hub.service.exposition.watched
+        watched = hub.context.exposition.watched
         found = [*HubCollector(watched).collect(), *ProcessCollector().collect()]
     results = Results("http://127.0.0.1:8080")
     results.take([Step(name, True, 0.1, "well") for name in STEPS])

@@ -11,7 +11,7 @@ import aiohttp
 import msgspec
 
 from edge.config.schema import Config
-from edge.http.context import Service
+from edge.http.context import Context
 from edge.server.aiohttp_server import HubRunner
 from edge.server.assembly import assemble
 from edge.server.process import listen
@@ -27,9 +27,9 @@ async def until(so: Callable[[], bool]) -> None:
 class Hub:
     """Where it listens, what it is made of, a client to ask it with."""
 
-    def __init__(self, url: str, service: Service, client: aiohttp.ClientSession) -> None:
+    def __init__(self, url: str, context: Context, client: aiohttp.ClientSession) -> None:
         self.url = url
-        self.service = service
+        self.context = context
         self.client = client
 
     def path(self, project: str, rest: str = "") -> str:
@@ -38,16 +38,16 @@ class Hub:
     @asynccontextmanager
     async def reader(self, project: str, query: str = "", **headers: str) -> AsyncIterator[aiohttp.ClientResponse]:
         """A reader of `project` whose hello has come."""
-        before = self.service.hub.counters.added
+        before = self.context.hub.counters.added
         async with self.client.get(self.path(project, f"/events{query}"), headers=headers) as response:
             if response.status == 200:
                 await response.content.readuntil(b"\n\n")
-                assert self.service.hub.counters.added > before
+                assert self.context.hub.counters.added > before
             yield response
 
     async def gone(self, project: str) -> None:
         """Until the hub knows that nobody reads `project` any more."""
-        projects = self.service.hub.projects
+        projects = self.context.hub.projects
         await until(lambda: project not in projects or not projects[project].connections)
 
     async def publish(self, project: str, data: object = 1, **options: Any) -> int:
@@ -77,7 +77,7 @@ class Hub:
 @asynccontextmanager
 async def running(**sections: dict[str, Any]) -> AsyncIterator[Hub]:
     """A hub with these settings, such as `ring={"max_events": 3}`."""
-    app, service = await assemble(msgspec.convert(sections, Config))
+    app, context = await assemble(msgspec.convert(sections, Config))
     runner = HubRunner(app, shutdown_timeout_seconds=0.25)
     await runner.setup()
     [sock] = listen("127.0.0.1", 0)
@@ -85,7 +85,7 @@ async def running(**sections: dict[str, Any]) -> AsyncIterator[Hub]:
         await runner.listen_on(sock)
         url = f"http://127.0.0.1:{sock.getsockname()[1]}"
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as client:
-            yield Hub(url, service, client)
+            yield Hub(url, context, client)
     finally:
-        service.drain()
+        context.drain()
         await runner.cleanup()

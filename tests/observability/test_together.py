@@ -213,7 +213,7 @@ def test_every_log_event_that_the_runbook_names_exists() -> None:
     known = set(logged())
     named = backticked(DOCS["runbook.md"]) | backticked(DOCS["monitoring.md"])
 
-    assert {"published_to_nobody", "trigger_failed", "webhook_retry", "store_error", "draining"} <= named & known
+    assert {"event_missed", "trigger_failed", "webhook_retry", "store_error", "draining"} <= named & known
 
 
 # --- alerts ---

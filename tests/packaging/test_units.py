@@ -20,8 +20,8 @@ def installed(tmp_path: Path) -> Path:
     """The units in a folder of their own, with a program where theirs will be."""
     for unit in ("edge.service", "edge.socket"):
         shutil.copy(UNITS / unit, tmp_path)
-    service = tmp_path / "edge.service"
-    service.write_text(service.read_text().replace("/usr/bin/edge", "/bin/true"))
+    context = tmp_path / "edge.service"
+    context.write_text(context.read_text().replace("/usr/bin/edge", "/bin/true"))
     return tmp_path
 
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 
 from edge.config.schema import AuthSettings, Config, CorsSettings, LimitsSettings, ServerSettings, StreamSettings
-from edge.http.context import Service
+from edge.http.context import Context
 from edge.server.aiohttp_server import HubRunner
 from edge.server.assembly import assemble
 from edge.server.process import listen
@@ -21,11 +21,11 @@ class RunningHub:
     """Where it listens, what it is made of, and a client to ask it with."""
 
     def __init__(
-        self, host: str, port: int, service: Service, runner: HubRunner, client: aiohttp.ClientSession
+        self, host: str, port: int, context: Context, runner: HubRunner, client: aiohttp.ClientSession
     ) -> None:
         self.host = host
         self.port = port
-        self.service = service
+        self.context = context
         self.runner = runner
         self.client = client
         self.wires: list[Wire] = []
@@ -44,7 +44,7 @@ class RunningHub:
 @asynccontextmanager
 async def running(config: Config | None = None) -> AsyncIterator[RunningHub]:
     """A hub with `config`; streams of a client that is still there are closed at the end."""
-    app, service = await assemble(config or Config())
+    app, context = await assemble(config or Config())
     runner = HubRunner(app, shutdown_timeout_seconds=0.25)
     await runner.setup()
     [sock] = listen("127.0.0.1", 0)
@@ -52,14 +52,14 @@ async def running(config: Config | None = None) -> AsyncIterator[RunningHub]:
     port = sock.getsockname()[1]
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as client:
         try:
-            hub = RunningHub("127.0.0.1", port, service, runner, client)
+            hub = RunningHub("127.0.0.1", port, context, runner, client)
             try:
                 yield hub
             finally:
                 for wire in hub.wires:
                     await wire.close()
         finally:
-            service.drain()
+            context.drain()
             await runner.cleanup()
 
 

@@ -40,12 +40,12 @@ async def test_no_request_means_one_thing_to_nginx_and_another_to_the_hub(
 ) -> None:
     async with running() as hub, proxying(KINDS[0], hub.port, tmp_path, certificate) as proxy:
         for name, case in CASES.items():
-            published = hub.service.hub.counters.published
+            published = hub.context.hub.counters.published
             wire = await Wire.open(*proxy.address)
             wire.send(case.raw)
             heard = await wire.heard(answers=1, patience_seconds=0.5, bodies=not case.raw.startswith("HEAD"))
             await wire.close()
-            published = hub.service.hub.counters.published - published
+            published = hub.context.hub.counters.published - published
             # One request, one answer: from the hub as it would give it to anybody, or from nginx.
             assert set(heard.statuses) <= REFUSALS | {case.answer[0], MENDED.get(name, 400)}, name
             assert len(heard.statuses) <= 1, name

@@ -9,7 +9,7 @@ import pytest
 
 from edge.config.schema import Config, LimitsSettings, RingSettings
 from edge.core import event
-from edge.diagnose.history import Chronicle
+from edge.diagnose.history import ProjectHistory
 from edge.http import express
 from tests.security.hub import RunningHub, code_of, running
 
@@ -28,7 +28,7 @@ async def test_project_names_without_end_cost_no_more_than_the_limit() -> None:
         answers = [await publish(hub, f"p{number}") for number in range(MANY)]
         assert [(202, None)] * 50 == answers[:50]
         assert {(503, "too_many_projects")} == set(answers[50:])
-        assert 50 == len(hub.service.hub.projects)
+        assert 50 == len(hub.context.hub.projects)
         for number in range(100):
             project = f"{hub.url}/projects/other-{number}"
             for path in ("/events", "/ready?timeout=0", "/explain", ""):
@@ -36,8 +36,8 @@ async def test_project_names_without_end_cost_no_more_than_the_limit() -> None:
                     assert response.status != 500
             async with hub.client.post(f"{project}/trigger?timeout=0", json={"name": "x"}) as response:
                 assert (409, "no_connection") == await code_of(response)
-        assert 50 == len(hub.service.hub.projects)
-        assert 0 == hub.service.readiness.waiting
+        assert 50 == len(hub.context.hub.projects)
+        assert 0 == hub.context.readiness.waiting
 
 
 async def test_history_without_end_costs_no_more_than_the_limit() -> None:
@@ -45,8 +45,8 @@ async def test_history_without_end_costs_no_more_than_the_limit() -> None:
     async with running(Config(ring=ring, limits=LimitsSettings(max_event_bytes=1_000))) as hub:
         for number in range(MANY):
             assert (202, None) == await publish(hub, f"p{number}")
-        assert hub.service.hub.counters.ring_bytes <= 10_000
-        assert len(hub.service.hub.projects) <= 100, "a project without events is forgotten"
+        assert hub.context.hub.counters.ring_bytes <= 10_000
+        assert len(hub.context.hub.projects) <= 100, "a project without events is forgotten"
 
 
 async def test_idempotency_keys_without_end_cost_no_more_than_the_limit() -> None:
@@ -75,10 +75,10 @@ async def test_a_caller_that_waits_and_leaves_makes_room() -> None:
             with pytest.raises(TimeoutError):
                 await hub.client.get(f"{hub.url}/projects/p1/ready?timeout=30s", timeout=aiohttp.ClientTimeout(0.2))
             for _ in range(100):
-                if not hub.service.readiness.waiting:
+                if not hub.context.readiness.waiting:
                     break
                 await asyncio.sleep(0.01)
-            assert 0 == hub.service.readiness.waiting
+            assert 0 == hub.context.readiness.waiting
 
 
 async def test_what_is_remembered_to_be_quick_is_bounded() -> None:
@@ -94,10 +94,10 @@ async def test_what_is_remembered_to_be_quick_is_bounded() -> None:
 
 
 async def test_what_is_told_of_projects_that_are_gone_is_bounded() -> None:
-    chronicle = Chronicle()
+    history = ProjectHistory()
     for number in range(200_000):
-        chronicle.trigger(f"p{number}", "no_connection", 0.0, float(number))
-    assert len(list(chronicle.names())) <= 10_000
+        history.trigger(f"p{number}", "no_connection", 0.0, float(number))
+    assert len(list(history.names())) <= 10_000
 
 
 @pytest.mark.parametrize("depth", [100, 900, 5_000, 100_000])

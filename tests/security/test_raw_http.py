@@ -168,7 +168,7 @@ async def test_each_has_its_answer_and_the_hub_lives_on(name: str) -> None:
             assert [200] == (await wire.heard(answers=1)).statuses
         async with hub.client.get(f"{hub.url}/healthz") as response:
             assert 200 == response.status
-        assert status == 202 or 0 == hub.service.hub.counters.published
+        assert status == 202 or 0 == hub.context.hub.counters.published
 
 
 async def test_pipelined_requests_are_answered_in_order() -> None:
@@ -187,7 +187,7 @@ async def test_requests_behind_a_subscribe_are_dropped_unread() -> None:
         assert b"event: edge.hello" in heard.raw
         wire.send(post("Content-Length: 10", body=EVENT))
         assert b"" == (await wire.heard(patience_seconds=0.3)).raw
-        assert 0 == hub.service.hub.counters.published
+        assert 0 == hub.context.hub.counters.published
 
 
 # --- slow requests ---

@@ -11,7 +11,7 @@ import pytest
 from edge.core.hub import Hub
 from edge.server import accept
 from edge.server.accept import Lobby, Newcomer
-from edge.server.fd_limit import Descriptors
+from edge.server.fd_limit import FdLimit
 from edge.server.throttle import Turnstile
 from tests.core.fakes import make_hub
 
@@ -71,7 +71,7 @@ async def house(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
     hub: Hub = make_hub()
     loop = asyncio.get_running_loop()
     handlers: list[Handler] = []
-    made = Lobby(loop, Descriptors(hub), lambda: Handler(handlers))
+    made = Lobby(loop, FdLimit(hub), lambda: Handler(handlers))
     server = await loop.create_server(lambda: Newcomer(made), "127.0.0.1", 0)
     yield House(server.sockets[0].getsockname()[1], made, handlers)
     made.close()

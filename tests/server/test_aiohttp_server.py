@@ -108,10 +108,10 @@ async def test_an_error_outside_every_handler_is_a_problem_and_is_logged_once(
 
 async def test_a_handler_ends_with_its_caller(site: Site) -> None:
     reader, writer = await site.raw(b"GET /projects/p/ready?timeout=20s HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    while site.service.readiness.waiting != 1:  # noqa: ASYNC110 - it tells nobody
+    while site.context.readiness.waiting != 1:  # noqa: ASYNC110 - it tells nobody
         await asyncio.sleep(0.005)
     writer.close()
     await writer.wait_closed()
-    while site.service.readiness.waiting:  # noqa: ASYNC110 - it tells nobody
+    while site.context.readiness.waiting:  # noqa: ASYNC110 - it tells nobody
         await asyncio.sleep(0.005)
     assert b"" == await reader.read()

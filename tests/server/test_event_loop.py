@@ -11,24 +11,24 @@ from edge.server.aiohttp_server import HubRunner
 from edge.server.assembly import assemble
 
 
-async def test_a_beat_that_fails_is_logged_and_the_next_one_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    beaten = asyncio.Event()
-    beats = 0
+async def test_a_tick_that_fails_is_logged_and_the_next_one_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticked = asyncio.Event()
+    ticks = 0
 
-    def beat(_hub: Hub, _now: float) -> bool:
-        nonlocal beats
-        beats += 1
-        if beats == 1:
+    def tick(_hub: Hub, _now: float) -> bool:
+        nonlocal ticks
+        ticks += 1
+        if ticks == 1:
             raise LookupError("once")
-        beaten.set()
+        ticked.set()
         return False
 
-    monkeypatch.setattr(Hub, "beat", beat)
+    monkeypatch.setattr(Hub, "tick", tick)
     with capture_logs() as logged:
         app, _ = await assemble(Config(stream=StreamSettings(heartbeat_seconds=0.05)))
         runner = HubRunner(app, shutdown_timeout_seconds=0)
         await runner.setup()
-        await asyncio.wait_for(beaten.wait(), 10)
+        await asyncio.wait_for(ticked.wait(), 10)
         await runner.cleanup()
     assert ["unexpected_error"] == [line["event"] for line in logged]
 
@@ -47,11 +47,11 @@ async def test_a_flush_that_fails_is_logged_and_the_next_one_comes(monkeypatch: 
 
     monkeypatch.setattr(Hub, "flush", flush)
     with capture_logs() as logged:
-        app, service = await assemble(Config())
+        app, context = await assemble(Config())
         runner = HubRunner(app, shutdown_timeout_seconds=0)
         await runner.setup()
         for _ in range(2):
-            service.hub._outgoing._wake()
+            context.hub._flush_queue._wake()
             await asyncio.sleep(0)
         await asyncio.wait_for(flushed.wait(), 10)
         await runner.cleanup()

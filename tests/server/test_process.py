@@ -94,12 +94,12 @@ async def test_the_log_tells_the_life_of_connections() -> None:
     assert last["age_seconds"] >= 0
 
 
-async def test_published_to_nobody_is_said_once_and_then_counted() -> None:
+async def test_event_missed_is_said_once_and_then_counted() -> None:
     async with serving(server__log_format="json", **LOCAL) as hub:
         for number in range(50):
             await hub.publish("p", number)
         await hub.publish("q", 1)
-        said_now = await said(hub, "published_to_nobody", 2)
+        said_now = await said(hub, "event_missed", 2)
     assert ["p", "q"] == [line["project"] for line in said_now]
     assert ("warning", 1) == (said_now[0]["level"], said_now[0]["pending"])
 

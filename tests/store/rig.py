@@ -14,7 +14,7 @@ from edge.core.connection import Connection
 from edge.core.event import Event
 from edge.core.hub import Hub
 from edge.core.idempotency import Receipts
-from edge.core.limits import Bounds
+from edge.core.limits import Limits
 from edge.core.observer import Observer, Receipt
 from edge.store.sqlite import SqliteStore
 
@@ -61,11 +61,11 @@ class Reader(Connection):
 class Rig:
     """One life of a hub on a file."""
 
-    def __init__(self, path: Path, *, commit: bool, bounds: Bounds | None = None, flush_seconds: float = 0.005) -> None:
+    def __init__(self, path: Path, *, commit: bool, limits: Limits | None = None, flush_seconds: float = 0.005) -> None:
         loop = asyncio.get_running_loop()
         self.clock = loop.time
         self.hub = Hub(
-            bounds or Bounds(),
+            limits or Limits(),
             boot=next(_boots),
             wake=self._wake,
             observer=cast(Observer, Silent()),

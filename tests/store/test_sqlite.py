@@ -15,10 +15,10 @@ from edge.core import resume
 from edge.core.errors import InvalidRequest, StoreUnavailable
 from edge.core.event import Event
 from edge.core.idempotency import Answer
-from edge.core.limits import Bounds
+from edge.core.limits import Limits
 from edge.core.observer import Receipt
 from edge.store.rows import Batch
-from edge.store.sqlite_file import Journal
+from edge.store.sqlite_file import SqliteFile
 from tests.store.rig import Reader, Rig, life
 
 EMPTY = Batch([], [], [], [], [], 0.0)
@@ -52,8 +52,8 @@ async def test_numbers_go_on_where_they_were(tmp_path: Path, commit: bool) -> No
 
 
 async def test_the_ledger_is_the_one_of_before(tmp_path: Path, commit: bool) -> None:
-    bounds = Bounds(max_events=3)
-    async with life(tmp_path / "h.db", commit=commit, bounds=bounds) as first:
+    limits = Limits(max_events=3)
+    async with life(tmp_path / "h.db", commit=commit, limits=limits) as first:
         for number in range(5):
             await first.publish(str(number))
         assert (5, 0, 2, 3) == first.ledger()
@@ -61,7 +61,7 @@ async def test_the_ledger_is_the_one_of_before(tmp_path: Path, commit: bool) -> 
         assert (5, 3, 2, 0) == first.ledger()
         await first.publish("missed")
         assert (6, 3, 2, 1) == first.ledger()
-    async with life(tmp_path / "h.db", commit=commit, bounds=bounds) as second:
+    async with life(tmp_path / "h.db", commit=commit, limits=limits) as second:
         assert (6, 3, 2, 1) == second.ledger()
         assert 1 == second.hub.counters.misses.pending
         reader = second.read()
@@ -140,15 +140,15 @@ async def test_many_publishers_keep_their_order_and_share_transactions(tmp_path:
 
 
 async def test_events_published_together_are_kept_like_others(tmp_path: Path) -> None:
-    bounds = Bounds(max_events=4)
-    async with life(tmp_path / "h.db", commit=False, bounds=bounds) as first:
+    limits = Limits(max_events=4)
+    async with life(tmp_path / "h.db", commit=False, limits=limits) as first:
         await first.publish("0")
         for start, end in ((1, 3), (3, 9), (9, 11)):
             events = [Event("message", str(number).encode()) for number in range(start, end)]
             assert first.store.publish_many("p", events, first.clock()) is not None
         last = await first.publish("11")
         expected = _events(first.read(start=resume.everything))
-    async with life(tmp_path / "h.db", commit=False, bounds=bounds) as second:
+    async with life(tmp_path / "h.db", commit=False, limits=limits) as second:
         assert expected == _events(second.read(start=resume.everything))
         assert b"data: 11\n" in expected
         assert last.id.rpartition("-")[0] == second.hub.projects["p"].epoch
@@ -187,19 +187,19 @@ async def test_a_project_deleted_while_its_event_is_on_the_way_to_the_disk_tells
 
 
 async def test_the_file_is_bounded_like_the_ring_and_gives_space_back(tmp_path: Path, commit: bool) -> None:
-    bounds = Bounds(max_events=20)
-    async with life(tmp_path / "h.db", commit=commit, bounds=bounds) as rig:
+    limits = Limits(max_events=20)
+    async with life(tmp_path / "h.db", commit=commit, limits=limits) as rig:
         for _ in range(30):
             await asyncio.gather(*(rig.publish("x" * 20_000) for _ in range(20)))
             await asyncio.sleep(0.02)
     # 12 MB went through it; the ring holds 400 KB.
     assert 3_000_000 > _size_bytes(tmp_path)
-    async with life(tmp_path / "h.db", commit=commit, bounds=bounds) as second:
+    async with life(tmp_path / "h.db", commit=commit, limits=limits) as second:
         assert 20 == len(second.hub.projects["p"].ring)
 
 
 async def test_space_is_given_back_while_the_hub_lives_on(tmp_path: Path) -> None:
-    async with life(tmp_path / "h.db", commit=False, bounds=Bounds(max_bytes=16 << 20)) as rig:
+    async with life(tmp_path / "h.db", commit=False, limits=Limits(max_bytes=16 << 20)) as rig:
         for _ in range(80):
             await rig.publish("x" * 100_000)
         await asyncio.sleep(0.1)
@@ -237,7 +237,7 @@ async def test_a_file_with_very_many_events_opens_with_all_of_them(tmp_path: Pat
 async def test_aged_events_are_not_given_by_the_next_process(tmp_path: Path) -> None:
     async with life(tmp_path / "h.db", commit=False) as first:
         await first.publish("old")
-    async with life(tmp_path / "h.db", commit=False, bounds=Bounds(max_age_seconds=0.001)) as second:
+    async with life(tmp_path / "h.db", commit=False, limits=Limits(max_age_seconds=0.001)) as second:
         reader = second.read()
         assert [] == reader.ids
         assert b'"lost":1' in reader.sent
@@ -261,7 +261,7 @@ async def test_a_job_that_was_on_its_way_when_the_process_died_is_not_sent_again
     key = ("trigger", "p", "k")
     async with life(tmp_path / "h.db", commit=False) as first:
         first.receipts.begin(key, b"print")
-        await first.store.intend(key, b"print", "job-1")
+        await first.store.record_intent(key, b"print", "job-1")
         _copy_as_after_a_crash(tmp_path)
         first.receipts.drop(key)
     async with life(tmp_path / "crashed.db", commit=False) as second:
@@ -372,7 +372,7 @@ async def test_a_damaged_file_is_told_at_start(tmp_path: Path) -> None:
 
 
 def test_a_transaction_that_fails_leaves_nothing_of_itself(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "h.db")
+    journal = SqliteFile(tmp_path / "h.db")
     broken = EMPTY._replace(gone=["p"], segments=[("p", "e", 1)])  # type: ignore[list-item]
     with pytest.raises(sqlite3.Error):
         journal.write(broken)
@@ -431,7 +431,7 @@ def _size_bytes(folder: Path) -> int:
 
 def _limit_pages(rig: Rig, pages: int) -> None:
     """The file may have no more than `pages` from now on: what a full disk looks like to SQLite."""
-    journal = rig.store._journal
+    journal = rig.store._file
     assert journal is not None
     limit = rig.store._thread.submit(lambda: journal._db.execute(f"PRAGMA max_page_count = {pages}").fetchone())
     limit.result()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edge.core.ledger import LedgerState
 from edge.store.rows import Batch, ProjectRow, ReceiptRow, Segment
-from edge.store.sqlite_file import Journal, JournalError
+from edge.store.sqlite_file import SqliteFile, SqliteFileError
 
 EMPTY = Batch([], [], [], [], [], 0.0)
 RING = 6
@@ -51,7 +51,7 @@ class Model:
         }
 
 
-def rings(journal: Journal) -> dict[str, tuple[int, bytes]]:
+def rings(journal: SqliteFile) -> dict[str, tuple[int, bytes]]:
     return {one.row.name: (one.newest, b"".join(one.frames[-RING:])) for one in journal.projects()}
 
 
@@ -70,7 +70,7 @@ def test_the_file_holds_what_the_rings_hold_and_at_most_a_segment_a_project_more
     failed: set[int],
 ) -> None:
     path = tmp_path_factory.mktemp("rows") / "h.db"
-    journal, model = Journal(path), Model()
+    journal, model = SqliteFile(path), Model()
     for number, (published, deleted) in enumerate(steps):
         batch = model.batch(published, deleted)
         if number in failed:
@@ -78,7 +78,7 @@ def test_the_file_holds_what_the_rings_hold_and_at_most_a_segment_a_project_more
                 journal.write(batch._replace(receipts=[("not", "enough")]))  # type: ignore[list-item]
         if number in reopened:
             journal.close()
-            journal = Journal(path)
+            journal = SqliteFile(path)
         journal.write(batch)
         held = journal._db.execute("SELECT project, epoch, last_seq FROM segments").fetchall()
         for name, epoch, last_seq in held:
@@ -89,7 +89,7 @@ def test_the_file_holds_what_the_rings_hold_and_at_most_a_segment_a_project_more
 
 
 def test_receipts_past_their_time_are_looked_for_now_and_then(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "h.db")
+    journal = SqliteFile(tmp_path / "h.db")
     journal.projects()
     for key, at_seconds in (("old", 5.0), ("young", 900.0)):
         journal.write(EMPTY._replace(receipts=[ReceiptRow(key, b"", None, 200, None, b"", at_seconds)]))
@@ -101,7 +101,7 @@ def test_receipts_past_their_time_are_looked_for_now_and_then(tmp_path: Path) ->
 
 
 def test_what_is_given_up_is_given_back_when_there_is_nothing_else_to_do(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "h.db")
+    journal = SqliteFile(tmp_path / "h.db")
     row = ProjectRow("p", "e", 1, 1, 1, LedgerState())
     for seq in range(1, 101):
         segment = Segment("p", "e", seq, seq, 1.0, b"x" * 100_000 + b"\n\n")
@@ -115,14 +115,14 @@ def test_what_is_given_up_is_given_back_when_there_is_nothing_else_to_do(tmp_pat
 
 
 def test_a_row_of_no_project_is_told_and_left_as_it_is(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "h.db")
+    journal = SqliteFile(tmp_path / "h.db")
     journal._db.execute("INSERT INTO segments VALUES ('p', 'e', 1, 1, 1.0, x'0a0a')")
-    with pytest.raises(JournalError, match="belongs to no project"):
+    with pytest.raises(SqliteFileError, match="belongs to no project"):
         journal.projects()
     journal.close()
 
 
-def _given_back(journal: Journal) -> int:
+def _given_back(journal: SqliteFile) -> int:
     """How many pages one write of nothing gives back."""
     before = journal._free_pages()
     journal.write(EMPTY)

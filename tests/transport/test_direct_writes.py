@@ -15,7 +15,7 @@ import uvloop
 
 from edge.config.schema import Config
 from edge.core.event import Event
-from edge.http.context import Service
+from edge.http.context import Context
 from edge.server.aiohttp_server import HubRunner
 from edge.server.assembly import assemble
 from edge.server.process import listen
@@ -39,7 +39,7 @@ class Watched:
         self.streams: dict[int, Stream] = {}
         self.lost = 0
         self.direct = 0
-        connection_lost, own = Stream.connection_lost, Stream.own
+        connection_lost, attach_transport = Stream.connection_lost, Stream.attach_transport
 
         def lost(stream: Stream, exc: BaseException | None) -> None:
             [fd] = [fd for fd, each in self.streams.items() if each is stream]
@@ -50,7 +50,7 @@ class Watched:
             del self.streams[fd]  # from here on it may be anybody's
 
         def owned(stream: Stream, transport: asyncio.Transport, head: bytes) -> None:
-            own(stream, transport, head)
+            attach_transport(stream, transport, head)
             assert stream._sock is not None
             self.streams[stream._sock.fileno()] = stream
 
@@ -64,17 +64,17 @@ class Watched:
                 return os.write(fd, data)
 
         monkeypatch.setattr(Stream, "connection_lost", lost)
-        monkeypatch.setattr(Stream, "own", owned)
+        monkeypatch.setattr(Stream, "attach_transport", owned)
         monkeypatch.setattr(stream_module, "os", Os)
 
 
-async def served() -> tuple[Service, HubRunner, int]:
-    app, service = await assemble(msgspec.convert({"server": {"log_level": "error"}}, Config))
+async def served() -> tuple[Context, HubRunner, int]:
+    app, context = await assemble(msgspec.convert({"server": {"log_level": "error"}}, Config))
     runner = HubRunner(app, shutdown_timeout_seconds=0.25)
     await runner.setup()
     [sock] = listen("127.0.0.1", 0)
     await runner.listen_on(sock)
-    return service, runner, sock.getsockname()[1]
+    return context, runner, sock.getsockname()[1]
 
 
 async def reader(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -91,26 +91,26 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.005)
 
 
-def close(writer: asyncio.StreamWriter, _service: Service) -> None:
+def close(writer: asyncio.StreamWriter, _service: Context) -> None:
     writer.close()
 
 
-def reset(writer: asyncio.StreamWriter, _service: Service) -> None:
+def reset(writer: asyncio.StreamWriter, _service: Context) -> None:
     sock: socket.socket = writer.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 
-def half_close(writer: asyncio.StreamWriter, _service: Service) -> None:
+def half_close(writer: asyncio.StreamWriter, _service: Context) -> None:
     writer.write_eof()
 
 
-def delete(_writer: asyncio.StreamWriter, service: Service) -> None:
-    service.hub.delete("p", service.clock())
+def delete(_writer: asyncio.StreamWriter, context: Context) -> None:
+    context.hub.delete("p", context.clock())
 
 
-def abort(_writer: asyncio.StreamWriter, service: Service) -> None:
-    [connection] = service.hub.connections.values()
+def abort(_writer: asyncio.StreamWriter, context: Context) -> None:
+    [connection] = context.hub.connections.values()
     connection.abort()
 
 
@@ -120,20 +120,20 @@ def test_a_closed_descriptor_is_never_written_to(
 ) -> None:
     async def scene() -> None:
         watched = Watched(monkeypatch)
-        service, hub_runner, port = await served()
+        context, hub_runner, port = await served()
         _, writer = await reader(port)
-        ending(writer, service)
+        ending(writer, context)
         # Publish all the time, at every stage of the ending, while others come and may get the same descriptor.
         for _ in range(20):
-            service.hub.publish("p", EVENT, service.clock())
+            context.hub.publish("p", EVENT, context.clock())
             await asyncio.sleep(0)
         await until(lambda: watched.lost)
         _, late = await reader(port)
-        service.hub.publish("p", EVENT, service.clock())
+        context.hub.publish("p", EVENT, context.clock())
         await asyncio.sleep(0.01)
         for each in (writer, late):
             each.close()
-        await until(lambda: not service.hub.connections)
+        await until(lambda: not context.hub.connections)
         assert watched.direct > 0
         await hub_runner.cleanup()
 
@@ -143,27 +143,27 @@ def test_a_closed_descriptor_is_never_written_to(
 def test_what_a_slow_reader_gets_is_whole_and_in_order(runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene() -> None:
         watched = Watched(monkeypatch)
-        service, hub_runner, port = await served()
+        context, hub_runner, port = await served()
         stream_reader, writer = await reader(port)
-        [stream] = service.hub.connections.values()
+        [stream] = context.hub.connections.values()
         writer.transport.pause_reading()  # type: ignore[attr-defined] # a transport both ways
         published = 0
         while not stream.paused:
             published += 1
-            service.hub.publish("p", EVENT, service.clock())
+            context.hub.publish("p", EVENT, context.clock())
             await asyncio.sleep(0)
         for _ in range(10):
             published += 1
-            service.hub.publish("p", EVENT, service.clock())
+            context.hub.publish("p", EVENT, context.clock())
         writer.transport.resume_reading()  # type: ignore[attr-defined]
         for number in range(1, published + 1):
             got = await stream_reader.readuntil(b"\n\n")
             assert f"-{number}\n".encode() in got
             assert b"data: " + EVENT.data in got
-        assert [False] == [each.paused for each in service.hub.connections.values()]
+        assert [False] == [each.paused for each in context.hub.connections.values()]
         assert watched.direct > 1
         writer.close()
-        await until(lambda: not service.hub.connections)
+        await until(lambda: not context.hub.connections)
         await hub_runner.cleanup()
 
     runner.run(scene())
@@ -175,9 +175,9 @@ def test_of_many_written_to_at_once_each_gets_all_of_it(
     """One kernel takes a part, one nothing: those before and behind them notice nothing, and they get the rest."""
 
     async def scene() -> None:
-        service, hub_runner, port = await served()
+        context, hub_runner, port = await served()
         readers = [await reader(port) for _ in range(6)]
-        streams = [cast(Stream, connection) for connection in service.hub.connections.values()]
+        streams = [cast(Stream, connection) for connection in context.hub.connections.values()]
         part, nothing, other = (streams[at]._fd for at in (1, 3, 4))
         written: list[int] = []
 
@@ -191,8 +191,8 @@ def test_of_many_written_to_at_once_each_gets_all_of_it(
 
         monkeypatch.setattr(stream_module, "os", Os)
         streams[4]._fd = stream_module._NOT_DIRECTLY  # as one whose transport holds something
-        service.hub.publish("p", EVENT, service.clock())
-        service.hub.flush(service.clock())
+        context.hub.publish("p", EVENT, context.clock())
+        context.hub.flush(context.clock())
         monkeypatch.undo()
         assert [stream.written_bytes for stream in streams[:1]] * 6 == [stream.written_bytes for stream in streams]
         for stream_reader, _ in readers:
@@ -201,7 +201,7 @@ def test_of_many_written_to_at_once_each_gets_all_of_it(
         assert 5 == len(written)
         for _, writer in readers:
             writer.close()
-        await until(lambda: not service.hub.connections)
+        await until(lambda: not context.hub.connections)
         await hub_runner.cleanup()
 
     runner.run(scene())

@@ -32,7 +32,7 @@ def tls(request: pytest.FixtureRequest, certificate: Certificate) -> Certificate
 
 
 def publish(hub: Served, data: bytes) -> None:
-    hub.service.hub.publish("p", Event("message", data), hub.service.clock())
+    hub.context.hub.publish("p", Event("message", data), hub.context.clock())
 
 
 def living(kind: type) -> int:
@@ -68,7 +68,7 @@ def test_events_go_out_in_whole_chunks_until_the_last_one(loop: str, tls: Certif
             publish(hub, b"x" * 100_000)
             size = int(await peer.reader.readline(), 16)
             assert (await peer.reader.readexactly(size)).endswith(b"\ndata: " + b"x" * 100_000 + b"\n\n")
-            hub.service.drain()
+            hub.context.drain()
             rest = await peer.reader.read()
             assert b"event: edge.closing\n" in rest
             assert rest.endswith(b"\r\n0\r\n\r\n")
@@ -130,7 +130,7 @@ def test_a_client_that_is_gone_before_the_hand_over(
             peer = await hub.connect()
             assert b"edge.hello" not in await peer.reader.read()
             await peer.close()
-            assert ({}, 0) == (hub.service.hub.connections, hub.service.hub.counters.added)
+            assert ({}, 0) == (hub.context.hub.connections, hub.context.hub.counters.added)
 
     monkeypatch.setattr(Handshake, "prepare", gone)
     run(loop, main)
@@ -160,7 +160,7 @@ def test_a_hub_that_leaves_during_the_handshake(
             prepare = Handshake.prepare
 
             async def drained(self: Handshake, request: web.BaseRequest) -> AbstractStreamWriter | None:
-                hub.service.drain()
+                hub.context.drain()
                 return await prepare(self, request)
 
             with monkeypatch.context() as patch:
@@ -168,7 +168,7 @@ def test_a_hub_that_leaves_during_the_handshake(
                 peer = await hub.connect()
                 await peer.reader.readuntil(b"\r\n\r\n")
                 await peer.close()
-            assert {} == hub.service.hub.connections
+            assert {} == hub.context.hub.connections
 
     run(loop, main)
 
@@ -185,7 +185,7 @@ def test_a_reader_whom_the_hub_fails_to_take_in_is_not_left_hanging(
             with contextlib.suppress(ConnectionError):
                 assert b"edge.hello" not in await peer.reader.read()
             await peer.close()
-            assert {} == hub.service.hub.connections
+            assert {} == hub.context.hub.connections
 
     monkeypatch.setattr(Hub, "attach", broken)
     run(loop, main)
@@ -203,7 +203,7 @@ def test_shutting_down_does_not_wait_for_streams_and_closes_them(loop: str, tls:
             for peer in peers:
                 await peer.reader.read()
                 await peer.close()
-            assert {} == hub.service.hub.connections
+            assert {} == hub.context.hub.connections
 
     run(loop, main)
 
@@ -217,6 +217,6 @@ def test_a_reader_that_half_closes_leaves(loop: str) -> None:
             await peer.reader.read()
             await hub.streams(0)
             await peer.close()
-            assert 1 == hub.service.hub.counters.removed["client"]
+            assert 1 == hub.context.hub.counters.removed["client"]
 
     run(loop, main)

@@ -76,17 +76,17 @@ async def test_the_kernel_is_asked_in_growing_steps(monkeypatch: pytest.MonkeyPa
         return ask(sock)
 
     with cable() as wire:
-        async with hub_inside(Config(auth=OPEN)) as (service, port):
+        async with hub_inside(Config(auth=OPEN)) as (context, port):
             reader = await open_stream((wire.here, port), "p", sock=wire.socket())
             wire.cut()
             monkeypatch.setattr(tcp, "unacked_bytes", count)
-            waits = [service.readiness.wait("p", 1, 1.0) for _ in range(100)]
+            waits = [context.readiness.wait("p", 1, 1.0) for _ in range(100)]
             refused = await asyncio.gather(*waits, return_exceptions=True)
 
             assert {"no_connection"} == {getattr(error, "code", error) for error in refused}
             # Five turns, six doublings from 1 ms, then every 50 ms; a hundred who wait ask no more than one.
             assert 5 + 6 + 1.0 / 0.05 + 10 > asked
-            assert 0 == service.readiness.waiting
+            assert 0 == context.readiness.waiting
             await reader.close()
 
 
@@ -118,11 +118,11 @@ async def test_over_tls_a_half_open_peer_is_not_ready_and_a_healthy_one_is(loop:
 
 async def test_where_acknowledgements_cannot_be_asked_for_written_has_to_do(tmp_path: Path) -> None:
     where = tmp_path / "hub.sock"
-    async with hub_inside(Config(), unix=where) as (service, _):
+    async with hub_inside(Config(), unix=where) as (context, _):
         stream_reader, writer = await asyncio.open_unix_connection(str(where))
         writer.write(b"GET /projects/p/events HTTP/1.0\r\nHost: localhost\r\n\r\n")
         await stream_reader.readuntil(b"edge.hello")
-        confirmation = await service.readiness.wait("p", 1, 10)
+        confirmation = await context.readiness.wait("p", 1, 10)
         assert ("written", 1) == (confirmation.confirmed, confirmation.connections)
         writer.close()
         await writer.wait_closed()
