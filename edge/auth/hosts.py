@@ -1,9 +1,9 @@
-"""Which names a hub answers to, and pages of which origins may reach it.
+"""Which names a hub answers to, and pages of which origins may use it.
 
-A page from anywhere can make a browser send requests to a hub on the same machine. Two things show it: the `Host` it
-was tricked into (a foreign name that resolves to 127.0.0.1), and the `Origin` that browsers add.
+Any web page can make a browser send requests to a hub on the same machine. Two headers reveal it: `Host`, when a
+foreign name resolves to 127.0.0.1, and the `Origin` that browsers add.
 
-Invariant: what can't be read is foreign.
+Invariant: a header that can't be parsed is foreign.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ import ipaddress
 import re
 from collections.abc import Collection
 
+from edge.config.validate import WILDCARD_ORIGIN
+
 _HOST = re.compile(
     r"(?:\[(?P<six>[0-9A-Fa-f:.]{2,45})\]|(?P<name>[A-Za-z0-9._-]{1,255}))(?::(?P<port>[0-9]{0,5}))?", re.ASCII
 )
 _ORIGIN = re.compile(r"(?P<scheme>https?)://(?P<host>[^/@?#\s\\]{1,300})", re.ASCII)
+_SUBDOMAIN = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63}){0,8}", re.ASCII)
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 _MAX_REMEMBERED = 1024
 
@@ -26,10 +29,10 @@ class Hosts:
     def __init__(self, allowed: Collection[str]) -> None:
         self._allowed = frozenset(name.rstrip(".").lower() for name in allowed)
         self._known: set[str] = set()
-        """`Host` headers that were looked at and found good; every request asks."""
+        """`Host` headers that have passed; checked for every request."""
 
     def know(self, header: str | None) -> bool:
-        """Whether a request with this `Host` is meant for us. None (HTTP/1.0) is: no browser leaves it out."""
+        """Whether a request with this `Host` is for this hub. None (HTTP/1.0) is: browsers always send one."""
         if header in self._known or header is None:
             return True
         name = _name(header)
@@ -42,15 +45,27 @@ class Hosts:
 
 
 class Origins:
-    """The origins whose pages may use the hub: its own and `listed` (`*`: all)."""
+    """The origins whose pages may use the hub: its own and `listed` (`*`: all, `https://*.example.org`: subdomains)."""
 
     def __init__(self, listed: Collection[str]) -> None:
-        self._listed = frozenset(origin.lower() for origin in listed)
-        self.everyone = "*" in self._listed
+        lowered = frozenset(origin.lower() for origin in listed)
+        wildcards = [match.groups() for origin in lowered if (match := WILDCARD_ORIGIN.fullmatch(origin)) is not None]
+        self._listed = lowered
+        self._wildcards = [(f"{scheme}://", suffix) for scheme, suffix in wildcards]
+        self.everyone = "*" in lowered
 
     def shares(self, origin: str) -> bool:
-        """Whether pages of `origin` may read answers: it is listed by name."""
-        return origin.lower() in self._listed and origin != "*"
+        """Whether pages of `origin` may read answers: it is listed, or a subdomain that a wildcard lists."""
+        lowered = origin.lower()
+        if lowered in self._listed:
+            return origin != "*"
+        # The part in front of the suffix is labels, so that no user name, port or path hides the real host.
+        return any(
+            lowered.startswith(scheme)
+            and lowered.endswith(suffix)
+            and _SUBDOMAIN.fullmatch(lowered, len(scheme), len(lowered) - len(suffix)) is not None
+            for scheme, suffix in self._wildcards
+        )
 
     def admits(self, origin: str, host: str | None) -> bool:
         """Whether a page of `origin` may act on a hub that was asked for as `host`."""
@@ -58,8 +73,8 @@ class Origins:
 
 
 def is_own(origin: str, host: str | None) -> bool:
-    """Whether `origin` is the hub's own: the host and port that was asked for. A proxy may have ended TLS, so the
-    scheme says nothing.
+    """Whether `origin` is the hub's own: the requested host and port. A proxy may terminate TLS, so the scheme is
+    ignored.
     """
     match = _ORIGIN.fullmatch(origin)
     if match is None or host is None:
@@ -73,7 +88,7 @@ def is_own(origin: str, host: str | None) -> bool:
 
 
 def is_local(name: str) -> bool:
-    """Whether a name or address means this machine, by itself and without asking anybody."""
+    """Whether a name or address is this machine's, without resolving it."""
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:

@@ -1,8 +1,8 @@
-"""JSON Web Tokens, checked with PyJWT.
+"""JSON Web Tokens, verified with PyJWT.
 
-Invariant: an algorithm is chosen by the key, never by the token alone; nothing in a token is believed before its
-signature is. What was checked is remembered for a while by the digest of the token (a signature check takes up to
-100 µs), never beyond the token's own end and never over a change of the keys.
+Invariant: the key decides which algorithms are allowed, never the token; no claim is used before the signature has been
+verified. A verified token is cached by its digest (verification takes up to 100 µs) for at most a minute, never past
+its `exp` and never across a change of the keys.
 """
 
 from __future__ import annotations
@@ -33,13 +33,15 @@ _BROKEN = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError,
 
 
 class JwtVerifier:
-    """Checks JSON Web Tokens. `now` gives Unix seconds. Raises ValueError for an unusable key."""
+    """Verifies JSON Web Tokens. `now` returns Unix seconds. Raises ValueError for an unusable key."""
 
     def __init__(self, auth: AuthSettings, now: Callable[[], float]) -> None:
         self._now = now
         self._audience = auth.jwt_audience
         self._issuer = auth.jwt_issuer
         self._skew_seconds = auth.jwt_skew_seconds
+        """How far `nbf` and `iat` may lie in the future."""
+        self._require_exp = auth.require_exp
         self._key: keys.Key | None = None
         self.keyset: KeySet | None = None
         if auth.jwt_jwks_url is not None:
@@ -58,7 +60,7 @@ class JwtVerifier:
             await self.keyset.close()
 
     async def verify(self, token: str) -> Identity:
-        """Whose `token` is. Raises Unauthenticated, KeysUnavailable."""
+        """Return the identity behind `token`. Raises Unauthenticated, KeysUnavailable."""
         generation = 0
         if self.keyset is not None:
             self.keyset.refresh()
@@ -83,16 +85,16 @@ class JwtVerifier:
         try:
             header = jwt.get_unverified_header(token)
         except _BROKEN:
-            raise Unauthenticated("The token is no JSON Web Token.") from None
+            raise Unauthenticated("The token is not a JSON Web Token.") from None
         algorithm, kid = header.get("alg"), header.get("kid")
         if not isinstance(algorithm, str) or not (kid is None or isinstance(kid, str)):
-            raise Unauthenticated("The token's header is not one of a JSON Web Token.")
+            raise Unauthenticated("The token's header is not a JSON Web Token header.")
         if self.keyset is not None:
             candidates = await self.keyset.find(kid, algorithm)
         else:
             candidates = [self._key] if self._key is not None and algorithm in self._key.algorithms else []
         if not candidates:
-            raise Unauthenticated("The token is signed with a key or an algorithm that isn't taken here.")
+            raise Unauthenticated("The token is signed with a key or algorithm that this hub does not accept.")
         refusal = "The token's signature doesn't match."
         for key in candidates:
             try:
@@ -117,40 +119,41 @@ class JwtVerifier:
         if expires is not None:
             expires = float(expires)
             if not 0 <= expires < _MAX_TIME:
-                raise Unauthenticated("The token's exp is no date.")
-            if expires <= self._now():  # within the skew
-                expires += self._skew_seconds
+                raise Unauthenticated("The token's exp is not a date.")
+            # No leeway here: a token shown late would outlive one shown early (RFC 7519, section 4.1.4).
             if expires <= self._now():
                 raise Unauthenticated(_EXPIRED)
+        elif self._require_exp:
+            raise Unauthenticated("The token has no exp, and this hub requires one (auth.require_exp).")
         return Identity(_permissions(claims.get(CLAIM, {})), expires, "jwt")
 
 
 def _permissions(claim: object) -> Permissions:
-    """The rights of the claim `edge`; a right nobody knows grants nothing."""
+    """The permissions of the claim `edge`; unknown ones grant nothing."""
     try:
         grants = msgspec.convert(claim, dict[str, list[str]])
     except (msgspec.ValidationError, RecursionError):
         raise Unauthenticated(
-            'The token\'s claim "edge" must be lists of projects by right, such as {"subscribe": ["p1", "team-*"]}.'
+            'The claim "edge" must map permissions to lists of projects, such as {"subscribe": ["p1", "team-*"]}.'
         ) from None
     known = {permission: grants[permission] for permission in PERMISSIONS if permission in grants}
     if sum(map(len, known.values())) > _MAX_GRANTS:
-        raise Unauthenticated(f'The token\'s claim "edge" names more than {_MAX_GRANTS} projects; use a prefix.')
+        raise Unauthenticated(f'The claim "edge" names more than {_MAX_GRANTS} projects; use a prefix.')
     return Permissions(known)
 
 
 def _sentence(error: BaseException) -> str:
-    """Why a token was refused, in words that repeat nothing of it."""
+    """Why a token was refused, without repeating any of it."""
     match error:
         case jwt.ExpiredSignatureError():
             return _EXPIRED
         case jwt.ImmatureSignatureError():
             return "The token is not valid yet; check the clocks of both machines."
         case jwt.MissingRequiredClaimError():
-            return "The token lacks a claim that is asked for here (aud or iss)."
+            return "The token lacks a required claim (aud or iss)."
         case jwt.InvalidAudienceError():
-            return "The token is meant for another audience."
+            return "The token is for another audience."
         case jwt.InvalidIssuerError():
             return "The token is from another issuer."
         case _:
-            return "The token is no JSON Web Token that can be read."
+            return "The token is not a valid JSON Web Token."

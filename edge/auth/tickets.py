@@ -1,80 +1,108 @@
-"""Tickets: what a browser's EventSource shows in place of a header it can't send.
+"""Tickets: what a browser's EventSource sends in place of a header.
 
-Invariant: a ticket opens one request on one project, once, within `TICKET_SECONDS` of being given, with no more than
-the rights and no longer than the life of who asked for it. The table is bounded.
+Invariant: a ticket opens one stream of one project, once, within `TICKET_SECONDS` of its issue, for no longer than the
+token that it was issued for; it grants nothing else. The table is bounded, and so is one project's share of it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import secrets
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 
-from edge.auth.permissions import Identity
+from edge.auth.permissions import Identity, Permissions
 from edge.core.errors import LimitReached, Unauthenticated
 
 TICKET_SECONDS = 60.0
 
 
 class Tickets:
-    """Tickets that were given and not used. Times are those of a clock that never falls."""
+    """Issued and unused tickets, at most `max_tickets`, `max_per_project` of one project. Times never go back."""
 
-    def __init__(self, max_tickets: int) -> None:
+    def __init__(self, max_tickets: int, max_per_project: int) -> None:
         self._max_tickets = max_tickets
-        self._given: OrderedDict[bytes, tuple[float, str, Identity]] = OrderedDict()
-        """By digest, the oldest first: when it ends, the project, whose it is."""
+        self._max_per_project = max_per_project
+        self._issued: OrderedDict[bytes, tuple[float, str, Identity]] = OrderedDict()
+        """By digest, oldest first: when it ends, its project, the identity it stands for."""
+        self._per_project: Counter[str] = Counter()
 
     def __len__(self) -> int:
-        return len(self._given)
+        return len(self._issued)
 
-    def give(self, project: str, identity: Identity, now: float) -> str:
+    def issue(self, project: str, identity: Identity, now: float) -> str:
         """A new ticket for `project`. Raises LimitReached (`too_many_tickets`)."""
         self._expire(now)
-        if len(self._given) >= self._max_tickets:
-            raise no_room(self._max_tickets)
+        if len(self._issued) >= self._max_tickets:
+            raise table_full(self._max_tickets)
+        if self._per_project[project] >= self._max_per_project:
+            raise share_used(project, self._max_per_project)
         ticket = new_ticket()
-        own = Identity(identity.permissions.on(project), identity.expires_at_seconds, "ticket")
-        self._given[digest(ticket)] = (now + TICKET_SECONDS, project, own)
+        self._issued[digest(ticket)] = (now + TICKET_SECONDS, project, ticket_identity(project, identity))
+        self._per_project[project] += 1
         return ticket
 
-    def use(self, ticket: str, project: str | None, now: float) -> Identity:
-        """Whose `ticket` was; it is used up by that. Raises Unauthenticated."""
+    def redeem(self, ticket: str, project: str | None, now: float) -> Identity:
+        """The identity behind `ticket`, which is used up by this. Raises Unauthenticated."""
         self._expire(now)
-        held = self._given.pop(digest(ticket), None)
-        if held is None or held[1] != project:
-            raise not_good()
+        held = self._issued.pop(digest(ticket), None)
+        if held is None:
+            raise invalid_ticket()
+        self._release(held[1])
+        if held[1] != project:
+            raise invalid_ticket()
         return held[2]
 
     def _expire(self, now: float) -> None:
-        while self._given:
-            digest, (ends, _, _) = next(iter(self._given.items()))
+        while self._issued:
+            digest, (ends, project, _) = next(iter(self._issued.items()))
             if ends > now:
                 return
-            del self._given[digest]
+            del self._issued[digest]
+            self._release(project)
+
+    def _release(self, project: str) -> None:
+        self._per_project[project] -= 1
+        if not self._per_project[project]:
+            del self._per_project[project]
+
+
+def ticket_identity(project: str, identity: Identity) -> Identity:
+    """What a ticket issued to `identity` stands for."""
+    return Identity(Permissions({"subscribe": (project,)}), identity.expires_at_seconds, "ticket")
 
 
 def new_ticket() -> str:
-    """Nobody can guess it."""
     return secrets.token_urlsafe(32)
 
 
 def digest(ticket: str) -> bytes:
-    """What is kept of a ticket: whoever sees the table can't use it."""
+    """What is stored of a ticket, so that reading the table reveals none."""
     return hashlib.sha256(ticket.encode("utf-8", "surrogatepass")).digest()
 
 
-def no_room(max_tickets: int) -> LimitReached:
-    """Too many tickets are out."""
+def table_full(max_tickets: int) -> LimitReached:
+    """The refusal when the hub has issued as many tickets as it may."""
     return LimitReached(
-        f"limits.max_tickets is {max_tickets} and none has been used or has expired; try again soon.",
+        f"All {max_tickets} tickets (limits.max_tickets) are issued and unused; try again soon.",
         code="too_many_tickets",
         retry_after_seconds=5,
         limit=max_tickets,
     )
 
 
-def not_good() -> Unauthenticated:
-    """The ticket is unknown, or not for this project."""
+def share_used(project: str, max_per_project: int) -> LimitReached:
+    """The refusal when one project has used up its share (`limits.project_share_percent`)."""
+    return LimitReached(
+        f"{project} has {max_per_project} unused tickets, its share of limits.max_tickets "
+        "(limits.project_share_percent); use them, or try again in a minute.",
+        code="too_many_tickets",
+        retry_after_seconds=5,
+        limit=max_per_project,
+    )
+
+
+def invalid_ticket() -> Unauthenticated:
+    """The refusal of a ticket that is unknown, or for another project."""
     return Unauthenticated(
         f"The ticket was used, is older than {TICKET_SECONDS:g} s, or is for another project; get a new one."
     )

@@ -61,6 +61,7 @@ class RedisStore:
         new_epoch: Callable[[], str],
         keep_receipts_seconds: float,
         max_tickets: int,
+        max_tickets_per_project: int,
     ) -> None:
         limits = hub.limits
         self._hub = hub
@@ -71,7 +72,7 @@ class RedisStore:
         self.node = secrets.token_hex(6)
         self.redis = RedisClient(url)
         self.overview = ClusterStatus(self.redis, self._keep_ms)
-        self.tickets = SharedTickets(self.redis, max_tickets)
+        self.tickets = SharedTickets(self.redis, max_tickets, max_tickets_per_project)
         self.run_once = ClusterIdempotency(self.redis, self.node, clock, self._keep_receipts_ms)
         self.waits: Callable[[list[bytes], float], None] = lambda _waits, _now: None
         self.spoken_to: Callable[[bytes], None] = lambda _message: None

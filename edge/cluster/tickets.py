@@ -1,53 +1,54 @@
-"""Tickets that are good on every node: given on one, used on another, once.
+"""Tickets that are good on every node: issued on one, redeemed on another, once.
 
-Redis keeps a digest and whose it is, never the ticket itself. Invariant: as in `edge.auth.tickets`; and using is one
-step in Redis, so of two who show the same ticket at the same time, on any nodes, one comes in.
+Redis keeps a digest and what it stands for, never the ticket itself. Invariant: as in `edge.auth.tickets`; redeeming is
+one step in Redis, so of two requests with the same ticket at the same time, on any nodes, one succeeds.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from edge.auth.permissions import PERMISSIONS, Identity, Permissions
-from edge.auth.tickets import TICKET_SECONDS, digest, new_ticket, no_room, not_good
+from edge.auth.permissions import Identity, Permissions
+from edge.auth.tickets import TICKET_SECONDS, digest, invalid_ticket, new_ticket, share_used, table_full
 from edge.cluster.client import RedisClient
 
 
-class _Whose(msgspec.Struct, frozen=True):
+class _Holder(msgspec.Struct, frozen=True):
     project: str
-    permissions: list[str]
     expires_at_seconds: float | None
 
 
 class SharedTickets:
-    """Tickets that were given and not used, on all nodes; `max_tickets` holds for all of them together."""
+    """Issued and unused tickets of all nodes together, at most `max_tickets`, `max_per_project` of one project."""
 
-    def __init__(self, redis: RedisClient, max_tickets: int) -> None:
-        self._wire = redis
+    def __init__(self, redis: RedisClient, max_tickets: int, max_per_project: int) -> None:
+        self._redis = redis
         self._max_tickets = max_tickets
+        self._max_per_project = max_per_project
 
-    async def give(self, project: str, identity: Identity) -> str:
+    async def issue(self, project: str, identity: Identity) -> str:
         """A new ticket for `project`. Raises LimitReached (`too_many_tickets`), StoreUnavailable."""
         ticket = new_ticket()
-        permissions = [permission for permission in PERMISSIONS if identity.permissions.allow(permission, project)]
-        whose = msgspec.json.encode(_Whose(project, permissions, identity.expires_at_seconds))
-        kept = await self._wire.run(
-            "ticket", self._keys(ticket), digest(ticket).hex(), whose, int(TICKET_SECONDS * 1000), self._max_tickets
+        holder = msgspec.json.encode(_Holder(project, identity.expires_at_seconds))
+        live_ms = int(TICKET_SECONDS * 1000)
+        limits = (self._max_tickets, self._max_per_project)
+        kept = await self._redis.run(
+            "ticket", self._keys(project, ticket), digest(ticket).hex(), holder, live_ms, *limits
         )
+        if kept < 0:
+            raise share_used(project, self._max_per_project)
         if not kept:
-            raise no_room(self._max_tickets)
+            raise table_full(self._max_tickets)
         return ticket
 
-    async def use(self, ticket: str, project: str | None) -> Identity:
-        """Whose `ticket` was; it is used up by that. Raises Unauthenticated, StoreUnavailable."""
-        found = await self._wire.run("use_ticket", self._keys(ticket), digest(ticket).hex())
-        whose = None if found is None else msgspec.json.decode(found, type=_Whose)
-        if whose is None or whose.project != project:
-            raise not_good()
-        return Identity(
-            Permissions(dict.fromkeys(whose.permissions, (whose.project,))), whose.expires_at_seconds, "ticket"
-        )
+    async def redeem(self, ticket: str, project: str | None) -> Identity:
+        """The identity behind `ticket`, which is used up by this. Raises Unauthenticated, StoreUnavailable."""
+        found = await self._redis.run("use_ticket", self._keys(project or "", ticket), digest(ticket).hex())
+        holder = None if found is None else msgspec.json.decode(found, type=_Holder)
+        if holder is None or holder.project != project:
+            raise invalid_ticket()
+        return Identity(Permissions({"subscribe": (holder.project,)}), holder.expires_at_seconds, "ticket")
 
-    def _keys(self, ticket: str) -> list[str]:
-        prefix = self._wire.keys.prefix
-        return [f"{prefix}tickets", f"{prefix}ticket:{digest(ticket).hex()}"]
+    def _keys(self, project: str, ticket: str) -> list[str]:
+        prefix = self._redis.keys.prefix
+        return [f"{prefix}tickets", f"{prefix}tickets:{project}", f"{prefix}ticket:{digest(ticket).hex()}"]

@@ -91,6 +91,9 @@ class RingSettings(Section, frozen=True):
     total_bytes: Bytes = 256 * _MIB
 
 
+_LEAST_SHARE = 100
+
+
 class LimitsSettings(Section, frozen=True):
     max_event_bytes: Bytes = 256 * _KIB
     # A whole JSON or text body. Four times an event: JSON has fields around it and may write `\uXXXX`.
@@ -113,8 +116,14 @@ class LimitsSettings(Section, frozen=True):
     idle_seconds: Annotated[float, Meta(ge=0.05, le=_HOUR_SECONDS)] = 75.0
     # Between two pieces of an NDJSON request: a worker may think for minutes. An empty line keeps one open.
     ndjson_idle_seconds: Annotated[float, Meta(ge=0.05, le=_DAY_SECONDS)] = 600.0
-    # Tickets that are given and not used, each for a minute, at some 500 bytes.
+    # Unused tickets, each valid for a minute, about 500 bytes each.
     max_tickets: Count = 10_000
+    # What one project may take of each table of the whole hub: tickets, idempotency keys, waiting requests.
+    project_share_percent: Annotated[int, Meta(ge=1, le=100)] = 25
+
+    def project_share(self, table: int) -> int:
+        """How many of `table` entries one project may take. A small table is not divided."""
+        return min(table, max(_LEAST_SHARE, table * self.project_share_percent // 100))
 
 
 class TriggerSettings(Section, frozen=True):
@@ -138,8 +147,9 @@ class AuthSettings(Section, frozen=True):
     jwt_algorithms: tuple[str, ...] = ()  # Empty: what the kind of key calls for.
     jwt_audience: str | None = None
     jwt_issuer: str | None = None
-    # Clocks that are set by NTP differ by less; every second more is one in which an expired token is good.
+    # How far `nbf` and `iat` may lie in the future; clocks set by NTP differ by less. `exp` has no leeway.
     jwt_skew_seconds: Annotated[float, Meta(ge=0, le=600)] = 10.0
+    require_exp: bool = False
     anonymous: tuple[Permission, ...] = ()
 
     @property

@@ -18,6 +18,8 @@ from edge.config.units import format_value
 
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?", re.ASCII)
+WILDCARD_ORIGIN = re.compile(r"(https?)://\*((?:\.[a-z0-9-]{1,63})+(?::[0-9]{1,5})?)", re.ASCII)
+"""`https://*.example.org`, with or without a port: every subdomain of it, at any depth, but not the domain itself."""
 _BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750's b64token.
 _HMAC = frozenset({"HS256", "HS384", "HS512"})
 _PUBLIC_KEY = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"})
@@ -44,9 +46,11 @@ def _network(text: str) -> str:
 
 
 def _origin(text: str) -> str:
-    if text == "*":
-        return text
-    url = _http_url(text, "must be origins such as https://app.example.org, or *")
+    if text == "*" or WILDCARD_ORIGIN.fullmatch(text.lower()):
+        return text.lower()
+    url = _http_url(text, "must be origins such as https://app.example.org or https://*.example.org, or *")
+    if "*" in text:
+        raise ValueError("may have one * only, in place of a subdomain: https://*.example.org")
     if url.path or url.query or url.username is not None:
         raise ValueError("must be origins: scheme, host and port, with no path and no slash at the end")
     return text.lower()

@@ -247,8 +247,8 @@ class AccessControl:
 
     async def _shown(self, ticket: str, project: str | None) -> Identity:
         if self._service.cluster is not None:
-            return await self._service.cluster.tickets.use(ticket, project)
-        return self._service.tickets.use(ticket, project, self._service.clock())
+            return await self._service.cluster.tickets.redeem(ticket, project)
+        return self._service.tickets.redeem(ticket, project, self._service.clock())
 
     def _trusts(self, request: web.Request) -> bool:
         """Whether a cookie counts: browsers add it by themselves, also for pages that only `*` lets in."""

@@ -61,7 +61,7 @@ class Context:
         """Seconds that never fall; the wall clock may be set back, the hub's may not."""
         self.client_addresses = ClientAddresses(config.server.trusted_proxies)
         self.verifier = verifier
-        self.tickets = Tickets(config.limits.max_tickets)
+        self.tickets = Tickets(config.limits.max_tickets, config.limits.project_share(config.limits.max_tickets))
         self.began_seconds = clock()
         self.triggers = TriggerCounters()
         self._leashes: set[asyncio.Timeout] = set()

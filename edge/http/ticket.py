@@ -17,7 +17,7 @@ async def ticket(request: web.Request) -> web.StreamResponse:
     context = request.app[CONTEXT]
     name = params.project(request)
     if context.cluster is not None:
-        given = await context.cluster.tickets.give(name, identity_of(request))
+        given = await context.cluster.tickets.issue(name, identity_of(request))
     else:
-        given = context.tickets.give(name, identity_of(request), context.clock())
+        given = context.tickets.issue(name, identity_of(request), context.clock())
     return json_response(Ticket(given, int(TICKET_SECONDS)), status=201, headers={"Cache-Control": "no-store"})

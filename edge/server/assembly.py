@@ -134,6 +134,7 @@ def cluster_of(
         new_epoch=new_boot,
         keep_receipts_seconds=config.limits.idempotency_seconds,
         max_tickets=config.limits.max_tickets,
+        max_tickets_per_project=config.limits.project_share(config.limits.max_tickets),
     )
     log.connection_came.append(store.connection_came)
     log.connection_left.append(store.connection_left)

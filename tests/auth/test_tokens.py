@@ -144,22 +144,31 @@ async def test_a_short_secret_is_not_used_with_a_long_hash() -> None:
     await refusal(Verifier(AuthSettings(jwt_key=SECRET)), token)
 
 
-async def test_time_claims_are_checked_with_a_little_skew() -> None:
+async def test_time_claims() -> None:
     verifier = Verifier(AuthSettings(jwt_key=SECRET))
     now = time.time()
-    for claims in ({"exp": now + 30}, {"exp": now - 5}, {"nbf": now + 5}, {"iat": now + 5}, {}):
+    for claims in ({"exp": now + 30}, {"nbf": now + 5}, {"iat": now + 5}, {}):
         await verifier.verify(encoded(claims))
-    assert "The token has expired; get a new one." == await refusal(verifier, encoded({"exp": now - 30}))
+    for late_seconds in (1, 5, 30):
+        expired = encoded({"exp": now - late_seconds})
+        assert "The token has expired; get a new one." == await refusal(verifier, expired)
     assert "not valid yet" in await refusal(verifier, encoded({"nbf": now + 60}))
     assert "not valid yet" in await refusal(verifier, encoded({"iat": now + 60}))
     strict = Verifier(AuthSettings(jwt_key=SECRET, jwt_skew_seconds=0))
     await refusal(strict, encoded({"exp": now - 1}))
 
 
-async def test_a_token_within_the_skew_ends_with_it() -> None:
-    now = time.time()
-    identity = await Verifier(AuthSettings(jwt_key=SECRET)).verify(encoded({"exp": int(now - 5)}))
-    assert int(now - 5) + 10 == identity.expires_at_seconds
+async def test_a_token_ends_at_its_exp_whenever_it_is_shown() -> None:
+    exp = int(time.time() + 5)
+    verifier = Verifier(AuthSettings(jwt_key=SECRET))
+    assert exp == (await verifier.verify(encoded({"exp": exp}))).expires_at_seconds
+    assert exp == (await verifier.verify(encoded({"exp": exp}))).expires_at_seconds
+
+
+async def test_a_token_without_exp_is_refused_where_one_is_required() -> None:
+    verifier = Verifier(AuthSettings(jwt_key=SECRET, require_exp=True))
+    assert "auth.require_exp" in await refusal(verifier, encoded({}))
+    await verifier.verify(encoded({"exp": int(time.time() + 60)}))
 
 
 async def test_audience_and_issuer_are_checked_where_they_are_asked_for() -> None:
@@ -241,21 +250,55 @@ def test_a_key_shows_no_secret() -> None:
 WHO = Identity(Permissions(GRANTS), None, "jwt")
 
 
-def test_a_ticket_is_good_once_for_a_minute() -> None:
-    tickets = Tickets(10)
-    ticket = tickets.give("p1", WHO, now=0.0)
-    assert tickets.use(ticket, "p1", now=TICKET_SECONDS - 0.1).permissions.allow("subscribe", "p1")
-    for old in (ticket, tickets.give("p1", WHO, now=0.0)):
+def test_a_ticket_is_redeemed_once_within_a_minute() -> None:
+    tickets = Tickets(10, 10)
+    ticket = tickets.issue("p1", WHO, now=0.0)
+    assert tickets.redeem(ticket, "p1", now=TICKET_SECONDS - 0.1).permissions.allow("subscribe", "p1")
+    for old in (ticket, tickets.issue("p1", WHO, now=0.0)):
         with pytest.raises(Unauthenticated):
-            tickets.use(old, "p1", now=TICKET_SECONDS)
+            tickets.redeem(old, "p1", now=TICKET_SECONDS)
     assert 0 == len(tickets)
 
 
-def test_a_full_table_gives_no_ticket_until_old_ones_have_ended() -> None:
-    tickets = Tickets(2)
+def test_a_ticket_grants_nothing_but_its_stream() -> None:
+    tickets = Tickets(10, 10)
+    identity = tickets.redeem(tickets.issue("p1", Identity(ALL_PERMISSIONS, 7.0, "jwt"), now=0.0), "p1", now=0.0)
+    allowed = [
+        (permission, project)
+        for permission in PERMISSIONS
+        for project in ("p1", "p2", None)
+        if identity.permissions.allow(permission, project)
+    ]
+    assert [("subscribe", "p1")] == allowed
+    assert 7.0 == identity.expires_at_seconds
+
+
+def test_a_ticket_of_another_project_is_used_up() -> None:
+    tickets = Tickets(10, 10)
+    ticket = tickets.issue("p1", WHO, now=0.0)
+    for project in ("p2", "p1", None):
+        with pytest.raises(Unauthenticated):
+            tickets.redeem(ticket, project, now=0.0)
+
+
+def test_a_full_table_issues_no_ticket_until_old_ones_expire() -> None:
+    tickets = Tickets(2, 2)
     for _ in range(2):
-        tickets.give("p1", WHO, now=0.0)
+        tickets.issue("p1", WHO, now=0.0)
     with pytest.raises(LimitReached):
-        tickets.give("p1", WHO, now=TICKET_SECONDS - 0.1)
-    tickets.give("p1", WHO, now=TICKET_SECONDS)
+        tickets.issue("p1", WHO, now=TICKET_SECONDS - 0.1)
+    tickets.issue("p1", WHO, now=TICKET_SECONDS)
     assert 1 == len(tickets)
+
+
+def test_one_project_takes_no_more_than_its_share_of_the_tickets() -> None:
+    tickets = Tickets(10, 3)
+    held = [tickets.issue("p1", WHO, now=0.0) for _ in range(3)]
+    with pytest.raises(LimitReached, match="share"):
+        tickets.issue("p1", WHO, now=0.0)
+    tickets.issue("p2", WHO, now=0.0)
+    tickets.redeem(held[0], "p1", now=0.0)
+    tickets.issue("p1", WHO, now=0.0)
+    for _ in range(3):  # expired ones give their place back, too
+        tickets.issue("p1", WHO, now=TICKET_SECONDS)
+    assert 3 == len(tickets)

@@ -171,7 +171,13 @@ async def in_redis(story: Story, server: RedisServer) -> Told:
     epochs = iter(range(10_000))
     clock = asyncio.get_running_loop().time
     store = RedisStore(
-        server.url, hub, clock, new_epoch=lambda: f"e{next(epochs)}", keep_receipts_seconds=60.0, max_tickets=1
+        server.url,
+        hub,
+        clock,
+        new_epoch=lambda: f"e{next(epochs)}",
+        keep_receipts_seconds=60.0,
+        max_tickets=1,
+        max_tickets_per_project=1,
     )
     hub._observer = cast(Observer, _Reporter(store))
     await store.open()

@@ -41,13 +41,13 @@ async def test_a_ticket_is_for_its_project_on_every_node(guarded: list[Node]) ->
     assert 401 == await _opens(guarded[1], "p", ticket)
 
 
-async def test_a_ticket_has_no_more_rights_than_who_asked_and_opens_no_more_than_its_project(
+async def test_a_ticket_opens_a_stream_and_nothing_else(
     guarded: list[Node],
 ) -> None:
     async with guarded[1].client.get("/projects", params={"ticket": await _ticket(guarded[0])}) as answer:
         assert 401 == answer.status
     async with guarded[1].client.delete("/projects/p", params={"ticket": await _ticket(guarded[0])}) as answer:
-        assert 404 == answer.status  # the token has every right, and there is no such project yet
+        assert answer.status in (401, 403)
 
 
 async def test_tickets_are_bounded_over_all_nodes(guarded: list[Node]) -> None:

@@ -1,9 +1,15 @@
--- Keep a ticket until it is used or has ended, if there is room for one more.
--- KEYS: tickets, ticket    ARGV: digest, whose it is, how long it is good in ms, most tickets    Returns 1 when it is kept
+-- Keep a ticket until it is redeemed or expires, if the hub and the project have room for one more.
+-- KEYS: tickets, tickets of the project, ticket    ARGV: digest, holder, ms to live, most tickets, most of a project
+-- Returns 1 when it is kept, 0 when the hub has too many, -1 when the project has.
 local now = now_seconds()
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[4]) then return 0 end
-redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
-redis.call('ZADD', KEYS[1], now + tonumber(ARGV[3]) / 1000, ARGV[1])
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
+local most = {tonumber(ARGV[4]), tonumber(ARGV[5])}
+for i = 1, 2 do
+  redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', now)
+  if redis.call('ZCARD', KEYS[i]) >= most[i] then return 1 - i end
+end
+redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[3])
+for i = 1, 2 do
+  redis.call('ZADD', KEYS[i], now + tonumber(ARGV[3]) / 1000, ARGV[1])
+  redis.call('PEXPIRE', KEYS[i], ARGV[3])
+end
 return 1
