@@ -17,6 +17,7 @@ from edge.auth import keys
 from edge.auth.keys import Key
 from edge.core.errors import KeysUnavailable
 from edge.logs.setup import get_logger
+from edge.supervisor import Supervisor, end
 
 REFRESH_SECONDS = 300.0
 """A key that was withdrawn is refused this much later."""
@@ -30,10 +31,11 @@ _log = get_logger("auth")
 class KeySet:
     """The keys at `url`. `clock` gives seconds; `generation` grows when the keys change."""
 
-    def __init__(self, url: str, wanted: Collection[str], clock: Callable[[], float]) -> None:
+    def __init__(self, url: str, wanted: Collection[str], clock: Callable[[], float], supervisor: Supervisor) -> None:
         self._url = url
         self._wanted = wanted
         self._clock = clock
+        self._supervisor = supervisor
         self._keys: list[Key] = []
         self._document: bytes | None = None
         self._fetched_at: float | None = None
@@ -52,9 +54,7 @@ class KeySet:
         self._begin()
 
     async def close(self) -> None:
-        if self._fetching is not None:
-            self._fetching.cancel()
-            await asyncio.gather(self._fetching, return_exceptions=True)
+        await end(self._fetching)
 
     def refresh(self) -> None:
         """See to it that the keys are fresh; called for each token, waits for nothing."""
@@ -67,8 +67,8 @@ class KeySet:
         if self._age_seconds() >= STALE_SECONDS or not (found := self._fitting(kid, algorithm)):
             self._begin()
             if self._fetching is not None:
-                # Shielded: the fetch belongs to all who wait for it.
-                await asyncio.shield(self._fetching)
+                # Not awaited itself: the fetch belongs to all who wait for it, and the supervisor reports its errors.
+                await asyncio.wait((self._fetching,))
             found = self._fitting(kid, algorithm)
         if self._age_seconds() >= STALE_SECONDS:
             raise KeysUnavailable(
@@ -89,7 +89,7 @@ class KeySet:
         if self._tried_at is not None and self._clock() - self._tried_at < COOLDOWN_SECONDS:
             return
         self._tried_at = self._clock()
-        self._fetching = asyncio.create_task(self._fetch())
+        self._fetching = self._supervisor.start("jwks", self._fetch())
         self._fetching.add_done_callback(self._done)
 
     def _done(self, _task: asyncio.Task[None]) -> None:

@@ -19,6 +19,7 @@ from edge.auth.jwks import KeySet
 from edge.auth.permissions import PERMISSIONS, Identity, Permissions
 from edge.config.schema import AuthSettings
 from edge.core.errors import Unauthenticated
+from edge.supervisor import Supervisor
 
 CLAIM = "edge"
 _REMEMBER_SECONDS = 60.0
@@ -35,7 +36,7 @@ _BROKEN = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError,
 class JwtVerifier:
     """Verifies JSON Web Tokens. `now` returns Unix seconds. Raises ValueError for an unusable key."""
 
-    def __init__(self, auth: AuthSettings, now: Callable[[], float]) -> None:
+    def __init__(self, auth: AuthSettings, now: Callable[[], float], supervisor: Supervisor | None = None) -> None:
         self._now = now
         self._audience = auth.jwt_audience
         self._issuer = auth.jwt_issuer
@@ -45,7 +46,7 @@ class JwtVerifier:
         self._key: keys.Key | None = None
         self.keyset: KeySet | None = None
         if auth.jwt_jwks_url is not None:
-            self.keyset = KeySet(auth.jwt_jwks_url, auth.jwt_algorithms, now)
+            self.keyset = KeySet(auth.jwt_jwks_url, auth.jwt_algorithms, now, supervisor or Supervisor())
         else:
             assert auth.jwt_key is not None
             self._key = keys.from_setting(auth.jwt_key, auth.jwt_algorithms)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from edge.auth.permissions import ALL_PERMISSIONS, Identity
 from edge.config.schema import AuthSettings
 from edge.core.errors import Unauthenticated
+from edge.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from edge.auth.jwt import JwtVerifier
@@ -29,14 +30,14 @@ class UnusableKey(ValueError):
 class Verifier:
     """Checks tokens against the configuration. Raises UnusableKey."""
 
-    def __init__(self, auth: AuthSettings) -> None:
+    def __init__(self, auth: AuthSettings, supervisor: Supervisor | None = None) -> None:
         self._static_digest = None if auth.token is None else _digest(auth.token)
         self.webtokens: JwtVerifier | None = None
         if auth.jwt_key is not None or auth.jwt_jwks_url is not None:
             from edge.auth.jwt import JwtVerifier  # noqa: PLC0415 - cryptography takes a while to load
 
             try:
-                self.webtokens = JwtVerifier(auth, time.time)
+                self.webtokens = JwtVerifier(auth, time.time, supervisor)
             except ValueError as error:
                 raise UnusableKey(str(error)) from None
 

@@ -259,36 +259,87 @@ class Hub:
     # Time
 
     def tick(self, now: float) -> bool:
-        """Heartbeats, ends of life, stuck readers, aged events. Returns whether it wants another turn at once."""
-        self._stalled.end_stuck(now)
-        self._pending_acks.ask(TICK_BUDGET)
-        heartbeat_seconds = self.limits.heartbeat_seconds
-        aged = self._retention.due(now, TICK_BUDGET)
-        for project in aged:
-            self._expire(project, now)
-            self._retention.look_again(project)
+        """Close stalled connections, read acknowledgements, expire events, send heartbeats. Returns whether it wants
+        another turn at once. An exception in one step, project or connection is reported and doesn't stop the others.
+        """
+        more = False
+        for step in (self._close_stalled, self._read_acks, self._expire_due, self._send_heartbeats):
+            try:
+                more = step(now) or more
+            except Exception as error:  # noqa: BLE001 - see above
+                self._observer.failed("tick", error)
+        return more
+
+    def connection_failed(self, connection: Connection, error: Exception, task: str = "tick") -> None:
+        """Report `error` and abort `connection` (reason `error`): its state can't be trusted any more."""
+        self._observer.failed(task, error)
+        connection.leaving = connection.leaving or "error"
+        try:
+            connection.abort()
+        except Exception as second:  # noqa: BLE001 - the other connections go on
+            self._observer.failed(task, second)
+
+    def _close_stalled(self, now: float) -> bool:
+        for connection in list(self._stalled.paused):
+            try:
+                self._stalled.end_if_stuck(connection, now)
+            except Exception as error:  # noqa: BLE001 - the other connections go on
+                self.connection_failed(connection, error)
+        return False
+
+    def _read_acks(self, _now: float) -> bool:
+        for connection in self._pending_acks.take(TICK_BUDGET):
+            try:
+                if connection.project is not None and connection.refresh():
+                    self._pending_acks.add(connection)
+            except Exception as error:  # noqa: BLE001 - the other connections go on
+                self.connection_failed(connection, error)
+        return False
+
+    def _expire_due(self, now: float) -> bool:
+        due = self._retention.due(now, TICK_BUDGET)
+        for project in due:
+            try:
+                self._expire(project, now)
+            except Exception as error:  # noqa: BLE001 - the other projects go on
+                self._observer.failed("tick", error)
+            finally:
+                self._retention.look_again(project)
+        return len(due) == TICK_BUDGET
+
+    def _send_heartbeats(self, now: float) -> bool:
         due = self._timing_wheel.due(now, TICK_BUDGET)
         silent: dict[bytes, list[Connection]] = {}
         for connection in due:
             if connection.project is None:
                 continue
-            connection.refresh()
-            look_again = self._stalled.ends(connection, now)
-            if look_again <= now:
-                self._stalled.give_up(connection)
-            elif connection.ends_at_seconds <= now and not connection.leaving:
-                self.close(connection, connection.ends_reason, now)
-            elif connection.last_write_seconds + heartbeat_seconds <= now and not (
-                connection.paused or connection.leaving
-            ):
-                connection.announce(len(connection.ping), now)
-                silent.setdefault(connection.ping, []).append(connection)
-            look_again = min(look_again, connection.last_write_seconds + heartbeat_seconds, connection.ends_at_seconds)
+            try:
+                look_again = self._look_at(connection, silent, now)
+            except Exception as error:  # noqa: BLE001 - the other connections go on
+                self.connection_failed(connection, error)
+                look_again = now
             self._timing_wheel.put(connection, max(look_again, now + self._timing_wheel.tick_seconds))
         for ping, connections in silent.items():
-            connections[0].write_each(connections, ping)
-            self.counters.heartbeats += len(connections)
-        return TICK_BUDGET in (len(due), len(aged))
+            try:
+                connections[0].write_each(connections, ping)
+                self.counters.heartbeats += len(connections)
+            except Exception as error:  # noqa: BLE001 - the other heartbeats go out
+                self._observer.failed("tick", error)
+        return len(due) == TICK_BUDGET
+
+    def _look_at(self, connection: Connection, silent: dict[bytes, list[Connection]], now: float) -> float:
+        """Close `connection` or note it as silent where its time has come. Returns when to look at it again."""
+        heartbeat_seconds = self.limits.heartbeat_seconds
+        connection.refresh()
+        stalls_at = self._stalled.ends(connection, now)
+        if stalls_at <= now:
+            self._stalled.give_up(connection)
+        elif connection.ends_at_seconds <= now and not connection.leaving:
+            self.close(connection, connection.ends_reason, now)
+        elif connection.last_write_seconds + heartbeat_seconds <= now and not (connection.paused or connection.leaving):
+            connection.announce(len(connection.ping), now)
+            silent.setdefault(connection.ping, []).append(connection)
+        return min(stalls_at, connection.last_write_seconds + heartbeat_seconds, connection.ends_at_seconds)
 
     def close(self, connection: Connection, reason: str, now: float) -> None:
         """Tell a reader that it is to go and why, then end its stream; `detach` follows when its transport is gone."""

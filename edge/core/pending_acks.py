@@ -22,9 +22,9 @@ class PendingAcks:
     def forget(self, connection: Connection) -> None:
         self._connections.pop(connection, None)
 
-    def ask(self, count: int) -> None:
-        """Ask at most `count` of them; those that still owe something stand last in line."""
-        for connection in list(islice(self._connections, count)):
+    def take(self, count: int) -> list[Connection]:
+        """Take out at most `count` of them, the longest waiting first; `add` those that still owe something."""
+        taken = list(islice(self._connections, count))
+        for connection in taken:
             del self._connections[connection]
-            if connection.project is not None and connection.refresh():
-                self._connections[connection] = None
+        return taken

@@ -19,11 +19,10 @@ class StallDetector:
         self._dead_after_seconds = dead_after_seconds
         self.paused: dict[Connection, None] = {}
 
-    def end_stuck(self, now: float) -> None:
-        """End paused readers whose patience has ended."""
-        for connection in list(self.paused):
-            if self.ends(connection, now) <= now:
-                self.give_up(connection)
+    def end_if_stuck(self, connection: Connection, now: float) -> None:
+        """End a paused connection whose peer has taken nothing for too long."""
+        if self.ends(connection, now) <= now:
+            self.give_up(connection)
 
     def ends(self, connection: Connection, now: float) -> float:
         """When the peer will have taken nothing of what it owes for so long; NEVER if it owes nothing.

@@ -13,6 +13,7 @@ from edge.core.project import Project
 from edge.diagnose.history import ProjectHistory
 from edge.logs.ratelimit import Burst, LogDeduplicator
 from edge.logs.setup import get_logger
+from edge.supervisor import Supervisor
 
 _log = get_logger("hub")
 _access_log = get_logger("access")
@@ -28,8 +29,9 @@ class HubObserver:
     `access_log`: streams have a line there too, at their end.
     """
 
-    def __init__(self, history: ProjectHistory, *, access_log: bool = False) -> None:
+    def __init__(self, history: ProjectHistory, supervisor: Supervisor, *, access_log: bool = False) -> None:
         self._chronicle = history
+        self.failed = supervisor.failed
         self._access_log = access_log
         self.connection_came: list[Callable[[str], None]] = []
         self.connection_left: list[Callable[[Project, Connection], None]] = []

@@ -21,6 +21,7 @@ from edge.diagnose.history import ProjectHistory
 from edge.http.address import ClientAddresses
 from edge.metrics.collector import Exposition
 from edge.store.base import Store
+from edge.supervisor import Supervisor
 from edge.triggers.job import Target
 from edge.triggers.readiness import Readiness
 
@@ -47,6 +48,7 @@ class Context:
         history: ProjectHistory,
         clock: Callable[[], float],
         verifier: Verifier,
+        supervisor: Supervisor,
     ) -> None:
         self.config = config
         self.hub = hub
@@ -61,6 +63,7 @@ class Context:
         """Seconds that never fall; the wall clock may be set back, the hub's may not."""
         self.client_addresses = ClientAddresses(config.server.trusted_proxies)
         self.verifier = verifier
+        self.supervisor = supervisor
         self.tickets = Tickets(config.limits.max_tickets, config.limits.project_share(config.limits.max_tickets))
         self.began_seconds = clock()
         self.triggers = TriggerCounters()
@@ -69,16 +72,23 @@ class Context:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def spawn(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
-        """Run `work` in a task of its own: the caller's going away doesn't end it. Shutting down waits for it."""
+        """Run `work` in a task of its own, which goes on when its caller disconnects. Shutting down waits for it.
+
+        The caller awaits it with `outcome`, which reports its exception where the caller can't.
+        """
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._tasks.discard)
         return task
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # whoever waits is told; nobody may wait any more, and asyncio would complain
+    async def outcome(self, task: asyncio.Task[Result]) -> Result:
+        """Wait for a task of `spawn`. Raises what it raised, and CancelledError when it or the caller was cancelled."""
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError:
+            self.supervisor.report("request", task)
+            raise
+        return task.result()
 
     @property
     def running(self) -> set[asyncio.Task[Any]]:

@@ -58,18 +58,20 @@ async def run_once(
         if key is not None:
             receipts.drop(key)
         raise
-    return await _watched(context.spawn(_settle(context, key, act(ready))))
+    return await _outcome(context, context.spawn(_settle(context, key, act(ready))))
 
 
-async def _watched(acting: asyncio.Task[web.Response]) -> web.Response:
-    await asyncio.wait((acting,))
-    if acting.cancelled():
+async def _outcome(context: Context, acting: asyncio.Task[web.Response]) -> web.Response:
+    try:
+        return await context.outcome(acting)
+    except asyncio.CancelledError:
+        if not acting.cancelled():
+            raise
         raise Draining(
             "The hub has left before this was done. It may have been done in part: look before you send it again.",
             retry_after_seconds=1,
             may_have_started=True,
-        )
-    return acting.result()
+        ) from None
 
 
 async def _once_in_all(
@@ -92,7 +94,7 @@ async def _once_in_all(
     try:
         ready = await wait()
     except BaseException:
-        await asyncio.shield(cluster.run_once.settle(key, None))
+        await context.outcome(context.spawn(cluster.run_once.settle(key, None)))
         raise
 
     async def acting() -> web.Response:
@@ -105,7 +107,7 @@ async def _once_in_all(
         finally:
             await cluster.run_once.settle(key, answer)
 
-    return await _watched(context.spawn(acting()))
+    return await _outcome(context, context.spawn(acting()))
 
 
 async def _settle(context: Context, key: Key | None, acting: Awaitable[web.Response]) -> web.Response:

@@ -43,7 +43,7 @@ LIMITS = (
 
 class Watched(msgspec.Struct, frozen=True):
     """What is read at each scrape. `limits` are by the setting's name, `webhook` gives attempts and retries,
-    `store` whether it is available and its errors."""
+    `store` whether it is available and its errors, `task_failures` the exceptions in each background task."""
 
     hub: Hub
     triggers: TriggerCounters
@@ -53,6 +53,7 @@ class Watched(msgspec.Struct, frozen=True):
     store: Callable[[], tuple[bool, int]]
     loop_lag_seconds: Histogram
     limits: Mapping[str, float]
+    task_failures: Mapping[str, int]
     top: BusiestProjects | None = None
 
 
@@ -79,6 +80,13 @@ class HubCollector:
             "loop_lag_seconds",
             "How late the hub's beat came. Above a tenth of a second: the process lacks CPU, or is flooded.",
             self._watched.loop_lag_seconds,
+        )
+        yield _labelled(
+            "background_task_failures",
+            "Exceptions in background tasks, by task. Each is a bug: the log line background_task_failed has it, and "
+            "the page on operations says how the hub goes on.",
+            "task",
+            self._watched.task_failures,
         )
         build = GaugeMetricFamily(
             "edge_build_info", "1, with the versions that run as labels.", labels=("version", "python")

@@ -6,7 +6,6 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -27,6 +26,7 @@ from edge.server.event_loop import EventLoopDriver
 from edge.store.base import Store
 from edge.store.memory import MemoryStore
 from edge.store.sqlite import SqliteStore
+from edge.supervisor import Supervisor, end
 from edge.triggers.job import Target
 from edge.triggers.project_stream import StreamTarget
 from edge.triggers.readiness import Readiness
@@ -44,15 +44,16 @@ async def assemble(config: Config) -> tuple[web.Application, Context]:
 
     Raises ValueError for a target that can't work, StoreUnavailable for a store that can't be read.
     """
-    verifier = Verifier(config.auth)
+    supervisor = Supervisor()
+    verifier = Verifier(config.auth, supervisor)
     history = ProjectHistory()
-    log = HubObserver(history, access_log=config.server.access_log)
-    driver = EventLoopDriver()
+    log = HubObserver(history, supervisor, access_log=config.server.access_log)
+    driver = EventLoopDriver(supervisor)
     driver.each_second.append(log.flush_suppressed)
     hub = Hub(bounds(config), boot=new_boot(), wake=driver.wake, observer=log)
     driver.hub = hub
     receipts = Receipts(config.limits.max_idempotency_keys, config.limits.idempotency_seconds)
-    here = Readiness(hub, driver.clock, config.limits.max_waiting)
+    here = Readiness(hub, driver.clock, config.limits.max_waiting, supervisor)
     readiness: Readiness | ClusterReadiness = here
     cluster = None
     if config.store.url.startswith("redis"):
@@ -61,18 +62,16 @@ async def assemble(config: Config) -> tuple[web.Application, Context]:
     log.connection_came.append(readiness.connection_added)
     await store.open()
     target = target_of(config, store, driver)
-    context = Context(config, hub, readiness, target, store, receipts, history, driver.clock, verifier)
+    context = Context(config, hub, readiness, target, store, receipts, history, driver.clock, verifier, supervisor)
     context.cluster = cluster
     context.exposition = Exposition(watched(context, driver))
     app = http_app.build(context)
 
     async def life(_app: web.Application) -> AsyncIterator[None]:
         verifier.start()
-        beating = asyncio.create_task(driver.run())
+        ticking = supervisor.keep_running("tick", driver.run)
         yield
-        beating.cancel()
-        with suppress(asyncio.CancelledError):
-            await beating
+        await end(ticking)
         for connection in list(hub.connections.values()):
             connection.abort()
         await context.target.close()
@@ -169,6 +168,7 @@ def watched(context: Context, driver: EventLoopDriver) -> Watched:
         waiting=lambda: context.readiness.waiting,
         webhook=lambda: (target.attempts, target.retries) if isinstance(target, WebhookTarget) else (0, 0),
         store=lambda: (context.store.problem is None, context.store.errors),
+        task_failures=context.supervisor.failures,
         loop_lag_seconds=driver.lag_seconds,
         limits={key: cast(float, value_of(config, key)) for key in LIMITS},
         top=top,

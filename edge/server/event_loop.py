@@ -1,7 +1,7 @@
-"""The hub's time: its flushes in the turns of the event loop, its beat, and nothing else.
+"""Calls the hub at the right times: `flush` in the next turn of the event loop, `tick` and callbacks periodically.
 
-Invariant: a flush is scheduled whenever the hub has asked for one, and neither a flush nor a beat holds the loop
-longer than one budget of the hub's: what is left is done in the next turn, after whoever else has waited.
+Invariant: a flush is scheduled whenever the hub has asked for one, and neither a flush nor a tick holds the loop
+longer than one budget of the hub: the rest is done in the next turn, after other tasks.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from collections.abc import Callable
 
 from edge.core.histogram import Histogram
 from edge.core.hub import Hub
-from edge.logs.setup import get_logger
+from edge.supervisor import Supervisor
 
-_log = get_logger("pulse")
 LAG_BOUNDS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _SECOND = 1.0
 
@@ -24,12 +23,13 @@ class EventLoopDriver:
 
     hub: Hub
 
-    def __init__(self) -> None:
+    def __init__(self, supervisor: Supervisor) -> None:
         self._loop = asyncio.get_running_loop()
+        self._supervisor = supervisor
         self.each_second: list[Callable[[float], None]] = []
         """Called about once a second with the time."""
         self.lag_seconds = Histogram(LAG_BOUNDS_SECONDS)
-        """How late each beat came: how long others held the loop."""
+        """How late each tick came: how long other work held the loop."""
         self.clock = self._loop.time
         # A flush serves many publishers: it doesn't run in the context (and under the trace) of the first of them.
         self._context = contextvars.copy_context()
@@ -39,24 +39,27 @@ class EventLoopDriver:
         self._loop.call_soon(self._flush, context=self._context)
 
     async def run(self) -> None:
-        """Beat until cancelled."""
-        told = self.clock()
+        """Tick until cancelled. Kept running by the supervisor."""
+        last_second = self.clock()
         while True:
             wanted = self.clock() + self.hub.tick_seconds
             await asyncio.sleep(self.hub.tick_seconds)
             self.lag_seconds.observe(max(0.0, self.clock() - wanted))
+            while self.hub.tick(self.clock()):  # noqa: ASYNC110 - the rest of the same tick, next turn
+                await asyncio.sleep(0)
+            if self.clock() - last_second >= _SECOND:
+                last_second = self.clock()
+                self._call_each_second(last_second)
+
+    def _call_each_second(self, now: float) -> None:
+        for callback in self.each_second:
             try:
-                while self.hub.tick(self.clock()):  # noqa: ASYNC110 - more of the same beat, next turn
-                    await asyncio.sleep(0)
-                if self.clock() - told >= _SECOND:
-                    told = self.clock()
-                    for tell in self.each_second:
-                        tell(told)
-            except Exception:  # noqa: BLE001 - a bug in one beat may not end all heartbeats
-                _log.exception("unexpected_error", doing="beat")
+                callback(now)
+            except Exception as error:  # noqa: BLE001 - the other callbacks run
+                self._supervisor.failed("each_second", error)
 
     def _flush(self) -> None:
         try:
             self.hub.flush(self.clock())
-        except Exception:  # noqa: BLE001 - a bug in one project may not end the others' streams
-            _log.exception("unexpected_error", doing="flush")
+        except Exception as error:  # noqa: BLE001 - the other projects' streams go on
+            self._supervisor.failed("flush", error)

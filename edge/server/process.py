@@ -36,6 +36,7 @@ from edge.logs.setup import configure, get_logger
 from edge.server.aiohttp_server import HubRunner
 from edge.server.assembly import assemble
 from edge.server.systemd import Notifier, inherited_sockets
+from edge.supervisor import end
 
 _log = get_logger("server")
 GC_THRESHOLDS = (10_000, 10, 100)
@@ -113,14 +114,13 @@ async def _live(
     _announce(sockets, metrics_sockets, tls)
     if not notifier.ready(status_line(context.hub)):
         _log.warning("systemd_not_told", advice="it will end this service when TimeoutStartSec= is over")
-    attending = asyncio.create_task(notifier.attend(lambda: status_line(context.hub)))
+    attending = context.supervisor.keep_running("systemd", lambda: notifier.attend(lambda: status_line(context.hub)))
     await leave.wait()
     notifier.stopping("Draining", config.server.drain_seconds + _STOP_MARGIN_SECONDS)
     await _leave(config, runner, context)
     # To the last moment Prometheus can see the hub leave.
     await metrics_runner.cleanup()
-    attending.cancel()
-    await asyncio.wait([attending])
+    await end(attending)
     return 0
 
 

@@ -226,13 +226,16 @@ class Stream(Connection, asyncio.Protocol):
             stream.write(wire)
 
     def _write_on(self, wire: bytes) -> None:
-        """Have the transport write what the kernel didn't take at once."""
+        """Have the transport write what the kernel didn't take at once. If it raises, only this stream ends."""
         if self._transport is None:
             return
-        if self._record_cost_bytes:
-            self._seal(wire)
-            self._hub.pending_acks(self)
-        self._transport.write(wire)
+        try:
+            if self._record_cost_bytes:
+                self._seal(wire)
+                self._hub.pending_acks(self)
+            self._transport.write(wire)
+        except Exception as error:  # noqa: BLE001 - the caller writes to other streams next
+            self._hub.connection_failed(self, error, "flush")
 
     def acked_bytes(self) -> int:
         """Exact on plain TCP; with TLS the last moment at which all was acknowledged; else what was handed over."""

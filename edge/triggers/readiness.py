@@ -26,6 +26,7 @@ from edge.core import sse
 from edge.core.connection import Connection
 from edge.core.errors import Draining, LimitReached, NotReady
 from edge.core.hub import Hub
+from edge.supervisor import Supervisor
 
 FRESH_SECONDS = 1.0
 """What a connection has proved so long ago still counts, while others prove themselves and for who joins a watch."""
@@ -135,10 +136,11 @@ class _Watch:
 class Readiness:
     """Answers `wait`; told of new connections by `connection_added`, and by `answer` of clients that speak."""
 
-    def __init__(self, hub: Hub, clock: Callable[[], float], max_waiting: int) -> None:
+    def __init__(self, hub: Hub, clock: Callable[[], float], max_waiting: int, supervisor: Supervisor) -> None:
         self._hub = hub
         self._clock = clock
         self._max_waiting = max_waiting
+        self._supervisor = supervisor
         self._watches: dict[tuple[str, Confirm], _Watch] = {}
         self.waiting = 0
 
@@ -158,7 +160,7 @@ class Readiness:
         watch = self._watches.get((project, confirm))
         if watch is None:
             watch = self._watches[project, confirm] = _Watch(confirm)
-            watch.task = asyncio.create_task(self._serve(project, watch))
+            watch.task = self._supervisor.start("readiness", self._serve(project, watch))
         watch.waiters.append(waiter)
         watch.changed.set()
         self.waiting += 1
@@ -239,10 +241,11 @@ class Readiness:
                 else:
                     await watch.changed.wait()
                     watch.wake()
-        except Exception as error:  # noqa: BLE001 - whoever waits is told, none waits in vain
+        except Exception as error:
             for waiter in watch.waiters:
                 if not waiter.future.done():
                     waiter.future.set_exception(error)
+            raise
         finally:
             del self._watches[name, watch.confirm]
 

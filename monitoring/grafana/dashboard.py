@@ -320,11 +320,12 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
                 (rate("edge_heartbeats_total"), "heartbeats"),
             ),
             graph(
-                "What was dropped or refused inside?",
-                "Log lines that nobody read; idempotency keys beyond their limit.",
+                "What was dropped, refused or failed inside?",
+                "Dropped log lines, idempotency keys beyond their limit, exceptions in background tasks.",
                 "ops",
                 (rate("edge_log_lines_dropped_total"), "log lines"),
                 (rate("edge_idempotency_keys_refused_total"), "idempotency keys"),
+                (rate("edge_background_task_failures_total"), "background tasks"),
             ),
             graph(
                 "What runs?",

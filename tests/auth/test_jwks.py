@@ -16,6 +16,7 @@ from edge.auth.jwt import JwtVerifier
 from edge.auth.tokens import Verifier
 from edge.config.schema import AuthSettings
 from edge.core.errors import KeysUnavailable, Unauthenticated
+from edge.supervisor import Supervisor
 from tests.auth.keys import ALGORITHM, jwk, private_pem
 from tests.security.hub import Config, code_of, running
 
@@ -41,8 +42,8 @@ class Issuer:
         body = self.document if isinstance(self.document, bytes) else json.dumps(self.document).encode()
         return web.Response(status=self.status, body=body, headers=self.headers)
 
-    def webtokens(self, **more: Any) -> JwtVerifier:
-        return JwtVerifier(AuthSettings(jwt_jwks_url=self.url, **more), lambda: self.now)
+    def webtokens(self, supervisor: Supervisor | None = None, **more: Any) -> JwtVerifier:
+        return JwtVerifier(AuthSettings(jwt_jwks_url=self.url, **more), lambda: self.now, supervisor)
 
 
 @asynccontextmanager

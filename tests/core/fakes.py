@@ -128,6 +128,7 @@ class Recorder:
         self.forgotten: list[str] = []
         self.nobody: list[str] = []
         self.limits: Counter[str] = Counter()
+        self.failures: list[tuple[str, Exception]] = []
 
     def connection_added(self, project: Project, connection: Connection) -> None:
         self.added.append(connection.id)
@@ -142,6 +143,9 @@ class Recorder:
 
     def event_missed(self, project: Project, event_id: str, now: float) -> None:
         self.nobody.append(event_id)
+
+    def failed(self, task: str, error: Exception) -> None:
+        self.failures.append((task, error))
 
     def limit_reached(self, code: str, project: str | None, address: str | None, now: float) -> None:
         self.limits[code] += 1

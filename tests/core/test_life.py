@@ -444,3 +444,42 @@ def test_a_project_whose_flush_fails_holds_up_nobody_else(monkeypatch: pytest.Mo
     assert woken_times + 2 == woken(hub).times, "its next event asks again"
     assert not hub.flush(0.0)
     assert [1, 2] == broken.seqs
+
+
+@pytest.mark.parametrize("broken", ["refresh", "moved_bytes"])
+def test_a_connection_that_raises_in_a_tick_costs_no_other_its_heartbeat(broken: str) -> None:
+    hub = make_hub(heartbeat_seconds=15)
+    connections = [connect(hub, connection_id=str(number)) for number in range(100)]
+
+    def raising() -> int:
+        raise LookupError("unforeseen")
+
+    setattr(connections[10], broken, raising)
+    others = connections[:10] + connections[11:]
+    for now in (16.0, 32.0):
+        before = [connection.writes for connection in others]
+        tick(hub, now)
+        assert [writes + 1 for writes in before] == [connection.writes for connection in others]
+    assert (True, "error") == (connections[10].aborted, connections[10].leaving)
+    observer = hub._observer
+    assert isinstance(observer, Recorder)
+    assert {("tick", LookupError)} == {(task, type(error)) for task, error in observer.failures}
+
+
+def test_a_project_that_raises_in_a_tick_costs_no_other_its_expiry(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = make_hub(max_age_seconds=10)
+    for name in ("a", "b", "c"):
+        hub.publish(name, text(), 0.0)
+    evict = Project.evict
+
+    def raising(project: Project, count: int, reason: str, now: float) -> None:
+        if project.name == "b":
+            raise LookupError("unforeseen")
+        evict(project, count, reason, now)
+
+    monkeypatch.setattr(Project, "evict", raising)
+    tick(hub, 11.0)
+    assert ["b"] == list(hub.projects)
+    monkeypatch.undo()
+    tick(hub, 40.0)
+    assert [] == list(hub.projects)

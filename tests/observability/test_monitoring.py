@@ -36,7 +36,7 @@ def promtool(*arguments: str) -> str:
 
 
 def test_the_rules_are_rules() -> None:
-    assert "SUCCESS: 31 rules found" in promtool("check", "rules", "rules.yml")
+    assert "SUCCESS: 32 rules found" in promtool("check", "rules", "rules.yml")
 
 
 def test_the_configuration_is_one() -> None:
@@ -147,7 +147,7 @@ async def test_every_expression_has_data_where_a_hub_is_scraped(tmp_path: Path) 
         unhealthy = [rule["name"] for rule in rules if rule["health"] != "ok"]
 
     assert [] == unhealthy
-    assert 31 == len(rules)
+    assert 32 == len(rules)
     assert [] == empty
 
 

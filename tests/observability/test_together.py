@@ -24,6 +24,7 @@ from edge.diagnose.causes import LEFT, REFUSED
 from edge.diagnose.explain import Cause
 from edge.http.problems import PROBLEMS
 from edge.metrics.collector import LIMITS
+from edge.supervisor import TASKS
 from tests.observability.families import Shown, families
 
 ROOT = Path(__file__).parents[2]
@@ -98,8 +99,13 @@ def test_the_labels_values_are_those_of_the_code() -> None:
         "`reason` of `edge_gaps_total`": set(GAP_REASONS),
         "`reason` of `edge_ring_evicted_total`": set(EVICTION_REASONS),
         "`outcome` of `edge_triggers_total`": set(TRIGGER_OUTCOMES),
+        "`task` of `edge_background_task_failures_total`": set(TASKS),
         "`setting` of `edge_limit`": set(LIMITS),
     } == told
+
+
+def test_the_page_on_operations_says_of_each_background_task_how_the_hub_goes_on() -> None:
+    assert {f"`{task}`": text for task, text in TASKS.items()} == dict(rows("operations.md", "Background tasks"))
 
 
 def test_every_label_value_in_rules_and_dashboard_exists() -> None:
@@ -202,7 +208,8 @@ def test_the_fields_on_the_page_on_logs_are_logged() -> None:
     for event, _, _, fields in rows("logs.md", "Events"):
         told = backticked(fields) - {"trace"}
         missing = told - in_code[event.strip("`")][1]
-        assert missing <= ({"error"} if event.strip("`") == "unexpected_error" else set()), event
+        raised = "exc_info" in in_code[event.strip("`")][1] or event.strip("`") == "unexpected_error"
+        assert missing <= ({"error"} if raised else set()), event
 
 
 def test_events_are_in_one_style() -> None:

@@ -30,7 +30,7 @@ async def test_a_tick_that_fails_is_logged_and_the_next_one_comes(monkeypatch: p
         await runner.setup()
         await asyncio.wait_for(ticked.wait(), 10)
         await runner.cleanup()
-    assert ["unexpected_error"] == [line["event"] for line in logged]
+    assert [("background_task_failed", "tick")] == [(line["event"], line["task"]) for line in logged]
 
 
 async def test_a_flush_that_fails_is_logged_and_the_next_one_comes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,4 +55,4 @@ async def test_a_flush_that_fails_is_logged_and_the_next_one_comes(monkeypatch: 
             await asyncio.sleep(0)
         await asyncio.wait_for(flushed.wait(), 10)
         await runner.cleanup()
-    assert [("unexpected_error", "flush")] == [(line["event"], line["doing"]) for line in logged]
+    assert [("background_task_failed", "flush")] == [(line["event"], line["task"]) for line in logged]
