@@ -10,13 +10,13 @@ URL := http://127.0.0.1:$(PORT)/projects/demo
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-next check lint words types contracts coverage bench bench-growth bench-stores bench-check soak \
+.PHONY: help run test test-core test-fast test-all test-container test-next check lint words types contracts coverage bench bench-growth bench-stores bench-check soak \
 	fmt docs lock binary bundle deb image clean \
-	setup-build setup-run setup-dev setup-test setup-bench
+	setup-build setup-run setup-dev setup-test setup-system setup-bench
 
 help:  ## say what there is
 	@echo "make TARGET, where TARGET is one of:"
-	@sed -n 's/^\([a-z-]*\):.*  ## /  \1 \t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@awk -F ':.*  ## ' '/^[a-z-]*:.*  ## / { printf "  %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: setup-run  ## set up and serve on this machine (PORT=8080, ARGS="--config edge.toml")
 	@printf '%s\n' '' \
@@ -26,10 +26,26 @@ run: setup-run  ## set up and serve on this machine (PORT=8080, ARGS="--config e
 	  "  curl $(URL)/trigger -d '{\"name\": \"api/iterate\", \"data\": {\"prompt\": \"hello\"}}'" ''
 	@exec $(VENV) -m edge serve --port $(PORT) $(ARGS)
 
-test: setup-test  ## set up and run the whole suite (ARGS="-k ring" for a part of it)
+test: setup-test  ## set up and run all tests that this machine can run, and list the others (ARGS="-k ring" for a part)
 	$(VENV) -m pytest $(ARGS)
 
-check: lint types contracts test  ## all that CI runs
+test-core: setup-dev  ## the tests that need no socket, in under a minute
+	$(VENV) -m pytest -m core $(ARGS)
+
+test-fast: setup-test  ## all but the slow tests, in under four minutes
+	$(VENV) -m pytest -m "not slow" $(ARGS)
+
+test-all: setup-system setup-test  ## all tests; a missing tool or right is an error (root on Debian 12, privileged)
+	EDGE_TEST_ALL=1 $(VENV) -m pytest $(ARGS)
+
+# A copy, so that neither side's .venv is in the other's way.
+test-container:  ## test-all in a privileged Debian 12, by docker or podman (ENGINE=podman)
+	$(ENGINE) run --rm --privileged --volume "$(CURDIR)":/src:ro $(TEST_IMAGE) \
+	  sh -c 'cp -r /src /edge && make -C /edge clean test-all ARGS="$$1"' sh '$(ARGS)'
+
+TEST_IMAGE ?= $(shell sed -n 's/^ARG PYTHON_IMAGE=//p' Dockerfile)
+
+check: lint types contracts test-all  ## all that CI runs
 
 lint: setup-dev  ## ruff (rules and format), spelling, words that are gone
 	$(VENV) -m ruff check .
@@ -138,11 +154,14 @@ setup-bench:
 	@VENV=$(BENCH_VENV) PYTHON=$(BUILD_PYTHON) requirements/install bench
 	@tests/install-system-packages bench/system-packages.txt
 
+setup-system:
+	@tests/install-system-packages
+
 # Not `npm ci`: it wants every platform's build of rollup in the lock, which names those of Linux only. This keeps to the
 # lock's versions and hashes, and leaves it alone.
+# Without npm the tests that need it are listed as not run.
 setup-test: setup-dev
-	@tests/install-system-packages
-	@cmp -s tests/node/package-lock.json tests/node/node_modules/.installed.json || { \
+	@! command -v npm >/dev/null || cmp -s tests/node/package-lock.json tests/node/node_modules/.installed.json || { \
 	  echo 'Installing tests/node/package-lock.json' && \
 	  npm install --no-save --prefix tests/node --ignore-scripts --silent && \
 	  cp tests/node/package-lock.json tests/node/node_modules/.installed.json; }

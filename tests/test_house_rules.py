@@ -38,7 +38,8 @@ def test_close():
 """
 
 
-def test_leaks_and_blocking_calls_turn_a_test_red(pytester: pytest.Pytester) -> None:
+def test_leaks_and_blocking_calls_turn_a_test_red(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     pytester.makeini(INI)
     pytester.makeconftest((Path(__file__).parent / "conftest.py").read_text())
     pytester.makepyfile(SUITE)

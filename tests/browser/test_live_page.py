@@ -333,6 +333,7 @@ async def test_an_address_with_any_project_name_stays_harmless(
 # --- for everybody ---
 
 
+@pytest.mark.node
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
 async def test_axe_finds_nothing_and_nothing_is_wider_than_the_screen(

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.node
+
 NODE = Path(__file__).parent.parent / "node"
 
 

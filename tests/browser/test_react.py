@@ -17,6 +17,8 @@ from playwright.async_api import Browser
 from tests.browser.conftest import OpenTab, Serve
 from tests.faults.hub import until
 
+pytestmark = pytest.mark.node
+
 ROOT = Path(__file__).parent.parent.parent
 NODE_MODULES = ROOT / "tests" / "node" / "node_modules"
 _RECIPE = re.compile(r"^```tsx?\n// (\S+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)

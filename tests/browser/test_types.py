@@ -7,6 +7,10 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.node
+
 ROOT = Path(__file__).parent.parent.parent
 NODE = ROOT / "tests" / "node"
 DECLARED = (ROOT / "edge" / "static" / "edge.d.ts").read_text()

@@ -138,7 +138,7 @@ def test_a_reader_that_has_had_enough_is_no_error_to_speak_of() -> None:
     assert (exit_codes.FAILED, "") == (done.returncode, done.stderr)
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+@pytest.mark.linux
 def test_standard_output_that_takes_nothing_is_one_line() -> None:
     done = run("check-config", shell=">/dev/full")
 

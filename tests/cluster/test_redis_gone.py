@@ -191,6 +191,7 @@ async def test_a_node_that_dies_takes_its_readers_out_and_what_nobody_got_is_mis
         assert "nobody" == next_reader.data[-1]
 
 
+@pytest.mark.proxies
 @pytest.mark.timeout(120)
 async def test_nodes_are_replaced_one_by_one_behind_haproxy_without_a_hole(
     redis_server: RedisServer, tmp_path: Path

@@ -177,6 +177,7 @@ async def test_another_hub_answers_the_second_time() -> None:
     assert "more than one hub behind the URL" in steps["resume"].text
 
 
+@pytest.mark.proxies
 async def test_nginx_with_buffering_is_found_and_without_it_is_fine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,8 @@ from tests.docs.shown import blocks_of, printed, start, without_chance
 from tests.faults.hub import serving, until
 from tests.faults.reader import open_stream
 
+pytestmark = pytest.mark.curl
+
 DOCS = Path(__file__).parents[2] / "docs"
 KINDS = {"publish.md": ["with a reader", "with a reader", ""], "errors.md": [""]}
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.docs.shown import blocks_of, printed, start, without_chance
 from tests.faults.hub import serving, until
+
+pytestmark = pytest.mark.curl
 
 PAGE = (Path(__file__).parents[2] / "docs" / "misses.md").read_text()
 

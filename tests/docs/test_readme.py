@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from edge.config.schema import Config
 from edge.http.routes import routes
 from edge.server.assembly import assemble
@@ -36,6 +38,7 @@ async def nobody_is_connected(hub: HubProcess) -> None:
     await until(hub.metrics, lambda metrics: metrics["edge_connections"] == 0)
 
 
+@pytest.mark.curl
 async def test_the_tour_prints_what_the_page_shows() -> None:
     blocks = blocks_of(PAGE, "tour")
     assert ["", "waits", "reads", "", "stops", "", "reads", ""] == [block.kind for block in blocks]
@@ -57,6 +60,7 @@ async def test_the_tour_prints_what_the_page_shows() -> None:
             assert without_chance(block.output) == without_chance(await printed(process))
 
 
+@pytest.mark.curl
 async def test_the_lines_that_make_run_prints_work() -> None:
     async with serving(server__host="127.0.0.1", auth__anonymous=None) as hub:
         dry = await asyncio.create_subprocess_exec(

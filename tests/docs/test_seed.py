@@ -12,8 +12,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.faults.hub import HubProcess, serving, until
 from tests.triggers.receiver import answer, receiving
+
+pytestmark = pytest.mark.node
 
 ROOT = Path(__file__).parents[2]
 PROJECT = "8b4aaa39-aa0f-431e-8d36-84407bf862de"

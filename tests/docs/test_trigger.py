@@ -76,6 +76,7 @@ async def test_the_python_receiver_accepts_what_is_signed_and_nothing_else() -> 
         names["verify"](SECRET, received.headers, received.body + b" ")
 
 
+@pytest.mark.node
 @pytest.mark.parametrize(
     ("change", "outcome"),
     [

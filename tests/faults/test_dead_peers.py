@@ -32,6 +32,7 @@ CONFIG = Config(
 )
 
 
+@pytest.mark.namespaces
 @pytest.mark.parametrize("loop", LOOPS)
 async def test_a_vanished_peer_is_dead_within_dead_after_and_a_heartbeat_idle_or_busy(loop: str) -> None:
     with cable() as wire:
@@ -68,6 +69,7 @@ async def test_a_vanished_peer_is_dead_within_dead_after_and_a_heartbeat_idle_or
             assert 10 == metrics["edge_misses_recovered_total"]
 
 
+@pytest.mark.namespaces
 async def test_a_client_that_comes_back_before_its_dead_stream_is_found_out_misses_nothing() -> None:
     with cable() as wire:
         async with serving(
@@ -94,6 +96,8 @@ async def dead_and_slow(context: Context) -> tuple[int, int]:
     return removed["dead"], removed["slow"]
 
 
+@pytest.mark.linux
+@pytest.mark.namespaces
 async def test_without_tcp_user_timeout_the_heartbeat_asks_what_has_moved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aiohttp_sse, "_TCP_USER_TIMEOUT", None)
     monkeypatch.setattr(tcp, "give_up_after", lambda sock, seconds: None)
@@ -120,6 +124,7 @@ async def test_without_tcp_user_timeout_the_heartbeat_asks_what_has_moved(monkey
             stopped.sock.close()
 
 
+@pytest.mark.namespaces
 async def test_when_the_kernel_strikes_first_dead_and_slow_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     # Long enough for two probes of the shut window to go unanswered.
     config = msgspec.structs.replace(CONFIG, stream=StreamSettings(heartbeat_seconds=0.5, dead_after_seconds=2.5))

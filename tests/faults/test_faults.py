@@ -22,6 +22,7 @@ from tests.triggers.receiver import answer, receiving
 QUICK: dict[str, Any] = {"stream__heartbeat_seconds": 0.5, "stream__dead_after_seconds": 1}
 
 
+@pytest.mark.namespaces
 async def test_a_cable_cut_in_the_middle_of_a_replay() -> None:
     count = 200
     with cable() as wire:
@@ -43,6 +44,7 @@ async def test_a_cable_cut_in_the_middle_of_a_replay() -> None:
             await hub.at_rest()
 
 
+@pytest.mark.namespaces
 async def test_a_cable_cut_in_the_middle_of_a_request() -> None:
     with cable() as wire:
         async with serving(limits__idle_seconds=1, **QUICK) as hub:
@@ -60,6 +62,7 @@ async def test_a_cable_cut_in_the_middle_of_a_request() -> None:
                 sock.close()
 
 
+@pytest.mark.namespaces
 async def test_a_callers_cable_cut_while_its_trigger_is_dispatched() -> None:
     """The job is started once, and whoever asks again with the same key gets the answer."""
     gate = asyncio.Event()

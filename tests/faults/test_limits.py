@@ -73,6 +73,7 @@ async def test_projects_and_waiting_callers_beyond_a_limit_are_refused() -> None
         await reader.close()
 
 
+@pytest.mark.linux
 @pytest.mark.parametrize("loop", LOOPS)
 async def test_out_of_descriptors_it_serves_those_it_has_and_accepts_again_when_it_can(loop: str) -> None:
     async with serving(loop=loop, prefix=("prlimit", f"--nofile={FILES}:{FILES}")) as hub:

@@ -132,6 +132,7 @@ async def test_a_slow_reader_that_goes_on_is_told_what_it_lost() -> None:
         assert 1 == metrics['edge_gaps_total{reason="evicted"}']
 
 
+@pytest.mark.curl
 async def test_a_killed_client_leaves_a_ledger_that_adds_up() -> None:
     async with serving() as hub:
         nobody_reads, standard_output = os.pipe()
@@ -154,6 +155,7 @@ async def test_a_killed_client_leaves_a_ledger_that_adds_up() -> None:
         assert missed == metrics["edge_misses_recovered_total"]
 
 
+@pytest.mark.namespaces
 @pytest.mark.parametrize("loop", LOOPS)
 async def test_over_tls_what_came_after_the_last_quiet_moment_is_missed(loop: str, certificate: Certificate) -> None:
     with cable() as wire:

@@ -101,7 +101,10 @@ async def by_curl(url: str, count: int) -> list[Event]:
     return events
 
 
-@pytest.mark.parametrize("read", [by_httpx_sse, by_node, by_curl])
+@pytest.mark.parametrize(
+    "read",
+    [by_httpx_sse, pytest.param(by_node, marks=pytest.mark.node), pytest.param(by_curl, marks=pytest.mark.curl)],
+)
 async def test_what_was_published_is_what_is_read(site: Site, read: Read) -> None:
     expected: list[Event] = []
 
@@ -126,6 +129,7 @@ async def test_what_was_published_is_what_is_read(site: Site, read: Read) -> Non
     await site.connections(0)
 
 
+@pytest.mark.node
 async def test_node_comes_back_by_itself_and_misses_nothing(site: Site) -> None:
     reading = asyncio.create_task(by_node(f"{site.url}/projects/p/events", 4))
     await site.connections(1)

@@ -304,6 +304,7 @@ async def test_by_tls_too(certificate: Certificate, monkeypatch: pytest.MonkeyPa
             await peer.close()
 
 
+@pytest.mark.linux
 async def test_a_connection_inherits_what_a_stream_needs(open_door: Open) -> None:
     """Linux copies a listening socket's options; nothing is set again on the lane."""
     door = await open_door(stream={"dead_after_seconds": 7.5})

@@ -382,7 +382,7 @@ def test_a_stalled_socket_such_as_journalds_never_holds_up_the_program() -> None
     assert drops() > before
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+@pytest.mark.linux
 def test_a_full_disk_costs_lines_only() -> None:
     before = drops()
     fd = os.open("/dev/full", os.O_WRONLY)

@@ -35,14 +35,17 @@ def promtool(*arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.prometheus
 def test_the_rules_are_rules() -> None:
     assert "SUCCESS: 32 rules found" in promtool("check", "rules", "rules.yml")
 
 
+@pytest.mark.prometheus
 def test_the_configuration_is_one() -> None:
     assert "1 rule files found" in promtool("check", "config", "prometheus.yml")
 
 
+@pytest.mark.prometheus
 def test_each_alert_fires_when_it_should_and_not_when_it_should_not() -> None:
     assert "SUCCESS" in promtool("test", "rules", "rules_test.yml")
 
@@ -130,6 +133,7 @@ def as_truth(expr: str) -> str:
     return re.sub(r"(>|<|==)\s*(\d[\d.]*|edge_connections\b)", r"\1 bool \2", expr)
 
 
+@pytest.mark.prometheus
 async def test_every_expression_has_data_where_a_hub_is_scraped(tmp_path: Path) -> None:
     environ = {"EDGE_METRICS_TOP_PROJECTS": "3", "EDGE_STREAM_HEARTBEAT_SECONDS": "500ms"}
     async with (

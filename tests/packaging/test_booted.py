@@ -25,6 +25,8 @@ from tests.packaging.conftest import run, unpack
 from tests.packaging.running import client, does_its_job, events, wait_until
 from tests.packaging.test_deb import newer
 
+pytestmark = pytest.mark.packaging
+
 pytestmark = pytest.mark.timeout(600)
 TOKEN = "a-token-that-stands-in-a-file-of-roots"
 WATCHDOG_SECONDS = 3
@@ -130,6 +132,7 @@ def test_its_status_says_connections_and_misses(machine: Machine) -> None:
     )
 
 
+@pytest.mark.linux
 def test_it_runs_as_nobody_in_particular_with_no_right_at_all(machine: Machine) -> None:
     status = machine.run("cat", f"/proc/{machine.show('MainPID')}/status")
     fields = dict(re.findall(r"^(\w+):\t(.*)$", status, re.MULTILINE))

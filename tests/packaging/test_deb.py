@@ -11,6 +11,8 @@ import pytest
 
 from tests.packaging.conftest import ROOT, run, unpack
 
+pytestmark = pytest.mark.packaging
+
 pytestmark = pytest.mark.timeout(600)
 
 

@@ -21,6 +21,8 @@ from edge import __version__
 from tests.packaging.conftest import KEPT, ROOT, run
 from tests.packaging.running import client, does_its_job, events, wait_until
 
+pytestmark = pytest.mark.packaging
+
 pytestmark = pytest.mark.timeout(900)
 PYTHON_IMAGE = "docker.io/library/python:3.11-bookworm"
 TOKEN = "a-token-that-stands-in-the-environment"
@@ -107,6 +109,7 @@ def test_it_does_its_job_with_a_read_only_root_and_no_rights(podman: Podman, run
         does_its_job(inside)
 
 
+@pytest.mark.linux
 def test_it_runs_as_its_own_user_with_no_capability(podman: Podman, running: str) -> None:
     status = Path(f"/proc/{podman.state(running)['Pid']}/status").read_text()
     fields = dict(re.findall(r"^(\w+):\t(.*)$", status, re.MULTILINE))

@@ -11,6 +11,8 @@ import pytest
 from edge.config.schema import SECRET_KEYS, URL_KEYS, Config
 from tests.packaging.conftest import ROOT, run
 
+pytestmark = pytest.mark.packaging
+
 UNITS = ROOT / "systemd"
 HIGHEST_EXPOSURE = 1.2
 

@@ -15,6 +15,8 @@ from tests.faults.reader import Reader, open_stream
 from tests.faults.tls import TRUSTING, Certificate, self_signed
 from tests.proxies.proxy import KINDS, Kind, Proxy, proxying
 
+pytestmark = [pytest.mark.linux, pytest.mark.proxies]
+
 certificate = pytest.fixture(scope="module")(self_signed)
 CLIENT = "127.0.0.2"
 IDLE_SECONDS = 3

@@ -115,6 +115,7 @@ def serving(log: Path, **environment: str) -> Iterator[tuple[str, int]]:
             process.communicate(timeout=30)
 
 
+@pytest.mark.linux
 @pytest.mark.parametrize("log_format", ["json", "console"])
 def test_no_secret_is_shown_and_no_line_is_forged_in_the_log(log_format: str, tmp_path: Path) -> None:
     log = tmp_path / "log"

@@ -250,6 +250,7 @@ async def test_an_idle_connection_is_closed() -> None:
         assert ([200], True) == (heard.statuses, heard.closed)
 
 
+@pytest.mark.linux
 async def test_a_client_that_takes_no_answer_is_given_up_by_the_kernel() -> None:
     async with running(IMPATIENT) as hub:
         wire = await hub.wire()

@@ -118,6 +118,7 @@ async def test_a_log_for_people_has_one_line_a_fact() -> None:
     assert "reason=client remaining=0" in text
 
 
+@pytest.mark.linux
 async def test_the_limit_of_open_files_is_raised_and_it_says_so() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowered = ("sh", "-c", 'ulimit -Sn 128; exec "$@"', "sh")

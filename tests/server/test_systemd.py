@@ -154,6 +154,7 @@ def test_whom_a_handed_over_socket_lets_in_is_what_counts() -> None:
             assert server.port in {sock.getsockname()[1] for sock in sockets}
 
 
+@pytest.mark.linux
 def test_abstract_notify_sockets_are_understood() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(f"\0edge-test-{os.getpid()}")

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 # pip comes with the interpreter: Debian 12's is 23.0.
 CAN_SET_UP = "import sys, ensurepip; sys.exit(sys.version_info < (3, 11))"

@@ -182,6 +182,7 @@ def test_a_second_process_on_the_file_stops_with_one_line(tmp_path: Path) -> Non
     assert 1 == len(second.stderr.splitlines())
 
 
+@pytest.mark.linux
 def test_a_file_in_a_read_only_folder_stops_with_one_line(tmp_path: Path) -> None:
     second = subprocess.run(
         [sys.executable, "-m", "edge", "serve", "--port", "0"],

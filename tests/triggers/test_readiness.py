@@ -19,6 +19,7 @@ from tests.faults.tls import TRUSTING, Certificate, self_signed
 certificate = pytest.fixture(scope="module")(self_signed)
 
 
+@pytest.mark.namespaces
 @pytest.mark.parametrize("loop", LOOPS)
 async def test_a_half_open_peer_never_makes_a_project_ready(loop: str) -> None:
     with cable() as wire:
@@ -44,6 +45,7 @@ async def test_a_half_open_peer_never_makes_a_project_ready(loop: str) -> None:
             await hub.at_rest()
 
 
+@pytest.mark.namespaces
 async def test_a_thousand_waiting_triggers_share_one_probe() -> None:
     with cable() as wire:
         async with serving() as hub:
@@ -66,6 +68,7 @@ async def test_a_thousand_waiting_triggers_share_one_probe() -> None:
             await hub.at_rest()
 
 
+@pytest.mark.namespaces
 async def test_the_kernel_is_asked_in_growing_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = 0
     ask = tcp.unacked_bytes
@@ -102,6 +105,7 @@ async def test_a_peer_that_delays_its_acknowledgements_is_confirmed() -> None:
         await reader.close()
 
 
+@pytest.mark.namespaces
 @pytest.mark.parametrize("loop", LOOPS)
 async def test_over_tls_a_half_open_peer_is_not_ready_and_a_healthy_one_is(loop: str, certificate: Certificate) -> None:
     with cable() as wire:
