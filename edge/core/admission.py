@@ -87,9 +87,10 @@ class Admission:
     def frame(self, event: Event) -> None:
         """Raise LimitReached unless a ring can hold `event`."""
         size_bytes = len(sse.event_frame(b"z" * 32, 1 << 60, event.type, event.data))
-        if size_bytes > self._limits.max_bytes:
+        most_bytes = self._limits.max_frame_bytes
+        if size_bytes > most_bytes:
             raise LimitReached(
-                f"As an event stream the event has {size_bytes} bytes; ring.max_bytes allows {self._limits.max_bytes}.",
+                f"As an event stream the event has {size_bytes} bytes; ring.max_bytes allows {most_bytes}.",
                 code="event_too_large",
-                limit_bytes=self._limits.max_bytes,
+                limit_bytes=most_bytes,
             )

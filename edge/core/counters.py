@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from edge.core.histogram import Histogram
 from edge.core.ledger import MissTotals
+from edge.core.ring import EVENT_OVERHEAD_BYTES
 
 DETECTION_BOUNDS_SECONDS = (1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 300.0, 900.0)
 
@@ -46,6 +47,11 @@ class Counters:
         self.ring_events = 0
         self.ring_bytes = 0
         self.misses = MissTotals()
+
+    @property
+    def ring_memory_bytes(self) -> int:
+        """What all rings together occupy: this is what `ring.total_bytes` bounds."""
+        return self.ring_bytes + self.ring_events * EVENT_OVERHEAD_BYTES
 
 
 REMOVAL_REASONS = ("client", "dead", "slow", "shutdown", "deleted", "restart", "lifetime", "expired", "error")

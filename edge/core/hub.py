@@ -5,7 +5,7 @@ every fact worth a log line, and whatever must be done to a transport is done th
 
 Invariants:
     * between decoding an event and its place in the ring nothing waits, so a publisher can't leave half an event;
-    * `counters.ring_bytes` never stays above `limits.total_bytes`: the project idle longest gives first;
+    * `counters.ring_memory_bytes` never stays above `limits.total_bytes`: the project idle longest gives first;
     * a project without connection and event is forgotten, and one that is deleted is gone at once: whoever still
       leaves it does so on the old object.
 """
@@ -51,7 +51,7 @@ class Hub:
         self.draining = False
         self._boot = boot
         self._observer = observer
-        self._surely_fits_bytes = (limits.max_bytes - _MOST_FRAME_BYTES_BESIDE_DATA) // 7
+        self._surely_fits_bytes = (limits.max_frame_bytes - _MOST_FRAME_BYTES_BESIDE_DATA) // 7
         """Data so long makes a frame that fits its ring, whatever it holds; a longer one is looked at."""
         self._epochs_given = 0
         self._frame_cache = FrameCache()
@@ -157,6 +157,11 @@ class Hub:
         if len(project.ring):
             self._enforce(project, now)
         self._forget_if_empty(project)
+
+    def new_epoch(self) -> str:
+        """A name for a life of some project's history that no other has, in any process."""
+        self._epochs_given += 1
+        return self._boot + base36(self._epochs_given)
 
     def cancel_reservations(self, project: Project) -> None:
         """Give up all reservations of a project: its store could not take them."""
@@ -404,8 +409,7 @@ class Hub:
 
     def _create(self, name: str, address: str | None, now: float) -> Project:
         self._admission.project(len(self.projects), name, address, now)
-        self._epochs_given += 1
-        project = Project(name, self._boot + base36(self._epochs_given), self.counters, self._frame_cache)
+        project = Project(name, self.new_epoch(), self.counters, self._frame_cache)
         self.projects[name] = project
         self.counters.misses.touch(name)
         return project

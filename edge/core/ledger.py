@@ -259,15 +259,17 @@ class Ledger:
         )
 
     def restore(self, state: LedgerState, oldest: int, now: float) -> None:
-        """Go on where `state` was left; what is no longer held since then is lost."""
+        """Go on where `state` was left; what is no longer held since then is lost.
+
+        The hub's totals begin with the process, and with what is pending: a total made of the projects that are still
+        there would be smaller after a restart than before.
+        """
         self.misses, self.recovered, self.lost = state.misses, state.recovered, state.lost
-        self._total.misses += state.misses
-        self._total.recovered += state.recovered
-        self._total.lost += state.lost
         self.unreported_lost, self.unreported_from = state.unreported_lost, state.unreported_from
         self.first_miss_seconds, self.last_miss_seconds = state.first_miss_seconds, state.last_miss_seconds
         self._misses_before, self._recovered_before = state.misses, state.recovered
         self.pending = Intervals(state.pending)
+        self._total.misses += len(self.pending)
         self._miss(state.waiting, now)
         self._lose_until(oldest - 1)
 

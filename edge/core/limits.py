@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from edge.core.ring import EVENT_OVERHEAD_BYTES
+
 
 class Limits(msgspec.Struct, frozen=True):
     """Every limit of the core. Zero means "no limit" for `max_connections_per_address` only."""
@@ -19,3 +21,8 @@ class Limits(msgspec.Struct, frozen=True):
     heartbeat_seconds: float = 15.0
     dead_after_seconds: float = 30.0
     retry_ms: int = 1000
+
+    @property
+    def max_frame_bytes(self) -> int:
+        """The longest frame that a ring can hold."""
+        return min(self.max_bytes, self.total_bytes - EVENT_OVERHEAD_BYTES)

@@ -53,8 +53,22 @@ class FrameCache:
         return (sse.chunk(body) if chunked else body), last, len(body)
 
 
+class PastEpoch(msgspec.Struct, frozen=True, array_like=True):
+    """An epoch of an earlier process whose history this one goes on with. `last_seq` is the last number given in it.
+
+    `whole`: it is known that no event was lost between this epoch and the next.
+    """
+
+    epoch: str
+    last_seq: int
+    whole: bool
+
+
 class SavedProject(msgspec.Struct, frozen=True):
-    """A project as an earlier process left it: `frames` end with number `newest`, `times` are the hub's seconds."""
+    """A project as an earlier process left it: `frames` end with number `newest`, `times` are the hub's seconds.
+
+    New events get ids of `epoch`; held ones keep theirs, which `earlier` names, oldest first.
+    """
 
     name: str
     epoch: str
@@ -64,6 +78,7 @@ class SavedProject(msgspec.Struct, frozen=True):
     times: list[float]
     ledger: LedgerState
     pinned: bool = False
+    earlier: tuple[PastEpoch, ...] = ()
 
 
 class Project:
@@ -79,6 +94,7 @@ class Project:
         "batches",
         "connections",
         "dirty",
+        "earlier",
         "epoch",
         "expiry_slot",
         "first_seq",
@@ -99,6 +115,8 @@ class Project:
         self.id_prefix = f"{epoch}-".encode()
         self.ring = Ring(newest)
         self.first_seq = newest + 1
+        self.earlier: tuple[PastEpoch, ...] = ()
+        """Epochs of earlier processes that this history goes on with, oldest first."""
         self.ledger = Ledger(counters.misses, name, newest)
         self.connections: list[Connection] = []
         self.batches = BatchLog()
@@ -130,6 +148,7 @@ class Project:
         project = cls(past.name, past.epoch, counters, wires, newest=past.newest)
         project.first_seq = past.first_seq
         project.pinned = past.pinned
+        project.earlier = past.earlier
         project.ring.load(past.frames, past.times)
         counters.ring_events += len(project.ring)
         counters.ring_bytes += project.ring.size_bytes
@@ -147,7 +166,22 @@ class Project:
         return self.ring.newest - self.first_seq + 1
 
     def event_id(self, seq: int) -> str:
-        return f"{self.epoch}-{seq}"
+        return f"{self.epoch_of(seq)}-{seq}"
+
+    def epoch_of(self, seq: int) -> str:
+        """The epoch in which number `seq` was given."""
+        if self.earlier and seq <= self.earlier[-1].last_seq:
+            return next(past.epoch for past in self.earlier if seq <= past.last_seq)
+        return self.epoch
+
+    def continues(self, epoch: str, seq: int) -> bool:
+        """Whether all that followed event `seq` of `epoch` is known to be in this history."""
+        if epoch == self.epoch:
+            return True
+        for place, past in enumerate(self.earlier):
+            if past.epoch == epoch:
+                return seq <= past.last_seq and all(one.whole for one in self.earlier[place:])
+        return False
 
     @property
     def oldest_id(self) -> str | None:

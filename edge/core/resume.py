@@ -23,10 +23,12 @@ _MAX_ECHOED = 128
 class History(Protocol):
     """What of a project decides where a reader starts."""
 
-    epoch: str
     first_seq: int
     ring: Ring
     ledger: Ledger
+
+    def epoch_of(self, seq: int) -> str: ...
+    def continues(self, epoch: str, seq: int) -> bool: ...
 
 
 class Gap(msgspec.Struct, frozen=True):
@@ -57,7 +59,7 @@ def is_event_id(text: str) -> bool:
 def knows(project: History, asked: str) -> bool:
     """Whether the event `asked` has been here."""
     match = _EVENT_ID.fullmatch(asked)
-    return match is not None and match[1] == project.epoch and int(match[2]) <= project.ring.newest
+    return match is not None and (seq := int(match[2])) <= project.ring.newest and match[1] == project.epoch_of(seq)
 
 
 def after_id(project: History, asked: str) -> Start:
@@ -67,10 +69,10 @@ def after_id(project: History, asked: str) -> Start:
     match = _EVENT_ID.fullmatch(asked)
     if match is None:
         return Start(everything, gap=Gap(asked[:_MAX_ECHOED], "unknown", None))
-    if match[1] != project.epoch:
+    epoch, seq = match[1], int(match[2])
+    if not project.continues(epoch, seq):
         return Start(everything, gap=Gap(asked, "restart", None))
-    seq = int(match[2])
-    if seq > ring.newest:
+    if seq > ring.newest or epoch != project.epoch_of(seq):
         return Start(everything, gap=Gap(asked, "unknown", None))
     if seq < everything:
         return Start(everything, gap=Gap(asked, "evicted", everything - seq, seq + 1))

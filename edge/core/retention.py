@@ -42,7 +42,7 @@ class Retention:
                 self.evict(project, by_count, "count", now)
             if by_bytes:
                 self.evict(project, by_bytes, "bytes", now)
-        return self._make_room(now) if self._counters.ring_bytes > limits.total_bytes else []
+        return self._make_room(now) if self._counters.ring_memory_bytes > limits.total_bytes else []
 
     def expire(self, project: Project, now: float) -> None:
         """Give up what is over age."""
@@ -90,11 +90,9 @@ class Retention:
 
     def _make_room(self, now: float) -> list[Project]:
         emptied = []
-        while (over_bytes := self._counters.ring_bytes - self._limits.total_bytes) > 0:
+        while (over_bytes := self._counters.ring_memory_bytes - self._limits.total_bytes) > 0:
             idlest = next(iter(self._holders))
-            ring = idlest.ring
-            _, count = ring.excess(len(ring), max(0, ring.size_bytes - over_bytes))
-            self.evict(idlest, count, "total", now)
-            if not len(ring):
+            self.evict(idlest, idlest.ring.freeing(over_bytes), "total", now)
+            if not len(idlest.ring):
                 emptied.append(idlest)
         return emptied

@@ -10,6 +10,8 @@ from __future__ import annotations
 from bisect import bisect_left
 
 _COMPACT_AT = 64
+EVENT_OVERHEAD_BYTES = 96
+"""What a held event occupies besides its frame: the headers of two objects and their places in lists (measured)."""
 
 
 class Ring:
@@ -84,6 +86,14 @@ class Ring:
             left_bytes -= len(self._frames[index])
             index += 1
         return by_count, index - self._start - by_count
+
+    def freeing(self, size_bytes: int) -> int:
+        """How many of the oldest frames occupy `size_bytes` of memory, or all where they occupy less."""
+        index = self._start
+        while size_bytes > 0 and index < len(self._frames):
+            size_bytes -= len(self._frames[index]) + EVENT_OVERHEAD_BYTES
+            index += 1
+        return index - self._start
 
     def older_than(self, moment: float) -> int:
         """How many frames were published before `moment`."""

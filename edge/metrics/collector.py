@@ -214,8 +214,9 @@ class HubCollector:
         )
         yield _gauge(
             "ring_bytes",
-            "Bytes of events held for replay. At ring.total_bytes the project idle longest loses its history.",
-            counters.ring_bytes,
+            "Memory of events held for replay: their bytes, and 96 for each. At ring.total_bytes the project idle "
+            "longest loses its history.",
+            counters.ring_memory_bytes,
         )
         yield _labelled(
             "ring_evicted",

@@ -77,7 +77,7 @@ class HubMachine(RuleBasedStateMachine):
     @initialize(
         max_events=st.sampled_from((3, 8)),
         max_bytes=st.sampled_from((300, 1000)),
-        total_bytes=st.sampled_from((600, 1500)),
+        total_bytes=st.sampled_from((900, 2500)),
         flush_budget=st.sampled_from((1, 2, 100)),
         stored=st.booleans(),
     )
@@ -175,7 +175,7 @@ class HubMachine(RuleBasedStateMachine):
             self.evict(project, "count")
         while project.held_bytes > self.limits.max_bytes:
             self.evict(project, "bytes")
-        while sum(one.held_bytes for one in self.current.values()) > self.limits.total_bytes:
+        while sum(one.memory_bytes for one in self.current.values()) > self.limits.total_bytes:
             idlest = self.current[self.holders[0]]
             self.evict(idlest, "total")
             self.forget_if_empty(idlest)
@@ -520,7 +520,8 @@ class HubMachine(RuleBasedStateMachine):
         counters = self.hub.counters
         held = [project for project in self.current.values() if project.held]
         assert sum(len(project.held) for project in held) == counters.ring_events
-        assert sum(project.held_bytes for project in held) == counters.ring_bytes <= self.limits.total_bytes
+        assert sum(project.held_bytes for project in held) == counters.ring_bytes
+        assert sum(project.memory_bytes for project in held) == counters.ring_memory_bytes <= self.limits.total_bytes
         retention = self.hub._retention
         assert self.holders == [project.name for project in retention._holders]
         assert len(held) == len(retention._expiry)

@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from edge.core.ring import EVENT_OVERHEAD_BYTES
 from tests.core.eventstream import Comment, Message, Retry, lines_of
 from tests.core.fakes import FakeConnection
 
@@ -62,6 +63,10 @@ class ModelProject:
     @property
     def held_bytes(self) -> int:
         return sum(event.size_bytes for event in self.held)
+
+    @property
+    def memory_bytes(self) -> int:
+        return self.held_bytes + len(self.held) * EVENT_OVERHEAD_BYTES
 
     def with_status(self, status: str) -> list[int]:
         return [event.seq for event in self.events if event.status == status]

@@ -8,6 +8,7 @@ from edge.core import hub as hub_module
 from edge.core import resume
 from edge.core.errors import LimitReached
 from edge.core.hub import Hub
+from edge.core.ring import EVENT_OVERHEAD_BYTES
 from tests.core.fakes import FakeConnection, make_hub, text
 
 
@@ -24,6 +25,7 @@ def tick(hub: Hub, now: float) -> int:
 
 
 FRAME_BYTES = len(b"id: boot1-1\ndata: x\n\n")
+HELD_BYTES = FRAME_BYTES + EVENT_OVERHEAD_BYTES
 
 
 def test_by_count() -> None:
@@ -44,7 +46,7 @@ def test_by_bytes() -> None:
 
 def test_exactly_full_is_not_too_full() -> None:
     size_bytes = 2 * (FRAME_BYTES + 200)
-    hub = make_hub(max_events=2, max_bytes=size_bytes, total_bytes=size_bytes)
+    hub = make_hub(max_events=2, max_bytes=size_bytes, total_bytes=size_bytes + 2 * EVENT_OVERHEAD_BYTES)
     hub.publish("p", text("x" * 201), 0.0)
     hub.publish("p", text("x" * 201), 0.0)
     assert {"p": [1, 2]} == held(hub)
@@ -52,7 +54,7 @@ def test_exactly_full_is_not_too_full() -> None:
 
 
 def test_the_project_idle_longest_gives_for_all() -> None:
-    hub = make_hub(total_bytes=6 * FRAME_BYTES)
+    hub = make_hub(total_bytes=6 * HELD_BYTES)
     for name in "aabbcc":
         hub.publish(name, text(), 0.0)
     hub.publish("a", text(), 0.0)
@@ -64,22 +66,22 @@ def test_the_project_idle_longest_gives_for_all() -> None:
 
 
 def test_one_large_event_makes_as_much_room_as_it_needs_and_no_more() -> None:
-    hub = make_hub(max_bytes=9 * FRAME_BYTES, total_bytes=9 * FRAME_BYTES)
+    hub = make_hub(max_bytes=9 * HELD_BYTES, total_bytes=9 * HELD_BYTES)
     for name in "aaabbbccc":
         hub.publish(name, text(), 0.0)
-    hub.publish("d", text("x" + "y" * 4 * FRAME_BYTES), 0.0)
+    hub.publish("d", text("x" + "y" * 4 * HELD_BYTES), 0.0)
     assert {"b": [3], "c": [1, 2, 3], "d": [1]} == held(hub)
 
 
 def test_an_event_never_makes_room_for_itself() -> None:
-    hub = make_hub(total_bytes=2 * FRAME_BYTES)
+    hub = make_hub(total_bytes=2 * HELD_BYTES)
     for _ in range(5):
         hub.publish("alone", text(), 0.0)
     assert {"alone": [4, 5]} == held(hub)
 
 
 def test_a_connected_project_that_gave_all_goes_on_in_the_same_epoch() -> None:
-    hub = make_hub(total_bytes=2 * FRAME_BYTES)
+    hub = make_hub(total_bytes=2 * HELD_BYTES)
     reader = FakeConnection(hub, "c")
     hub.attach("a", reader, resume.nothing, 0.0)
     hub.publish("a", text(), 0.0)
@@ -93,7 +95,7 @@ def test_a_connected_project_that_gave_all_goes_on_in_the_same_epoch() -> None:
 
 
 def test_a_reader_that_keeps_up_gets_what_gives_for_others() -> None:
-    hub = make_hub(total_bytes=2 * FRAME_BYTES)
+    hub = make_hub(total_bytes=2 * HELD_BYTES)
     reader = FakeConnection(hub, "c")
     hub.attach("a", reader, resume.nothing, 0.0)
     hub.publish("a", text(), 0.0)
@@ -149,7 +151,7 @@ class TestAge:
 
     def test_an_emptied_project_does_not_stand_in_line(self) -> None:
         """One that was emptied by a reader who came would have been asked to give what it has not."""
-        hub = make_hub(max_age_seconds=64.0, total_bytes=2 * FRAME_BYTES)
+        hub = make_hub(max_age_seconds=64.0, total_bytes=2 * HELD_BYTES)
         hub.publish("old", text(), 0.0)
         hub.attach("old", FakeConnection(hub, "c"), resume.nothing, 100.0)
         for _ in range(3):
@@ -168,7 +170,7 @@ class TestAge:
 class TestNothingGrows:
     @pytest.mark.parametrize("how", ["deleted", "evicted"])
     def test_projects_that_come_and_go(self, how: str) -> None:
-        hub = make_hub(total_bytes=10 * FRAME_BYTES)
+        hub = make_hub(total_bytes=10 * HELD_BYTES)
         for number in range(500):
             name = str(number) if how == "evicted" else "same name"
             hub.publish(name, text(), 0.0)

@@ -7,8 +7,10 @@ import pytest
 
 from edge.core import resume
 from edge.core.errors import Draining, LimitReached
+from edge.core.hub import Hub
 from edge.core.ledger import LedgerState, MissTotals
-from edge.core.project import Project, SavedProject
+from edge.core.project import PastEpoch, Project, SavedProject
+from edge.core.ring import EVENT_OVERHEAD_BYTES
 from tests.core.eventstream import messages
 from tests.core.fakes import FakeConnection, Recorder, make_hub, text
 
@@ -124,6 +126,15 @@ class TestRestored:
         hub.attach("p", everything, resume.everything, 10.0)
         assert [4] == [gap["lost"] for gap in everything.told("gap")]
 
+    def test_the_totals_of_the_hub_begin_with_what_is_pending(self) -> None:
+        hub = make_hub()
+        ledger = LedgerState(misses=5, lost=3, pending=((5, 5), (7, 7)))
+        hub.restore(msgspec.structs.replace(past(), ledger=ledger), 10.0)
+        assert (2, 0, 0) == vars_of(hub.counters.misses)
+        assert 2 == hub.counters.misses.pending
+        hub.attach("p", FakeConnection(hub, "c"), resume.missed, 10.0)
+        assert (2, 2, 0) == vars_of(hub.counters.misses)
+
     def test_its_age_and_its_place_in_line_are_kept(self) -> None:
         hub = make_hub(max_age_seconds=64.0)
         hub.restore(past(), 10.0)
@@ -133,7 +144,7 @@ class TestRestored:
         assert [7] == [seq for seq, _, _ in hub.projects["p"].ring.frames()]
 
     def test_smaller_bounds_than_before_hold_at_once(self) -> None:
-        hub = make_hub(max_events=2, total_bytes=40)
+        hub = make_hub(max_events=2, total_bytes=40 + 2 * EVENT_OVERHEAD_BYTES)
         hub.restore(past(name="p"), 10.0)
         hub.restore(past(name="q"), 10.0)
         assert ["q"] == list(hub.projects)
@@ -143,10 +154,65 @@ class TestRestored:
         hub = make_hub()
         hub.restore(past(0, pending=((3, 3),)), 10.0)
         assert {} == hub.projects
-        assert (1, 1) == (hub.counters.misses.misses, hub.counters.misses.lost)
+        assert (1, 0, 1) == vars_of(hub.counters.misses)
         hub.publish("q", text(), 10.0)
         hub.tick(10_000.0)
         assert {} == hub.projects
+
+
+class TestNewEpoch:
+    """A process that goes on with a history gives its own events ids of an epoch of its own."""
+
+    def hub(self, *earlier: PastEpoch) -> Hub:
+        """It holds 5 (of the oldest), 6 and 7."""
+        hub = make_hub()
+        hub.restore(msgspec.structs.replace(past(), epoch="new1", earlier=earlier), 10.0)
+        return hub
+
+    @staticmethod
+    def start(hub: Hub, asked: str) -> tuple[list[int], list[str]]:
+        """The numbers, counting one to come, and the reasons of gaps that a subscriber with `asked` gets."""
+        reader = FakeConnection(hub, f"c-{asked}")
+        hub.attach("p", reader, lambda project: resume.after_id(project, asked), 10.0)
+        hub.publish("p", text(), 10.0)
+        hub.flush(10.0)
+        return reader.seqs, [gap["reason"] for gap in reader.told("gap")]
+
+    def test_held_events_keep_their_ids_and_new_ones_get_new_ids(self) -> None:
+        hub = self.hub(PastEpoch("old0", 6, True), PastEpoch("old1", 7, True))
+        project = hub.projects["p"]
+        assert "new1-8" == hub.publish("p", text(), 10.0).id
+        assert ["old0-5", "old0-6", "old1-7", "new1-8"] == [project.event_id(seq) for seq in range(5, 9)]
+        assert ("old0-5", "new1-8") == (project.oldest_id, project.newest_id)
+
+    @pytest.mark.parametrize(
+        ("asked", "follows", "gaps"),
+        [
+            ("old1-5", 6, []),
+            ("old1-7", 8, []),
+            ("new1-8", 9, []),
+            ("old1-2", 5, ["evicted"]),
+            ("old1-8", 5, ["restart"]),  # given to another event, by a process whose file this is an older copy of
+            ("new1-7", 5, ["unknown"]),
+            ("new1-9", 5, ["unknown"]),
+            ("old2-7", 5, ["restart"]),
+        ],
+    )
+    def test_who_comes_with_an_id_of_the_epoch_before(self, asked: str, follows: int, gaps: list[str]) -> None:
+        hub = self.hub(PastEpoch("old1", 7, True))
+        hub.publish("p", text(), 10.0)
+        assert (list(range(follows, 10)), gaps) == self.start(hub, asked)
+
+    @pytest.mark.parametrize(
+        ("asked", "follows", "gaps"),
+        [("old0-6", 5, ["restart"]), ("old1-6", 5, ["unknown"]), ("old1-7", 8, []), ("new1-8", 9, [])],
+    )
+    def test_where_events_may_be_lost_between_two_epochs_it_is_reported(
+        self, asked: str, follows: int, gaps: list[str]
+    ) -> None:
+        hub = self.hub(PastEpoch("old0", 6, False), PastEpoch("old1", 7, True))
+        hub.publish("p", text(), 10.0)
+        assert (list(range(follows, 10)), gaps) == self.start(hub, asked)
 
 
 class TestKeptElsewhere:

@@ -22,11 +22,11 @@ from edge.auth.tokens import Verifier
 from edge.config.load import KEYS, ConfigError, load
 from edge.config.schema import AuthSettings
 from edge.config.units import parse_duration, parse_size
+from edge.core.counters import Counters
 from edge.core.errors import EdgeError, Unauthenticated
 from edge.core.event import Event, decode_json, decode_text
-from edge.core.ledger import Ledger, MissTotals
+from edge.core.project import FrameCache, PastEpoch, Project
 from edge.core.resume import after_id
-from edge.core.ring import Ring
 from edge.http import trigger
 from edge.http.access_control import cookie_values
 from edge.http.ndjson import Framing
@@ -133,24 +133,20 @@ def test_lines_are_the_same_cut_at_every_place() -> None:
         assert raw.split(b"\n") == [bytes(line) for line in lines]
 
 
-class _History:
-    """Five events of which the oldest two are gone."""
-
-    epoch = "b1"
-    first_seq = 1
-
-    def __init__(self) -> None:
-        self.ring = Ring(0)
-        self.ledger = Ledger(MissTotals(), "p1")
-        for _ in range(5):
-            self.ring.append(b"data: x\n\n", 0.0)
-        self.ring.evict(2)
+def _history() -> Project:
+    """Five events of which the oldest two are gone, the first four of an earlier process."""
+    project = Project("p1", "b2", Counters(), FrameCache())
+    project.earlier = (PastEpoch("b1", 4, True),)
+    for _ in range(5):
+        project.append(b"data: x\n\n", 0.0)
+    project.evict(2, "count", 0.0)
+    return project
 
 
-_HISTORY = _History()
+_HISTORY = _history()
 
 
-@given(st.text(max_size=50) | st.from_regex(r"b1-[0-9]{1,3}|[0-9a-z]{1,33}-[0-9]{1,20}", fullmatch=True))
+@given(st.text(max_size=50) | st.from_regex(r"b[12]-[0-9]{1,3}|[0-9a-z]{1,33}-[0-9]{1,20}", fullmatch=True))
 def test_an_event_id(text: str) -> None:
     start = after_id(_HISTORY, text)
     project = _HISTORY

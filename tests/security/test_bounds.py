@@ -45,7 +45,7 @@ async def test_history_without_end_costs_no_more_than_the_limit() -> None:
     async with running(Config(ring=ring, limits=LimitsSettings(max_event_bytes=1_000))) as hub:
         for number in range(MANY):
             assert (202, None) == await publish(hub, f"p{number}")
-        assert hub.context.hub.counters.ring_bytes <= 10_000
+        assert hub.context.hub.counters.ring_memory_bytes <= 10_000
         assert len(hub.context.hub.projects) <= 100, "a project without events is forgotten"
 
 
