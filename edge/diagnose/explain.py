@@ -1,17 +1,16 @@
-"""The answer to "why was nobody connected?" in plain sentences: the one place where they are made.
+"""The answer to "why was nobody connected?" in plain sentences.
 
-`explain` is pure: a `Situation` in, an `Explanation` out. What it says first is the state now, then the likeliest
-cause, then what to do; after that every fact, newest first, each with its time.
+`explain` is pure: a `Situation` in, an `Explanation` out. The answer starts with the current state, then gives the
+likeliest cause and what to do about it, then every fact, newest first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
-from edge.diagnose.causes import LEFT, REFUSED, Advice, ago, count, duration
 from edge.diagnose.history import Fact
 from edge.logs.text import one_line
 
@@ -21,10 +20,11 @@ Cause = Literal[
     "timing",
     "dropped",
     "refused",
-    "look_alike",
     "never_connected",
     "unknown",
 ]
+_SHORT_SECONDS = 2.0
+"""A connection that lasted no longer may have been closed before its page saw an event."""
 
 
 class Misses(msgspec.Struct, frozen=True):
@@ -38,23 +38,13 @@ class Misses(msgspec.Struct, frozen=True):
     last_seconds: float | None = None
 
 
-class LookAlike(msgspec.Struct, frozen=True):
-    """Another id that may mean the same project. `refused`: somebody asked for it in vain."""
-
-    project: str
-    connections: int
-    events: int
-    refused: bool
-    differs: str
-
-
 class Situation(msgspec.Struct, frozen=True):
-    """All that is known. `confirmed` is how a reader was confirmed just now, None when none was."""
+    """Everything known about a project. `confirmed` is how a connection was confirmed just now, None if none was."""
 
     project: str
     now: float
     began_seconds: float
-    """When the hub started: before that, nothing is known."""
+    """When the hub started; nothing is known from before."""
     known: bool
     connections: int = 0
     confirmed: str | None = None
@@ -63,10 +53,9 @@ class Situation(msgspec.Struct, frozen=True):
     waiting: int = 0
     misses: Misses = Misses()
     facts: Sequence[Fact] = ()
-    look_alikes: Sequence[LookAlike] = ()
 
 
-class Told(msgspec.Struct, frozen=True):
+class ShownFact(msgspec.Struct, frozen=True):
     """A fact as it is shown: `at` is ISO 8601 in UTC."""
 
     at: str
@@ -77,7 +66,7 @@ class Told(msgspec.Struct, frozen=True):
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """What is answered; its fields are those of the JSON document."""
+    """The response; its fields are those of the JSON document."""
 
     project: str
     connections: int
@@ -87,8 +76,7 @@ class Explanation(msgspec.Struct, frozen=True):
     why: str
     todo: list[str]
     misses: dict[str, int]
-    look_alikes: list[LookAlike]
-    facts: list[Told]
+    facts: list[ShownFact]
     known_since: str
 
     def text(self) -> str:
@@ -101,17 +89,13 @@ class Explanation(msgspec.Struct, frozen=True):
 
 
 def explain(situation: Situation, iso_time: Callable[[float], str]) -> Explanation:
-    """The explanation of `situation`; `iso_time` writes a moment of the hub's clock."""
+    """Explain `situation`; `iso_time` formats a moment of the hub's clock."""
     cause, why, todo = _cause(situation)
     misses = situation.misses
     if misses.lost:
-        todo = [
-            *todo,
-            (
-                f"Given up before anybody got it: {count(misses.lost, 'event')}. Raise ring.max_events, "
-                "ring.max_bytes or ring.max_age_seconds."
-            ),
-        ]
+        held = "ring.max_events, ring.max_bytes or ring.max_age_seconds"
+        todo = [*todo, f"{count(misses.lost, 'event')} evicted before any subscriber received it: raise {held}."]
+    facts = sorted(_facts(situation), key=lambda fact: fact[0], reverse=True)
     return Explanation(
         project=situation.project,
         connections=situation.connections,
@@ -126,11 +110,7 @@ def explain(situation: Situation, iso_time: Callable[[float], str]) -> Explanati
             "lost": misses.lost,
             "pending": misses.pending,
         },
-        look_alikes=list(situation.look_alikes),
-        facts=[
-            Told(iso_time(moment), kind, reason, times, text)
-            for moment, kind, reason, times, text in sorted(_facts(situation), key=lambda fact: fact[0], reverse=True)
-        ],
+        facts=[ShownFact(iso_time(moment), kind, reason, times, text) for moment, kind, reason, times, text in facts],
         known_since=iso_time(situation.began_seconds),
     )
 
@@ -138,15 +118,16 @@ def explain(situation: Situation, iso_time: Callable[[float], str]) -> Explanati
 def _answer(situation: Situation) -> str:
     project, there = situation.project, situation.connections
     if not there:
-        waiting = f" Waiting for a reader: {count(situation.waiting, 'request')}." if situation.waiting else ""
-        return f"{project}: nobody is connected.{waiting}"
+        waiting = f" {count(situation.waiting, 'request')} waiting for a subscriber." if situation.waiting else ""
+        return f"{project}: no subscriber is connected.{waiting}"
     if situation.confirmed is None:
-        return f"{project}: {count(there, 'reader')} connected, none of them confirmed."
+        return f"{project}: {count(there, 'subscriber')} connected, none of them confirmed."
     how = {
         "acknowledged": "confirmed: its TCP stack acknowledged a probe just now",
+        "client": "confirmed: the client itself answered a probe just now",
         "written": "confirmed as far as this platform can tell (written)",
     }
-    return f"{project}: {count(there, 'reader')} connected, and at least one is {how[situation.confirmed]}."
+    return f"{project}: {count(there, 'subscriber')} connected, and at least one is {how[situation.confirmed]}."
 
 
 # --- the cause ---
@@ -154,53 +135,49 @@ def _answer(situation: Situation) -> str:
 
 def _cause(situation: Situation) -> tuple[Cause, str, list[str]]:
     if situation.connections:
-        return _with_readers(situation)
+        return _while_connected(situation)
     left, refused = _newest(situation, "left"), _newest(situation, "refused")
-    if left is None and situation.look_alikes and situation.look_alikes[0].connections:
-        return _misspelt(situation.look_alikes[0])
     if refused is not None and (left is None or refused.last_seconds > left.last_seconds):
         return _refused(situation, refused)
     if left is not None:
         return _dropped(situation, left)
-    if situation.look_alikes:
-        return _misspelt(situation.look_alikes[0])
     return _never(situation)
 
 
-def _with_readers(situation: Situation) -> tuple[Cause, str, list[str]]:
+def _while_connected(situation: Situation) -> tuple[Cause, str, list[str]]:
     if situation.confirmed is None:
         return (
             "unconfirmed",
-            "A connection is open, but its peer did not acknowledge a probe: it is half-open, or its machine sleeps.",
-            ["Wait: it is removed within stream.dead_after_seconds, and what it did not get is held for the next one."],
+            "A connection is open, but its peer did not acknowledge a probe: it is half-open, or the machine sleeps.",
+            ["Wait: it is closed within stream.dead_after_seconds; the next subscriber gets what it did not receive."],
         )
     late = _newest(situation, "late")
     if late is None:
-        return "connected", "Nothing is amiss: no event and no trigger has had to wait for a reader.", []
+        return "connected", "Nothing is wrong: no event and no trigger had to wait for a subscriber.", []
     when, how_late = ago(situation.now - late.last_seconds), duration(late.seconds or 0.0)
     if late.reason == "trigger":
         return (
             "timing",
-            f"The reader came {when}, {how_late} after a trigger had begun to wait for it; the trigger gave up before.",
+            f"The subscriber connected {when}, {how_late} after a trigger began to wait; the trigger had timed out.",
             ["Connect before triggering, or let the trigger wait longer (?timeout=, trigger.max_wait_seconds)."],
         )
-    outcome = _outcome(late)
+    outcome = _outcome(situation, late)
     left = _newest(situation, "left")
     if late.reason == "dropped" and left is not None:
         return (
             "dropped",
             (
-                f"The reader had gone ({LEFT[left.reason].what}) and one came back {when}, {how_late} after the first "
-                f"event it missed: {outcome}."
+                f"The last subscriber had disconnected ({LEFT[left.reason].what}). One reconnected {when}, {how_late} "
+                f"after the first event it missed: {outcome}."
             ),
-            [LEFT[left.reason].todo],
+            [LEFT[left.reason].remedy],
         )
     return (
         "timing",
-        f"The first reader came {when}, {how_late} after the first event: {outcome}.",
+        f"The first subscriber connected {when}, {how_late} after the first event: {outcome}.",
         [
             (
-                f"Start the work with POST /projects/{situation.project}/trigger, which waits for the reader; or "
+                f"Start the work with POST /projects/{situation.project}/trigger, which waits for a subscriber, or "
                 "publish with ?wait=3s."
             ),
         ],
@@ -208,40 +185,25 @@ def _with_readers(situation: Situation) -> tuple[Cause, str, list[str]]:
 
 
 def _refused(situation: Situation, refused: Fact) -> tuple[Cause, str, list[str]]:
-    advice = _advice(refused.reason)
+    text = _refusal(refused.reason)
     times = "" if refused.count == 1 else f", {refused.count} times in all"
     return (
         "refused",
-        f"Somebody wanted to read {ago(situation.now - refused.last_seconds)}{times}, and was refused: {advice.what}.",
+        f"A subscriber was refused {ago(situation.now - refused.last_seconds)}{times}: {text.what}.",
         [
-            advice.todo,
-            "A browser shows no reason to the page: EventSource only says `error`. Show the user its state.",
+            text.remedy,
+            "Browsers hide the reason from the page: EventSource only fires `error`. Show users the connection state.",
         ],
     )
 
 
 def _dropped(situation: Situation, left: Fact) -> tuple[Cause, str, list[str]]:
     pending = situation.misses.pending
-    held = f" Held for the next one: {count(pending, 'event')}." if pending else ""
+    held = f" {count(pending, 'event')} kept for the next one." if pending else ""
     return (
         "dropped",
-        f"The last reader left {ago(situation.now - left.last_seconds)}: {LEFT[left.reason].what}.{held}",
-        [LEFT[left.reason].todo],
-    )
-
-
-def _misspelt(other: LookAlike) -> tuple[Cause, str, list[str]]:
-    if other.connections:
-        what = f"{count(other.connections, 'reader')} connected to"
-    else:
-        what = "somebody wanted to read" if other.refused else "events were published to"
-    return (
-        "look_alike",
-        (
-            f"Nobody has ever read under this id, but {what} {other.project!r}, which differs in "
-            f"{other.differs} only: another project to the hub."
-        ),
-        ["Use one spelling of the id on both sides; ids are compared byte for byte."],
+        f"The last subscriber disconnected {ago(situation.now - left.last_seconds)}: {LEFT[left.reason].what}.{held}",
+        [LEFT[left.reason].remedy],
     )
 
 
@@ -250,17 +212,17 @@ def _never(situation: Situation) -> tuple[Cause, str, list[str]]:
     if not situation.known and not situation.facts:
         return (
             "unknown",
-            f"The hub knows nothing of it: since {since}, nothing was published to it and nobody asked for it.",
-            ["Check the id, letter by letter, and that publisher and reader talk to this very hub."],
+            f"The project is unknown: since {since}, nothing was published to it and no subscriber asked for it.",
+            ["Check the id letter by letter (it is case-sensitive), and that publisher and subscriber use this hub."],
         )
     return (
         "never_connected",
-        f"Nobody has asked for this project's events since {since}.",
+        f"No subscriber has asked for this project's events since {since}.",
         [
             (
-                f"Look at the page's network tab for GET /projects/{situation.project}/events. No such request: "
-                "the page never subscribes. One that fails: it goes elsewhere, or something on the way stops it "
-                "(`edge selftest --url https://...` says what)."
+                f"Look for GET /projects/{situation.project}/events in the page's network tab. If there is no such "
+                "request, the page never subscribes, or uses another id (ids are case-sensitive). If it fails, it goes "
+                "elsewhere, or something in between stops it: `edge selftest --url https://...` says what."
             ),
         ],
     )
@@ -270,69 +232,190 @@ def _never(situation: Situation) -> tuple[Cause, str, list[str]]:
 
 
 def _facts(situation: Situation) -> list[tuple[float, str, str, int, str]]:
-    found = [(fact.last_seconds, str(fact.kind), fact.reason, fact.count, _sentence(fact)) for fact in situation.facts]
+    found = [
+        (fact.last_seconds, str(fact.kind), fact.reason, fact.count, _sentence(situation, fact))
+        for fact in situation.facts
+    ]
     now, misses = situation.now, situation.misses
     if situation.newest_connection_seconds is not None:
-        found.append((situation.newest_connection_seconds, "connected", "", 1, "The newest reader connected."))
+        found.append((situation.newest_connection_seconds, "connected", "", 1, "The newest subscriber connected."))
     if situation.newest_event_seconds is not None:
         found.append((situation.newest_event_seconds, "published", "", 1, "The newest event held was published."))
     if misses.last_seconds is not None and misses.first_seconds is not None:
         span = f", the first {ago(now - misses.first_seconds)}" if misses.total > 1 else ""
         text = (
             f"{count(misses.total, 'event')} missed in all, the last {ago(now - misses.last_seconds)}{span}: "
-            f"{misses.recovered} got to a later reader, {misses.pending} held, {misses.lost} lost."
+            f"{misses.recovered} recovered, {misses.pending} pending, {misses.lost} lost."
         )
         found.append((misses.last_seconds, "missed", "", misses.total, text))
-    for other in situation.look_alikes:
-        what = [f"{count(other.connections, 'reader')}", f"{count(other.events, 'event')} held"]
-        if other.refused:
-            what.append("somebody was refused")
-        text = f"There is also {other.project!r} (differs in {other.differs}): {', '.join(what)}."
-        found.append((now, "look_alike", other.differs, 1, text))
     return found
 
 
-def _sentence(fact: Fact) -> str:
+def _sentence(situation: Situation, fact: Fact) -> str:
     often = "" if fact.count == 1 else f" ({fact.count} times so far)"
     seconds = duration(fact.seconds or 0.0)
-    who = f" from {fact.address}" if fact.address else ""
+    where = f" from {fact.address}" if fact.address else ""
     match fact.kind:
         case "left":
             unread = f" {count(fact.missed, 'event')} had not reached it." if fact.missed else ""
-            return f"A reader{who} left after {seconds}: {LEFT[fact.reason].what}{often}.{unread}"
+            return f"A subscriber{where} disconnected after {seconds}: {LEFT[fact.reason].what}{often}.{unread}"
         case "refused":
-            return f"A reader{who} was refused: {_advice(fact.reason).what}{often}."
+            return f"A subscriber{where} was refused: {_refusal(fact.reason).what}{often}."
         case "late" if fact.reason == "trigger":
-            return f"A reader came {seconds} after a trigger had begun to wait in vain{often}."
+            return f"A subscriber connected {seconds} after a trigger began to wait; it had timed out{often}."
         case "late":
-            return f"A reader came {seconds} after the first missed event: {_outcome(fact)}{often}."
+            outcome = _outcome(situation, fact)
+            return f"A subscriber connected {seconds} after the first missed event: {outcome}{often}."
         case "trigger":
             return _TRIGGERS[fact.reason].format(seconds=seconds) + f"{often}."
         case "forgotten":
             return (
-                f"The last of {count(fact.missed, 'missed event')}, before the hub forgot the project: "
-                f"{fact.recovered} got to a later reader, {fact.lost} lost{often}."
+                f"The last of {count(fact.missed, 'missed event')} before the hub dropped the project: "
+                f"{fact.recovered} recovered, {fact.lost} lost{often}."
             )
 
 
-def _outcome(late: Fact) -> str:
+def _outcome(situation: Situation, late: Fact) -> str:
     if late.recovered >= late.missed:
-        return f"it missed {count(late.missed, 'event')} and got them all on arrival"
-    return f"{count(late.missed, 'event')} had been missed, and it got {late.recovered} of them on arrival"
+        text = f"{count(late.missed, 'missed event')} recovered on arrival"
+    else:
+        text = f"{late.recovered} of {count(late.missed, 'missed event')} recovered on arrival"
+    left = _newest(situation, "left")
+    if late.connection is not None and left is not None and left.connection == late.connection:
+        lasted_seconds = left.seconds or 0.0
+        if lasted_seconds < _SHORT_SECONDS:
+            # Chromium closes with FIN after its kernel has taken the bytes: no one can tell whether the page saw them.
+            text += f", by a connection that lasted only {duration(lasted_seconds)}"
+    return text
 
 
-def _advice(code: str) -> Advice:
-    return REFUSED.get(code, Advice(f"{code}", "Look the error code up in docs/errors.md."))
+def _refusal(code: str) -> Reason:
+    return REFUSED.get(code, Reason(code, "Look up the error code in docs/errors.md."))
 
 
 def _newest(situation: Situation, kind: str) -> Fact | None:
     return next((fact for fact in situation.facts if fact.kind == kind), None)
 
 
-_TRIGGERS = {
-    "waited": "A trigger waited {seconds} for its reader",
-    "no_connection": "A trigger gave up after {seconds}: nobody was connected and confirmed",
-    "dispatched_anyway": "A trigger started its job with nobody there, after {seconds} (on_timeout=dispatch)",
-    "cancelled": "A trigger's caller left after {seconds} of waiting",
-    "failed": "A trigger's target did not take the job",
+# --- texts ---
+
+
+class Reason(NamedTuple):
+    """`what` happened, as the end of a sentence; `remedy` is a sentence of its own."""
+
+    what: str
+    remedy: str
+
+
+LEFT = {
+    "client": Reason(
+        "its client closed the stream (page closed or reloaded, tab suspended, EventSource.close())",
+        "Reconnect on `error` and when the page becomes visible again, as edge.js does. Missed events are replayed.",
+    ),
+    "dead": Reason(
+        "its peer stopped acknowledging (network cut, laptop lid closed)",
+        "Nothing here. Its client notices by itself if it expects heartbeats (?heartbeat=event) and reconnects when "
+        "they stop, as edge.js does.",
+    ),
+    "slow": Reason(
+        "it did not read what was sent to it for stream.dead_after_seconds",
+        "Check what the client does with each event: it reads more slowly than events arrive.",
+    ),
+    "shutdown": Reason(
+        "the hub was shutting down", "Nothing: subscribers reconnect. Run the next hub on the same address."
+    ),
+    "deleted": Reason("the project was deleted", "Find out who calls DELETE /projects/{project}: it requires `admin`."),
+    "finished": Reason("the project was finished (?final=true)", "Nothing: publishing to it opens it again."),
+    "restart": Reason(
+        "the project's history began anew in Redis, or moved on further than this node could follow",
+        "Check Redis: was it emptied, or restarted without appendonly? Subscribers reconnect and get a gap.",
+    ),
+    "lifetime": Reason("it reached stream.max_lifetime_seconds", "Nothing: its client reconnects and resumes."),
+    "expired": Reason("its token expired", "Give the subscriber a new token or ticket before the old one expires."),
+    "error": Reason("its transport failed", "Check the network and the proxy in between: it broke the connection."),
 }
+"""By the reason of `edge_connections_removed_total`."""
+
+REFUSED = {
+    "unauthenticated": Reason(
+        "it sent no valid token (401)",
+        "Give the subscriber a ticket (POST /projects/{project}/ticket) or the cookie edge_token: a browser's "
+        "EventSource can't send an Authorization header.",
+    ),
+    "forbidden": Reason(
+        "its token does not allow subscribing to this project (403)",
+        "Name the project under `subscribe` in the token's claim.",
+    ),
+    "wrong_host": Reason(
+        "it used a host name that isn't the hub's (421)", "Add the name to server.allowed_hosts, or configure auth."
+    ),
+    "origin_not_allowed": Reason(
+        "its page is from an origin that is not allowed (403)",
+        "Add the page's origin to cors.origins. Behind a proxy, pass the browser's Host on (for nginx: "
+        "proxy_set_header Host $http_host); the hub's log names the Origin and the Host that were compared.",
+    ),
+    "keys_unavailable": Reason(
+        "the keys to verify its token with could not be fetched (503)",
+        "Check auth.jwt_jwks_url: the hub must reach it.",
+    ),
+    "too_many_connections": Reason(
+        "the hub is at limits.max_connections (503)", "Raise limits.max_connections, or run a second hub."
+    ),
+    "too_many_descriptors": Reason(
+        "the process is out of file descriptors (503)",
+        "Raise the limit (LimitNOFILE=, ulimit -n): each stream takes one.",
+    ),
+    "too_many_project_connections": Reason(
+        "the project is at limits.max_connections_per_project (429)",
+        "Raise limits.max_connections_per_project, or find the client that opens streams without closing them.",
+    ),
+    "too_many_address_connections": Reason(
+        "its address is at limits.max_connections_per_address (429)",
+        "Raise limits.max_connections_per_address; behind a proxy set server.trusted_proxies.",
+    ),
+    "too_many_projects": Reason("the hub is at limits.max_projects (503)", "Raise limits.max_projects."),
+    "draining": Reason("the hub was shutting down (503)", "Nothing: the client reconnects to the next hub."),
+    "not_acceptable": Reason(
+        "it did not accept text/event-stream (406)", "Send Accept: text/event-stream, or no Accept header at all."
+    ),
+    "invalid_project": Reason(
+        "its project id is invalid (400)",
+        "Ids have 1 to 128 letters, digits and . _ ~ -, and begin with a letter or digit: look for spaces and slashes.",
+    ),
+    "invalid_parameter": Reason("a query parameter is invalid (400)", "Check ?since= and ?heartbeat=."),
+    "unknown_parameter": Reason("a query parameter is unknown (400)", "Check the spelling of ?since= and the others."),
+}
+"""By error code."""
+
+_TRIGGERS = {
+    "waited": "A trigger waited {seconds} for a subscriber",
+    "no_connection": "A trigger timed out after {seconds}: no subscriber was connected and confirmed",
+    "dispatched_anyway": "A trigger started its job without a subscriber, after {seconds} (on_timeout=dispatch)",
+    "cancelled": "A trigger's caller disconnected after waiting {seconds}",
+    "failed": "A trigger's target did not accept the job",
+}
+
+_STEPS = ((120.0, 1.0, "s"), (7200.0, 60.0, "min"), (172_800.0, 3600.0, "h"))
+
+
+def duration(seconds: float) -> str:
+    """`2 ms`, `0.35 s`, `12 s`, `3 min`, `5 h`, `4 days`."""
+    if seconds < 0.1:
+        return f"{max(seconds, 0.0) * 1000:.0f} ms"
+    if seconds < 1:
+        return f"{seconds:.2f} s"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    for below, unit_seconds, unit in _STEPS:
+        if seconds < below:
+            return f"{seconds / unit_seconds:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} days"
+
+
+def ago(seconds: float) -> str:
+    return f"{duration(seconds)} ago"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 subscriber`, `2 subscribers`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -30,7 +30,7 @@ class HubObserver:
     """
 
     def __init__(self, history: ProjectHistory, supervisor: Supervisor, *, access_log: bool = False) -> None:
-        self._chronicle = history
+        self._history = history
         self.failed = supervisor.failed
         self._access_log = access_log
         self.connection_came: list[Callable[[str], None]] = []
@@ -50,14 +50,14 @@ class HubObserver:
                 total=len(project.connections),
                 **_more(suppressed),
             )
-        self._chronicle.came(project, connection)
+        self._history.connected(project, connection)
         for tell in self.connection_came:
             tell(project.name)
 
     def connection_removed(
         self, project: Project, connection: Connection, reason: str, missed: int, now: float
     ) -> None:
-        self._chronicle.left(project, connection, reason, missed, now)
+        self._history.disconnected(project, connection, reason, missed, now)
         remaining = len(project.connections)
         event = "connection_removed" if remaining else "last_connection_removed"
         suppressed = self._readers.admit(event, now)
@@ -89,7 +89,7 @@ class HubObserver:
             tell(project, connection)
 
     def project_forgotten(self, project: Project) -> None:
-        self._chronicle.forgotten(project)
+        self._history.dropped(project)
 
     def event_missed(self, project: Project, event_id: str, now: float) -> None:
         suppressed = self._missed_log.admit(project.name, now)

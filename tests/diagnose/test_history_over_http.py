@@ -13,7 +13,7 @@ CODES = st.sampled_from([f"code_{number}" for number in range(30)])
 
 @given(st.lists(st.tuples(NAMES, CODES, st.booleans()), max_size=200))
 def test_it_holds_no_more_than_its_bounds_and_the_newest_of_each(calls: list[tuple[str, str, bool]]) -> None:
-    history = ProjectHistory(max_projects=3, max_strangers=2)
+    history = ProjectHistory(max_projects=3, max_unknown=2)
     for now, (name, code, trigger) in enumerate(calls):
         if trigger:
             history.trigger(name, code, 0.5, float(now))
@@ -33,7 +33,7 @@ def test_it_holds_no_more_than_its_bounds_and_the_newest_of_each(calls: list[tup
 
 
 def test_made_up_names_push_out_no_project() -> None:
-    history = ProjectHistory(max_projects=2, max_strangers=3)
+    history = ProjectHistory(max_projects=2, max_unknown=3)
     history.trigger("mine", "no_connection", 3.0, 1.0)
     for number in range(100):
         history.refused(f"made-up-{number}", "unauthenticated", "192.0.2.1", 2.0)
@@ -52,7 +52,7 @@ def test_a_fact_that_comes_again_is_counted_and_keeps_its_first_time() -> None:
 
 
 def test_what_a_stranger_was_refused_is_kept_when_the_project_is_met() -> None:
-    history = ProjectHistory(max_projects=1, max_strangers=1)
+    history = ProjectHistory(max_projects=1, max_unknown=1)
     history.refused("p", "forbidden", None, 1.0)
     history.trigger("p", "waited", 0.2, 2.0)
 
