@@ -90,8 +90,16 @@ async def test_the_table_of_endpoints_is_that_of_the_application() -> None:
     assert served == shown, "give each endpoint a row in README.md"
 
 
-def test_every_page_is_linked_and_every_link_leads_somewhere() -> None:
-    links = {link for link in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", PAGE) if "://" not in link}
-    assert set() == {link for link in links if not (ROOT / link).exists()}
+def links_of(page: str) -> set[str]:
+    return {link for link in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page) if "://" not in link}
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_every_link_leads_somewhere(page: str) -> None:
+    assert set() == {link for link in links_of((ROOT / page).read_text()) if not (ROOT / link).exists()}
+
+
+def test_every_page_is_linked() -> None:
+    links = links_of(PAGE)
     pages = {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")}
     assert pages <= links, "say in README.md when to read a page"

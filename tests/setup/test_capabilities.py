@@ -79,9 +79,12 @@ def test_where_all_has_to_run_it_is_an_error(suite: pytest.Pytester, monkeypatch
     done.stderr.fnmatch_lines(["*EDGE_TEST_ALL is set*", "*2  redis *", "*1  root *"])
 
 
-def test_every_section_of_the_packages_is_a_marker() -> None:
+def test_every_section_of_the_packages_is_a_marker_and_every_marker_is_on_the_page() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["markers"]
-    assert {line.partition(":")[0] for line in declared} == {"slow", *RIGHTS, *packages()}
+    known = {"slow", *RIGHTS, *packages()}
+    assert known == {line.partition(":")[0] for line in declared}
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    assert known == set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`\w+`.*?) \|", page, re.MULTILINE))))
 
 
 def test_nothing_is_skipped() -> None:
