@@ -39,6 +39,8 @@ class Promise:
     """The rings are so small that events leave them."""
     refusals_final: bool = True
     """A request refused with `store_unavailable` stored nothing. (An answer of Redis may be lost on its way.)"""
+    answers_kept: bool = True
+    """No fault separates the answer of a trigger from what is remembered of it."""
     even_hub: bool = True
     """The totals of one node's /metrics are even at every poll. (Around Redis only those of all nodes together are.)"""
 
@@ -222,7 +224,10 @@ def keys_act_once(case: _Case) -> Iterator[Violation]:
                 first = sent if sent.outcome == "accepted" else None
                 continue
             problem = _not_the_first(first, sent)
-            if problem and not case.lossy(first.at, sent.until):
+            # What was sent can be remembered although its answer can't: then a repetition is not sent, and says why.
+            forgotten = sent.may_have_started and not case.promise.answers_kept
+            forgotten = forgotten and any(first.at < fault.at < sent.until for fault in case.faults)
+            if problem and not forgotten and not case.lossy(first.at, sent.until):
                 yield violation("key", f"{key} was answered {first.id}, then {problem}", sent, key, first.id, sent.id)
 
 
@@ -241,7 +246,7 @@ def jobs_start_once(case: _Case) -> Iterator[Violation]:
     """A trigger is one job at the target, whatever happened; one that was refused is none; an answered one is there."""
     jobs: defaultdict[tuple[str, str], list[Received]] = defaultdict(list)
     owners: dict[str, str] = {}
-    for received in case.history.of(Received):
+    for received in sorted(case.history.of(Received), key=lambda job: job.at):
         jobs[received.project, received.token].append(received)
         owner = owners.setdefault(received.webhook_id, received.token)
         if owner != received.token:

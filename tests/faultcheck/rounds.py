@@ -45,7 +45,12 @@ async def play(store: str, seed: str, folder: Path, *, faults: int = 10, only: t
     for node in scene.nodes:
         for line in node.suspect_lines():
             history.add(Broken(scene.clock(), "log", f"{node.name}: {line}"))
-    promise = Promise(evicts=plan.scant, refusals_final=scene.redis is None, even_hub=scene.redis is None)
+    promise = Promise(
+        evicts=plan.scant,
+        refusals_final=scene.redis is None,
+        answers_kept=store in {"memory", "sqlite-commit"},
+        even_hub=scene.redis is None,
+    )
     return Result(plan, history, judge(history, promise))
 
 

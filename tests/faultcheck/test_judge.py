@@ -290,6 +290,15 @@ def test_a_key_may_be_lost_with_its_event() -> None:
     assert {"key"} == rules(first, Fault(1.5, "SIGTERM"), second)
 
 
+def test_an_answer_may_be_forgotten_where_it_is_not_kept_at_once() -> None:
+    first = triggered(1.0, "k", "job1", key="k")
+    uncertain = replace(first, at=2.0, until=2.1, outcome="refused", status=502, may_have_started=True)
+    arrival, gentle = job(1.05, "k", "job1"), Promise(answers_kept=False)
+    assert set() == rules(first, arrival, Fault(1.5, "Redis is killed"), uncertain, promise=gentle)
+    assert {"key"} == rules(first, arrival, Fault(1.5, "SIGTERM"), uncertain)
+    assert {"key"} == rules(first, arrival, uncertain, promise=gentle)
+
+
 def test_a_job_is_started_once() -> None:
     asked = triggered(1.0, "j", "job1")
     assert set() == rules(asked, job(1.05, "j", "job1"))
