@@ -346,7 +346,8 @@ def counts(history: History, violations: Iterable[Violation]) -> dict[str, int]:
     sent = list(history.of(Sent))
     return {
         "faults": len(list(history.of(Fault))),
-        "kills": sum(fault.kills for fault in history.of(Fault)),
+        "kills": sum("kill -9" in fault.what for fault in history.of(Fault)),
+        "stalls": sum("SIGSTOP" in fault.what for fault in history.of(Fault)),
         "receipts": sum(each.outcome == "accepted" for each in sent),
         "refused": sum(each.outcome == "refused" for each in sent),
         "unknown": sum(each.outcome == "unknown" for each in sent),

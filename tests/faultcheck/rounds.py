@@ -16,7 +16,7 @@ from tests.faultcheck.faults import Plan, Scene, draw, fake_clock, make_small_di
 from tests.faultcheck.judge import LEDGER, Promise, judge
 from tests.faultcheck.processes import Node, Redis
 from tests.faultcheck.publishers import Publisher
-from tests.faultcheck.records import Broken, History, Misses, Polled
+from tests.faultcheck.records import Broken, Fault, History, Misses, Polled
 from tests.faultcheck.subscribers import Subscriber
 from tests.faultcheck.target import Target, target
 from tests.faultcheck.walk import Violation
@@ -169,7 +169,24 @@ class _Round:
             auditor.expect(f"end-{auditor.project}")
         await self._until_caught(auditors)
         await self._look_at_all()
+        if self._scene.redis is not None:
+            await self._until_even()
         return True
+
+    async def _until_even(self) -> None:
+        """Around Redis the totals of all nodes together are even once all is quiet, if none took its counts along."""
+        history, deadline = self._scene.history, self._scene.clock() + SETTLE_SECONDS
+        if any(fault.kills or fault.loses_events or "SIGTERM" in fault.what for fault in history.of(Fault)):
+            return
+        while True:
+            last = {polled.node: polled.samples for polled in history.of(Polled)}
+            total, *parts = (sum(samples[name] for samples in last.values()) for name in LEDGER)
+            if total == sum(parts):
+                return
+            if self._scene.clock() > deadline:
+                self._broken("ledger", f"all nodes together have {total:g} misses, of them {parts}")
+                return
+            await asyncio.sleep(POLL_SECONDS)
 
     async def _all_ready(self) -> bool:
         deadline = self._scene.clock() + SETTLE_SECONDS
