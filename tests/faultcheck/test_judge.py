@@ -166,8 +166,19 @@ def test_another_epoch_without_a_gap() -> None:
     assert "order" in rules(*silent[:-4], kill(3.5), *silent[-4:])
 
 
-def test_an_epoch_that_had_ended_goes_on() -> None:
-    assert "order" in rules(*RESTARTED[:-5], kill(3.5), *RESTARTED[-5:-1], seen(4.4, "e-3", "three"), RESTARTED[-1])
+LOST = published(3.0, "three", "e-3")
+RESUMED = (opened(4.0, asked="e-2"), hello(4.1, "e-2"), published(5.0, "four", "f-3"), seen(5.1, "f-3", "four"))
+
+
+def test_the_next_epoch_may_go_on_without_a_gap_where_nothing_was_lost() -> None:
+    assert set() == rules(*GOOD[:7], *RESUMED, Caught(6.0, "s", "p"))
+    assert {"unseen"} == rules(*GOOD[:7], kill(3.5), LOST, *RESUMED, Caught(6.0, "s", "p"))
+
+
+def test_what_is_kept_comes_again_after_a_gap() -> None:
+    """Under the ids it had, which belong to the epoch before."""
+    gap_and_all = (gap(4.2, "e-2", "e-1", None, "restart"), seen(4.3, "e-1", "one"), seen(4.4, "e-2", "two"))
+    assert set() == rules(*GOOD[:7], LOST, kill(3.5), *RESUMED[:2], *gap_and_all, *RESUMED[2:], Caught(6.0, "s", "p"))
 
 
 def audit(*tokens: str) -> tuple[Record, ...]:

@@ -35,17 +35,17 @@ class Walk:
     """By token the last id under which it came."""
     ranges: list[tuple[str, int, int]] = field(default_factory=list)
     """Epoch, first and last number of what came without a hole."""
-    evicted: list[tuple[str, int, int]] = field(default_factory=list)
-    """What gaps reported as evicted."""
+    evicted: list[tuple[int, int]] = field(default_factory=list)
+    """Numbers that gaps reported as evicted."""
     leaps: list[tuple[str, Gap, float]] = field(default_factory=list)
-    """The position before a gap into another epoch, and when the connection opened on which it was reached."""
+    """The position before a gap `restart`, and when the connection opened on which its epoch was reached."""
     evictions: list[Gap] = field(default_factory=list)
     caught: bool = False
     faults: list[Violation] = field(default_factory=list)
 
     def excuses(self, epoch: str, number: int) -> bool:
         """Whether it may have missed it: it lies before its beginning, a gap reported it, or its epoch ended."""
-        if any(epoch == known and low <= number <= high for known, low, high in self.evicted):
+        if any(low <= number <= high for low, high in self.evicted):
             return True
         if any(epoch == split(before)[0] and number > split(before)[1] for before, _, _ in self.leaps):
             return True
@@ -58,15 +58,11 @@ def follow(frames: list[Record], issued: set[str]) -> Walk:  # noqa: PLR0912 - o
     walk = Walk(first.subscriber, first.project, first.since, first.at)
     position, hello, opened = "", "", first
     reached: dict[str, float] = {}
-    """By epoch: when the connection opened on which its latest event came."""
-    left: set[str] = set()
+    """By epoch: when the connection opened on which the first event of it came."""
     for frame in frames:
         if isinstance(frame, Opened):
             opened = frame
             position = (position or frame.asked) if frame.asked else ""
-            if frame.asked and split(frame.asked)[0] in left:  # it read the gap, and no id behind it
-                position = frame.asked
-                left.discard(split(frame.asked)[0])
         elif isinstance(frame, Hello):
             if not frame.id:
                 walk.faults.append(violation("hello-id", "a hello had no id", frame))
@@ -84,20 +80,19 @@ def follow(frames: list[Record], issued: set[str]) -> Walk:  # noqa: PLR0912 - o
             # Without an id to resume from the position is what the hello said, which is behind the gap already.
             if position and frame.asked not in {"all", "missed", "none"}:
                 epoch, number = split(position)
-                new_epoch, new_number = split(next_position) if next_position else ("", 0)
-                if epoch != new_epoch:
-                    left.add(epoch)
-                    walk.leaps.append((position, frame, reached.get(epoch, first.at)))
-                elif frame.reason == "evicted":
-                    if frame.lost != new_number - number:
+                if frame.reason == "evicted":
+                    following = split(next_position)[1]
+                    if frame.lost != following - number:
                         text = f"a gap after {position} says {frame.lost} lost, and goes on after {next_position}"
                         walk.faults.append(violation("gap-count", text, frame, frame.subscriber, position))
-                    walk.evicted.append((epoch, number + 1, new_number))
+                    walk.evicted.append((number + 1, following))
                     walk.evictions.append(frame)
+                else:
+                    walk.leaps.append((position, frame, reached.get(epoch, first.at)))
             position = next_position
         elif isinstance(frame, Seen):
             epoch, number = split(frame.id)
-            problem = _out_of_step(position, epoch, number, left, holes=walk.since == FORGETFUL)
+            problem = _out_of_step(position, number, holes=walk.since == FORGETFUL)
             if problem:
                 text = f"{frame.subscriber} was sent {frame.id} ({frame.token}) after {position}: {problem}"
                 walk.faults.append(violation("order", text, frame, frame.subscriber, frame.id, position))
@@ -106,21 +101,19 @@ def follow(frames: list[Record], issued: set[str]) -> Walk:  # noqa: PLR0912 - o
             else:
                 walk.ranges[-1] = (epoch, walk.ranges[-1][1], number)
             walk.tokens[frame.token] = frame.id
-            position, reached[epoch] = frame.id, opened.at
+            position = frame.id
+            reached.setdefault(epoch, opened.at)
         else:
             walk.caught = True
     return walk
 
 
-def _out_of_step(position: str, epoch: str, number: int, left: set[str], *, holes: bool) -> str:
-    """What is wrong with this event after that position; "" if nothing. `missed` leaves out what another has."""
-    if epoch in left:
-        return "that epoch had ended for it"
-    if not position:
-        return ""
-    known, last = split(position)
-    if known != epoch:
-        return "another epoch without a gap"
+def _out_of_step(position: str, number: int, *, holes: bool) -> str:
+    """What is wrong with this event after that position; "" if nothing. `missed` leaves out what another has.
+
+    Numbers go on where a store lost nothing, whatever the epoch: a later one may follow without a gap.
+    """
+    last = split(position)[1] if position else number - 1
     if number <= last:
         return "not in order, or twice"
     return "" if holes or number == last + 1 else f"a hole of {number - last - 1} without a gap"
