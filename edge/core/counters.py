@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from edge.core.histogram import Histogram
 from edge.core.ledger import MissTotals
+from edge.core.oldest_miss import OldestMiss
 from edge.core.ring import EVENT_OVERHEAD_BYTES
 
 DETECTION_BOUNDS_SECONDS = (1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 300.0, 900.0)
@@ -23,6 +24,7 @@ class Counters:
         "gaps",
         "heartbeats",
         "misses",
+        "oldest_miss",
         "published",
         "rejected",
         "removed",
@@ -47,6 +49,7 @@ class Counters:
         self.ring_events = 0
         self.ring_bytes = 0
         self.misses = MissTotals()
+        self.oldest_miss = OldestMiss()
 
     @property
     def ring_memory_bytes(self) -> int:

@@ -104,6 +104,7 @@ class Project:
         "last_ready",
         "ledger",
         "name",
+        "pending_entry_seconds",
         "pinned",
         "reserved",
         "ring",
@@ -134,6 +135,8 @@ class Project:
         """When the last reader left, and the reason."""
         self.last_ready: tuple[float, int, str] | None = None
         """When it was last found ready, with how many connections, and how they were confirmed."""
+        self.pending_entry_seconds: float | None = None
+        """Its entry in `OldestMiss`."""
         self._counters = counters
         self._frame_cache = wires
         self._flushed = newest
@@ -153,6 +156,7 @@ class Project:
         counters.ring_events += len(project.ring)
         counters.ring_bytes += project.ring.size_bytes
         project.ledger.restore(past.ledger, project.ring.oldest, now)
+        counters.oldest_miss.add(project)
         return project
 
     @property
@@ -211,6 +215,8 @@ class Project:
         if not self.connections:
             for each in range(seq - len(frames) + 1, seq + 1):
                 self.ledger.event_missed(each, now)
+            if self.pending_entry_seconds is None:
+                counters.oldest_miss.add(self)
         return seq
 
     def append(self, frame: bytes, now: float) -> int:
@@ -221,6 +227,8 @@ class Project:
         counters.ring_bytes += len(frame)
         if not self.connections:
             self.ledger.event_missed(seq, now)
+            if self.pending_entry_seconds is None:
+                counters.oldest_miss.add(self)
         return seq
 
     def evict(self, count: int, reason: str, now: float) -> None:
@@ -269,7 +277,7 @@ class Project:
         connection.refresh()
         self.last_disconnect = (now, reason)
         ring = self.ring
-        return self.ledger.disconnected(
+        missed = self.ledger.disconnected(
             acknowledged=connection.covered(0, connection.acknowledged),
             unacknowledged=connection.covered(connection.acknowledged + 1, connection.cursor),
             unwritten=connection.covered(max(connection.cursor + 1, ring.oldest), ring.newest),
@@ -278,6 +286,16 @@ class Project:
             newest=ring.newest,
             now=now,
         )
+        if missed:
+            self._counters.oldest_miss.add(self)
+        return missed
+
+    @property
+    def oldest_pending_seconds(self) -> float | None:
+        """When its oldest pending miss was published; None if there is none that this process holds."""
+        pending, ring = self.ledger.pending, self.ring
+        held = pending.size and ring.oldest <= pending.first <= ring.newest
+        return ring.published_at(pending.first) if held else None
 
     @property
     def has_undelivered(self) -> bool:

@@ -325,7 +325,6 @@ LEFT = {
         "the hub was shutting down", "Nothing: subscribers reconnect. Run the next hub on the same address."
     ),
     "deleted": Reason("the project was deleted", "Find out who calls DELETE /projects/{project}: it requires `admin`."),
-    "finished": Reason("the project was finished (?final=true)", "Nothing: publishing to it opens it again."),
     "restart": Reason(
         "the project's history began anew in Redis, or moved on further than this node could follow",
         "Check Redis: was it emptied, or restarted without appendonly? Subscribers reconnect and get a gap.",
@@ -383,7 +382,6 @@ REFUSED = {
         "Ids have 1 to 128 letters, digits and . _ ~ -, and begin with a letter or digit: look for spaces and slashes.",
     ),
     "invalid_parameter": Reason("a query parameter is invalid (400)", "Check ?since= and ?heartbeat=."),
-    "unknown_parameter": Reason("a query parameter is unknown (400)", "Check the spelling of ?since= and the others."),
 }
 """By error code."""
 

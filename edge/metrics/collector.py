@@ -46,6 +46,7 @@ class Watched(msgspec.Struct, frozen=True):
     `store` whether it is available and its errors, `task_failures` the exceptions in each background task."""
 
     hub: Hub
+    clock: Callable[[], float]
     triggers: TriggerCounters
     receipts: Receipts
     waiting: Callable[[], int]
@@ -145,6 +146,12 @@ class HubCollector:
             "misses_pending",
             "Missed events held for the next reader. Growing: readers don't come at all.",
             misses.pending,
+        )
+        oldest = self._watched.hub.counters.oldest_miss.oldest()
+        yield _gauge(
+            "misses_oldest_pending_seconds",
+            "Age of the oldest pending miss, 0 if there is none. At ring.max_age_seconds it is lost.",
+            0.0 if oldest is None else round(max(0.0, self._watched.clock() - oldest), 3),
         )
 
     def _events(self) -> Iterator[Metric]:

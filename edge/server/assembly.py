@@ -162,6 +162,7 @@ def watched(context: Context, driver: EventLoopDriver) -> Watched:
         top = BusiestProjects(context.hub, config.metrics.top_projects)
         driver.each_second.append(top.look)
     return Watched(
+        clock=context.clock,
         hub=context.hub,
         triggers=context.triggers,
         receipts=context.receipts,

@@ -12,6 +12,7 @@ _PLACEHOLDERS = (
     (re.compile(r"\b[0-9a-z]{12,13}-(?=\d)"), "EPOCH-"),
     (re.compile(r'"connection":"[0-9a-f]{16}"'), '"connection":"CONNECTION"'),
     (re.compile(r"trg_[0-9a-f]{24}"), "JOB"),
+    (re.compile(r"oldest_pending_seconds [\d.]+"), "oldest_pending_seconds AGE"),
     (re.compile(r"disconnected [\d.]+ \w+ ago"), "disconnected A MOMENT ago"),
     (re.compile(r'"waited_ms":[\d.]+'), '"waited_ms":MS'),
 )

@@ -18,7 +18,8 @@ from tests.observability.rig import Hub, running, until
 PROMISED = {
     "edge_connections", "edge_connections_added_total", "edge_connections_removed_total",
     "edge_connections_rejected_total", "edge_misses_total", "edge_misses_recovered_total", "edge_misses_lost_total",
-    "edge_misses_pending", "edge_events_published_total", "edge_events_delivered_total", "edge_events_replayed_total",
+    "edge_misses_pending", "edge_misses_oldest_pending_seconds",
+    "edge_events_published_total", "edge_events_delivered_total", "edge_events_replayed_total",
     "edge_gaps_total", "edge_heartbeats_total", "edge_triggers_total", "edge_trigger_wait_seconds_bucket",
     "edge_trigger_wait_seconds_count", "edge_trigger_wait_seconds_sum", "edge_projects", "edge_ring_events",
     "edge_ring_bytes", "edge_ring_evicted_total", "edge_build_info", "process_cpu_seconds_total",
