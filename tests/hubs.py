@@ -1,4 +1,4 @@
-"""The hub, run in two ways: by pytest-aiohttp's test server, and by the server that `edge serve` runs."""
+"""The hub, served in this process as `edge serve` serves it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import aiohttp
 import msgspec
 import pytest
 import structlog
-from aiohttp import web
-from pytest_aiohttp import AiohttpClient
 
 from edge.config.schema import Config
+from edge.http.routes import Application
 from edge.logs import setup
 from edge.server.aiohttp_server import HubRunner
 from edge.server.assembly import assemble
@@ -31,7 +30,7 @@ def configured(sections: dict[str, dict[str, Any]]) -> Config:
     return msgspec.convert(sections, Config)
 
 
-Serve = Callable[[web.Application], Awaitable[str]]
+Serve = Callable[[Application], Awaitable[str]]
 
 
 @pytest.fixture(autouse=True)
@@ -48,16 +47,12 @@ def _logs() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-@pytest.fixture(params=["client", "runner"])
-async def serve(request: pytest.FixtureRequest, aiohttp_client: AiohttpClient) -> AsyncIterator[Serve]:
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
     """Serves an application and says under which URL."""
     async with AsyncExitStack() as stack:
 
-        async def by_client(app: web.Application) -> str:
-            client = await aiohttp_client(app)
-            return str(client.make_url("")).rstrip("/")
-
-        async def by_runner(app: web.Application) -> str:
+        async def serve(app: Application) -> str:
             runner = HubRunner(app, shutdown_timeout_seconds=0.25)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
@@ -65,7 +60,7 @@ async def serve(request: pytest.FixtureRequest, aiohttp_client: AiohttpClient) -
             await runner.listen_on(sock)
             return f"http://127.0.0.1:{sock.getsockname()[1]}"
 
-        yield by_client if request.param == "client" else by_runner
+        yield serve
 
 
 @pytest.fixture

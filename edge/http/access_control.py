@@ -1,214 +1,140 @@
-"""The one door: every request passes here, and what it may not do ends here.
+"""Access control: every request passes here, and what it may not do ends here.
 
 In this order: is it meant for this hub (`Host`), may the page that sent it (`Origin`), who sends it (a bearer token, a
-ticket, a cookie), may they do this. Then the handler runs, and every refusal becomes a problem document.
+ticket, a cookie), may they do this. Whatever raises becomes a problem document.
 
-Invariant: a handler whose route names a right runs only for somebody who has it on the project in the path. On a hub
-without any `auth` configured, which listens on this machine only, the door costs two look-ups in the headers.
+Invariant: a handler whose route requires a permission runs only for a caller who has it on the project in the path. On
+a hub without any `auth` configured, which listens on this machine only, this costs two look-ups in the headers.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from typing import NamedTuple
-
-from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
-from aiohttp.typedefs import Middleware
 
 from edge.auth.hosts import Hosts, Origins, is_own
-from edge.auth.permissions import ALL_PERMISSIONS, Identity, on_all_projects
-from edge.core.errors import EdgeError, Forbidden, Unauthenticated
-from edge.http import problems
+from edge.auth.permissions import Identity, on_all_projects
+from edge.core.errors import Forbidden, Unauthenticated
 from edge.http.context import Context
+from edge.http.request import Request
+from edge.http.response import Response
 from edge.logs.ratelimit import LogDeduplicator
 from edge.logs.setup import get_logger
 
 _log = get_logger("http")
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-IDENTITY = web.RequestKey("identity", Identity)
-"""Who asks; only set where `auth` is configured."""
 COOKIE = "edge_token"
 TICKET = "ticket"
-_EVERY_METHOD = "DELETE, GET, HEAD, OPTIONS, POST"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _CORS_MAX_AGE_SECONDS = 600
-_CORS_HEADERS = "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID"
+_CORS_HEADERS = (
+    "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID, "
+    "X-Requested-With, baggage, datastar-request, traceparent, tracestate"
+)
 _CORS_EXPOSED = "Idempotency-Replayed, Retry-After"
 _FOLD_SECONDS = 10.0
-_EVERYBODY = Identity(ALL_PERMISSIONS, None, "open")
-
-
-class Route(NamedTuple):
-    """One thing the hub does, and the right it takes; None is free for all."""
-
-    method: str
-    path: str
-    handler: Handler
-    permission: str | None
 
 
 class AccessControl:
-    """The door of one hub. `routes` say which right each handler takes."""
+    """Access control of one hub."""
 
-    def __init__(self, context: Context, routes: Iterable[Route]) -> None:
+    def __init__(self, context: Context) -> None:
         config = context.config
         auth = config.auth
-        self._service = context
-        self._permissions = {route.handler: route.permission for route in routes}
+        self._context = context
         self._origins = Origins(config.cors.origins)
+        self._shares = bool(config.cors.origins)
         self._hosts = Hosts(config.server.allowed_hosts)
-        self._open = not auth.configured
-        self._check_hosts = self._open or bool(config.server.allowed_hosts)
+        self.open = not auth.configured
+        self._check_hosts = self.open or bool(config.server.allowed_hosts)
         self._anonymous = Identity(on_all_projects(auth.anonymous), None, "anonymous")
         self._refusals: LogDeduplicator[str] = LogDeduplicator(period_seconds=_FOLD_SECONDS, max_keys=16)
 
-    def install(self, app: web.Application) -> None:
-        """Stand in front of every handler of `app`."""
-        app[GUARD] = self
-        app.middlewares.append(self._middleware())
-        app.on_response_prepare.append(_no_versions)
-        if self._origins.everyone or self._service.config.cors.origins:
-            app.on_response_prepare.append(self._share)
-
-    @property
-    def shared_headers(self) -> bytes:
-        """Header lines that the answer to a request without `Origin` bears."""
-        return b"Vary: Origin\r\n" if self._origins.everyone or self._service.config.cors.origins else b""
-
-    def passes_at_once(self, host: str | None, bearer: str | None, permission: str, project: str) -> bool:
-        """Whether a request that shows nothing but these passes. False says nothing: the ordinary way knows more."""
-        if self._check_hosts and not self._hosts.know(host):
-            return False
-        if self._open:
-            return True
-        identity = self._anonymous if bearer is None else self._service.verifier.static(bearer)
-        return identity is not None and identity.permissions.allow(permission, project)
-
-    def _middleware(self) -> Middleware:
-        look_where_from, is_open, authorise = self._look_where_from, self._open, self._authorise
-
-        @web.middleware
-        async def pass_the_door(request: web.Request, handler: Handler) -> web.StreamResponse:
-            try:
-                answer = look_where_from(request)
-                if answer is not None:
-                    return answer
-                if not is_open:
-                    await authorise(request)
-                return await handler(request)
-            except ConnectionError:
-                raise
-            except Exception as error:  # noqa: BLE001 - the last one: what nobody foresaw is logged with its trace
-                return self._refusal(request, error)
-
-        return pass_the_door
-
-    def _refusal(self, request: web.Request, error: Exception) -> web.Response:
-        match error:
-            case EdgeError():
-                if error.code in _TOLD:
-                    self._tell(request, error.code)
-                return problems.from_error(error)
-            case web.HTTPException():
-                return problems.from_http(error)
-            case web.RequestPayloadError():
-                sentence = "The body is not well-formed HTTP/1.1; see RFC 9112, section 7.1."
-                return problems.response("malformed_http", sentence)
-        _log.error("unexpected_error", method=request.method, path=request.path, exc_info=error)
-        return problems.response(
-            "internal", "This is a bug in the hub; its log has the details under unexpected_error."
-        )
-
-    def _look_where_from(self, request: web.Request) -> web.StreamResponse | None:
-        """What needs no knowledge of who asks; an answer where that is all there is to say."""
-        if request.version is not HttpVersion11 and request.version != HttpVersion10:
-            return _unspoken(request)
-        headers, method = request.headers, request.method
-        if self._check_hosts and not (self._hosts.know(headers.get(hdrs.HOST)) and request.raw_path[0] == "/"):
+    def check_source(self, request: Request) -> None:
+        """Refuse what is refused whoever asks: the wrong host, a page of another origin."""
+        headers = request.headers
+        if self._check_hosts and not (request.authority is None and self._hosts.know(headers.get("Host"))):
             self._check_host(request)
-        if method not in _SAFE:
-            if hdrs.ORIGIN in headers:
+        if request.method not in _SAFE:
+            if "Origin" in headers:
                 self._check_origin(request)
-        elif method == "OPTIONS":
-            return self._options(request)
-        elif "Sec-Fetch-Site" in headers:
+        elif "Sec-Fetch-Site" in headers and request.method != "OPTIONS":
             self._check_reading(request)
-        return None
+
+    def refused(self, request: Request, code: str) -> None:
+        """Log a refusal, now and then."""
+        suppressed = self._refusals.admit(code, self._context.clock()) if code in _LOGGED else None
+        if suppressed is not None:
+            address = self._context.client_addresses.of(request)
+            _log.warning("request_refused", code=code, address=address, suppressed=suppressed)
 
     # Where it comes from
 
-    def _check_host(self, request: web.Request) -> None:
-        if not self._open and self._permission(request) is None:
+    def _check_host(self, request: Request) -> None:
+        if not self.open and request.permission is None:
             return  # a probe by address: it learns no more than that the hub lives
         # In the absolute form (`GET http://name/ HTTP/1.1`) the target names the host a second time.
-        named = request.headers.get(hdrs.HOST) if request.raw_path[0] in "/*" else request.host
-        if self._hosts.know(request.headers.get(hdrs.HOST)) and self._hosts.know(named):
+        named = request.headers.get("Host")
+        if self._hosts.know(named) and (request.authority is None or self._hosts.know(request.authority)):
             return
         raise Forbidden(
             "The Host of the request is neither local nor in server.allowed_hosts; ask for the hub by a name it has.",
             code="wrong_host",
         )
 
-    def _check_origin(self, request: web.Request) -> None:
-        origin, host = request.headers[hdrs.ORIGIN], request.headers.get(hdrs.HOST)
+    def _check_origin(self, request: Request) -> None:
+        origin, host = request.headers.get("Origin") or "", request.headers.get("Host")
         if not self._origins.admits(origin, host):
             raise Forbidden(
                 "Pages of this origin may not act on this hub; if they should, add it to cors.origins.",
                 code="origin_not_allowed",
             )
 
-    def _check_reading(self, request: web.Request) -> None:
+    def _check_reading(self, request: Request) -> None:
         """A stream counts as a reader, so a page elsewhere may not open one, even where it couldn't read it."""
         headers = request.headers
-        if headers["Sec-Fetch-Site"] in ("same-origin", "none") or headers.get("Sec-Fetch-Mode") == "navigate":
+        if headers.get("Sec-Fetch-Site") in ("same-origin", "none") or headers.get("Sec-Fetch-Mode") == "navigate":
             return
-        if self._permission(request) is not None:
-            origin = headers.get(hdrs.ORIGIN)
-            if origin is None or not self._origins.admits(origin, headers.get(hdrs.HOST)):
+        if request.permission is not None:
+            origin = headers.get("Origin")
+            if origin is None or not self._origins.admits(origin, headers.get("Host")):
                 raise Forbidden(
                     "Pages of other origins may not open this; if they should, add theirs to cors.origins.",
                     code="origin_not_allowed",
                 )
 
-    def _options(self, request: web.Request) -> web.StreamResponse:
+    def options(self, request: Request) -> Response:
         """What may be done at a path; for a browser's preflight also from where and with which headers."""
-        allowed = _EVERY_METHOD if request.raw_path == "*" else allowed_methods(request)
-        if allowed is None:
-            raise web.HTTPNotFound
-        answer = web.Response(status=204, headers={hdrs.ALLOW: allowed})
-        origin = request.headers.get(hdrs.ORIGIN)
-        if origin is not None and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers:
+        headers = {"Allow": request.allow}
+        if "Origin" in request.headers and "Access-Control-Request-Method" in request.headers:
             self._check_origin(request)
-            answer.headers[hdrs.ACCESS_CONTROL_ALLOW_METHODS] = allowed
-            answer.headers[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = _CORS_HEADERS
-            answer.headers[hdrs.ACCESS_CONTROL_MAX_AGE] = str(_CORS_MAX_AGE_SECONDS)
-        return answer
+            headers["Access-Control-Allow-Methods"] = request.allow
+            headers["Access-Control-Allow-Headers"] = _CORS_HEADERS
+            headers["Access-Control-Max-Age"] = str(_CORS_MAX_AGE_SECONDS)
+        return Response(204, headers=headers)
 
-    async def _share(self, request: web.Request, response: web.StreamResponse) -> None:
-        """Tell browsers that pages of a listed origin may read the answer (with cookies, where it is named)."""
-        headers = response.headers
-        headers.add(hdrs.VARY, hdrs.ORIGIN)
-        origin = request.headers.get(hdrs.ORIGIN)
-        if origin is None:
-            return
-        if self._origins.shares(origin):
-            headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
-            headers[hdrs.ACCESS_CONTROL_ALLOW_CREDENTIALS] = "true"
-        elif self._origins.everyone:
-            headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = "*"
-        else:
-            return
-        headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _CORS_EXPOSED
+    def shared(self, origin: str | None) -> bytes:
+        """Header lines that tell browsers which pages may read an answer (with cookies, where one is named)."""
+        if not self._shares:
+            return b""
+        lines = "Vary: Origin\r\n"
+        if origin is not None:
+            if self._origins.shares(origin):
+                lines += f"Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Allow-Credentials: true\r\n"
+            elif self._origins.everyone:
+                lines += "Access-Control-Allow-Origin: *\r\n"
+            else:
+                return lines.encode()
+            lines += f"Access-Control-Expose-Headers: {_CORS_EXPOSED}\r\n"
+        return lines.encode("latin-1")
 
     # Who it is, and what they may
 
-    async def _authorise(self, request: web.Request) -> None:
-        permission = self._permission(request)
+    async def authorize(self, request: Request) -> None:
+        """Find out who asks, and refuse who lacks the route's permission."""
+        permission = request.permission
         if permission is None:
             return
-        project = request.match_info.get("project")
+        project = request.project or None
         identity = await self._identity(request, project)
         known = identity is not None
         identity = identity or self._anonymous
@@ -222,72 +148,48 @@ class AccessControl:
                 f"This takes the right {permission}: send Authorization: Bearer <token>, "
                 f"the cookie {COOKIE}, or for a stream ?{TICKET}=."
             )
-        request[IDENTITY] = identity
+        request.identity = identity
 
-    async def _identity(self, request: web.Request, project: str | None) -> Identity | None:
+    async def _identity(self, request: Request, project: str | None) -> Identity | None:
         """Whose request it is; None when it shows nothing. What it shows and is no good is refused."""
-        header = request.headers.get(hdrs.AUTHORIZATION)
+        header = request.headers.get("Authorization")
         if header is not None:
             scheme, _, token = header.partition(" ")
             if scheme.lower() == "bearer":
-                return await self._service.verifier.verify(token.strip())
-        if TICKET in request.query:
-            identity = await self._shown(request.query[TICKET], project)
+                return await self._context.verifier.verify(token.strip())
+        ticket = request.parameter(TICKET)
+        if ticket is not None:
+            identity = await self._shown(ticket, project)
             if identity.expires_at_seconds is not None and identity.expires_at_seconds <= time.time():
                 raise Unauthenticated("The token that the ticket was given for has expired; get a new one.")
             return identity
-        cookies = request.headers.get(hdrs.COOKIE)
+        cookies = request.headers.get("Cookie")
         if cookies is not None and COOKIE in cookies and self._trusts(request):
             tokens = cookie_values(cookies, COOKIE)
             if len(tokens) > 1:
                 raise Unauthenticated(f"The cookie {COOKIE} came twice; clear the one that isn't yours.")
             if tokens:
-                return await self._service.verifier.verify(tokens[0])
+                return await self._context.verifier.verify(tokens[0])
         return None
 
     async def _shown(self, ticket: str, project: str | None) -> Identity:
-        if self._service.cluster is not None:
-            return await self._service.cluster.tickets.redeem(ticket, project)
-        return self._service.tickets.redeem(ticket, project, self._service.clock())
+        if self._context.cluster is not None:
+            return await self._context.cluster.tickets.redeem(ticket, project)
+        return self._context.tickets.redeem(ticket, project, self._context.clock())
 
-    def _trusts(self, request: web.Request) -> bool:
+    def _trusts(self, request: Request) -> bool:
         """Whether a cookie counts: browsers add it by themselves, also for pages that only `*` lets in."""
-        origin = request.headers.get(hdrs.ORIGIN)
-        return origin is None or self._origins.shares(origin) or is_own(origin, request.headers.get(hdrs.HOST))
-
-    def _permission(self, request: web.Request) -> str | None:
-        return self._permissions.get(request.match_info.handler)
-
-    def _tell(self, request: web.Request, code: str) -> None:
-        suppressed = self._refusals.admit(code, self._service.clock())
-        if suppressed is not None:
-            _log.warning(
-                "request_refused", code=code, address=self._service.client_addresses.of(request), suppressed=suppressed
-            )
+        origin = request.headers.get("Origin")
+        return origin is None or self._origins.shares(origin) or is_own(origin, request.headers.get("Host"))
 
 
-GUARD = web.AppKey("guard", AccessControl)
-_TOLD = frozenset({"unauthenticated", "forbidden", "wrong_host", "origin_not_allowed", "keys_unavailable"})
+_LOGGED = frozenset({"unauthenticated", "forbidden", "wrong_host", "origin_not_allowed", "keys_unavailable"})
 
 
-def identity_of(request: web.Request) -> Identity:
-    """Who asks."""
-    identity: Identity = request.get(IDENTITY, _EVERYBODY)
-    return identity
-
-
-def expiry_of(request: web.Request, now: float) -> float | None:
+def expiry_of(request: Request, now: float) -> float | None:
     """When who asks may no longer, on the hub's clock that says `now`; None for never."""
-    expires_at_seconds = identity_of(request).expires_at_seconds
+    expires_at_seconds = request.identity.expires_at_seconds
     return None if expires_at_seconds is None else now + expires_at_seconds - time.time()
-
-
-def allowed_methods(request: web.Request) -> str | None:
-    """The value of `Allow` for the path of a request; None when nothing is there."""
-    refusal = request.match_info.http_exception
-    if refusal is None or not isinstance(refusal, web.HTTPMethodNotAllowed):
-        return None
-    return ", ".join(sorted({*refusal.allowed_methods, "OPTIONS"}))
 
 
 def cookie_values(header: str, name: str) -> list[str]:
@@ -299,15 +201,3 @@ def cookie_values(header: str, name: str) -> list[str]:
             value = value.strip()
             found.append(value[1:-1] if len(value) >= 2 and value[0] == value[-1] == '"' else value)
     return found
-
-
-def _unspoken(request: web.Request) -> web.Response:
-    """The answer to HTTP/0.9 and 2.0, which the parser lets through, in HTTP/1.1."""
-    request._cache["version"] = HttpVersion11  # what the status line is made of
-    answer = problems.response("unsupported_http_version", "The hub speaks HTTP/1.1 and HTTP/1.0.")
-    answer.force_close()
-    return answer
-
-
-async def _no_versions(_request: web.Request, response: web.StreamResponse) -> None:
-    response.headers["Server"] = "edge"

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from aiohttp import web
+from edge.http.request import Request
 
 UNKNOWN = "local"
 """Of a peer without an address, as on a Unix socket."""
@@ -33,10 +33,10 @@ class ClientAddresses:
     def __init__(self, networks: Iterable[str]) -> None:
         self._trusted = tuple(ipaddress.ip_network(network) for network in networks)
 
-    def of(self, request: web.BaseRequest) -> str:
+    def of(self, request: Request) -> str:
         """The client's address in canonical form."""
         headers = request.headers
-        return self.behind(request.remote, headers.getall("X-Forwarded-For", ()), headers.getall("Forwarded", ()))
+        return self.behind(request.peer, headers.getall("X-Forwarded-For", ()), headers.getall("Forwarded", ()))
 
     def behind(self, remote: str | None, forwarded_for: Sequence[str], forwarded: Sequence[str]) -> str:
         """The same from the peer's address and the lines of the two headers."""

@@ -1,15 +1,12 @@
-"""Bodies: which kinds are read, and how JSON is answered."""
+"""Request bodies: which media types are read, and within which limits."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 
-import msgspec
-from aiohttp import HttpVersion11, web
-
-from edge.core.errors import InvalidRequest
-from edge.http.context import CONTEXT
+from edge.core.errors import InvalidRequest, LimitReached
+from edge.http.context import Context
+from edge.http.request import HTTP_1_1, Request
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
@@ -18,55 +15,70 @@ TEXT = "text/plain"
 NDJSON = "application/x-ndjson"
 
 
-def media_type(request: web.Request, accepted: tuple[str, ...]) -> str:
-    """The body's media type, without parameters; one of `accepted`.
+def media_type(request: Request, accepted: tuple[str, ...]) -> str:
+    """The body's media type, without parameters; one of `accepted`, the first where none is given.
 
     Raises:
         InvalidRequest: `unsupported_media_type`, `unsupported_encoding`.
     """
-    if request.headers.get("Content-Encoding", "identity").strip().lower() not in ("identity", ""):
+    headers = request.headers
+    if (headers.get("Content-Encoding") or "").strip().lower() not in ("identity", ""):
         raise InvalidRequest("Send the body as it is; compressed bodies are not read.", code="unsupported_encoding")
     # aiohttp frames a body by its last transfer coding and hands on what is inside another one, still coded.
-    codings = request.headers.get("Transfer-Encoding")
-    if codings is not None and (codings.strip().lower() != "chunked" or request.version < HttpVersion11):
+    codings = headers.get("Transfer-Encoding")
+    if codings is not None and (codings.strip().lower() != "chunked" or request.version < HTTP_1_1):
         raise InvalidRequest("Transfer-Encoding may be chunked, in HTTP/1.1.", code="unsupported_encoding")
-    given = request.headers.get("Content-Type")
-    # aiohttp reads a missing or broken header as application/octet-stream; a missing one is JSON to us.
-    name = accepted[0] if given is None else request.content_type
+    given = headers.get("Content-Type")
+    if given is None or given == accepted[0]:
+        return accepted[0]
+    name, _, parameters = given.partition(";")
+    name = name.strip().lower()
     if name not in accepted:
         raise InvalidRequest(
             f"Send Content-Type: {' or '.join(kind for kind in accepted if kind != FORM)}.",
             code="unsupported_media_type",
         )
-    charset = request.charset
-    if charset is not None and charset.lower() not in ("utf-8", "utf8", "us-ascii"):
-        raise InvalidRequest("Send the body in UTF-8.", code="unsupported_media_type")
+    for parameter in parameters.split(";") if parameters else ():
+        key, _, value = parameter.partition("=")
+        if key.strip().lower() == "charset" and value.strip(' \t"').lower() not in ("utf-8", "utf8", "us-ascii"):
+            raise InvalidRequest("Send the body in UTF-8.", code="unsupported_media_type")
     return name
 
 
-async def read(request: web.Request) -> bytes:
-    """The whole body; aiohttp bounds its size.
+async def read(context: Context, request: Request) -> bytes:
+    """The whole body.
 
-    Raises TooSlow where it isn't there within `limits.idle_seconds`, Draining where the process leaves before.
+    Raises LimitReached (`body_too_large`), TooSlow where it isn't there within `limits.idle_seconds`, Draining where
+    the process shuts down before.
     """
-    if request.content.is_eof():
-        return await request.read()
-    limits = request.app[CONTEXT].config.limits
-    told_bytes = request.content_length or 0
-    if told_bytes > limits.max_body_bytes:
-        raise web.HTTPRequestEntityTooLarge(limits.max_body_bytes, told_bytes)
+    limits = context.config.limits
+    max_bytes = limits.max_body_bytes
+    body = request.body()
+    if body is not None:
+        if len(body) > max_bytes:
+            raise _too_large(max_bytes)
+        return body
+    length = request.headers.get("Content-Length")
+    if length is not None and int(length) > max_bytes:
+        raise _too_large(max_bytes)
     limit_seconds = limits.idle_seconds
     too_slow = f"The body was not there within {limit_seconds:g} s (limits.idle_seconds)."
-    async with request.app[CONTEXT].until_drain(limit_seconds, too_slow):
-        return await request.read()
+    chunks, size_bytes = [], 0
+    async with context.until_drain(limit_seconds, too_slow):
+        while chunk := await request.next_chunk():
+            chunks.append(chunk)
+            size_bytes += len(chunk)
+            if size_bytes > max_bytes:
+                raise _too_large(max_bytes)
+    return b"".join(chunks)
 
 
-def json_response(
-    document: object, *, status: int = 200, content_type: str = JSON, headers: Mapping[str, str] | None = None
-) -> web.Response:
-    """`document` as JSON, with a line end behind it for whoever reads it in a terminal."""
-    body = msgspec.json.encode(document) + b"\n"
-    return web.Response(status=status, body=body, content_type=content_type, headers=headers)
+def _too_large(max_bytes: int) -> LimitReached:
+    return LimitReached(
+        f"The body is longer than limits.max_body_bytes ({max_bytes}) allows; send less, or NDJSON line by line.",
+        code="body_too_large",
+        limit_bytes=max_bytes,
+    )
 
 
 def fingerprint(*parts: bytes) -> bytes:

@@ -8,8 +8,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from aiohttp import web
-
 from edge.auth.tickets import Tickets
 from edge.auth.tokens import Verifier
 from edge.config.schema import Config
@@ -67,6 +65,8 @@ class Context:
         self.tickets = Tickets(config.limits.max_tickets, config.limits.project_share(config.limits.max_tickets))
         self.began_seconds = clock()
         self.triggers = TriggerCounters()
+        self.openapi: bytes | None = None
+        """The document, once it was asked for."""
         self._leashes: set[asyncio.Timeout] = set()
         self._wall_offset_seconds = time.time() - clock()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -141,6 +141,3 @@ class Context:
 
 def _draining() -> Draining:
     return Draining("The hub is shutting down; send the rest again in a second.", retry_after_seconds=1)
-
-
-CONTEXT = web.AppKey("service", Context)

@@ -5,27 +5,27 @@
 from __future__ import annotations
 
 import msgspec
-from aiohttp import web
 
 from edge.core.errors import EdgeError
 from edge.core.project import Project
 from edge.diagnose.explain import Misses, Situation
 from edge.diagnose.explain import explain as explain_situation
 from edge.http import params
-from edge.http.context import CONTEXT, Context
+from edge.http.context import Context
+from edge.http.request import Request
+from edge.http.response import JSON, Response
 
 _CONFIRM_SECONDS = 0.5
 
 
-async def explain(request: web.Request) -> web.StreamResponse:
+async def explain(context: Context, request: Request) -> Response:
     """Say why nobody was connected, as text, or as JSON if the client asks for it."""
-    context = request.app[CONTEXT]
-    situation = await _situation(context, params.project(request))
+    situation = await _situation(context, request.project)
     explanation = explain_situation(situation, context.iso_time)
     headers = {"Cache-Control": "no-store", "Vary": "Accept"}
-    if _wants_json(request.headers.get("Accept", "")):
-        return web.Response(body=msgspec.json.encode(explanation), content_type="application/json", headers=headers)
-    return web.Response(text=explanation.text(), headers=headers)
+    if _wants_json(request.headers.get("Accept") or ""):
+        return Response(200, msgspec.json.encode(explanation), JSON, headers)
+    return Response(200, explanation.text().encode(), "text/plain; charset=utf-8", headers)
 
 
 async def _situation(context: Context, name: str) -> Situation:
@@ -92,4 +92,4 @@ async def _confirmed(context: Context, name: str) -> str | None:
 
 def _wants_json(accept: str) -> bool:
     """A client that names JSON gets it; curl and browsers, which accept anything, get text."""
-    return "json" in accept.lower() and params.accepts(accept, "application/json")
+    return "json" in accept.lower() and params.accepts(accept, JSON)

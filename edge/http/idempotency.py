@@ -10,12 +10,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from aiohttp import web
-
 from edge.core.errors import Draining
 from edge.core.idempotency import Answer, Key
 from edge.core.observer import Receipt
 from edge.http.context import Context
+from edge.http.response import Response
 
 if TYPE_CHECKING:
     from edge.cluster.store import RedisStore
@@ -29,9 +28,9 @@ async def run_once(
     key: Key | None,
     fingerprint: bytes,
     wait: Callable[[], Awaitable[Ready]],
-    act: Callable[[Ready], Awaitable[web.Response]],
-    published: Callable[[Receipt], web.Response],
-) -> web.Response:
+    act: Callable[[Ready], Awaitable[Response]],
+    published: Callable[[Receipt], Response],
+) -> Response:
     """Wait, then act: once for each `key`, each time when it is None.
 
     `wait` ends with its caller, and nothing has happened then. `act` runs in a task of its own: what has begun goes on,
@@ -61,7 +60,7 @@ async def run_once(
     return await _outcome(context, context.spawn(_settle(context, key, act(ready))))
 
 
-async def _outcome(context: Context, acting: asyncio.Task[web.Response]) -> web.Response:
+async def _outcome(context: Context, acting: asyncio.Task[Response]) -> Response:
     try:
         return await context.outcome(acting)
     except asyncio.CancelledError:
@@ -80,14 +79,14 @@ async def _once_in_all(
     key: Key,
     fingerprint: bytes,
     wait: Callable[[], Awaitable[Ready]],
-    act: Callable[[Ready], Awaitable[web.Response]],
-    published: Callable[[Receipt], web.Response],
-) -> web.Response:
+    act: Callable[[Ready], Awaitable[Response]],
+    published: Callable[[Receipt], Response],
+) -> Response:
     """`run_once`, for all nodes: the key is claimed in Redis."""
     known = await cluster.run_once.claim(key, fingerprint)
     if isinstance(known, Receipt):
         response = published(known)
-        response.headers.update(_REPLAYED)
+        response.headers = _REPLAYED
         return response
     if known is not None:
         return _again(known)
@@ -97,11 +96,10 @@ async def _once_in_all(
         await context.outcome(context.spawn(cluster.run_once.settle(key, None)))
         raise
 
-    async def acting() -> web.Response:
+    async def acting() -> Response:
         answer = None
         try:
             response = await act(ready)
-            assert isinstance(response.body, bytes)
             answer = Answer(response.status, response.body)
             return response
         finally:
@@ -110,7 +108,7 @@ async def _once_in_all(
     return await _outcome(context, context.spawn(acting()))
 
 
-async def _settle(context: Context, key: Key | None, acting: Awaitable[web.Response]) -> web.Response:
+async def _settle(context: Context, key: Key | None, acting: Awaitable[Response]) -> Response:
     try:
         response = await acting
     except BaseException:
@@ -118,16 +116,9 @@ async def _settle(context: Context, key: Key | None, acting: Awaitable[web.Respo
             context.receipts.drop(key)
         raise
     if key is not None:
-        body = response.body
-        assert isinstance(body, bytes)
-        context.receipts.answer(key, Answer(response.status, body), context.clock())
+        context.receipts.answer(key, Answer(response.status, response.body), context.clock())
     return response
 
 
-def _again(answer: Answer) -> web.Response:
-    return web.Response(
-        status=answer.status,
-        body=answer.body,
-        content_type=answer.content_type,
-        headers=_REPLAYED,
-    )
+def _again(answer: Answer) -> Response:
+    return Response(answer.status, answer.body, answer.content_type, _REPLAYED)

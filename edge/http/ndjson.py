@@ -11,14 +11,14 @@ from collections.abc import Awaitable
 from contextlib import suppress
 
 import msgspec
-from aiohttp import web
 
 from edge.core.errors import EdgeError, LimitReached, StoreUnavailable, Unauthenticated
 from edge.core.event import decode_json, decode_plain_lines
 from edge.core.observer import Receipt
-from edge.http import bodies
 from edge.http.access_control import expiry_of
 from edge.http.context import Context
+from edge.http.request import Request
+from edge.http.response import Response, json_response
 from edge.http.schemas import LinesTaken
 
 _LINES_A_TURN = 256
@@ -65,7 +65,7 @@ class Lines:
     """What one request has published so far."""
 
     def __init__(self, context: Context, name: str) -> None:
-        self._service = context
+        self._context = context
         self._name = name
         self._max_event_bytes = context.config.limits.max_event_bytes
         self._taken = 0
@@ -99,7 +99,7 @@ class Lines:
         if not events:
             return False
         try:
-            batch = self._service.store.publish_many(self._name, events, self._service.clock())
+            batch = self._context.store.publish_many(self._name, events, self._context.clock())
         except EdgeError:
             return False
         if batch is None:
@@ -112,7 +112,7 @@ class Lines:
 
     def _publish(self, line: bytes) -> None:
         event = decode_json(line, self._max_event_bytes)
-        receipt = self._service.store.publish(self._name, event, self._service.clock())
+        receipt = self._context.store.publish(self._name, event, self._context.clock())
         if isinstance(receipt, Receipt):
             self._count(receipt)
         else:
@@ -138,14 +138,14 @@ class Lines:
         self._connections = receipt.connections
 
     def _totals(self) -> LinesTaken:
-        shared = self._service.cluster is not None
-        connections = self._connections if shared else self._service.hub.connected(self._name)
+        shared = self._context.cluster is not None
+        connections = self._connections if shared else self._context.hub.connected(self._name)
         return LinesTaken(self._published, self._first_id, self._last_id, connections, self._misses)
 
-    def answer(self) -> web.Response:
+    def answer(self) -> Response:
         """All lines were taken."""
         totals = self._totals()
-        return bodies.json_response(totals, status=201 if totals.connections and not self._misses else 202)
+        return json_response(totals, status=201 if totals.connections and not self._misses else 202)
 
     async def ended(self, error: EdgeError) -> EdgeError:
         """`error`, with the line it stands for and what was published before."""
@@ -157,7 +157,7 @@ class Lines:
         return error
 
 
-async def publish_arriving(request: web.Request, context: Context, name: str) -> web.Response:
+async def publish_arriving(context: Context, request: Request, name: str) -> Response:
     """Publish lines as they arrive. A publisher still sending when the hub leaves is told what was taken."""
     lines = Lines(context, name)
     limits = context.config.limits
@@ -168,7 +168,7 @@ async def publish_arriving(request: web.Request, context: Context, name: str) ->
     try:
         while True:
             async with context.until_drain(idle_seconds, too_slow):
-                data = await request.content.readany()
+                data = await request.next_chunk()
             if not data:
                 break
             if expires_at_seconds is not None and context.clock() >= expires_at_seconds:
@@ -181,7 +181,7 @@ async def publish_arriving(request: web.Request, context: Context, name: str) ->
     return lines.answer()
 
 
-async def publish_whole(body: bytes, context: Context, name: str) -> web.Response:
+async def publish_whole(context: Context, name: str, body: bytes) -> Response:
     """Publish the lines of a body that is here already."""
     lines = Lines(context, name)
     try:

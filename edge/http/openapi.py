@@ -6,13 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
-from aiohttp import web
 
 from edge import __version__
 from edge.config.schema import Config
 from edge.http import operations, problems
-from edge.http.context import CONTEXT
+from edge.http.context import Context
 from edge.http.operations import Answer, Operation
+from edge.http.request import Request
+from edge.http.response import Response
 
 _REF = "#/components/schemas/{name}"
 _PROBLEM = {
@@ -27,7 +28,10 @@ _PROBLEM = {
     },
     "required": ["type", "title", "status", "detail", "code"],
 }
-_EVERYWHERE = ("malformed_http", "wrong_host", "internal", "too_many_descriptors", "unsupported_http_version")
+_EVERYWHERE = (
+    *("malformed_http", "unknown_parameter", "url_too_long", "header_too_large", "wrong_host", "internal"),
+    *("too_many_descriptors", "unsupported_http_version"),
+)
 _BY_AUTH = ("unauthenticated", "forbidden", "keys_unavailable")
 _BY_PAGES = ("origin_not_allowed",)
 _SECURITY = {
@@ -36,17 +40,12 @@ _SECURITY = {
     "ticket": {"type": "apiKey", "in": "query", "name": "ticket", "description": "For a browser's EventSource."},
 }
 
-DOCUMENT = web.AppKey("openapi", bytes)
 
-
-async def openapi(request: web.Request) -> web.StreamResponse:
+async def openapi(context: Context, _request: Request) -> Response:
     """The document."""
-    return web.Response(body=request.app[DOCUMENT], content_type="application/json")
-
-
-def install(app: web.Application) -> None:
-    """Make the document of `app`'s hub."""
-    app[DOCUMENT] = msgspec.json.encode(document(app[CONTEXT].config))
+    if context.openapi is None:
+        context.openapi = msgspec.json.encode(document(context.config))
+    return Response(200, context.openapi)
 
 
 def document(config: Config) -> dict[str, Any]:

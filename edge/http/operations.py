@@ -15,7 +15,7 @@ from edge.core.event import NewEvent
 from edge.core.observer import Receipt
 from edge.diagnose import explain
 from edge.http import patterns, schemas
-from edge.http.ack import Ack
+from edge.http.ticket import Ack
 from edge.http.trigger import Trigger
 from edge.triggers.readiness import CONFIRMS
 
@@ -113,7 +113,7 @@ _ONCE = ("idempotency_mismatch", "too_many_idempotency_keys")
 _BODY = ("body_too_large", "request_timeout", "unsupported_media_type", "unsupported_encoding", "expectation_failed")
 _WRITING = (
     *("invalid_project", "invalid_parameter", "no_connection", "event_too_large", "too_many_waiting"),
-    *("store_unavailable", *_BODY, *_ONCE, *_FULL),
+    *("store_unavailable", "half_closed", *_BODY, *_ONCE, *_FULL),
 )
 
 
@@ -153,6 +153,7 @@ class _Operations:
         "invalid_project",
         "invalid_parameter",
         "not_acceptable",
+        "half_closed",
         "store_unavailable",
         *_FULL,
         "too_many_connections",
@@ -224,7 +225,10 @@ class _Operations:
             "status",
             (Answer(200, "Somebody is really there.", {JSON: schemas.Ready}),),
             (_PROJECT, self._wait(), _CONNECTIONS, _CONFIRM),
-            problems=("invalid_project", "invalid_parameter", "no_connection", "draining", "too_many_waiting"),
+            problems=(
+                *("invalid_project", "invalid_parameter", "no_connection", "draining", "too_many_waiting"),
+                "half_closed",
+            ),
         )
 
     def _wait(self) -> Parameter:

@@ -14,11 +14,13 @@ from collections.abc import Awaitable, Callable, Iterator
 from importlib import resources
 
 import msgspec
-from aiohttp import web
 
 from edge.http import params
+from edge.http.context import Context
+from edge.http.request import Request
+from edge.http.response import Response
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[Context, Request], Awaitable[Response]]
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
@@ -27,7 +29,6 @@ CONTENT_SECURITY_POLICY = (
 _COMMON_HEADERS = {
     "Cache-Control": "no-cache",
     "Vary": "Accept-Encoding",
-    "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
 _PAGE_HEADERS = {
@@ -96,17 +97,21 @@ def routes(*, with_page: bool) -> Iterator[tuple[str, Handler]]:
 
 def _serve(name: str, headers: dict[str, str]) -> Handler:
     plain, packed = _FILES[name]
-    content_type = _CONTENT_TYPES[name[name.rindex(".") :]]
+    content_type = f"{_CONTENT_TYPES[name[name.rindex('.') :]]}; charset=utf-8"
 
-    async def serve(request: web.Request) -> web.StreamResponse:
+    async def serve(_context: Context, request: Request) -> Response:
         asset = packed if params.accepts_gzip(request.headers.get("Accept-Encoding")) else plain
-        if any(etag.value in {asset.etag, "*"} for etag in request.if_none_match or ()):
-            answer = web.Response(status=304, headers=headers)
-        else:
-            answer = web.Response(body=asset.body, content_type=content_type, charset="utf-8", headers=headers)
-            if asset.encoding is not None:
-                answer.headers["Content-Encoding"] = asset.encoding
-        answer.etag = asset.etag
-        return answer
+        own = {**headers, "ETag": f'"{asset.etag}"'}
+        if _matches(request.headers.get("If-None-Match"), asset.etag):
+            return Response(304, headers=own)
+        if asset.encoding is not None:
+            own["Content-Encoding"] = asset.encoding
+        return Response(200, asset.body, content_type, own)
 
     return serve
+
+
+def _matches(header: str | None, etag: str) -> bool:
+    """Whether `If-None-Match` names `etag`, weakly (RFC 9110, section 13.1.2)."""
+    listed = (each.strip() for each in header.split(",")) if header else ()
+    return any(each == "*" or each.removeprefix("W/") == f'"{etag}"' for each in listed)

@@ -5,13 +5,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from difflib import get_close_matches
 from typing import cast
-
-from aiohttp import web
 
 from edge.config.units import parse_duration
 from edge.core.errors import InvalidRequest
+from edge.http.request import Request
 from edge.logs.text import one_line, shorten
 from edge.triggers.readiness import CONFIRMS, Confirm
 
@@ -20,21 +20,39 @@ _INTEGER = re.compile(r"[0-9]{1,9}", re.ASCII)
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}", re.ASCII)
 
 
-def project(request: web.Request) -> str:
-    """The project id in the path."""
-    name = request.match_info["project"]
+def check_project(name: str) -> None:
+    """Raise InvalidRequest (`invalid_project`) unless `name` is a project id."""
     if _PROJECT.fullmatch(name) is None:
         raise InvalidRequest(
             "A project id has 1 to 128 letters, digits, dots, underscores, tildes or hyphens, "
             "and begins with a letter or digit.",
             code="invalid_project",
         )
-    return name
 
 
-def integer(request: web.Request, name: str, default: int, *, lowest: int, highest: int) -> int:
+def check_known(request: Request, known: Collection[str]) -> None:
+    """Raise InvalidRequest (`unknown_parameter`) for a query parameter that isn't `known`; `_…` are cache busters."""
+    for name in request.query:
+        if name in known or name.startswith("_"):
+            continue
+        nearest = get_close_matches(shorten(name, 64).lower(), known, 1, 0.5)
+        advice = f"the nearest is {nearest[0]}." if nearest else f"known here: {', '.join(sorted(known)) or 'none'}."
+        raise InvalidRequest(
+            f"{one_line(shorten(name, 64))} is not a parameter of this request; {advice}",
+            code="unknown_parameter",
+            parameter=one_line(shorten(name, 64)),
+        )
+
+
+def check_expectation(request: Request) -> None:
+    """Raise InvalidRequest (`expectation_failed`) for an `Expect` header that asks for anything but `100-continue`."""
+    if (request.headers.get("Expect") or "").lower() != "100-continue":
+        raise InvalidRequest("Expect may be 100-continue; leave the header out.", code="expectation_failed")
+
+
+def integer(request: Request, name: str, default: int, *, lowest: int, highest: int) -> int:
     """A whole number between `lowest` and `highest` from the query."""
-    text = request.query.get(name)
+    text = request.parameter(name)
     if text is None:
         return default
     if _INTEGER.fullmatch(text) is None or not lowest <= int(text) <= highest:
@@ -42,9 +60,9 @@ def integer(request: web.Request, name: str, default: int, *, lowest: int, highe
     return int(text)
 
 
-def seconds(request: web.Request, name: str, default: float, *, highest: float) -> float:
+def seconds(request: Request, name: str, default: float, *, highest: float) -> float:
     """A duration of at most `highest` seconds from the query."""
-    text = request.query.get(name)
+    text = request.parameter(name)
     if text is None:
         return default
     try:
@@ -56,20 +74,22 @@ def seconds(request: web.Request, name: str, default: float, *, highest: float) 
     return value
 
 
-def choice(request: web.Request, name: str, default: str, choices: Sequence[str]) -> str:
+def choice(request: Request, name: str, default: str, choices: Sequence[str]) -> str:
     """One of `choices` from the query."""
-    text = request.query.get(name, default)
+    text = request.parameter(name)
+    if text is None:
+        return default
     if text not in choices:
         raise _unreadable(name, text, f"must be {' or '.join(choices)}")
     return text
 
 
-def confirm(request: web.Request) -> Confirm:
+def confirm(request: Request) -> Confirm:
     """Who has to confirm a connection: `?confirm=client`, or the peer's transport."""
     return cast(Confirm, choice(request, "confirm", "transport", CONFIRMS))
 
 
-def idempotency_key(request: web.Request) -> str | None:
+def idempotency_key(request: Request) -> str | None:
     """The `Idempotency-Key` header, if there is one."""
     key = request.headers.get("Idempotency-Key")
     if key is not None and _IDEMPOTENCY_KEY.fullmatch(key) is None:

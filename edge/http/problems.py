@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
-from aiohttp import web
 
 from edge.core.errors import EdgeError
-from edge.http.bodies import json_response
+from edge.http.response import Response, json_response
 
 CONTENT_TYPE = "application/problem+json"
-CODE = web.ResponseKey("code", str)
-"""Where an answer keeps its code, for whoever notes refusals."""
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -32,6 +30,8 @@ PROBLEMS: Mapping[str, Problem] = {
     "invalid_trigger": Problem(400, "Not a trigger"),
     "invalid_parameter": Problem(400, "A parameter can't be read"),
     "invalid_request": Problem(400, "The request can't be read"),
+    "unknown_parameter": Problem(400, "Unknown query parameter"),
+    "half_closed": Problem(400, "The caller has closed its side of the connection"),
     "malformed_http": Problem(400, "Not HTTP"),
     "unauthenticated": Problem(401, "Nobody known"),
     "forbidden": Problem(403, "The right is missing"),
@@ -46,6 +46,7 @@ PROBLEMS: Mapping[str, Problem] = {
     "stale_probe": Problem(409, "The probe is not open"),
     "body_too_large": Problem(413, "The body is too large"),
     "event_too_large": Problem(413, "The event is too large"),
+    "url_too_long": Problem(414, "The URL is too long"),
     "unsupported_media_type": Problem(415, "The body is of a type that isn't read here"),
     "unsupported_encoding": Problem(415, "The body is compressed"),
     "expectation_failed": Problem(417, "The Expect header asks for what isn't offered"),
@@ -53,6 +54,7 @@ PROBLEMS: Mapping[str, Problem] = {
     "idempotency_mismatch": Problem(422, "The key was used with another body"),
     "too_many_project_connections": Problem(429, "The project has all the connections it may have"),
     "too_many_address_connections": Problem(429, "The address has all the connections it may have"),
+    "header_too_large": Problem(431, "A header is too large"),
     "internal": Problem(500, "The hub has failed"),
     "dispatch_failed": Problem(502, "The target did not take the job"),
     "draining": Problem(503, "The hub is shutting down"),
@@ -76,10 +78,10 @@ def response(
     retry_after_seconds: float | None = None,
     status: int | None = None,
     fields: Mapping[str, object] | None = None,
-) -> web.Response:
+) -> Response:
     """The answer for `code`; `detail` says what to do next, `fields` are the problem's own."""
     problem = PROBLEMS[code]
-    document = {
+    document: dict[str, Any] = {
         "type": f"urn:edge:problem:{code}",
         "title": problem.title,
         "status": status or problem.status,
@@ -87,16 +89,17 @@ def response(
         "code": code,
         **(fields or {}),
     }
-    answer = json_response(document, status=status or problem.status, content_type=CONTENT_TYPE, headers=headers)
+    own = dict(headers) if headers else {}
     if problem.status == 401:
-        answer.headers["WWW-Authenticate"] = 'Bearer realm="edge"'
-    answer[CODE] = code
+        own["WWW-Authenticate"] = 'Bearer realm="edge"'
     if retry_after_seconds is not None:
-        answer.headers["Retry-After"] = str(math.ceil(retry_after_seconds))
+        own["Retry-After"] = str(math.ceil(retry_after_seconds))
+    answer = json_response(document, status=document["status"], content_type=CONTENT_TYPE, headers=own)
+    answer.code = code
     return answer
 
 
-def from_error(error: EdgeError) -> web.Response:
+def from_error(error: EdgeError) -> Response:
     """The answer for a refusal of ours."""
     return response(
         error.code,
@@ -107,16 +110,20 @@ def from_error(error: EdgeError) -> web.Response:
     )
 
 
-def from_http(error: web.HTTPException) -> web.Response:
-    """The answer for what aiohttp itself refuses: no such path, no such method, a body over the bound."""
-    if isinstance(error, web.HTTPMethodNotAllowed):
-        allowed = ", ".join(sorted(error.allowed_methods))
-        return response("method_not_allowed", f"Use one of {allowed} here.", headers={"Allow": error.headers["Allow"]})
-    if isinstance(error, web.HTTPRequestEntityTooLarge):
-        return response(
-            "body_too_large",
-            "The body is longer than limits.max_body_bytes allows; send less at once, or NDJSON line by line.",
-        )
-    if error.status == 404:
-        return response("not_found", "There is nothing at this path; GET /openapi.json lists all there is.")
-    return response("invalid_request", f"{error.reason}.")
+def no_route(allow: str) -> Response:
+    """The answer where no handler is; `allow` are the methods of the path, if there are any."""
+    if allow:
+        return response("method_not_allowed", f"Use one of {allow} here.", headers={"Allow": allow})
+    return response("not_found", "There is nothing at this path; GET /openapi.json lists all there is.")
+
+
+def unsupported_version() -> Response:
+    """The answer to HTTP/0.9 and HTTP/2, which the parser lets through."""
+    answer = response("unsupported_http_version", "The hub speaks HTTP/1.1 and HTTP/1.0.")
+    answer.keep_alive = False
+    return answer
+
+
+def internal() -> Response:
+    """The answer to what nobody foresaw."""
+    return response("internal", "This is a bug in the hub; its log has the details under unexpected_error.")

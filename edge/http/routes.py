@@ -1,90 +1,196 @@
-"""What is wired to what: the routes, each with the right it takes, behind one door."""
+"""What is served where: the table of routes, and the one function that answers every request.
+
+`Application.answer` is all there is between aiohttp's parser and a handler: find the route, check where the request
+comes from, who sends it and whether they may, check the query, run the handler. What any of it raises becomes a
+problem document.
+"""
 
 from __future__ import annotations
 
-from aiohttp import HttpVersion11, web
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import NamedTuple
+from urllib.parse import unquote
 
 from edge.core.counters import DOOR_REASONS
-from edge.http import access_log, ack, explain, openapi, page, problems, publish, status, subscribe, ticket, trigger
-from edge.http.access_control import AccessControl, Route
-from edge.http.context import CONTEXT, Context
-from edge.http.stream_lane import StreamLane
+from edge.core.errors import EdgeError
+from edge.http import explain, openapi, page, params, problems, publish, status, subscribe, ticket, trigger
+from edge.http.access_control import AccessControl
+from edge.http.context import Context
+from edge.http.request import HTTP_1_0, HTTP_1_1, Request
+from edge.http.response import Response, TakenOver
+from edge.logs import trace
+from edge.logs.setup import get_logger
+
+_log = get_logger("http")
+_access_log = get_logger("access")
+_GONE = 499
+"""nginx's status for a client that went away before its answer."""
+_ALL_METHODS = "DELETE, GET, HEAD, OPTIONS, POST"
 
 
-def build(context: Context) -> web.Application:
-    """The application around `context`."""
-    app = _serving(context, routes(context))
-    openapi.install(app)
-    return app
+class Route(NamedTuple):
+    """One thing the hub does. `permission`: what it requires, None where anybody may; `parameters`: what its query may
+    hold.
+    """
 
-
-def metrics_app(context: Context) -> web.Application:
-    """What `metrics.port` serves: the numbers, and the two probes, behind the same door."""
-    return _serving(context, (*_PROBES, _METRICS))
-
-
-def _serving(context: Context, listed: tuple[Route, ...]) -> web.Application:
-    around = (
-        [access_log.carry_trace, access_log.log_access]
-        if context.config.server.access_log
-        else [access_log.carry_trace]
-    )
-    app = web.Application(client_max_size=context.config.limits.max_body_bytes, middlewares=around)
-    app[CONTEXT] = context
-    for route in listed:
-        for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):
-            app.router.add_route(method, route.path, route.handler, expect_handler=_expected)
-    guard = AccessControl(context, listed)
-    guard.install(app)
-    app[subscribe.LANE] = StreamLane(context, guard)
-    app.on_response_prepare.append(_note_refused_reader)
-    return app
+    method: str
+    path: str
+    handler: Callable[[Context, Request], Awaitable[Response]]
+    permission: str | None
+    parameters: tuple[str, ...] = ()
 
 
 def routes(context: Context) -> tuple[Route, ...]:
     """Every path, in the order of the API page."""
-    project = "/projects/{project}"
+    project, waiting = "/projects/{project}", ("connections", "timeout", "confirm")
+    files = page.routes(with_page=context.config.server.page)
+    since = ("since", "last_event_id", "heartbeat")
     return (
-        Route("GET", f"{project}/events", subscribe.subscribe, "subscribe"),
-        Route("POST", f"{project}/events", publish.publish, "publish"),
-        Route("GET", f"{project}/ready", status.ready, "status"),
+        Route("GET", f"{project}/events", subscribe.subscribe, "subscribe", since),
+        Route("POST", f"{project}/events", publish.publish, "publish", ("type", "require", "wait")),
+        Route("GET", f"{project}/ready", status.ready, "status", waiting),
         Route("GET", f"{project}/explain", explain.explain, "status"),
-        Route("POST", f"{project}/trigger", trigger.trigger, "trigger"),
-        Route("POST", f"{project}/connections/{{connection}}/ack", ack.ack, "subscribe"),
+        Route("POST", f"{project}/trigger", trigger.trigger, "trigger", (*waiting, "on_timeout")),
+        Route("POST", f"{project}/connections/{{connection}}/ack", ticket.ack, "subscribe"),
         Route("POST", f"{project}/ticket", ticket.ticket, "subscribe"),
         Route("GET", project, status.project, "status"),
         Route("DELETE", project, status.delete, "admin"),
-        Route("GET", "/projects", status.projects, "status"),
+        Route("GET", "/projects", status.projects, "status", ("limit", "offset")),
         *_PROBES,
-        _OPENAPI,
+        Route("GET", "/openapi.json", openapi.openapi, None),
         *(() if context.config.metrics.port is not None else (_METRICS,)),
-        *(Route("GET", path, handler, None) for path, handler in page.routes(with_page=context.config.server.page)),
+        *(Route("GET", path, handler, None) for path, handler in files),
     )
 
 
-_OPENAPI = Route("GET", "/openapi.json", openapi.openapi, None)
 _PROBES = (Route("GET", "/healthz", status.healthz, None), Route("GET", "/readyz", status.readyz, None))
 _METRICS = Route("GET", "/metrics", status.metrics, "metrics")
 
 
-async def _expected(request: web.Request) -> web.StreamResponse | None:
-    """Answer an `Expect` header. aiohttp does so before any middleware, and what it doesn't know in plain text."""
-    if request.version < HttpVersion11:
-        return None
-    if request.headers["Expect"].lower() != "100-continue":
-        return problems.response("expectation_failed", "Expect may be 100-continue; leave the header out.")
-    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    request.writer.output_size = 0  # the answer itself has not begun
-    return None
+def build(context: Context) -> Application:
+    """The hub's application."""
+    return Application(context, routes(context))
 
 
-async def _note_refused_reader(request: web.Request, response: web.StreamResponse) -> None:
-    """Whoever wanted to read and was refused, at the door, by a limit or by the route itself, is in the chronicle."""
-    if response.status < 400 or request.match_info.handler is not subscribe.subscribe:
-        return
-    context = request.app[CONTEXT]
-    code = response.get(problems.CODE, str(response.status))
-    if code in DOOR_REASONS:
-        context.hub.counters.rejected[code] += 1
-    address = context.client_addresses.of(request)
-    context.history.refused(request.match_info["project"], code, address, context.clock())
+def metrics_app(context: Context) -> Application:
+    """What `metrics.port` serves: the numbers, and the two probes, under the same access control."""
+    return Application(context, (*_PROBES, _METRICS))
+
+
+class Application:
+    """The routes of one listening address, and how a request gets to its handler."""
+
+    def __init__(self, context: Context, listed: Iterable[Route]) -> None:
+        self.context = context
+        self.lifespan: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
+        """What runs as long as the application is served."""
+        self._access = AccessControl(context)
+        self.shared = self._access.shared
+        self._no_origin = self.shared(None)
+        self._logs = context.config.server.access_log
+        self._table: dict[str, dict[str, Route]] = {}
+        for route in listed:
+            methods = self._table.setdefault(route.path, {})
+            known = (*route.parameters, "ticket") if route.permission is not None else route.parameters
+            methods[route.method] = route._replace(parameters=known)
+            if route.method == "GET":
+                methods["HEAD"] = methods["GET"]
+
+    async def answer(self, request: Request) -> Response:
+        """The answer to a request. Nothing but the end of the connection or of the process is raised."""
+        began = time.monotonic() if self._logs else 0.0
+        headers = request.headers
+        origin = headers.get("Origin")
+        request.shared = self._no_origin if origin is None else self.shared(origin)
+        traceparent = headers.get(trace.HEADER)
+        if traceparent is not None:
+            trace.carry(traceparent)
+        response: Response | None = None
+        try:
+            route = self._find(request)
+            try:
+                response = await self._answer(request, route)
+            except EdgeError as error:
+                response = problems.from_error(error)
+            if response.status >= 400:
+                self._refused(request, route, response)
+        except ConnectionError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the last one: what nobody foresaw is logged with its trace
+            _log.error("unexpected_error", method=request.method, path=request.path, exc_info=error)
+            response = problems.internal()
+        finally:
+            if self._logs and not isinstance(response, TakenOver):
+                self._log_access(request, response, began)
+        return response
+
+    async def _answer(self, request: Request, route: Route | None) -> Response:
+        headers, access = request.headers, self._access
+        if request.version not in (HTTP_1_1, HTTP_1_0):
+            return problems.unsupported_version()
+        access.check_source(request)
+        if request.method == "OPTIONS" and request.allow:
+            return access.options(request)
+        if route is None:
+            return problems.no_route(request.allow)
+        if not access.open:
+            await access.authorize(request)
+        if request.project:
+            params.check_project(request.project)
+        if request.query_string:
+            params.check_known(request, route.parameters)
+        if "Expect" in headers and request.version is not HTTP_1_0:
+            params.check_expectation(request)
+        return await route.handler(self.context, request)
+
+    def _find(self, request: Request) -> Route | None:
+        """The route of a request, which learns its project, its permission and the methods of its path."""
+        path = request.path
+        parts = path.split("/")
+        if "%" in path:
+            parts = [unquote(part, errors="surrogateescape") for part in parts]
+            path = "/".join(parts)
+        if len(parts) > 2 and parts[1] == "projects":
+            request.project, parts[2] = parts[2], "{project}" if parts[2] else ""
+            if len(parts) == 6 and parts[3] == "connections" and parts[4]:
+                request.connection, parts[4] = parts[4], "{connection}"
+            path = "/".join(parts)
+        methods = self._table.get(path)
+        if methods is None:
+            if path == "*":
+                request.allow = _ALL_METHODS
+            return None
+        route = methods.get(request.method)
+        if route is None:
+            request.allow = ", ".join(sorted({*methods, "OPTIONS"}))
+            return None
+        request.permission = route.permission
+        return route
+
+    def _refused(self, request: Request, route: Route | None, response: Response) -> None:
+        """A subscriber that was refused, by access control or by a limit, is part of the project's history."""
+        code = response.code or str(response.status)
+        self._access.refused(request, code)
+        if route is None or route.handler is not subscribe.subscribe:
+            return
+        context = self.context
+        if code in DOOR_REASONS:
+            context.hub.counters.rejected[code] += 1
+        context.history.refused(request.project, code, context.client_addresses.of(request), context.clock())
+
+    def _log_access(self, request: Request, response: Response | None, began: float) -> None:
+        """One line a request, once its answer is made. A stream has its line at its end, from `diagnose.observer`.
+
+        No line holds the query string, which may have a ticket in it.
+        """
+        _access_log.info(
+            "request",
+            method=request.method,
+            path=request.path,
+            status=_GONE if response is None else response.status,
+            duration_ms=round((time.monotonic() - began) * 1000, 3),
+            bytes=None if response is None else len(response.body),
+            address=self.context.client_addresses.of(request),
+        )

@@ -6,14 +6,14 @@ from itertools import islice
 from typing import cast
 
 import msgspec
-from aiohttp import web
 
 from edge.core.connection import Connection
 from edge.core.project import Project
 from edge.http import cluster_status, params, problems, schemas
-from edge.http.bodies import json_response
-from edge.http.context import CONTEXT, Context
+from edge.http.context import Context
 from edge.http.problems import response as problem
+from edge.http.request import Request
+from edge.http.response import NO_STORE, Response, json_response
 from edge.transport.stream import Stream
 
 _PAGE = 100
@@ -23,18 +23,19 @@ _MAX_SHOWN_CONNECTIONS = 100
 _MAX_CONNECTIONS = 1_000_000
 
 
-def _json(document: object) -> web.Response:
-    return json_response(document, headers={"Cache-Control": "no-store"})
+def _json(document: object) -> Response:
+    return json_response(document, headers=NO_STORE)
 
 
-async def ready(request: web.Request) -> web.StreamResponse:
+async def ready(context: Context, request: Request) -> Response:
     """Wait until a project has confirmed connections."""
-    context = request.app[CONTEXT]
-    name = params.project(request)
+    name = request.project
     trigger = context.config.trigger
     timeout_seconds = params.seconds(request, "timeout", trigger.wait_seconds, highest=trigger.max_wait_seconds)
     count = params.integer(request, "connections", 1, lowest=1, highest=_MAX_CONNECTIONS)
-    confirmation = await context.readiness.wait(name, count, timeout_seconds, params.confirm(request))
+    confirm = params.confirm(request)
+    async with request.while_open():
+        confirmation = await context.readiness.wait(name, count, timeout_seconds, confirm)
     assert confirmation.confirmed is not None
     return _json(
         schemas.Ready(
@@ -43,10 +44,9 @@ async def ready(request: web.Request) -> web.StreamResponse:
     )
 
 
-async def project(request: web.Request) -> web.StreamResponse:
+async def project(context: Context, request: Request) -> Response:
     """What the hub knows of one project."""
-    context = request.app[CONTEXT]
-    name = params.project(request)
+    name = request.project
     known = context.hub.project(name, context.clock())
     status = None if known is None else _status(context, known)
     if context.cluster is not None:
@@ -78,9 +78,8 @@ def _status(context: Context, known: Project) -> schemas.ProjectStatus:
     )
 
 
-async def projects(request: web.Request) -> web.StreamResponse:
+async def projects(context: Context, request: Request) -> Response:
     """A page of projects, busiest first."""
-    context = request.app[CONTEXT]
     limit = params.integer(request, "limit", _PAGE, lowest=1, highest=_MAX_PAGE)
     offset = params.integer(request, "offset", 0, lowest=0, highest=999_999_999)
     if context.cluster is not None:
@@ -92,10 +91,9 @@ async def projects(request: web.Request) -> web.StreamResponse:
     return _json(schemas.ProjectPage(page, total, next_offset))
 
 
-async def delete(request: web.Request) -> web.StreamResponse:
+async def delete(context: Context, request: Request) -> Response:
     """Close a project's streams and drop its history."""
-    context = request.app[CONTEXT]
-    name = params.project(request)
+    name = request.project
     if context.cluster is not None:
         deleted = await context.cluster.delete(name)
     else:
@@ -105,24 +103,24 @@ async def delete(request: web.Request) -> web.StreamResponse:
     return _json(schemas.Deleted(name, *deleted))
 
 
-async def healthz(_request: web.Request) -> web.StreamResponse:
+async def healthz(_context: Context, _request: Request) -> Response:
     """The process lives and its loop turns."""
     return _json(schemas.Sign("ok"))
 
 
-async def readyz(request: web.Request) -> web.StreamResponse:
+async def readyz(context: Context, _request: Request) -> Response:
     """Whether new work should come here."""
-    if request.app[CONTEXT].hub.draining:
+    if context.hub.draining:
         return problem("draining", "The hub is shutting down; send work elsewhere.", retry_after_seconds=1)
-    if (unable := request.app[CONTEXT].store.problem) is not None:
+    if (unable := context.store.problem) is not None:
         return problems.from_error(unable)
     return _json(schemas.Sign("ready"))
 
 
-async def metrics(request: web.Request) -> web.StreamResponse:
+async def metrics(context: Context, request: Request) -> Response:
     """The numbers, for Prometheus."""
-    body, content_type = request.app[CONTEXT].exposition.text(request.headers.get("Accept", ""))
-    return web.Response(body=body, headers={"Content-Type": content_type})
+    body, content_type = context.exposition.text(request.headers.get("Accept") or "")
+    return Response(200, body, content_type)
 
 
 def _summary(known: Project) -> schemas.ProjectSummary:
@@ -155,7 +153,7 @@ def _connection(context: Context, connection: Connection) -> schemas.ConnectionS
     )
 
 
-def _unknown(name: str) -> web.Response:
+def _unknown(name: str) -> Response:
     return problem(
         "unknown_project",
         f"Nothing was published to {name} and nobody subscribes to it; check the id, it is case-sensitive.",

@@ -1,67 +1,129 @@
-"""`GET /projects/{project}/events`: the handshake of a stream, then the hand-over.
+"""`GET /projects/{project}/events`: what opening a stream takes, up to the moment the hub has it.
 
-Invariant: whatever is refused is refused before a byte of the stream is written; after that the reader is the hub's.
+Invariant: whatever is refused is refused before a byte of the stream is written. From the admission to the hub's
+`attach` nothing waits, so what was admitted can't be refused any more.
 """
 
 from __future__ import annotations
 
-from aiohttp import HttpVersion11, web
+import random
+from collections.abc import Callable
 
-from edge.core.errors import EdgeError
+from edge.config.units import parse_duration
+from edge.core import resume
+from edge.core.connection import NEVER
+from edge.core.errors import InvalidRequest
+from edge.core.project import Project
+from edge.core.resume import Start
 from edge.http import params
 from edge.http.access_control import expiry_of
-from edge.http.context import CONTEXT
-from edge.http.open_stream import new_stream, start_at
+from edge.http.context import Context
 from edge.http.problems import response as problem
-from edge.http.stream_lane import StreamLane
-from edge.transport.stream import Handshake
+from edge.http.request import HTTP_1_1, Request, half_closed
+from edge.http.response import Response, TakenOver, date_line
+from edge.transport.stream import HEADERS, Stream, TracedStream, stream_head
 
 MEDIA_TYPE = "text/event-stream"
-LANE = web.AppKey("lane", StreamLane)
-"""Where what was asked here is remembered."""
+_LIFETIME_JITTER = 0.1
+_FIXED = {"missed": resume.missed, "all": resume.everything, "none": resume.nothing}
+_random = random.SystemRandom()
 
 
-async def subscribe(request: web.Request) -> web.StreamResponse:
+async def subscribe(context: Context, request: Request) -> Response:
     """Open a stream of a project's events."""
-    context = request.app[CONTEXT]
-    name = params.project(request)
-    if not params.accepts(request.headers.get("Accept"), MEDIA_TYPE):
+    name, headers = request.project, request.headers
+    if not params.accepts(headers.get("Accept"), MEDIA_TYPE):
         return problem("not_acceptable", f"Events come as {MEDIA_TYPE} only; ask for that or for */*.")
     # The header wins over `last_event_id`, both over `since`.
-    last_id = request.headers.get("Last-Event-ID") or request.query.get("last_event_id") or ""
-    start = start_at(request.query.get("since", "missed"), last_id, context.clock())
+    last_id = headers.get("Last-Event-ID") or request.parameter("last_event_id") or ""
+    since = request.parameter("since")
+    start = start_at("missed" if since is None else since, last_id, context.clock())
     ping_as_event = params.choice(request, "heartbeat", "comment", ("comment", "event")) == "event"
     if request.method == "HEAD":
-        return web.Response(headers=Handshake().headers)
-    address = context.client_addresses.of(request)
+        return Response(200, content_type=HEADERS["Content-Type"], headers=_ONLY_STREAMS)
     if context.cluster is not None:
         await context.cluster.follow(name, last_id.encode(errors="replace").decode())
-    context.hub.admit(name, address, context.clock())
-    stream = new_stream(
+    if request.half_closed:
+        raise half_closed("A stream needs both sides of its connection")
+    now = context.clock()
+    address = context.client_addresses.of(request)
+    context.hub.admit(name, address, now)
+    chunked = request.version >= HTTP_1_1
+    stream = _new_stream(
         context,
         address,
-        chunked=request.version >= HttpVersion11,
+        chunked=chunked,
         ping_as_event=ping_as_event,
-        expires_at_seconds=expiry_of(request, context.clock()),
+        expires_at_seconds=expiry_of(request, now),
     )
-    answer = Handshake(send_timeout=context.config.stream.dead_after_seconds)
-    answer.force_close()
-    # aiohttp-sse says keep-alive; but nothing comes after a stream, and a client that believed it would lose its next
-    # request on a connection that is being closed.
-    answer.headers["Connection"] = "close"
-    await answer.prepare(request)
-    head = answer.head()
-    if stream.take_over_transport(request, head):
-        # What was admitted above can be refused by now (the handshake may wait for its turn to write).
+    head = stream_head(chunked=chunked) + date_line() + request.shared + b"\r\n"
+    if stream.take_over_transport(request.protocol, head, context.config.stream.dead_after_seconds):
         try:
-            if context.cluster is not None and not context.cluster.follows(name):
-                await context.cluster.follow(name)
-            context.hub.attach(name, stream, start, context.clock())
-            request.app[LANE].learn(request, head)
-        except Exception as error:
-            stream.uncork()
+            context.hub.attach(name, stream, start, now)
+        except Exception:
             stream.abort()
-            if not isinstance(error, EdgeError):
-                raise
+            raise
         stream.uncork()
-    return answer
+    return TakenOver()
+
+
+_ONLY_STREAMS = {name: value for name, value in HEADERS.items() if name != "Content-Type"}
+
+
+def start_at(since: str, last_id: str | None, now: float) -> Callable[[Project], Start]:
+    """Where a reader wants to start: behind the event it last saw, or where `since` says.
+
+    Raises InvalidRequest (`invalid_parameter`) for a `since` that can't be read, whatever else is there.
+    """
+    start = _since(since, now)
+    if last_id:
+        asked_id = last_id.encode(errors="replace").decode()
+        return lambda project: resume.after_id(project, asked_id)
+    return start
+
+
+def _since(since: str, now: float) -> Callable[[Project], Start]:
+    fixed = _FIXED.get(since)
+    if fixed is not None:
+        return fixed
+    if resume.is_event_id(since):
+        return lambda project: resume.after_id(project, since)
+    try:
+        seconds = parse_duration(since)
+    except ValueError:
+        raise InvalidRequest(
+            "since must be missed, all, none, an event id or a duration such as 10m.",
+            code="invalid_parameter",
+            parameter="since",
+        ) from None
+    return lambda project: resume.younger_than(project, since, seconds, now)
+
+
+def _new_stream(
+    context: Context, address: str, *, chunked: bool, ping_as_event: bool, expires_at_seconds: float | None
+) -> Stream:
+    """A stream for a subscriber at `address`. It ends with its configured lifetime, or at `expires_at_seconds` of the
+    hub's clock, when its token does, if that comes first.
+    """
+    config, now = context.config, context.clock()
+    lifetime_seconds = config.stream.max_lifetime_seconds
+    ends_at_seconds = now + jittered(lifetime_seconds) if lifetime_seconds else NEVER
+    ends_reason = "lifetime"
+    if expires_at_seconds is not None and expires_at_seconds < ends_at_seconds:
+        ends_at_seconds, ends_reason = expires_at_seconds, "expired"
+    made = TracedStream if config.server.log_level == "debug" else Stream
+    return made(
+        context.hub,
+        context.clock,
+        f"{_random.getrandbits(64):016x}",
+        address,
+        chunked=chunked,
+        ping_as_event=ping_as_event,
+        ends_at_seconds=ends_at_seconds,
+        ends_reason=ends_reason,
+    )
+
+
+def jittered(lifetime_seconds: float) -> float:
+    """A lifetime within a tenth of the configured one, so that streams that began together don't end together."""
+    return lifetime_seconds * _random.uniform(1 - _LIFETIME_JITTER, 1 + _LIFETIME_JITTER)

@@ -1,23 +1,56 @@
-"""`POST /projects/{project}/ticket`: what a browser's EventSource shows as `?ticket=`, since it can send no header."""
+"""What a stream's client asks beside its stream: a ticket to open it with, and the answer to a probe.
+
+A browser's EventSource can send no header, so it shows a ticket: `POST /projects/{project}/ticket` gives one. Where a
+trigger asks for `confirm=client`, the client answers `edge.probe` with its data:
+`POST /projects/{project}/connections/{connection}/ack`.
+"""
 
 from __future__ import annotations
 
-from aiohttp import web
+import msgspec
 
 from edge.auth.tickets import TICKET_SECONDS
-from edge.http import params
-from edge.http.access_control import identity_of
-from edge.http.bodies import json_response
-from edge.http.context import CONTEXT
+from edge.core.errors import InvalidRequest
+from edge.http import bodies
+from edge.http.context import Context
+from edge.http.problems import response as problem
+from edge.http.request import Request
+from edge.http.response import NO_STORE, Response, json_response
 from edge.http.schemas import Ticket
 
 
-async def ticket(request: web.Request) -> web.StreamResponse:
+class Ack(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The body: the token of the probe."""
+
+    probe: str
+
+
+_decoder = msgspec.json.Decoder(Ack)
+
+
+async def ticket(context: Context, request: Request) -> Response:
     """Give a ticket that opens one stream of the project."""
-    context = request.app[CONTEXT]
-    name = params.project(request)
     if context.cluster is not None:
-        given = await context.cluster.tickets.issue(name, identity_of(request))
+        given = await context.cluster.tickets.issue(request.project, request.identity)
     else:
-        given = context.tickets.issue(name, identity_of(request), context.clock())
-    return json_response(Ticket(given, int(TICKET_SECONDS)), status=201, headers={"Cache-Control": "no-store"})
+        given = context.tickets.issue(request.project, request.identity, context.clock())
+    return json_response(Ticket(given, int(TICKET_SECONDS)), status=201, headers=NO_STORE)
+
+
+async def ack(context: Context, request: Request) -> Response:
+    """Take a client's answer to a probe: 204, or 404 and 409 where there is nothing to answer."""
+    name, connection_id = request.project, request.connection
+    bodies.media_type(request, (bodies.JSON, bodies.FORM))
+    try:
+        answer = _decoder.decode(await bodies.read(context, request))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise InvalidRequest('Send the data of the edge.probe event as it came: {"probe": "…"}.') from None
+    connection = context.hub.connections.get(connection_id)
+    if connection is None and context.cluster is not None:
+        await context.cluster.pass_on(name, connection_id, answer.probe)
+        return Response(204)
+    if connection is None or connection.project is None or connection.project.name != name:
+        return problem("unknown_connection", "This connection is not there (any more); take the id of edge.hello.")
+    if not context.readiness.answer(name, connection_id, answer.probe):
+        return problem("stale_probe", "Nobody waits for this answer (any more); answer the edge.probe that came last.")
+    return Response(204)

@@ -13,14 +13,15 @@ import time
 from typing import Annotated
 
 import msgspec
-from aiohttp import web
 
 from edge.core.errors import EdgeError, InvalidRequest, NotReady
 from edge.core.event import check_type
 from edge.core.observer import Receipt
 from edge.http import bodies, params, patterns
-from edge.http.context import CONTEXT, Context
+from edge.http.context import Context
 from edge.http.idempotency import run_once
+from edge.http.request import Request
+from edge.http.response import Response, json_response
 from edge.http.schemas import Triggered
 from edge.logs import trace
 from edge.logs.setup import get_logger
@@ -46,10 +47,9 @@ class Trigger(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 _decoder = msgspec.json.Decoder(Trigger)
 
 
-async def trigger(request: web.Request) -> web.StreamResponse:
+async def trigger(context: Context, request: Request) -> Response:
     """Start a job as soon as somebody is there to see it."""
-    context = request.app[CONTEXT]
-    name = params.project(request)
+    name = request.project
     bodies.media_type(request, (bodies.JSON, bodies.FORM))
     longest = context.config.trigger.max_wait_seconds
     timeout_seconds = params.seconds(request, "timeout", context.config.trigger.wait_seconds, highest=longest)
@@ -57,7 +57,7 @@ async def trigger(request: web.Request) -> web.StreamResponse:
     dispatch_anyway = params.choice(request, "on_timeout", "fail", ("fail", "dispatch")) == "dispatch"
     confirm = params.confirm(request)
     key = params.idempotency_key(request)
-    body = await bodies.read(request)
+    body = await bodies.read(context, request)
     order = decode(body)
     scope = None
     if key is not None:
@@ -75,12 +75,12 @@ async def trigger(request: web.Request) -> web.StreamResponse:
     )
     mark = bodies.fingerprint(order.name.encode(), bytes(order.data), (order.id or "").encode())
 
-    async def act(confirmation: Confirmation) -> web.Response:
+    async def act(confirmation: Confirmation) -> Response:
         if scope is not None and context.target.kind != StreamTarget.kind:
             await context.store.record_intent(scope, mark, job.id)
         return await _dispatch(context, job, confirmation)
 
-    def published(receipt: Receipt) -> web.Response:
+    def published(receipt: Receipt) -> Response:
         confirmation = Confirmation(receipt.connections, None, 0.0)
         return _triggered(job, confirmation, StreamTarget.delivery(receipt))
 
@@ -88,11 +88,11 @@ async def trigger(request: web.Request) -> web.StreamResponse:
         context,
         scope,
         mark,
-        lambda: _wait(context, name, count, timeout_seconds, confirm, dispatch_anyway=dispatch_anyway),
+        lambda: _wait(context, request, count, timeout_seconds, confirm, dispatch_anyway=dispatch_anyway),
         act,
         published,
     )
-    if "Idempotency-Replayed" in response.headers:
+    if response.headers:  # only a replayed one has any
         context.triggers.outcomes["replayed"] += 1
     return response
 
@@ -119,12 +119,13 @@ def decode(body: bytes) -> Trigger:
 
 
 async def _wait(
-    context: Context, name: str, count: int, timeout_seconds: float, confirm: Confirm, *, dispatch_anyway: bool
+    context: Context, request: Request, count: int, timeout_seconds: float, confirm: Confirm, *, dispatch_anyway: bool
 ) -> Confirmation:
-    began = context.clock()
+    began, name = context.clock(), request.project
     outcomes = context.triggers.outcomes
     try:
-        confirmation = await context.readiness.wait(name, count, timeout_seconds, confirm)
+        async with request.while_open():
+            confirmation = await context.readiness.wait(name, count, timeout_seconds, confirm)
         if context.clock() - began >= _WORTH_NOTING_SECONDS:
             _note(context, name, "waited", began)
         return confirmation
@@ -134,7 +135,7 @@ async def _wait(
             return Confirmation(0, None, round((context.clock() - began) * 1000, 3))
         outcomes["no_connection"] += 1
         raise
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, InvalidRequest):  # the caller has gone, or closed its side
         outcomes["cancelled"] += 1
         _note(context, name, "cancelled", began)
         raise
@@ -142,7 +143,7 @@ async def _wait(
         context.triggers.wait_seconds.observe(context.clock() - began)
 
 
-async def _dispatch(context: Context, job: Job, confirmation: Confirmation) -> web.Response:
+async def _dispatch(context: Context, job: Job, confirmation: Confirmation) -> Response:
     outcomes = context.triggers.outcomes
     try:
         delivery = await context.target.dispatch(job)
@@ -166,7 +167,7 @@ async def _dispatch(context: Context, job: Job, confirmation: Confirmation) -> w
     return _triggered(job, confirmation, delivery)
 
 
-def _triggered(job: Job, confirmation: Confirmation, delivery: Delivery) -> web.Response:
+def _triggered(job: Job, confirmation: Confirmation, delivery: Delivery) -> Response:
     answer = Triggered(
         project=job.project,
         id=job.id,
@@ -176,7 +177,7 @@ def _triggered(job: Job, confirmation: Confirmation, delivery: Delivery) -> web.
         confirmed=confirmation.confirmed,
         target=delivery,
     )
-    return bodies.json_response(answer, status=202)
+    return json_response(answer, status=202)
 
 
 def _note(context: Context, name: str, what: str, began_seconds: float) -> None:

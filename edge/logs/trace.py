@@ -9,8 +9,6 @@ Invariant: what is carried is well-formed, so it can go into a header and a log 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 
 HEADER = "traceparent"
@@ -24,11 +22,6 @@ def well_formed(traceparent: str) -> bool:
     return _WELL_FORMED.fullmatch(traceparent) is not None
 
 
-@contextmanager
-def carried(traceparent: str) -> Iterator[None]:
-    """Run the block under `traceparent`, if that is one."""
-    token = CURRENT.set(traceparent if well_formed(traceparent) else None)
-    try:
-        yield
-    finally:
-        CURRENT.reset(token)
+def carry(traceparent: str) -> None:
+    """Run what is left of this task under `traceparent`, if that is one."""
+    CURRENT.set(traceparent if well_formed(traceparent) else None)

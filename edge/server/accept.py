@@ -1,124 +1,134 @@
-"""Where a connection waits until it has said what it wants, and what it becomes then.
+"""New connections: refused where descriptors run out, and let through a few a turn of the event loop.
 
-aiohttp makes a parser, a request handler and a task for each connection before a byte has come. When ten thousand
-readers come back at once, most of them ask for their stream in words that are known by then: they become streams
-here (`edge.http.stream_lane`), and nothing of it is made. Everybody else gets aiohttp's handler and what they have sent
-so far, in the order they came and a few a turn (`edge.server.throttle`); so does who says nothing for a second, because
-the handler has the deadlines.
+aiohttp makes a parser, a protocol and a task for each connection before a byte has come. When ten thousand subscribers
+come back at once, an event loop hands over all that has arrived before anything else has its turn. So a new connection
+is a `PendingConnection`, which is next to nothing, until its first bytes are there and its turn has come
+(`ConnectionThrottle`): then it is aiohttp's. One that stays silent is closed.
 
-Invariant: who is in the lobby has been read from and not been answered, and leaves it in one of three ways: as a
-stream, as a request handler, or because the connection is lost.
+Invariant: a pending connection has been read from and not been answered, and what it has sent, its end included, is
+handed over whole and in order.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import cast
 
-from edge.http.stream_lane import StreamLane
 from edge.server.fd_limit import FdLimit
-from edge.server.throttle import Turnstile
 
+_A_TURN = 32
+"""About four milliseconds of handshakes."""
 _EARLY_BYTES = 64 * 1024
-"""So much a connection may send while it waits for its turn; with more it passes at once."""
-_PATIENCE_SECONDS = 1.0
+"""So much a connection may send while it waits for its turn; with more it is let through at once."""
 
 
-class Lobby:
-    """The lobby of one server. `handler` makes what speaks HTTP."""
+class ConnectionThrottle:
+    """Runs callables in their order, at most `_A_TURN` between two turns of the loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._passed = 0
+
+    def run_or_wait(self, start: Callable[[], None]) -> None:
+        """Call `start`: now, or when its turn has come."""
+        if self._passed >= _A_TURN:
+            self._waiting.append(start)
+            return
+        if not self._passed:
+            self._loop.call_soon(self._next_turn)
+        self._passed += 1
+        start()
+
+    def _next_turn(self) -> None:
+        self._passed = min(_A_TURN, len(self._waiting))
+        if self._passed:
+            # First of all: what follows may raise.
+            self._loop.call_soon(self._next_turn)
+            for _ in range(self._passed):
+                self._waiting.popleft()()
+
+
+class Acceptor:
+    """What the new connections of one server share. `handler` makes the protocol that speaks HTTP."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, descriptors: FdLimit, handler: Callable[[], asyncio.Protocol]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        fd_limit: FdLimit,
+        handler: Callable[[], asyncio.Protocol],
+        idle_seconds: float,
     ) -> None:
-        self.descriptors = descriptors
-        self.lane: StreamLane | None = None
-        """Opened by a server whose sockets are prepared for streams; without it everybody gets a handler."""
-        self.turnstile = Turnstile(loop)
-        self._loop = loop
-        self._handler = handler
-        self._recent: set[Newcomer] = set()
-        self._before: set[Newcomer] = set()
-        self._timer: asyncio.TimerHandle | None = None
-
-    def enter(self, newcomer: Newcomer) -> None:
-        self._recent.add(newcomer)
-        if self._timer is None:
-            self._timer = self._loop.call_later(_PATIENCE_SECONDS, self._look_around)
-
-    def leave(self, newcomer: Newcomer) -> None:
-        self._recent.discard(newcomer)
-        self._before.discard(newcomer)
+        self.loop = loop
+        self.fd_limit = fd_limit
+        self.handler = handler
+        self.idle_seconds = idle_seconds
+        self.throttle = ConnectionThrottle(loop)
+        self.pending: set[PendingConnection] = set()
 
     def close(self) -> None:
-        """Send everybody away, and have no timer left."""
-        for newcomer in (*self._recent, *self._before):
-            newcomer.go()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def hand_over(self, transport: asyncio.Transport, early: bytes) -> None:
-        """Let aiohttp speak with who has sent `early`."""
-        handler = self._handler()
-        transport.set_protocol(handler)
-        handler.connection_made(transport)
-        if early:
-            handler.data_received(early)
-
-    def _look_around(self) -> None:
-        """Whoever has been here for a whole round and said nothing is aiohttp's."""
-        silent, self._before, self._recent = self._before, self._recent, set()
-        self._timer = None
-        if silent or self._before:
-            self._timer = self._loop.call_later(_PATIENCE_SECONDS, self._look_around)
-        for newcomer in silent:
-            newcomer.said_nothing()
+        """Close the connections that are pending."""
+        for connection in list(self.pending):
+            connection.abort()
 
 
-class Newcomer(asyncio.Protocol):
-    """A connection that has not said yet what it wants."""
+class PendingConnection(asyncio.Protocol):
+    """A connection whose first bytes are still to come, or wait for their turn."""
 
-    __slots__ = ("_early", "_lobby", "_transport")
+    __slots__ = ("_acceptor", "_early", "_ended", "_expiry", "_transport")
 
-    def __init__(self, lobby: Lobby) -> None:
-        self._lobby = lobby
+    def __init__(self, acceptor: Acceptor) -> None:
+        self._acceptor = acceptor
         self._transport: asyncio.Transport | None = None
+        self._expiry: asyncio.TimerHandle | None = None
         self._early = b""
+        self._ended = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if self._lobby.descriptors.admit(cast(asyncio.Transport, transport)):
+        acceptor = self._acceptor
+        if acceptor.fd_limit.admit(cast(asyncio.Transport, transport)):
             self._transport = cast(asyncio.Transport, transport)
-            self._lobby.enter(self)
+            self._expiry = acceptor.loop.call_later(acceptor.idle_seconds, self.abort)
+            acceptor.pending.add(self)
 
     def data_received(self, data: bytes) -> None:
-        waiting = bool(self._early)
+        first = not self._early
         self._early += data
-        if not waiting:
-            self._lobby.turnstile.pass_or_wait(self._pass)
+        if first:
+            self._acceptor.throttle.run_or_wait(self._hand_over)
         elif len(self._early) > _EARLY_BYTES:
-            self._pass()
+            self._hand_over()
+
+    def eof_received(self) -> bool:
+        """A caller that has sent its request and closed its side still gets the answer."""
+        self._ended = True
+        transport = self._transport
+        # TLS can't be closed on one side.
+        return bool(self._early) and transport is not None and transport.get_extra_info("sslcontext") is None
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        self._transport = None
-        self._lobby.leave(self)
+        self._forget()
 
-    def said_nothing(self) -> None:
-        """It has been here long enough; who waits for a turn has said something."""
-        if self._early:
-            self._lobby.enter(self)
-        else:
-            self._pass()
-
-    def go(self) -> None:
+    def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
 
-    def _pass(self) -> None:
-        transport, lobby = self._transport, self._lobby
+    def _forget(self) -> None:
+        self._transport = None
+        self._acceptor.pending.discard(self)
+        if self._expiry is not None:
+            self._expiry.cancel()
+
+    def _hand_over(self) -> None:
+        transport = self._transport
         if transport is None or transport.is_closing():
             return
-        self._transport = None
-        lobby.leave(self)
-        if lobby.lane is None or not lobby.lane.open(transport, self._early):
-            lobby.hand_over(transport, self._early)
+        self._forget()
+        handler = self._acceptor.handler()
+        transport.set_protocol(handler)
+        handler.connection_made(transport)
+        handler.data_received(self._early)
+        if self._ended and not handler.eof_received():
+            transport.close()

@@ -1,197 +1,318 @@
-"""aiohttp's server, with our answers where it would write its own.
+"""aiohttp's low-level server, with a request and an answer of our own.
 
-Malformed HTTP never reaches a handler: aiohttp's protocol object answers it in plain text and logs a traceback for
-each. Here it is a problem document and a debug line. And plain publishes are answered before aiohttp sees them
-(`edge.http.express`). The subclasses touch names that aiohttp 3.14 does not promise (`Server.__call__`, `_kwargs`,
-`_loop`; `RequestHandler.handle_error`, `data_received`, `_messages`, `_current_request`, `_waiter`, `_paused`,
-`_close`, `_force_close`, `_keepalive_timeout`, `_next_keepalive_close_time`; `_ErrInfo`);
-tests/server/test_aiohttp_server.py and test_express.py pin what they do.
+Every head is read by aiohttp's C parser. `web.Server` runs a task for each connection, takes one message after another
+and asks its handler for an answer: here that is `Application.answer`, the request is a `Received`, and the answer is
+bytes. What aiohttp itself would answer (malformed HTTP) is a problem document and a log line.
+
+The classes touch names that aiohttp 3.14 does not promise: of `RequestHandler` `_messages`, `_drain_helper` and
+`_current_request`; of `Server` `_loop` and `_kwargs`; what a request is asked for (`_task`, `_finish`, `_cancel`);
+`_ErrInfo`. tests/server/test_aiohttp_server.py pins what they do.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_exceptions import LineTooLong
 from aiohttp.http_parser import RawRequestMessage
+from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import _ErrInfo
 
+from edge.core.errors import InvalidRequest
 from edge.http import problems
-from edge.http.access_control import GUARD
-from edge.http.context import CONTEXT
-from edge.http.express import UNKNOWN, Express, stands_after
-from edge.http.subscribe import LANE
+from edge.http.request import HTTP_1_1, Request, half_closed
+from edge.http.response import Response
+from edge.http.routes import Application
 from edge.logs.setup import get_logger
-from edge.server.accept import Lobby, Newcomer
+from edge.server.accept import Acceptor, PendingConnection
 from edge.server.fd_limit import FdLimit
 from edge.transport import tcp
 
 _log = get_logger("http")
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_HTTP_2_PREFACE = b"PRI * HTTP/2.0\r\n"
+_MAX_FAILED_HEAD_BYTES = 64 * 1024
+_SHOWN_BYTES = 64
+_ORIGIN = re.compile(rb"\n[Oo][Rr][Ii][Gg][Ii][Nn]:[ \t]*([!-~]{1,300})[ \t]*\r?\n")
+
+
+class Received(Request):
+    """A request that aiohttp has received; it knows where its body comes from and where its answer goes."""
+
+    __slots__ = ("_handler", "_message", "_payload", "_task", "continued", "leash")
+
+    def __init__(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        handler: HubRequestHandler,
+        task: asyncio.Task[None],
+    ) -> None:
+        super().__init__(message.method, message.path, message.version, message.headers, handler.peer)
+        self._message = message
+        self._payload = payload
+        self._handler = handler
+        self._task = task  # aiohttp clears it
+        self.leash: asyncio.Timeout | None = None
+        """Ends what waits for a caller that has closed its side."""
+        self.continued = False
+        """Whether a caller that waits for `100 Continue` has got it."""
+
+    @property
+    def protocol(self) -> HubRequestHandler:
+        return self._handler
+
+    # What the handlers ask for
+
+    def body(self) -> bytes | None:
+        payload = self._payload
+        if not payload.is_eof():
+            return None
+        try:
+            return payload.read_nowait(-1)
+        except web.RequestPayloadError:
+            raise _broken_body() from None
+
+    async def next_chunk(self) -> bytes:
+        payload = self._payload
+        if not self.continued and "Expect" in self.headers and not payload.is_eof():
+            self.continued = True
+            if self.version == HTTP_1_1 and self._handler.transport is not None:
+                self._handler.transport.write(_CONTINUE)
+        try:
+            return await payload.readany()
+        except web.RequestPayloadError:
+            raise _broken_body() from None
+
+    @property
+    def half_closed(self) -> bool:
+        return self._handler.half_closed
+
+    @asynccontextmanager
+    async def while_open(self) -> AsyncIterator[None]:
+        if not self.half_closed:
+            try:
+                async with asyncio.timeout(None) as self.leash:
+                    yield
+                return
+            except TimeoutError:
+                pass
+            finally:
+                self.leash = None
+        raise half_closed("A request that waits ends when its caller closes its side, and nothing has been done")
+
+    async def send(self, response: Response) -> None:
+        """Write the answer; wait while the caller doesn't take what was written before."""
+        handler = self._handler
+        handler.request = None
+        transport = handler.transport
+        if transport is None:
+            response.keep_alive = False
+            return
+        if (
+            self._message.should_close
+            or (handler.half_closed and not handler._messages)
+            # Whether the caller will still send the body it holds back can't be known.
+            or ("Expect" in self.headers and not self.continued and not self._payload.is_eof())
+        ):
+            response.keep_alive = False
+        transport.write(response.encode(self))
+        if handler.writing_paused:
+            await handler._drain_helper()
+
+    # What aiohttp asks for
+
+    def _finish(self) -> None:
+        """aiohttp's requests end the reading of forms here."""
+
+    def _cancel(self, error: BaseException) -> None:
+        self._payload.set_exception(error)
 
 
 class HubRequestHandler(web.RequestHandler):
     """One HTTP connection."""
 
-    __slots__ = ("_express", "_later", "_unread_bytes")
+    __slots__ = ("_head", "half_closed", "peer", "request")
 
-    def __init__(self, manager: web.Server, express: Express, **options: Any) -> None:
-        super().__init__(manager, **options)
-        self._express = express
-        self._later: bytes | None = None
-        """What came between two requests, until aiohttp's task waits for the next one."""
-        self._unread_bytes = 0
-        """Of the last request's body; 0 when the parser stands between two messages."""
+    def __init__(self, server: HubServer, **options: Any) -> None:
+        super().__init__(server, **options)
+        self.half_closed = False
+        self.peer: str | None = None
+        self.request: Received | None = None
+        """The one that is being answered."""
+        self._head = b""
+        """What has come of a head that isn't complete: the parser gives an error, but not what it is about."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        address = self.peername
+        self.peer = address[0] if isinstance(address, tuple) else None
 
     def data_received(self, data: bytes) -> None:
-        """aiohttp's task takes a turn of the loop from the end of one request to waiting for the next. A quick client
-        is quicker; if its publish took the ordinary way for that, so would each behind it. So it waits for that turn.
-        """
-        if self._later is not None:
-            self._later += data
-        elif data and self._waiter is None and self._current_request is None and not self._messages:
-            self._later = data
-            self._loop.call_soon(self._read_later)
-        else:
-            self._read(data)
-
-    def _read_later(self) -> None:
-        data, self._later = self._later, None
-        if data is not None and self.transport is not None:
-            self._read(data)
-
-    def _read(self, data: bytes) -> None:
-        """Answer plain publishes, hand the rest to aiohttp, and follow where its parser stands."""
-        waiter = self._waiter
-        idle = waiter is not None and not waiter.done() and not self._messages and not self._paused
-        if idle and self._unread_bytes == 0 and not (self._force_close or self._close):
-            answers, dealt_with_bytes = self._express.answer(data)
-            if dealt_with_bytes:
-                assert self.transport is not None
-                self.transport.write(answers)
-                self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-                if dealt_with_bytes == len(data):
-                    return
-                data = data[dealt_with_bytes:]
-        before = len(self._messages)
         super().data_received(data)
-        # aiohttp calls this without data, too, to have its parser go on.
-        if data and self._unread_bytes != UNKNOWN:
-            self._follow(data, len(self._messages) - before)
-        if self._current_request is not None and self._messages:
-            self._break_body(self._current_request)
-
-    def _follow(self, data: bytes, new_messages: int) -> None:
-        if self._unread_bytes > 0:
-            self._unread_bytes = max(self._unread_bytes - len(data), UNKNOWN)
-        elif new_messages != 1:
-            self._unread_bytes = UNKNOWN
+        messages = self._messages
+        if not messages:
+            if data and (self.request is None or self.request._payload.is_eof()):
+                self._head = (self._head + data)[-_MAX_FAILED_HEAD_BYTES:]
+            return
+        error = messages[-1][0]
+        if not isinstance(error, _ErrInfo):
+            self._head = b""
         else:
-            message = self._messages[-1][0]
-            if not isinstance(message, RawRequestMessage):
-                self._unread_bytes = UNKNOWN
-                return
-            head_bytes, self._unread_bytes = stands_after(data, message)
-            if self._unread_bytes != UNKNOWN:
-                self._express.learn(data[:head_bytes], message)
+            self._head += data
+            self._break_body()
 
-    def _break_body(self, request: web.BaseRequest) -> None:
+    def _break_body(self) -> None:
         """Tell a handler that its body has broken. aiohttp would only queue an error behind the request, and whoever
         reads the body would wait for the rest until the client goes away.
         """
-        if isinstance(self._messages[-1][0], _ErrInfo) and not request.content.is_eof():
+        request = self.request
+        if request is not None and not request._payload.is_eof():
             self._messages.pop()
-            request.content.set_exception(web.RequestPayloadError("The body is not well-formed."))
-            request.content.feed_eof()  # or aiohttp would read on after the answer
+            request._payload.set_exception(web.RequestPayloadError("The body is not well-formed."))
+            request._payload.feed_eof()  # or aiohttp would read on after the answer
             self.close()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Give the connection a kernel's time-out too: a client that doesn't take its answer goes."""
-        super().connection_made(transport)
-        sock = transport.get_extra_info("socket")
-        if tcp.supported(sock):
-            tcp.set_user_timeout(sock, self.keepalive_timeout)
+    def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's always closes
+        """RFC 9112, 9.6: what came whole is answered, then the connection closes."""
+        request = self.request
+        if (request is None and not self._messages) or self.ssl_context is not None:
+            return False
+        self.half_closed = True
+        if request is not None and request.leash is not None:
+            request.leash.reschedule(self._loop.time())
+        if request is not None and not request._payload.is_eof():
+            request._payload.set_exception(web.RequestPayloadError("The body has ended early."))
+            request._payload.feed_eof()
+        return True
 
-    def handle_error(
+    def handle_error(  # type: ignore[override]  # our answers are ours
         self,
-        request: web.BaseRequest,
+        request: Received,
         status: int = 500,
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 - aiohttp calls it so
-    ) -> web.StreamResponse:
-        """The answer for what went wrong outside every handler. The connection closes after it."""
-        if request.writer.output_size > 0:
-            raise ConnectionError("An answer has begun already; the connection is of no more use.")
-        if isinstance(exc, HttpProcessingError) or status == 400:
-            _log.debug("malformed_http", address=request.remote, error=type(exc).__name__)
-            answer = problems.response("malformed_http", "The request is not well-formed HTTP/1.1; see RFC 9112.")
+    ) -> Response:
+        """The answer for what the parser refused, or for what went wrong outside every handler."""
+        if status == 400:
+            answer = self._unparsed(request, exc)
         else:
             _log.error("unexpected_error", method=request.method, path=request.path, exc_info=exc)
-            answer = problems.response(
-                "internal", "This is a bug in the hub; its log has the details under unexpected_error."
-            )
-        answer.headers["Server"] = "edge"
-        answer.force_close()
+            answer = problems.internal()
+        answer.keep_alive = False
         return answer
+
+    def _unparsed(self, request: Received, error: BaseException | None) -> Response:
+        """Name what is wrong with a head that aiohttp's parser gave up on."""
+        head, self._head = self._head, b""
+        server = self._manager
+        assert isinstance(server, HubServer)
+        origin = _ORIGIN.search(head)
+        request.shared = server.app.shared(None if origin is None else origin[1].decode())
+        if head.startswith(_HTTP_2_PREFACE):
+            return problems.unsupported_version()
+        if not isinstance(error, LineTooLong):
+            _log.debug("malformed_http", address=self.peer, error=type(error).__name__)
+            return problems.response("malformed_http", "The request is not well-formed HTTP/1.1; see RFC 9112.")
+        limit_bytes = int(error.args[1])
+        line = next((line for line in head.split(b"\n") if len(line) > limit_bytes), b"")
+        name = line.partition(b":")[0][:_SHOWN_BYTES].decode("latin-1")
+        if " " in name:
+            _log.warning("url_too_long", address=self.peer, limit_bytes=limit_bytes)
+            detail = f"The URL is longer than {limit_bytes} bytes; send what is long in the body."
+            return problems.response("url_too_long", detail, fields={"limit_bytes": limit_bytes})
+        _log.warning("header_too_large", address=self.peer, header=name, limit_bytes=limit_bytes)
+        return problems.response(
+            "header_too_large",
+            f"The header {name or 'of this request'} is longer than {limit_bytes} bytes; shorten it.",
+            fields={"header": name, "limit_bytes": limit_bytes},
+        )
+
+
+def _broken_body() -> InvalidRequest:
+    return InvalidRequest("The body is not well-formed HTTP/1.1; see RFC 9112, section 7.1.", code="malformed_http")
 
 
 class HubServer(web.Server):
-    """Lets every connection into its lobby; what speaks HTTP there is a `HubRequestHandler`. Both of the parts are set
-    before the first.
-    """
+    """Makes a `PendingConnection` of each new connection; what speaks HTTP then is a `HubRequestHandler`."""
 
-    express: Express
-    lobby: Lobby
+    def __init__(self, app: Application) -> None:
+        config = app.context.config
+        loop = asyncio.get_running_loop()
+        super().__init__(
+            app.answer,  # type: ignore[arg-type]  # our answers are ours
+            request_factory=_received,  # type: ignore[arg-type]
+            handler_cancellation=True,  # handlers end with their caller
+            loop=loop,
+            access_log=None,
+            auto_decompress=False,  # compressed bodies are refused: bombs stay shut, unknown codings get our answer
+            keepalive_timeout=config.limits.idle_seconds,  # also the deadline of a request's headers
+        )
+        self.app = app
+        self.acceptor = Acceptor(loop, FdLimit(app.context.hub), self.handler, config.limits.idle_seconds)
 
     def __call__(self) -> asyncio.Protocol:  # type: ignore[override]  # aiohttp's own is only ever called by a loop
-        return Newcomer(self.lobby)
+        return PendingConnection(self.acceptor)
 
     def handler(self) -> HubRequestHandler:
-        return HubRequestHandler(self, self.express, loop=self._loop, **self._kwargs)
+        return HubRequestHandler(self, loop=self._loop, **self._kwargs)
 
     def pre_shutdown(self) -> None:
-        self.lobby.close()
+        self.acceptor.close()
         super().pre_shutdown()
 
 
-class HubRunner(web.AppRunner):
-    """An `AppRunner` whose server is a `HubServer`. Handlers are cancelled when their caller goes away."""
+def _received(
+    message: RawRequestMessage,
+    payload: StreamReader,
+    handler: HubRequestHandler,
+    _writer: AbstractStreamWriter,
+    task: asyncio.Task[None],
+) -> Received:
+    request = handler.request = Received(message, payload, handler, task)
+    return request
 
-    def __init__(self, app: web.Application, *, shutdown_timeout_seconds: float) -> None:
-        super().__init__(
-            app,
-            access_log=None,
-            auto_decompress=False,  # compressed bodies are refused: bombs stay shut, unknown codings get our answer
-            handler_cancellation=True,
-            keepalive_timeout=app[CONTEXT].config.limits.idle_seconds,  # also the deadline of a request's headers
-            shutdown_timeout=shutdown_timeout_seconds,
-        )
 
-    async def _make_server(self) -> web.Server:
-        made: Any = await super()._make_server()
-        server = HubServer(
-            made.request_handler,
-            request_factory=made.request_factory,
-            handler_cancellation=made.handler_cancellation,
-            loop=asyncio.get_running_loop(),
-            **made._kwargs,
-        )
-        context = self.app[CONTEXT]
-        server.express = Express(context, self.app[GUARD])
-        server.lobby = Lobby(asyncio.get_running_loop(), FdLimit(context.hub), server.handler)
-        return server
+class HubRunner:
+    """Serves an application on sockets: its lifespan begins with `setup` and ends with `cleanup`."""
+
+    server: HubServer
+
+    def __init__(self, app: Application, *, shutdown_timeout_seconds: float) -> None:
+        self._app = app
+        self._shutdown_timeout_seconds = shutdown_timeout_seconds
+        self._lifespan = AsyncExitStack()
+        self._listening: list[asyncio.Server] = []
+
+    async def setup(self) -> None:
+        await self._lifespan.enter_async_context(self._app.lifespan())
+        self.server = HubServer(self._app)
 
     async def listen_on(self, sock: socket.socket, *, backlog: int = 128, tls: ssl.SSLContext | None = None) -> None:
-        """Serve who comes to a bound socket.
-
-        On Linux a connection inherits the options of the socket it came to: what a stream needs of them is set once,
-        and only then streams take their lane.
-        """
+        """Serve who comes to a bound socket. On Linux a connection inherits the options that are set here."""
         if tcp.supported(sock):
-            tcp.prepare(sock, self.app[CONTEXT].config.stream.dead_after_seconds)
-            assert isinstance(self.server, HubServer)
-            self.server.lobby.lane = self.app.get(LANE)
-        await web.SockSite(self, sock, backlog=backlog, ssl_context=tls).start()
+            tcp.prepare(sock, self._app.context.config.limits.idle_seconds)
+        loop = asyncio.get_running_loop()
+        serve = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
+        self._listening.append(await serve(self.server, sock=sock, backlog=backlog, ssl=tls))
+
+    async def stop_listening(self) -> None:
+        """Accept no one any more; the connections that are there stay."""
+        for listening in self._listening:
+            listening.close()
+
+    async def cleanup(self) -> None:
+        """End the connections: handlers at work get the shutdown time-out to finish."""
+        await self.stop_listening()
+        await asyncio.sleep(0)
+        self.server.pre_shutdown()
+        await self.server.shutdown(self._shutdown_timeout_seconds)
+        await self._lifespan.aclose()

@@ -6,10 +6,9 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
-
-from aiohttp import web
 
 from edge.auth.tokens import Verifier
 from edge.config.schema import Config, value_of
@@ -18,8 +17,9 @@ from edge.core.idempotency import Receipts
 from edge.core.limits import Limits
 from edge.diagnose.history import ProjectHistory
 from edge.diagnose.observer import HubObserver
-from edge.http import routes as http_app
+from edge.http import routes
 from edge.http.context import Context
+from edge.http.routes import Application
 from edge.metrics.busiest import BusiestProjects
 from edge.metrics.collector import LIMITS, Exposition, Watched
 from edge.server.event_loop import EventLoopDriver
@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # redis is imported only where it is used: it would double th
 _TURNS_TO_LEAVE = 5
 
 
-async def assemble(config: Config) -> tuple[web.Application, Context]:
+async def assemble(config: Config) -> tuple[Application, Context]:
     """The application for `config`, on the running loop. Its beat starts and ends with it.
 
     Raises ValueError for a target that can't work, StoreUnavailable for a store that can't be read.
@@ -65,9 +65,10 @@ async def assemble(config: Config) -> tuple[web.Application, Context]:
     context = Context(config, hub, readiness, target, store, receipts, history, driver.clock, verifier, supervisor)
     context.cluster = cluster
     context.exposition = Exposition(watched(context, driver))
-    app = http_app.build(context)
+    app = routes.build(context)
 
-    async def life(_app: web.Application) -> AsyncIterator[None]:
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
         verifier.start()
         ticking = supervisor.keep_running("tick", driver.run)
         yield
@@ -81,7 +82,7 @@ async def assemble(config: Config) -> tuple[web.Application, Context]:
             await asyncio.sleep(0)
         await store.close()
 
-    app.cleanup_ctx.append(life)
+    app.lifespan = lifespan
     return app, context
 
 

@@ -15,14 +15,20 @@ import asyncio
 import resource
 import socket
 
+from multidict import CIMultiDict
+
 from edge.core.hub import Hub
 from edge.http import problems
+from edge.http.request import HTTP_1_1, Request
 
 MOST_KEPT = 64
 _CODE = "too_many_descriptors"
 _RETRY_AFTER_SECONDS = 5
 _REQUEST_SECONDS = 1.0
 """How long a client that is refused has to send its request: it would not read an answer before."""
+
+
+_ANY_REQUEST = Request("GET", "/", HTTP_1_1, CIMultiDict())
 
 
 class FdLimit:
@@ -53,11 +59,8 @@ class FdLimit:
     def _answer(self) -> bytes:
         detail = f"All {self.limit} file descriptors of the hub are in use; come back later, or raise its limit."
         answer = problems.response(_CODE, detail, retry_after_seconds=_RETRY_AFTER_SECONDS)
-        body = answer.body
-        assert isinstance(body, bytes)
-        headers = {"Server": "edge", "Content-Length": str(len(body)), "Connection": "close", **answer.headers}
-        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        return f"HTTP/1.1 {answer.status} {answer.reason}\r\n{head}\r\n".encode() + body
+        answer.keep_alive = False
+        return answer.encode(_ANY_REQUEST)
 
 
 class Refused(asyncio.Protocol):

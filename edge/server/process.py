@@ -129,8 +129,7 @@ async def _leave(config: Config, runner: HubRunner, context: Context) -> None:
     deadline = loop.time() + config.server.drain_seconds
     _log.info("draining", connections=len(context.hub.connections), drain_seconds=config.server.drain_seconds)
     # 1. Nobody new: listening ends.
-    for site in list(runner.sites):
-        await site.stop()
+    await runner.stop_listening()
     # 2. Everybody who waits is answered, every stream is told and ended.
     context.drain()
     # 3. What has begun may end: answers on their way, jobs at their target, streams with a full buffer.

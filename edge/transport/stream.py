@@ -1,14 +1,12 @@
 """aiohttp does the handshake of a stream, then hands the transport over; this is the only module that knows how.
 
-A held request costs 11 KiB in aiohttp (parser, request, response, two tasks); a stream needs none of it. So, once
-the headers are made: the transport gets a `Stream` as its protocol, aiohttp's own protocol object is told that its
-connection is gone (after its `transport` attribute was cleared: `RequestHandler.connection_lost` calls
-`force_close`, which would close it), and the handler returns a response whose `write_eof` does nothing. What is
-left is 2 KiB: a transport and a `Stream`.
+A held request costs 11 KiB in aiohttp (parser, request, response, two tasks); a stream needs none of it. So the
+transport gets a `Stream` as its protocol, aiohttp's own protocol object is told that its connection is gone (after its
+`transport` attribute was cleared: `RequestHandler.connection_lost` calls `force_close`, which would close it), and the
+handler returns a response that writes nothing. What is left is 2 KiB: a transport and a `Stream`.
 
 It leans on details of aiohttp 3.14, so the version range in pyproject.toml is narrow and
-tests/transport/test_stream.py pins each: the order above, that `StreamResponse` holds its headers back when it is
-told so, and that it chunks every HTTP/1.1 body and no other.
+tests/transport/test_stream.py pins the order above.
 
 While the transport holds nothing and there is no TLS, bytes go to the descriptor itself, which saves uvloop's 5 % of a
 delivery, and to many of them in one call of `map`, which saves another 13 %: between two writes no statement of Python
@@ -25,13 +23,12 @@ import asyncio
 import errno
 import os
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from itertools import repeat
 from typing import Any, cast
 
 from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http_writer import StreamWriter
 from aiohttp_sse import EventSourceResponse
 
 from edge.core.connection import Connection
@@ -53,27 +50,25 @@ _HELD_BYTES = 16 * 1024
 _DEAD_ERRNOS = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
 
 
-class Handshake(EventSourceResponse):
-    """The response headers of a stream; the body is not aiohttp's business."""
+HEADERS: Mapping[str, str] = {
+    **EventSourceResponse().headers,
+    "Content-Type": "text/event-stream; charset=utf-8",
+    # Without no-transform Next.js, webpack-dev-server and Express hold a stream back to compress it.
+    "Cache-Control": "no-cache, no-transform",
+    # aiohttp-sse says keep-alive; but nothing comes after a stream, and a client that believed it would lose its next
+    # request on a connection that is being closed.
+    "Connection": "close",
+}
+"""Those that aiohttp-sse gives a stream, but for three."""
 
-    _send_headers_immediately = False  # they go out with the stream's first bytes, in one write
 
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Make the headers; `head` has them. No task for pings: heartbeats come from the hub's wheel."""
-        if not self.prepared:
-            self._set_tcp_user_timeout(request)
-        return await web.StreamResponse.prepare(self, request)
-
-    def head(self) -> bytes:
-        """The status line and headers, which are the caller's to send."""
-        writer = self._payload_writer
-        assert isinstance(writer, StreamWriter)
-        head, writer._headers_buf = writer._headers_buf, None
-        assert head is not None
-        return head
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """The stream goes on after the handler has returned."""
+@cache
+def stream_head(*, chunked: bool) -> bytes:
+    """The status line and `HEADERS` of a stream; the caller adds its own and the empty line."""
+    lines = [f"{name}: {value}" for name, value in {**HEADERS, "Server": "edge"}.items()]
+    if chunked:
+        lines.append("Transfer-Encoding: chunked")
+    return "\r\n".join(["HTTP/1.1 200 OK", *lines, ""]).encode()
 
 
 class Stream(Connection, asyncio.Protocol):
@@ -111,21 +106,21 @@ class Stream(Connection, asyncio.Protocol):
         """With TLS: whether the peer's stack answered when it was last looked at."""
         self._known_acked_bytes = 0
 
-    def take_over_transport(self, request: web.BaseRequest, head: bytes) -> bool:
-        """Become the protocol of `request`'s transport, in the place of aiohttp's. See `attach_transport`.
+    def take_over_transport(self, aiohttp_protocol: web.RequestHandler, head: bytes, dead_after_seconds: float) -> bool:
+        """Become the protocol of the transport of `aiohttp_protocol`. See `attach_transport`.
 
         Returns False when the client has already gone.
         """
-        transport = request.transport
+        transport = aiohttp_protocol.transport
         if transport is None or transport.is_closing():
             return False
-        aiohttp_protocol = request.protocol
         transport.set_protocol(self)
         aiohttp_protocol.transport = None
         aiohttp_protocol.connection_lost(None)
         self.attach_transport(transport, head)
         sock = self._sock
         if sock is not None:
+            tcp.set_user_timeout(sock, dead_after_seconds)
             tcp.keep_unsent_small(sock)
         return True
 

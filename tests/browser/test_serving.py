@@ -7,11 +7,10 @@ from typing import NamedTuple
 
 import pytest
 from aiohttp import ClientSession
-from aiohttp.test_utils import TestServer
 from multidict import CIMultiDictProxy
 
 from edge.config.schema import Config, ServerSettings
-from edge.server.assembly import assemble
+from tests.security.hub import running
 
 STATIC = resources.files("edge").joinpath("static")
 PAGE_FILES = tuple("/" + file.name.replace("index.html", "") for file in STATIC.iterdir() if file.name[:4] != "edge")
@@ -34,10 +33,9 @@ def server_settings() -> ServerSettings:
 
 @pytest.fixture
 async def ask(server_settings: ServerSettings) -> AsyncIterator[Ask]:
-    app, _ = await assemble(Config(server=server_settings))
     async with (
-        TestServer(app) as server,
-        ClientSession(server.make_url("/"), auto_decompress=False, skip_auto_headers=("Accept-Encoding",)) as session,
+        running(Config(server=server_settings)) as hub,
+        ClientSession(f"{hub.url}/", auto_decompress=False, skip_auto_headers=("Accept-Encoding",)) as session,
     ):
 
         async def ask(path: str, method: str = "GET", **headers: str) -> Answer:

@@ -8,13 +8,13 @@ from contextlib import suppress
 from typing import Any, Self
 
 import aiohttp
-from aiohttp import web
 
 import edge.cluster.readiness  # noqa: F401 - the assembly imports it late, and imports block
 from edge.config.schema import Config, RingSettings, StoreSettings, StreamSettings
 from edge.http.context import Context
 from edge.server.aiohttp_server import HubRunner
 from edge.server.assembly import assemble
+from edge.server.process import listen
 
 
 class Asker:
@@ -77,9 +77,9 @@ async def serve(config: Config) -> Node:
     app, context = await assemble(config)
     runner = HubRunner(app, shutdown_timeout_seconds=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    return Node(runner, context, runner.addresses[0][1])
+    [sock] = listen("127.0.0.1", 0)
+    await runner.listen_on(sock)
+    return Node(runner, context, sock.getsockname()[1])
 
 
 class Reader:

@@ -8,8 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from aiohttp import web
-
 from edge.config.schema import AuthSettings, Config
 from edge.http.context import Context
 from edge.server.aiohttp_server import HubRunner
@@ -31,7 +29,9 @@ async def hub_inside(
     try:
         await runner.listen_on(sock, tls=tls)
         if unix is not None:
-            await web.UnixSite(runner, unix).start()
+            local = socket.socket(socket.AF_UNIX)
+            local.bind(str(unix))
+            await runner.listen_on(local)
         yield context, sock.getsockname()[1]
     finally:
         context.drain()

@@ -3,19 +3,18 @@ from __future__ import annotations
 import ipaddress
 
 import pytest
-from aiohttp.test_utils import make_mocked_request
 from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from edge.http.address import MAX_HOPS, ClientAddresses
+from edge.http.request import HTTP_1_1, Request
 
 PROXIES = ClientAddresses(["10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32"])
 
 
 def client(peer: str, *headers: tuple[str, str], proxies: ClientAddresses = PROXIES) -> str:
-    request = make_mocked_request("GET", "/", headers=CIMultiDict(headers))
-    return proxies.of(request.clone(remote=peer))
+    return proxies.of(Request("GET", "/", HTTP_1_1, CIMultiDict(headers), peer))
 
 
 def xff(text: str) -> tuple[str, str]:

@@ -7,8 +7,6 @@ import pytest
 from edge.core.errors import Draining
 from tests.hubs import StartHub
 
-pytestmark = pytest.mark.parametrize("serve", ["runner"], indirect=True)
-
 
 async def test_a_request_that_runs_out_of_time_does_not_disturb_the_drain(start_hub: StartHub) -> None:
     context = (await start_hub()).context

@@ -162,7 +162,6 @@ async def test_a_publisher_that_dies_in_the_middle_of_a_line_leaves_whole_lines_
         assert "end" == (await stream.next()).data
 
 
-@pytest.mark.parametrize("serve", ["runner"], indirect=True)
 async def test_broken_chunks_end_it_with_one_answer(site: Site) -> None:
     async with site.stream() as stream:
         reader, writer = await site.raw(f"{HEAD}Transfer-Encoding: chunked\r\n\r\n".encode())

@@ -16,7 +16,6 @@ import pytest
 
 from tests.http.client import Site
 
-pytestmark = pytest.mark.parametrize("serve", ["runner"], indirect=True)
 NODE = Path(__file__).parent.parent / "node"
 
 AWKWARD = [

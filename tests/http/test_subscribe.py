@@ -28,8 +28,8 @@ async def nothing_more(stream: Stream, site: Site) -> None:
 async def test_the_headers_are_those_of_an_event_stream_that_no_proxy_holds_back(site: Site) -> None:
     async with site.stream() as stream:
         headers = stream.response.headers
-        assert "text/event-stream" == headers["Content-Type"]
-        assert "no-cache" == headers["Cache-Control"]
+        assert "text/event-stream; charset=utf-8" == headers["Content-Type"]
+        assert "no-cache, no-transform" == headers["Cache-Control"]
         assert "no" == headers["X-Accel-Buffering"]
         assert "edge" == headers["Server"]
 
@@ -234,7 +234,7 @@ async def test_readers_are_told_that_their_stream_has_lived_long_enough(start_hu
 async def test_head_gets_the_headers_and_opens_nothing(site: Site) -> None:
     answer = await site.exchange(b"HEAD /projects/p/events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     assert (200, b"") == (answer.status, answer.body)
-    assert "text/event-stream" == answer.headers["Content-Type"]
+    assert "text/event-stream; charset=utf-8" == answer.headers["Content-Type"]
     assert "no" == answer.headers["X-Accel-Buffering"]
     assert {} == site.context.hub.projects
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 import re
 from collections.abc import AsyncIterator
@@ -225,9 +226,9 @@ def test_a_burst_says_no_more_than_its_lines_a_period_and_counts_the_rest(steps:
 )
 def test_a_trace_that_is_none_is_ignored(text: str, well_formed: bool) -> None:
     assert well_formed is trace.well_formed(text)
-    with trace.carried(text):
-        assert (text if well_formed else None) == trace.CURRENT.get()
-    assert trace.CURRENT.get() is None
+    context = contextvars.copy_context()
+    context.run(trace.carry, text)
+    assert (text if well_formed else None) == context.get(trace.CURRENT)
 
 
 async def test_a_stream_says_that_nothing_comes_after_it(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import pytest
 from edge.config.schema import Config, LimitsSettings, RingSettings
 from edge.core import event
 from edge.diagnose.history import ProjectHistory
-from edge.http import express
 from tests.security.hub import RunningHub, code_of, running
 
 MANY = 400
@@ -81,16 +80,10 @@ async def test_a_caller_that_waits_and_leaves_makes_room() -> None:
             assert 0 == hub.context.readiness.waiting
 
 
-async def test_what_is_remembered_to_be_quick_is_bounded() -> None:
-    async with running() as hub:
-        for number in range(1_100):
-            event.check_type(f"type-{number}")
-        assert len(event._checked_types) <= event._MAX_CHECKED_TYPES
-        wire = await hub.wire()
-        for number in range(express._MAX_REMEMBERED + 50):
-            head = f"POST /projects/p1/events HTTP/1.1\r\nHost: localhost\r\nUser-Agent: {number}\r\n"
-            wire.send(head + 'Content-Length: 10\r\n\r\n{"data":1}')
-            assert [202] == (await wire.heard(answers=1)).statuses
+def test_what_is_remembered_to_be_quick_is_bounded() -> None:
+    for number in range(1_100):
+        event.check_type(f"type-{number}")
+    assert len(event._checked_types) <= event._MAX_CHECKED_TYPES
 
 
 async def test_what_is_told_of_projects_that_are_gone_is_bounded() -> None:
@@ -111,6 +104,6 @@ async def test_nested_json_is_taken_or_refused(depth: int) -> None:
             ("events", b"[" * depth, "invalid_event"),
             ("events", b'{"x":' * depth, "invalid_event"),
         ):
-            url = f"{hub.url}/projects/p1/{path}?timeout=0"
+            url = f"{hub.url}/projects/p1/{path}" + ("?timeout=0" if path == "trigger" else "")
             async with hub.client.post(url, data=body, headers=headers) as response:
                 assert await code_of(response) in ((202, None), (400, refused), (409, "no_connection"))

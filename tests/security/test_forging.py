@@ -159,6 +159,8 @@ def test_no_secret_is_shown_and_no_line_is_forged_in_the_log(log_format: str, tm
 def test_nothing_a_caller_sends_changes_where_a_job_goes(tmp_path: Path) -> None:
     """The target is a field of no request; one that looks like it is refused, or is data."""
     with serving(tmp_path / "log") as (url, _), httpx.Client(base_url=url, timeout=10) as client:
+        refused = client.post("/projects/p1/trigger?timeout=0&url=http://evil.example", json={"name": "x"})
+        assert "unknown_parameter" == refused.json()["code"]
         for body in (
             {"name": "x", "url": "http://evil.example"},
             {"name": "x", "target": "http://evil.example"},
@@ -166,7 +168,7 @@ def test_nothing_a_caller_sends_changes_where_a_job_goes(tmp_path: Path) -> None
             {"name": "x", "data": {"url": "http://evil.example", "project": "p2"}},
         ):
             headers = {"X-Forwarded-Host": "evil.example", "Location": "http://evil.example"}
-            path = "/projects/p1/trigger?timeout=0&on_timeout=dispatch&url=http://evil.example"
+            path = "/projects/p1/trigger?timeout=0&on_timeout=dispatch"
             answer = client.post(path, json=body, headers=headers)
             if "data" not in body:
                 assert (400, "invalid_trigger") == (answer.status_code, answer.json()["code"])

@@ -16,6 +16,7 @@ from tests.security.hub import running
 from tests.security.wire import EVENT, EVENTS
 
 MALFORMED = (400, "malformed_http")
+TOO_LARGE = (431, "header_too_large")
 INVALID_PROJECT = (400, "invalid_project")
 NOT_FOUND = (404, "not_found")
 
@@ -82,10 +83,10 @@ CASES = {
     "a header name with a space": Case(get("/projects", "X y: z"), MALFORMED, closes=True),
     "a header without a name": Case(get("/projects", ": z"), MALFORMED, closes=True),
     "bytes beyond ASCII in a header": Case(get("/projects", "X: \xff\xfe"), (200, None)),
-    "a long header": Case(get("/projects", f"X: {'a' * 9000}"), MALFORMED, closes=True),
-    "a long header name": Case(get("/projects", f"{'a' * 9000}: x"), MALFORMED, closes=True),
+    "a long header": Case(get("/projects", f"X: {'a' * 9000}"), TOO_LARGE, closes=True),
+    "a long header name": Case(get("/projects", f"{'a' * 9000}: x"), TOO_LARGE, closes=True),
     "many headers": Case(get("/projects", *["X: y"] * 200), MALFORMED, closes=True),
-    "a long target": Case(get("/" + "a" * 9000), MALFORMED, closes=True),
+    "a long target": Case(get("/" + "a" * 9000), (414, "url_too_long"), closes=True),
     "no Host": Case("GET /projects HTTP/1.1\r\n\r\n", MALFORMED, closes=True),
     "two Hosts": Case(get("/projects", "Host: evil.example"), MALFORMED, closes=True),
     "an empty Host": Case("GET /projects HTTP/1.1\r\nHost:\r\n\r\n", (421, "wrong_host")),
@@ -134,7 +135,7 @@ CASES = {
     "HTTP/1.0 without Host": Case("GET /projects HTTP/1.0\r\n\r\n", (200, None), closes=True),
     "HTTP/1.2": Case(get("/projects", version="HTTP/1.2"), MALFORMED, closes=True),
     "HTTP/2.0 in words": Case(get("/projects", version="HTTP/2.0"), (505, "unsupported_http_version"), closes=True),
-    "the preface of HTTP/2": Case("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", MALFORMED, closes=True),
+    "the preface of HTTP/2": Case("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", (505, "unsupported_http_version"), closes=True),
     "a TLS hello": Case("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", MALFORMED, closes=True),
     "empty lines first": Case("\r\n\r\n" + get("/projects"), (200, None)),
     "NULs first": Case("\0\0" + get("/projects"), MALFORMED, closes=True),

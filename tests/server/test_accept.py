@@ -1,18 +1,16 @@
-"""Connections that have not said what they want: they wait a while, in turns, and then they are aiohttp's."""
+"""New connections: pending until their first bytes are there and their turn has come, then aiohttp's."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from edge.core.hub import Hub
 from edge.server import accept
-from edge.server.accept import Lobby, Newcomer
+from edge.server.accept import Acceptor, ConnectionThrottle, PendingConnection
 from edge.server.fd_limit import FdLimit
-from edge.server.throttle import Turnstile
 from tests.core.fakes import make_hub
 
 
@@ -22,6 +20,7 @@ class Handler(asyncio.Protocol):
     def __init__(self, made: list[Handler]) -> None:
         self.data = b""
         self.transport: asyncio.BaseTransport | None = None
+        self.ended = False
         self.lost = False
         made.append(self)
 
@@ -32,49 +31,50 @@ class Handler(asyncio.Protocol):
         assert self.transport is not None, "it was not introduced first"
         self.data += data
 
+    def eof_received(self) -> bool:
+        self.ended = True
+        return True
+
     def connection_lost(self, _exc: Exception | None) -> None:
         self.lost = True
 
 
-class House:
-    """A lobby behind a listening socket."""
+class Accepting:
+    """An acceptor behind a listening socket."""
 
-    def __init__(self, port: int, lobby: Lobby, handlers: list[Handler]) -> None:
+    def __init__(self, port: int, acceptor: Acceptor, handlers: list[Handler]) -> None:
         self.port = port
-        self.lobby = lobby
+        self.acceptor = acceptor
         self.handlers = handlers
 
-    async def visit(self, *pieces: bytes) -> asyncio.StreamWriter:
+    async def visit(self, *pieces: bytes, end: bool = False) -> asyncio.StreamWriter:
         _, writer = await asyncio.open_connection("127.0.0.1", self.port)
         for piece in pieces:
             writer.write(piece)
             await asyncio.sleep(0.01)
+        if end:
+            writer.write_eof()
+            await asyncio.sleep(0.02)
         return writer
 
     @property
-    def waiting(self) -> int:
-        return len(self.lobby._recent) + len(self.lobby._before)
+    def pending(self) -> int:
+        return len(self.acceptor.pending)
 
-    @property
-    def timed(self) -> bool:
-        return self.lobby._timer is not None
-
-    async def handed_over(self, count: int) -> None:
-        async with asyncio.timeout(10):
-            while len(self.handlers) < count:  # noqa: ASYNC110 - nobody is told
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not condition():  # noqa: ASYNC110 - sockets and lists have no event to wait for
                 await asyncio.sleep(0.005)
 
 
 @pytest.fixture
-async def house(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
-    monkeypatch.setattr(accept, "_PATIENCE_SECONDS", 0.1)
-    hub: Hub = make_hub()
+async def accepting() -> AsyncIterator[Accepting]:
     loop = asyncio.get_running_loop()
     handlers: list[Handler] = []
-    made = Lobby(loop, FdLimit(hub), lambda: Handler(handlers))
-    server = await loop.create_server(lambda: Newcomer(made), "127.0.0.1", 0)
-    yield House(server.sockets[0].getsockname()[1], made, handlers)
-    made.close()
+    acceptor = Acceptor(loop, FdLimit(make_hub()), lambda: Handler(handlers), idle_seconds=0.3)
+    server = await loop.create_server(lambda: PendingConnection(acceptor), "127.0.0.1", 0)
+    yield Accepting(server.sockets[0].getsockname()[1], acceptor, handlers)
+    acceptor.close()
     for handler in handlers:
         assert isinstance(handler.transport, asyncio.Transport)
         handler.transport.abort()
@@ -83,80 +83,116 @@ async def house(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
     await asyncio.sleep(0.01)
 
 
-async def leave(*writers: asyncio.StreamWriter) -> None:
+@pytest.fixture
+def turns(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
+    """What waits for its turn; the throttle lets nothing through."""
+    turns: list[Callable[[], None]] = []
+    monkeypatch.setattr(ConnectionThrottle, "run_or_wait", lambda _self, start: turns.append(start))
+    return turns
+
+
+async def close(*writers: asyncio.StreamWriter) -> None:
     for writer in writers:
         writer.close()
     await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
 
 
-async def test_who_says_nothing_gets_a_handler_with_its_deadlines(house: House) -> None:
-    writer = await house.visit()
-    await house.handed_over(1)
-    assert (b"", 0) == (house.handlers[0].data, house.waiting)
-    writer.write(b"late")
-    async with asyncio.timeout(10):
-        while house.handlers[0].data != b"late":  # noqa: ASYNC110 - nobody is told
-            await asyncio.sleep(0.005)
-    await leave(writer)
-
-
-async def test_the_lobby_has_a_timer_only_while_somebody_is_there(house: House) -> None:
-    timed = [house.timed]
-    writer = await house.visit()
-    timed.append(house.timed)
-    await house.handed_over(1)
-    await asyncio.sleep(0.25)
-    assert [False, True, False] == [*timed, house.timed]
-    await leave(writer)
-
-
-async def test_what_was_said_is_handed_over_whole_and_in_order(house: House) -> None:
-    writer = await house.visit(b"one ", b"two ", b"three")
-    assert [b"one two three"] == [handler.data for handler in house.handlers]
-    await leave(writer)
-
-
-async def test_what_comes_while_it_waits_for_its_turn_waits_with_it(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    turns: list[object] = []
-    monkeypatch.setattr(Turnstile, "pass_or_wait", lambda _self, enter: turns.append(enter))
-    writer = await house.visit(b"one ", b"two")
-    await asyncio.sleep(0.3)
-    assert ([], 1) == (house.handlers, house.waiting), "it has said something: silence is no reason"
-    [enter] = turns
-    assert callable(enter)
-    enter()
-    assert [b"one two"] == [handler.data for handler in house.handlers]
-    await leave(writer)
-
-
-async def test_who_says_much_passes_at_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Turnstile, "pass_or_wait", lambda _self, _enter: None)
-    writer = await house.visit(b"x" * 40_000, b"y" * 40_000)
-    await house.handed_over(1)
-    assert b"x" * 40_000 + b"y" * 40_000 == house.handlers[0].data
-    await leave(writer)
-
-
-async def test_who_has_gone_is_not_let_in(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    turns: list[object] = []
-    monkeypatch.setattr(Turnstile, "pass_or_wait", lambda _self, enter: turns.append(enter))
-    await leave(await house.visit(b"one"))
-    await asyncio.sleep(0.05)
-    [enter] = turns
-    assert callable(enter)
-    enter()
-    assert ([], 0) == (house.handlers, house.waiting)
-
-
-async def test_at_the_end_nobody_is_left(house: House) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
-    await asyncio.sleep(0.02)
-    assert 1 == house.waiting
-    house.lobby.close()
+async def test_a_silent_connection_is_closed_and_gets_no_handler(accepting: Accepting) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", accepting.port)
     with contextlib.suppress(ConnectionError):
         assert b"" == await reader.read()
-    await asyncio.sleep(0.02)
-    assert (0, False, []) == (house.waiting, house.timed, house.handlers)
-    await leave(writer)
+    assert (0, []) == (accepting.pending, accepting.handlers)
+    await close(writer)
+
+
+async def test_what_was_sent_is_handed_over_whole_and_in_order(accepting: Accepting) -> None:
+    writer = await accepting.visit(b"one ", b"two ", b"three")
+    await accepting.until(lambda: [b"one two three"] == [handler.data for handler in accepting.handlers])
+    assert 0 == accepting.pending
+    await close(writer)
+
+
+@pytest.mark.parametrize("end", [False, True])
+async def test_what_comes_while_a_connection_waits_for_its_turn_waits_with_it(
+    accepting: Accepting, turns: list[Callable[[], None]], end: bool
+) -> None:
+    writer = await accepting.visit(b"one ", b"two", end=end)
+    assert ([], 1) == (accepting.handlers, accepting.pending)
+    turns[0]()
+    assert [(b"one two", end)] == [(handler.data, handler.ended) for handler in accepting.handlers]
+    await close(writer)
+
+
+async def test_a_connection_that_sends_much_is_let_through_at_once(
+    accepting: Accepting, turns: list[Callable[[], None]]
+) -> None:
+    writer = await accepting.visit(b"x" * 40_000, b"y" * 40_000)
+    await accepting.until(lambda: bool(accepting.handlers) and len(accepting.handlers[0].data) == 80_000)
+    assert b"x" * 40_000 + b"y" * 40_000 == accepting.handlers[0].data
+    await close(writer)
+
+
+async def test_a_connection_that_is_lost_is_not_handed_over(
+    accepting: Accepting, turns: list[Callable[[], None]]
+) -> None:
+    writer = await accepting.visit(b"one")
+    writer.transport.abort()
+    await accepting.until(lambda: accepting.pending == 0)
+    turns[0]()
+    assert [] == accepting.handlers
+
+
+async def test_closing_leaves_no_connection_and_no_timer(accepting: Accepting) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", accepting.port)
+    await accepting.until(lambda: accepting.pending == 1)
+    accepting.acceptor.close()
+    with contextlib.suppress(ConnectionError):
+        assert b"" == await reader.read()
+    await accepting.until(lambda: accepting.pending == 0)
+    assert [] == accepting.handlers
+    await close(writer)
+
+
+async def test_so_many_start_at_once_and_the_rest_in_later_turns_in_their_order() -> None:
+    throttle = ConnectionThrottle(asyncio.get_running_loop())
+    started: list[int] = []
+    most = accept._A_TURN
+    total = 3 * most - 5
+    for number in range(total):
+        throttle.run_or_wait(lambda number=number: started.append(number))  # type: ignore[misc]
+    assert list(range(most)) == started
+    await asyncio.sleep(0)
+    assert list(range(2 * most)) == started
+    await asyncio.sleep(0)
+    assert list(range(total)) == started
+
+
+async def test_the_throttle_rests_and_starts_again() -> None:
+    throttle = ConnectionThrottle(asyncio.get_running_loop())
+    started: list[int] = []
+    for number in range(3):
+        throttle.run_or_wait(lambda number=number: started.append(number))  # type: ignore[misc]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert 0 == throttle._passed
+    assert [0, 1, 2] == started
+
+
+async def test_one_that_fails_delays_no_other() -> None:
+    loop = asyncio.get_running_loop()
+    failures: list[object] = []
+    loop.set_exception_handler(lambda _, context: failures.append(context["exception"]))
+    throttle = ConnectionThrottle(loop)
+    started: list[int] = []
+
+    def fail() -> None:
+        raise LookupError
+
+    for number in range(accept._A_TURN):
+        throttle.run_or_wait(lambda number=number: started.append(number))  # type: ignore[misc]
+    throttle.run_or_wait(fail)
+    throttle.run_or_wait(lambda: started.append(-1))
+    for _ in range(4):
+        await asyncio.sleep(0)
+    assert -1 == started[-1]
+    assert [LookupError] == [type(failure) for failure in failures]

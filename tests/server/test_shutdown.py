@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from edge.http.open_stream import jittered
+from edge.http.subscribe import jittered
 from tests.faults.hub import LOOPS, HubProcess, serving, until
 from tests.faults.reader import open_stream, stopped_reader
 from tests.faults.tls import TRUSTING, Certificate, self_signed

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 from structlog.testing import capture_logs
 
 from edge.http.idempotency import run_once
+from edge.http.response import Response
 from edge.server.event_loop import EventLoopDriver
 from edge.server.systemd import Notifier
 from edge.supervisor import TASKS, Supervisor, end
@@ -143,12 +143,12 @@ async def test_a_request_that_fails_after_its_caller_has_left_is_reported() -> N
 
     async def at_once() -> None: ...
 
-    async def act(_ready: None) -> web.Response:
+    async def act(_ready: None) -> Response:
         began.set()
         await release.wait()
         raise LookupError("unforeseen")
 
-    def published(_receipt: Any) -> web.Response:
+    def published(_receipt: Any) -> Response:
         raise AssertionError
 
     async with running() as hub:

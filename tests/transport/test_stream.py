@@ -8,13 +8,12 @@ import gc
 from collections.abc import Iterator
 
 import pytest
-from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
 from aiohttp.web_protocol import RequestHandler
 
 from edge.core.event import Event
 from edge.core.hub import Hub
-from edge.transport.stream import Handshake
+from edge.server.aiohttp_server import Received
+from edge.transport.stream import Stream
 from tests.faults.tls import Certificate, self_signed
 from tests.http.loops import LOOPS, SUBSCRIBE, Served, run, served
 
@@ -43,7 +42,7 @@ def living(kind: type) -> int:
 def test_the_transport_belongs_to_the_stream_and_aiohttp_has_forgotten_it(loop: str, tls: Certificate | None) -> None:
     async def main() -> None:
         async with served(tls) as hub:
-            before = (living(RequestHandler), living(web.BaseRequest))
+            before = (living(RequestHandler), living(Received))
             others = asyncio.all_tasks()
             peer = await hub.connect()
             await peer.hello()
@@ -53,7 +52,7 @@ def test_the_transport_belongs_to_the_stream_and_aiohttp_has_forgotten_it(loop: 
             assert hub.runner.server is not None
             while hub.runner.server.connections or asyncio.all_tasks() != others:  # noqa: ASYNC110 - two sets
                 await asyncio.sleep(0)
-            assert before == (living(RequestHandler), living(web.BaseRequest))
+            assert before == (living(RequestHandler), living(Received))
             await peer.close()
             await hub.streams(0)
 
@@ -117,22 +116,21 @@ def test_what_the_connection_carried_before_is_not_counted(loop: str, tls: Certi
 def test_a_client_that_is_gone_before_the_hand_over(
     loop: str, tls: Certificate | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepare = Handshake.prepare
+    take_over = Stream.take_over_transport
 
-    async def gone(self: Handshake, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        writer = await prepare(self, request)
-        assert request.transport is not None
-        request.transport.abort()
-        return writer
+    def gone(self: Stream, protocol: RequestHandler, head: bytes, dead_after_seconds: float) -> bool:
+        assert protocol.transport is not None
+        protocol.transport.abort()
+        return take_over(self, protocol, head, dead_after_seconds)
 
     async def main() -> None:
         async with served(tls) as hub:
             peer = await hub.connect()
-            assert b"edge.hello" not in await peer.reader.read()
+            assert b"" == await peer.reader.read()
             await peer.close()
             assert ({}, 0) == (hub.context.hub.connections, hub.context.hub.counters.added)
 
-    monkeypatch.setattr(Handshake, "prepare", gone)
+    monkeypatch.setattr(Stream, "take_over_transport", gone)
     run(loop, main)
 
 
@@ -148,27 +146,6 @@ def test_clients_that_reset_at_any_moment_leave_nothing(loop: str, tls: Certific
             await hub.streams(0)
             assert hub.runner.server is not None
             assert [] == hub.runner.server.connections
-
-    run(loop, main)
-
-
-def test_a_hub_that_leaves_during_the_handshake(
-    loop: str, tls: Certificate | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def main() -> None:
-        async with served(tls) as hub:
-            prepare = Handshake.prepare
-
-            async def drained(self: Handshake, request: web.BaseRequest) -> AbstractStreamWriter | None:
-                hub.context.drain()
-                return await prepare(self, request)
-
-            with monkeypatch.context() as patch:
-                patch.setattr(Handshake, "prepare", drained)
-                peer = await hub.connect()
-                await peer.reader.readuntil(b"\r\n\r\n")
-                await peer.close()
-            assert {} == hub.context.hub.connections
 
     run(loop, main)
 

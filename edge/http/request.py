@@ -1,0 +1,129 @@
+"""A request as the handlers see it: what the head says, and a body that is read when a handler wants it.
+
+Nothing here knows aiohttp: `edge.server.aiohttp_server` makes one of each head that aiohttp's parser has read, and
+tests make them of literals.
+
+Invariant: header values and the target may hold lone surrogates (bytes that are not UTF-8); whoever writes one into an
+answer passes it through `edge.logs.text.one_line` first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import parse_qsl
+
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from edge.auth.permissions import ALL_PERMISSIONS, Identity
+from edge.core.errors import InvalidRequest
+
+HTTP_1_0 = (1, 0)
+HTTP_1_1 = (1, 1)
+Headers = CIMultiDictProxy[str] | CIMultiDict[str]
+"""Names match in any case, and `get` gives the first of several values."""
+OPEN = Identity(ALL_PERMISSIONS, None, "open")
+"""Every request on a hub without `auth`."""
+
+
+class Request:
+    """One request. `peer` is the address at the other end of the socket, None where it has none."""
+
+    __slots__ = (
+        "_query",
+        "allow",
+        "authority",
+        "connection",
+        "headers",
+        "identity",
+        "method",
+        "path",
+        "peer",
+        "permission",
+        "project",
+        "query_string",
+        "shared",
+        "target",
+        "version",
+    )
+
+    def __init__(
+        self, method: str, target: str, version: tuple[int, int], headers: Headers, peer: str | None = None
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.version = version
+        self.headers = headers
+        self.peer = peer
+        self.authority: str | None = None
+        """The host in a target in absolute form (`GET http://name/ HTTP/1.1`)."""
+        path = target
+        if target[:1] not in ("/", "*"):
+            _, _, rest = target.partition("://")
+            self.authority, slash, path = rest.partition("/")
+            path = slash + path
+        if "#" in path:
+            path = path.partition("#")[0]
+        self.path, _, self.query_string = path.partition("?")
+        self._query: dict[str, list[str]] | None = None
+        # What routing and access control find out:
+        self.project = ""
+        self.connection = ""
+        self.permission: str | None = None
+        """What the route requires; None where anybody may."""
+        self.allow = ""
+        """The methods of the path, as the `Allow` header lists them; empty when nothing is there."""
+        self.identity = OPEN
+        self.shared = b""
+        """Header lines of the answer that say which pages may read it."""
+
+    @property
+    def query(self) -> Mapping[str, list[str]]:
+        """The values of each query parameter, in the order they came."""
+        query = self._query
+        if query is None:
+            query = self._query = {}
+            if self.query_string:
+                for name, value in parse_qsl(self.query_string, keep_blank_values=True, errors="surrogateescape"):
+                    query.setdefault(name, []).append(value)
+        return query
+
+    def parameter(self, name: str) -> str | None:
+        """The first value of a query parameter."""
+        if not self.query_string:
+            return None
+        values = self.query.get(name)
+        return None if values is None else values[0]
+
+    # The body and the connection, which the server's own class brings
+
+    def body(self) -> bytes | None:
+        """The whole body where all of it has arrived. Raises InvalidRequest (`malformed_http`) for a broken one."""
+        return b""
+
+    async def next_chunk(self) -> bytes:
+        """What has arrived of the body since the last call, waiting for something; empty at its end."""
+        return b""
+
+    @property
+    def half_closed(self) -> bool:
+        """Whether the caller has closed its side of the connection."""
+        return False
+
+    @asynccontextmanager
+    async def while_open(self) -> AsyncIterator[None]:
+        """Run the block, which waits for something, as long as the caller keeps its side open: one that has closed it
+        can't be told from one that has gone away. Raises InvalidRequest (`half_closed`).
+        """
+        yield
+
+    @property
+    def protocol(self) -> Any:
+        """aiohttp's protocol, which a stream takes the transport from."""
+        return None
+
+
+def half_closed(why: str) -> InvalidRequest:
+    """The refusal of what needs a caller that keeps its side open."""
+    return InvalidRequest(f"{why}; keep the sending side open until the answer is there.", code="half_closed")
