@@ -97,7 +97,7 @@ async def _write(redis: RedisClient, project: Shared) -> None:
     async with redis.client.pipeline(transaction=True) as pipeline:
         size_bytes = 0
         for seq, (at, frame) in enumerate(zip(project.times, project.frames, strict=False), oldest):
-            text = frame.partition(b"\n")[2]
+            text = sse.text_of(frame)
             size_bytes += len(text)
             pipeline.xadd(stream, {"t": str(at), "e": text}, id=f"{seq}-0")
         pipeline.hset(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from edge.core import sse
 from edge.core.intervals import Intervals, Run
+from edge.core.resume import Start
 
 if TYPE_CHECKING:
     from edge.core.project import Project
@@ -33,6 +34,8 @@ class Connection:
 
     __slots__ = (
         "_marks",
+        "_passed_to",
+        "_sent_before",
         "acknowledged",
         "address",
         "batched_since",
@@ -55,6 +58,7 @@ class Connection:
         "replay_to",
         "skips",
         "start",
+        "takes_missed",
         "written_bytes",
     )
 
@@ -86,6 +90,10 @@ class Connection:
         """Where its cursor first stood."""
         self.passed_over = 0
         """How many events its cursor has passed without their being written."""
+        self._passed_to = self._sent_before = 0
+        """While the cursor stands at `_passed_to`, the last event written is `_sent_before`."""
+        self.takes_missed = False
+        """Whether it asked for what is missed (`Start.takes_missed`)."""
         self.written_bytes = 0
         """Bytes written since the hub took the transport over."""
         self._marks: list[int] | None = None
@@ -98,11 +106,32 @@ class Connection:
         self.leaving: str | None = None
         """Why it is to go (`slow`, `deleted`, …), once that is decided."""
 
-    def place(self, cursor: int, skips: Intervals | None, head: int) -> None:
-        """Stand at `cursor`, with everything up to `head` counting as replay."""
-        self.start = self.cursor = self.acknowledged = self.placed_at = self.batched_since = cursor
-        self.skips = skips
+    def place(self, start: Start, head: int) -> None:
+        """Stand where `start` says, with everything up to `head` counting as replay."""
+        self.start = self.cursor = self.acknowledged = self.placed_at = self.batched_since = start.cursor
+        self._passed_to = start.cursor
+        self.skips = start.skips
+        self.takes_missed = start.takes_missed
         self.replay_to = head
+
+    @property
+    def sent_to(self) -> int:
+        """The last event written to it; 0 for none."""
+        return self._sent_before if self.cursor == self._passed_to else self.cursor
+
+    def turn_back(self, events: Intervals) -> None:
+        """Cover `events` after all: they lie between the last event written and the cursor, so order is kept."""
+        before = events.first - 1
+        skips = Intervals() if self.skips is None else self.skips
+        for lo, hi in events.outside(before + 1, self.cursor):
+            skips.add(lo, hi)
+        for lo, hi in events:
+            skips.remove(lo, hi)
+        self.skips = skips
+        self._sent_before = self.sent_to
+        self.passed_over -= self.cursor - before
+        self.start, self.acknowledged = min(self.start, before), min(self.acknowledged, before)
+        self.cursor = self.batched_since = self._passed_to = before
 
     @property
     def events_sent(self) -> int:
@@ -141,6 +170,8 @@ class Connection:
         """Move the cursor to `seq` without a word: nothing up to there is for this reader, or can be given any more."""
         if self.batched_since < self.cursor:
             self._leave_batches()
+        self._sent_before = self.sent_to
+        self._passed_to = seq
         self.passed_over += seq - self.cursor
         self.cursor = self.batched_since = seq
 

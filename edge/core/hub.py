@@ -13,6 +13,7 @@ Invariants:
 from __future__ import annotations
 
 import random
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 
 from edge.core import sse
@@ -34,6 +35,8 @@ from edge.core.timing_wheel import TimingWheel
 TICK_BUDGET = 512
 _CLOSING_SPREAD = 2.0
 """Readers told to come back do so within `retry_ms` and this many times more, so that they don't come at once."""
+_MAX_FORGOTTEN = 10_000
+"""Of so many projects that were forgotten the hub knows where their history ended; about 300 bytes each."""
 _MOST_FRAME_BYTES_BESIDE_DATA = 512
 """Id, type and field names; a line end in the data may become seven bytes."""
 
@@ -54,6 +57,10 @@ class Hub:
         self._surely_fits_bytes = (limits.max_frame_bytes - _MOST_FRAME_BYTES_BESIDE_DATA) // 7
         """Data so long makes a frame that fits its ring, whatever it holds; a longer one is looked at."""
         self._epochs_given = 0
+        self._forgotten: OrderedDict[str, tuple[str, int]] = OrderedDict()
+        """Epoch and newest number of projects that were forgotten because nothing was left of them. One that is made
+        anew goes on from there, so that a client that has seen everything comes back to no gap.
+        """
         self._frame_cache = FrameCache()
         self._flush_queue = FlushQueue(wake)
         self._stalled = StallDetector(limits.dead_after_seconds)
@@ -249,8 +256,11 @@ class Hub:
         """`connection`'s transport takes bytes again: it catches up from the ring."""
         connection.paused = False
         self._stalled.paused.pop(connection, None)
-        if connection.project is not None:
-            connection.project.deliver(connection, connection.project.ring.newest, now)
+        project = connection.project
+        if project is not None:
+            project.deliver(connection, project.ring.newest, now)
+            if connection.takes_missed and project.ledger.pending:
+                project.offer_missed([connection], now)
 
     def refused(self, code: str, address: str | None, now: float) -> None:
         """A client was turned away before it could say what it wanted."""
@@ -360,6 +370,7 @@ class Hub:
     def delete(self, name: str, now: float) -> tuple[int, int] | None:
         """Close a project's streams and drop its history. Returns `(connections, events)`; None when it isn't there."""
         project = self.projects.get(name)
+        self._forgotten.pop(name, None)
         if project is None:
             return None
         connections, events = project.connections.copy(), len(project.ring)
@@ -409,7 +420,8 @@ class Hub:
 
     def _create(self, name: str, address: str | None, now: float) -> Project:
         self._admission.project(len(self.projects), name, address, now)
-        project = Project(name, self.new_epoch(), self.counters, self._frame_cache)
+        epoch, newest = self._forgotten.pop(name, ("", 0))
+        project = Project(name, epoch or self.new_epoch(), self.counters, self._frame_cache, newest=newest)
         self.projects[name] = project
         self.counters.misses.touch(name)
         return project
@@ -427,6 +439,9 @@ class Hub:
             return
         if project.empty:
             del self.projects[project.name]
+            self._forgotten[project.name] = project.epoch, project.ring.newest
+            if len(self._forgotten) > _MAX_FORGOTTEN:
+                self._forgotten.popitem(last=False)
             self._observer.project_forgotten(project)
             self.counters.misses.touch(project.name)
 

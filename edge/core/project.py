@@ -252,7 +252,7 @@ class Project:
         """Take a reader in: hello, a gap where there is one, the replay; from then on it is like any other."""
         ring = self.ring
         connection.project = self
-        connection.place(start.cursor, start.skips, ring.newest)
+        connection.place(start, ring.newest)
         connection.index = len(self.connections)
         self.connections.append(connection)
         self.last_connect_seconds = now
@@ -262,7 +262,8 @@ class Project:
             "newest": self.newest_id,
             "replayed": ring.newest - start.cursor - skipped,
         }
-        greeting = sse.control_frame("hello", hello, retry_ms=retry_ms)
+        position = start.cursor if start.resume_from is None else start.resume_from
+        greeting = sse.control_frame("hello", hello, retry_ms=retry_ms, event_id=self.event_id(position))
         if start.gap is not None:
             greeting += self._gap_frame(start.gap)
         connection.control(greeting, now)
@@ -288,7 +289,28 @@ class Project:
         )
         if missed:
             self._counters.oldest_miss.add(self)
+            self.offer_missed(self.connections, now)
         return missed
+
+    def offer_missed(self, connections: list[Connection], now: float) -> None:
+        """Give what is pending to those of `connections` that asked for missed events and never had them.
+
+        Each event goes to one of them, the newest that can take it. Only in order: one that was already written a later
+        event would have its `Last-Event-ID` set back. What none can take stays pending.
+        """
+        left = Intervals(self.ledger.pending)
+        able = [each for each in connections if each.takes_missed and not (each.paused or each.leaving)]
+        while left:
+            able = [each for each in able if each.sent_to < left.last and each.cursor >= left.first]
+            if not able:
+                return
+            connection = max(able, key=_connected_at)
+            able.remove(connection)
+            events = Intervals(left.within(connection.sent_to + 1, connection.cursor))
+            if events:
+                left.remove(events.first, events.last)
+                connection.turn_back(events)
+                self.deliver(connection, self.ring.newest, now)
 
     @property
     def oldest_pending_seconds(self) -> float | None:
@@ -418,3 +440,7 @@ class Project:
                 "reason": gap.reason,
             },
         )
+
+
+def _connected_at(connection: Connection) -> tuple[float, int]:
+    return connection.connected_at_seconds, connection.index

@@ -44,11 +44,17 @@ class Gap(msgspec.Struct, frozen=True):
 
 
 class Start(msgspec.Struct, frozen=True):
-    """A place on the ring: deliver what comes after `cursor` but for `skips`; tell `gap` first."""
+    """A place on the ring: deliver what comes after `cursor` but for `skips`; report `gap` first."""
 
     cursor: int
     skips: Intervals | None = None
     gap: Gap | None = None
+    resume_from: int | None = None
+    """The position that `edge.hello` names, where it isn't `cursor`: a client that is cut off between hello and gap
+    comes back with it, and the gap is reported again.
+    """
+    takes_missed: bool = False
+    """Events that become pending later are for this subscriber, too, as long as it can be given them in order."""
 
 
 def is_event_id(text: str) -> bool:
@@ -75,14 +81,23 @@ def after_id(project: History, asked: str) -> Start:
     if seq > ring.newest or epoch != project.epoch_of(seq):
         return Start(everything, gap=Gap(asked, "unknown", None))
     if seq < everything:
-        return Start(everything, gap=Gap(asked, "evicted", everything - seq, seq + 1))
+        return _with_evicted(ring, Gap(asked, "evicted", everything - seq, seq + 1), seq)
     return Start(seq)
+
+
+def _with_evicted(ring: Ring, gap: Gap, position: int) -> Start:
+    """All that is held behind `gap`. Events follow at once, so that a gap reported twice is reported twice at most; with
+    none held, the client would come back to the same gap for ever.
+    """
+    return Start(ring.oldest - 1, gap=gap, resume_from=position if len(ring) else None)
 
 
 def everything(project: History) -> Start:
     """All that was ever published in this epoch: what is held, and a gap for the rest."""
-    evicted = project.ring.oldest - project.first_seq
-    return Start(project.ring.oldest - 1, gap=Gap("all", "evicted", evicted, project.first_seq) if evicted else None)
+    ring, first = project.ring, project.first_seq
+    if ring.oldest == first:
+        return Start(first - 1)
+    return _with_evicted(ring, Gap("all", "evicted", ring.oldest - first, first), first - 1)
 
 
 def nothing(project: History) -> Start:
@@ -95,10 +110,10 @@ def missed(project: History) -> Start:
     ledger, ring = project.ledger, project.ring
     gap = Gap("missed", "evicted", ledger.unreported_lost, ledger.unreported_from) if ledger.unreported_lost else None
     if not ledger.pending:
-        return Start(ring.newest, gap=gap)
+        return Start(ring.newest, gap=gap, takes_missed=True)
     first = ledger.pending.first
     skips = Intervals(ledger.pending.outside(first, ring.newest))
-    return Start(first - 1, skips or None, gap)
+    return Start(first - 1, skips or None, gap, takes_missed=True)
 
 
 def younger_than(project: History, asked: str, seconds: float, now: float) -> Start:

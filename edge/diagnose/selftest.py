@@ -60,6 +60,7 @@ class _Reader:
         """`(when it came, id, data)` of events of the project."""
         self.gap: dict[str, Any] | None = None
         self.pings = 0
+        self._fields: dict[str, str] = {}
         self.ended_seconds: float | None = None
         self.last_byte_seconds = time.monotonic()
         self._changed = asyncio.Event()
@@ -85,9 +86,9 @@ class _Reader:
         try:
             async for data in response.content.iter_any():
                 self.last_byte_seconds = time.monotonic()
-                *blocks, rest = (rest + data).split(b"\n\n")
-                for block in blocks:
-                    self._take(block.decode(errors="replace"))
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    self._take(line.decode(errors="replace"))
                 self._changed.set()
         except (aiohttp.ClientError, OSError):
             pass  # an end like any other: whoever waits sees `ended_seconds`
@@ -95,14 +96,15 @@ class _Reader:
             self.ended_seconds = time.monotonic()
             self._changed.set()
 
-    def _take(self, block: str) -> None:
-        fields: dict[str, str] = {}
-        for line in block.split("\n"):
-            if line.startswith(":"):
-                self.pings += line == ": ping"
-                continue
+    def _take(self, line: str) -> None:
+        if line:
             name, _, value = line.partition(": ")
-            fields[name] = value
+            if name:
+                self._fields[name] = value
+            else:
+                self.pings += value == "ping"
+            return
+        fields, self._fields = self._fields, {}
         kind = fields.get("event", "message")
         if kind == "edge.hello":
             self.hello = json.loads(fields["data"])

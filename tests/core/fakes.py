@@ -111,6 +111,11 @@ class FakeConnection(Connection):
         return [message for message in self.messages if not message.type.startswith("edge.")]
 
     @property
+    def last_id(self) -> str:
+        """What the client would come back with."""
+        return self.messages[-1].id
+
+    @property
     def seqs(self) -> list[int]:
         return [int(message.id.rpartition("-")[2]) for message in self.events]
 

@@ -7,6 +7,7 @@ are the rule.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Sized
@@ -65,10 +66,9 @@ starts = st.one_of(
 
 def frame_bytes(event_id: str, event_type: str, data: str) -> int:
     """How long an event is on the wire, worked out line by line."""
-    lines = [f"id: {event_id}"]
-    lines += [] if event_type == "message" else [f"event: {event_type}"]
+    lines = [] if event_type == "message" else [f"event: {event_type}"]
     lines += [f"data: {line}" for line in data.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
-    return len("".join(f"{line}\n" for line in [*lines, ""]).encode())
+    return len("".join(f"{line}\n" for line in [*lines, f"id: {event_id}", ""]).encode())
 
 
 class HubMachine(RuleBasedStateMachine):
@@ -115,6 +115,8 @@ class HubMachine(RuleBasedStateMachine):
         self.wakes_taken = 0
         self.stored = stored
         """Whether a store takes each event before it is held, some steps later."""
+        self.ended: dict[str, tuple[str, int]] = {}
+        """Where the history of projects ended that were forgotten."""
         self.reserved: deque[tuple[ModelProject, project_module.Project, bytes, str, str]] = deque()
 
     # What can happen
@@ -130,7 +132,7 @@ class HubMachine(RuleBasedStateMachine):
             project = self.create(name)
         if self.stored:
             real, frame = self.hub.reserve(name, event, self.now)
-            project.epoch = real.epoch
+            project.is_in(real.epoch)
             project.reserved += 1
             self.reserved.append((project, real, frame, data, event_type))
         else:
@@ -152,7 +154,8 @@ class HubMachine(RuleBasedStateMachine):
             self.evict(project, "deleted")
 
     def number(self, project: ModelProject, event_id: str, data: str, event_type: str) -> None:
-        project.epoch, _, number = event_id.rpartition("-")
+        epoch, _, number = event_id.rpartition("-")
+        project.is_in(epoch)
         seq = project.newest + 1
         assert seq == int(number)
         project.events.append(ModelEvent(seq, event_type, data, self.now, frame_bytes(event_id, event_type, data)))
@@ -248,7 +251,7 @@ class HubMachine(RuleBasedStateMachine):
 
         def begin(real: project_module.Project) -> resume.Start:
             nonlocal expected
-            project.epoch = real.epoch
+            project.is_in(real.epoch)
             self.expire(project)
             expected = self.expected_start(project, start)
             return self.start(real, start)
@@ -263,6 +266,27 @@ class HubMachine(RuleBasedStateMachine):
     @rule(which=st.integers(0, 5), reason=st.sampled_from(("client", "dead", "error")), acked=shares)
     def drop(self, which: int, reason: str, acked: float) -> None:
         self.lose(self.pick(which), reason, acked)
+
+    @precondition(lambda self: self.readers)
+    @rule(which=st.integers(0, 5), acked=shares, room=rooms)
+    def cut_and_come_back(self, which: int, acked: float, room: int) -> None:
+        """A client loses its connection, wherever its stream stands, and resumes with the id that it has."""
+        before = self.pick(which)
+        unseen = before.wanted_between(before.last, before.project.newest)
+        seen = {int(message.id.rpartition("-")[2]) for message in before.connection.events}
+        self.lose(before, "client", acked)
+        known = set(self.readers)
+        name = before.project.name
+        self.connect(name, ("id", before.connection.last_id), room, True, False, before.connection.address, NEVER, False)
+        for after in (reader for reader in self.readers.values() if reader.connection.id not in known):
+            gap = after.promised.gap
+            if after.project.epoch != before.project.epoch:
+                assert gap is not None
+                return
+            lost = set(unseen) - after.wanted
+            assert not seen & after.wanted, "twice"
+            assert all(seq < after.project.oldest for seq in lost), "held, and not given"
+            assert bool(lost) <= (gap is not None), "lost without a gap"
 
     @precondition(lambda self: self.readers)
     @rule(which=st.integers(0, 5), acked=shares)
@@ -340,6 +364,7 @@ class HubMachine(RuleBasedStateMachine):
     def delete(self, name: str) -> None:
         deleted = self.hub.delete(name, self.now)
         project = self.current.get(name)
+        self.ended.pop(name, None)
         if project is None:
             assert None is deleted
             return
@@ -368,7 +393,7 @@ class HubMachine(RuleBasedStateMachine):
         return readers[which % len(readers)]
 
     def create(self, name: str) -> ModelProject:
-        project = self.current[name] = ModelProject(name)
+        project = self.current[name] = ModelProject(name, self.ended.pop(name, ("", 0)))
         self.all_projects.append(project)
         return project
 
@@ -405,23 +430,41 @@ class HubMachine(RuleBasedStateMachine):
             self.holders = [holder for holder in self.holders if holder != project.name]
             if not project.readers and not project.reserved:
                 self.current.pop(project.name)
+                self.ended[project.name] = project.epoch, project.newest
 
     def lose(self, reader: ModelReader, reason: str, acked: float) -> None:
         connection = reader.connection
         connection.acknowledge(int(len(connection.wire) * acked))
         reason = connection.leaving or reason
-        self.hub.detach(connection, reason, self.now)
         self.look()
         reader.project.settle()
         misses = reader.project.misses
         reader.leave()
         reader.project.settle()
-        assert (connection.id, reason, reader.project.misses - misses) == self.recorder.removed[-1]
+        missed = reader.project.misses - misses
         del self.readers[connection.id]
+        real = connection.project
+        assert real is not None
+        eligible = [each for each in self.readers.values() if each.takes_missed and not each.connection.paused]
+        self.hub.detach(connection, reason, self.now)
+        if missed:
+            self.offer(reader.project, [each for each in eligible if each.connection in real.connections])
+        self.look()
+        reader.project.settle()
+        assert (connection.id, reason, missed) == self.recorder.removed[-1]
         self.paused_since.pop(connection.id, None)
         self.removed[reason] += 1
         if self.current.get(reader.project.name) is reader.project:
             self.forget_if_empty(reader.project)
+
+    def offer(self, project: ModelProject, eligible: list[ModelReader]) -> None:
+        """What is missed goes to those that never had it."""
+        left = project.with_status(PENDING)
+        for reader in sorted(eligible, key=lambda each: (-each.connection.connected_at_seconds, -each.connection.index)):
+            events = [] if reader.connection.leaving else reader.could_take(left)
+            if events:
+                reader.offer(events)
+                left = [seq for seq in left if seq < events[0]]
 
     def start(self, real: project_module.Project, start: tuple[str, Any]) -> resume.Start:
         how, value = start
@@ -440,10 +483,11 @@ class HubMachine(RuleBasedStateMachine):
         gone = project.oldest - 1
         asked, reason = how, "evicted"
         wanted, lost, first = held, None, None
+        told_again = None
         if how == "missed":
             wanted, lost, first = project.with_status(PENDING), len(project.untold), 0
         elif how == "all":
-            lost, first = gone, 1
+            lost, first, told_again = gone - project.base, project.base + 1, project.base
         elif how == "none":
             wanted, lost = [], 0
         elif how == "last":
@@ -452,13 +496,21 @@ class HubMachine(RuleBasedStateMachine):
             asked, lost = f"{value}s", None if any(seq <= gone for seq in young) else 0
         else:
             asked = self.id_asked(project.epoch, value)
+            form = re.fullmatch(r"([0-9a-z]{1,32})-([0-9]{1,18})", asked, re.ASCII)
+            if form is not None and form[1] == project.epoch:
+                value = int(form[2])
             if isinstance(value, int) and 0 <= value <= project.newest:
                 wanted, lost, first = [seq for seq in held if seq > value], max(0, gone - value), value + 1
+                told_again = value
             else:
-                reason = "restart" if value == ELSEWHERE else "unknown"
+                reason = "restart" if form is not None and form[1] != project.epoch else "unknown"
+        position = wanted[0] - 1 if wanted else project.newest
         if lost == 0:
-            return Expected(wanted)
-        return Expected(wanted, {"asked": asked, "reason": reason, "lost": lost}, first)
+            return Expected(wanted, position=position, takes_missed=how == "missed")
+        if held and told_again is not None:
+            position = told_again
+        gap = {"asked": asked, "reason": reason, "lost": lost}
+        return Expected(wanted, gap, first, position, how == "missed")
 
     # What must hold
 
@@ -490,6 +542,9 @@ class HubMachine(RuleBasedStateMachine):
             assert real is not None
             assert connection is real.connections[connection.index]
             if not real.dirty and not connection.paused and not connection.leaving:
+                if reader.takes_missed:
+                    pending = reader.project.with_status(PENDING)
+                    assert [] == [seq for seq in pending if reader.sent_to < seq], "missed, and it could be given"
                 assert [] == reader.wanted_between(reader.last, reader.project.newest), "kept waiting"
 
     def ledgers_are_right(self) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edge.core.ring import EVENT_OVERHEAD_BYTES
-from tests.core.eventstream import Comment, Message, Retry, lines_of
+from tests.core.eventstream import Comment, Item, Message, Retry, lines_of
 from tests.core.fakes import FakeConnection
 
 GOT, WAITING, PENDING, LOST = "got", "waiting", "pending", "lost"
@@ -39,14 +39,24 @@ class Expected:
     wanted: list[int]
     gap: dict[str, Any] | None = None
     tells_from: int | None = None
+    position: int = 0
+    """Where hello says that the stream goes on."""
+    takes_missed: bool = False
+
+
+def item_of_project(item: Item) -> Message | None:
+    """`item`, if it is an event that was published."""
+    return item if isinstance(item, Message) and not item.type.startswith("edge.") else None
 
 
 class ModelProject:
-    def __init__(self, name: str) -> None:
+    """One life of a project. `past`: the epoch and the newest number of the life before, if it ended by itself."""
+
+    def __init__(self, name: str, past: tuple[str, int] = ("", 0)) -> None:
         self.name = name
-        self.epoch = ""
+        self.epoch, self.base = past
         self.events: list[ModelEvent] = []
-        self.oldest = 1
+        self.oldest = self.base + 1
         self.reserved = 0
         self.readers: list[ModelReader] = []
         self.misses = self.recovered = self.lost = 0
@@ -54,11 +64,11 @@ class ModelProject:
 
     @property
     def newest(self) -> int:
-        return len(self.events)
+        return self.base + len(self.events)
 
     @property
     def held(self) -> list[ModelEvent]:
-        return self.events[self.oldest - 1 :]
+        return self.events[self.oldest - 1 - self.base :]
 
     @property
     def held_bytes(self) -> int:
@@ -68,6 +78,14 @@ class ModelProject:
     def memory_bytes(self) -> int:
         return self.held_bytes + len(self.held) * EVENT_OVERHEAD_BYTES
 
+    def event(self, seq: int) -> ModelEvent:
+        return self.events[seq - 1 - self.base]
+
+    def is_in(self, epoch: str) -> None:
+        """The hub says that the project's epoch is this."""
+        assert self.epoch in ("", epoch), "a history that ended by itself goes on"
+        self.epoch = epoch
+
     def with_status(self, status: str) -> list[int]:
         return [event.seq for event in self.events if event.status == status]
 
@@ -75,7 +93,7 @@ class ModelProject:
         return f"{self.epoch}-{seq}" if self.held else None
 
     def evict_oldest(self) -> ModelEvent:
-        event = self.events[self.oldest - 1]
+        event = self.event(self.oldest)
         event.evicted = True
         self.oldest += 1
         return event
@@ -122,7 +140,12 @@ class ModelReader:
         self.wanted = set(expected.wanted)
         self.last = min(self.wanted, default=self.head + 1) - 1
         """Everything up to here is accounted for: seen, told as lost, or not wanted."""
-        self.expected = expected
+        self.expected = self.promised = expected
+        self.takes_missed = expected.takes_missed
+        self.last_id = ""
+        """What its client would come back with."""
+        self.sent_to = 0
+        """The last event it has seen."""
         self.greeted = False
         self.was_paused = False
         self.closed = False
@@ -134,6 +157,15 @@ class ModelReader:
 
     def still_to_get(self, seq: int) -> bool:
         return seq > self.last and self.wants(seq)
+
+    def could_take(self, events: list[int]) -> list[int]:
+        """Those of `events` that it never had, and that it can be given in order."""
+        return [seq for seq in events if seq > self.sent_to and not self.wants(seq)]
+
+    def offer(self, events: list[int]) -> None:
+        """It is to get these after all."""
+        self.wanted.update(events)
+        self.last = min(self.last, *(seq - 1 for seq in events))
 
     def wanted_between(self, after: int, until: int) -> list[int]:
         return [seq for seq in range(after + 1, until + 1) if self.wants(seq)]
@@ -160,9 +192,11 @@ class ModelReader:
         if not message.type.startswith("edge."):
             self._event(message, seen)
             return
-        assert not message.own_id, "a control event with an id"
         name = message.type.removeprefix("edge.")
+        assert message.own_id == (name == "hello"), "hello has an id, and no other control event"
         if name == "hello":
+            assert f"{self.project.epoch}-{self.expected.position}" == message.id
+            self.last_id = message.id
             self._hello(message.json)
         elif name == "gap":
             seen["gap:" + message.json["reason"]] += 1
@@ -209,15 +243,20 @@ class ModelReader:
         seq = int(number)
         assert project.epoch == epoch
         assert message.own_id
+        if self.takes_missed and project.event(seq).status == PENDING and not self.wants(seq):
+            # Its transport has drained: it is given all that became pending meanwhile.
+            self.offer(self.could_take(project.with_status(PENDING)))
+            assert self.wants(seq)
         skipped = self.wanted_between(self.last, seq - 1)
         # What it wanted and was not told of can only be missing where the core has put it among what it skips.
         assert [] == skipped, "a hole nobody told it of"
         assert seq > self.last, "twice, or out of order"
         assert self.wants(seq), "it did not ask for this one"
-        event = project.events[seq - 1]
+        event = project.event(seq)
         assert (event.type, lines_of(event.data)) == (message.type, message.data)
         event.holders.add(self.connection.id)
-        self.last = seq
+        self.last = self.sent_to = seq
+        self.last_id = message.id
         seen["delivered"] += 1
         if seq <= self.head:
             seen["replayed"] += 1
@@ -227,8 +266,8 @@ class ModelReader:
         acked_bytes = self.connection.known_acked_bytes
         acknowledged = {
             message.id
-            for message, end in zip(self.connection.items, self.connection.ends, strict=True)
-            if isinstance(message, Message) and message.own_id and end <= acked_bytes
+            for item, end in zip(self.connection.items, self.connection.ends, strict=True)
+            if (message := item_of_project(item)) and end <= acked_bytes
         }
         for event in self.project.events:
             if self.connection.id in event.holders:

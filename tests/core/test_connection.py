@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from edge.core.connection import Connection
 from edge.core.intervals import Intervals, Run
+from edge.core.resume import Start
 from edge.core.sse import chunk
 from tests.core.fakes import FakeConnection, make_hub
 
@@ -101,13 +102,13 @@ def test_a_peer_that_never_says_so_costs_bounded_memory_and_no_wrong_answer() ->
 )
 def test_what_it_covers(lo: int, hi: int, covered: list[Run]) -> None:
     connection = FakeConnection(hub, "c")
-    connection.place(3, Intervals([(6, 7)]), 20)
+    connection.place(Start(3, Intervals([(6, 7)])), 20)
     assert covered == connection.covered(lo, hi)
 
 
 def test_where_it_was_placed() -> None:
     connection = FakeConnection(hub, "c")
-    connection.place(3, None, 20)
+    connection.place(Start(3), 20)
     assert (3, 3, 3, 20) == (connection.start, connection.cursor, connection.acknowledged, connection.replay_to)
     assert [(4, 9)] == connection.covered(0, 9)
 
@@ -115,7 +116,7 @@ def test_where_it_was_placed() -> None:
 class TestForgetting:
     def test_it_never_goes_back(self) -> None:
         connection = FakeConnection(hub, "c")
-        connection.place(10, None, 10)
+        connection.place(Start(10), 10)
         connection.forget_until(5)
         assert 10 == connection.start
         connection.forget_until(12)
@@ -123,14 +124,14 @@ class TestForgetting:
 
     def test_runs_behind_it_are_dropped(self) -> None:
         connection = FakeConnection(hub, "c")
-        connection.place(0, Intervals([(2, 3), (6, 9), (12, 12)]), 0)
+        connection.place(Start(0, Intervals([(2, 3), (6, 9), (12, 12)])), 0)
         connection.forget_until(7)
         assert connection.skips is not None
         assert (7, [(8, 9), (12, 12)]) == (connection.start, list(connection.skips))
 
     def test_so_many_runs_and_no_more(self) -> None:
         connection = FakeConnection(hub, "c")
-        connection.place(0, Intervals([(10 * number, 10 * number + 1) for number in range(1, 71)]), 0)
+        connection.place(Start(0, Intervals([(10 * number, 10 * number + 1) for number in range(1, 71)])), 0)
         connection.forget_until(0)
         assert connection.skips is not None
         assert 64 == len(list(connection.skips))

@@ -45,7 +45,7 @@ class TestHeartbeats:
         plain = connect(hub, connection_id="b", ping_as_event=True, chunked=False)
         tick(hub, 17.0)
         for reader in (chunked, plain):
-            assert Message("edge.ping", "{}", "", own_id=False) == reader.items[-1]
+            assert Message("edge.ping", "{}", "boot1-0", own_id=False) == reader.items[-1]
 
     def test_one_that_was_written_to_is_passed_over(self) -> None:
         hub = make_hub(heartbeat_seconds=16.0)

@@ -41,6 +41,7 @@ class Walk:
             (lambda: machine.store(number(1, 9)), 4),
             (self.connect, 4),
             (lambda: self.with_reader(lambda: machine.drop(number(6), pick(REASONS), self.random.random())), 1),
+            (lambda: self.with_reader(self.cut_and_come_back), 1),
             (lambda: self.with_reader(lambda: machine.acknowledge(number(6), self.random.random())), 1),
             (lambda: self.with_reader(lambda: machine.stall(number(6), pick(ROOMS))), 2),
             (lambda: self.with_reader(lambda: machine.close(number(6))), 0.1),
@@ -60,6 +61,10 @@ class Walk:
     def drain(self) -> None:
         if any(reader.connection.paused for reader in self.machine.readers.values()):
             self.machine.drain(self.random.randrange(6), self.random.choice(ROOMS))
+
+    def cut_and_come_back(self) -> None:
+        pick, number = self.random.choice, self.random.randrange
+        self.machine.cut_and_come_back(number(6), self.random.random(), pick((*ROOMS, UNLIMITED)))
 
     def connect(self) -> None:
         pick, number = self.random.choice, self.random.randrange

@@ -22,7 +22,7 @@ def publish(hub: Hub, count: int = 1, now: float = 0.0) -> None:
 def connect(
     hub: Hub, connection_id: str, start: str = "none", room_bytes: int = UNLIMITED, now: float = 0.0
 ) -> FakeConnection:
-    connection = FakeConnection(hub, connection_id)
+    connection = FakeConnection(hub, connection_id, now)
     connection.stall(room_bytes)
     starts = {"none": resume.nothing, "missed": resume.missed, "all": resume.everything}
     hub.attach("p", connection, starts[start], now)
@@ -445,3 +445,74 @@ class TestBetweenProcesses:
         assert set() == changed()
         ledger.gap_reported(3)
         assert {"p"} == changed()
+
+
+class TestPendingWhileASubscriberIsThere:
+    """A phone changes its network: its new connection is there before the old one is found dead."""
+
+    def test_it_gets_what_the_dead_connection_did_not_acknowledge(self) -> None:
+        hub = make_hub()
+        old = connect(hub, "old", "missed")
+        publish(hub)
+        new = connect(hub, "new", "missed")
+        assert [] == new.seqs
+        hub.detach(old, "dead", 32.0)
+        assert [1] == new.seqs
+        assert (1, 1, 0, 0) == numbers(hub)
+        publish(hub)
+        assert [1, 2] == new.seqs
+
+    def test_not_what_another_has_acknowledged(self) -> None:
+        hub = make_hub()
+        old, other = connect(hub, "old", "missed"), connect(hub, "other", "missed")
+        publish(hub)
+        new = connect(hub, "new", "missed")
+        hub.detach(old, "dead", 32.0)
+        other.acknowledge()
+        hub.detach(other, "client", 33.0)
+        assert [] == new.seqs
+        assert (0, 0, 0, 0) == numbers(hub)
+
+    def test_not_where_it_would_come_behind_a_later_event(self) -> None:
+        """`Last-Event-ID` would go back, and the later events would be given twice."""
+        hub = make_hub()
+        old = connect(hub, "old", "missed")
+        publish(hub)
+        new = connect(hub, "new", "missed")
+        publish(hub)
+        hub.detach(old, "dead", 32.0)
+        assert [2] == new.seqs
+        assert (1, 0, 0, 1) == numbers(hub)
+        assert [1] == connect(hub, "newest", "missed").seqs
+
+    @pytest.mark.parametrize("start", ["none", "all"])
+    def test_only_those_that_asked_for_what_is_missed(self, start: str) -> None:
+        hub = make_hub()
+        old = connect(hub, "old", "missed")
+        publish(hub)
+        new = connect(hub, "new", start)
+        seqs = new.seqs
+        hub.detach(old, "dead", 32.0)
+        assert seqs == new.seqs
+
+    def test_one_of_them_gets_it_the_one_that_came_last(self) -> None:
+        hub = make_hub()
+        old = connect(hub, "old", "missed")
+        publish(hub)
+        first, second = connect(hub, "first", "missed", now=1.0), connect(hub, "second", "missed", now=2.0)
+        hub.detach(old, "dead", 32.0)
+        assert ([], [1]) == (first.seqs, second.seqs)
+        hub.detach(second, "dead", 64.0)
+        assert [1] == first.seqs
+        assert (2, 2, 0, 0) == numbers(hub)
+
+    def test_one_whose_transport_is_full_gets_it_when_it_has_drained(self) -> None:
+        hub = make_hub()
+        old = connect(hub, "old", "missed")
+        publish(hub)
+        new = connect(hub, "new", "missed", room_bytes=0)
+        hub.detach(old, "dead", 3.0)
+        assert [] == new.seqs
+        new.drain()
+        assert [1] == new.seqs
+        assert (1, 1, 0, 0) == numbers(hub)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
+from edge.core import hub as hub_module
 from edge.core import resume
 from edge.core.hub import Hub
 from edge.core.project import Project
@@ -25,8 +28,8 @@ def project(published: int = 0, max_events: int = 1000) -> Project:
 @pytest.mark.parametrize(
     ("asked", "start"),
     [
-        (0, Start(5, gap=Gap("boot1-0", "evicted", 5, 1))),
-        (4, Start(5, gap=Gap("boot1-4", "evicted", 1, 5))),
+        (0, Start(5, gap=Gap("boot1-0", "evicted", 5, 1), resume_from=0)),
+        (4, Start(5, gap=Gap("boot1-4", "evicted", 1, 5), resume_from=4)),
         (5, Start(5)),
         (6, Start(6)),
         (8, Start(8)),
@@ -64,7 +67,7 @@ def test_no_more_of_a_wrong_id_is_sent_back_than_need_be() -> None:
 def test_everything() -> None:
     assert Start(0) == resume.everything(project())
     assert Start(0) == resume.everything(project(3))
-    assert Start(5, gap=Gap("all", "evicted", 5, 1)) == resume.everything(project(8, max_events=3))
+    assert Start(5, gap=Gap("all", "evicted", 5, 1), resume_from=0) == resume.everything(project(8, max_events=3))
 
 
 def test_nothing() -> None:
@@ -72,11 +75,11 @@ def test_nothing() -> None:
 
 
 def test_missed_with_nothing_missed() -> None:
-    assert Start(0) == resume.missed(project())
+    assert Start(0, takes_missed=True) == resume.missed(project())
 
 
 def test_missed_all_of_it() -> None:
-    assert Start(0) == resume.missed(project(3))
+    assert Start(0, takes_missed=True) == resume.missed(project(3))
 
 
 def test_missed_with_holes() -> None:
@@ -91,7 +94,7 @@ def test_missed_with_holes() -> None:
 
 
 def test_missed_and_partly_lost() -> None:
-    assert Start(5, gap=Gap("missed", "evicted", 5, 1)) == resume.missed(project(8, max_events=3))
+    assert Start(5, gap=Gap("missed", "evicted", 5, 1), takes_missed=True) == resume.missed(project(8, max_events=3))
 
 
 @pytest.mark.parametrize(
@@ -135,3 +138,94 @@ def test_after_an_unknown_id_everything_held_follows(asked: str, reason: str) ->
     assert [(reason, None)] == [(gap["reason"], gap["lost"]) for gap in reader.told("gap")]
     assert [3, 4, 5] == reader.seqs
     assert 1 == hub.counters.gaps[reason]
+
+
+def cut(hub: Hub, reader: FakeConnection, now: float = 0.0) -> str:
+    """`reader` loses its connection; returns the id that its client comes back with."""
+    hub.detach(reader, "client", now)
+    return reader.last_id
+
+
+def come_back(hub: Hub, last_id: str, connection_id: str = "back") -> FakeConnection:
+    reader = FakeConnection(hub, connection_id)
+    hub.attach("p", reader, lambda known: resume.after_id(known, last_id), 0.0)
+    return reader
+
+
+class TestTheIdOfHello:
+    """A client that is cut off before its first event comes back with it."""
+
+    def test_what_comes_meanwhile_is_not_lost(self) -> None:
+        hub = make_hub()
+        first, other = FakeConnection(hub, "first"), FakeConnection(hub, "other")
+        for reader in (first, other):
+            hub.attach("p", reader, resume.missed, 0.0)
+        last_id = cut(hub, first)
+        hub.publish("p", text(), 0.0)
+        hub.flush(0.0)
+        back = come_back(hub, last_id)
+        assert ([1], []) == (back.seqs, back.told("gap"))
+
+    @pytest.mark.parametrize(
+        ("start", "last_id"),
+        [
+            (resume.missed, "boot1-5"),
+            (resume.nothing, "boot1-8"),
+            (resume.everything, "boot1-0"),
+            (lambda known: resume.after_id(known, "boot1-2"), "boot1-2"),
+            (lambda known: resume.after_id(known, "boot1-6"), "boot1-6"),
+            (lambda known: resume.after_id(known, "old-6"), "boot1-5"),
+            (lambda known: resume.after_id(known, "boot1-9"), "boot1-5"),
+            (lambda known: resume.younger_than(known, "1s", 2.0, 9.0), "boot1-6"),
+        ],
+    )
+    def test_it_stands_before_the_replay_and_its_gap(self, start: Callable[[Project], Start], last_id: str) -> None:
+        hub = make_hub(max_events=3)
+        for number in range(1, 9):
+            hub.publish("p", text(), float(number))
+        reader = FakeConnection(hub, "c")
+        hub.attach("p", reader, start, 9.0)
+        hello = reader.messages[0]
+        assert ("edge.hello", True, last_id) == (hello.type, hello.own_id, hello.id)
+
+    def test_a_project_that_was_forgotten_with_nothing_in_it_is_no_gap(self) -> None:
+        hub = make_hub()
+        reader = come_back(hub, "old-7")
+        assert ["restart"] == [gap["reason"] for gap in reader.told("gap")]
+        for _ in range(3):
+            last_id = cut(hub, reader)
+            assert {} == hub.projects
+            reader = come_back(hub, last_id)
+            assert [] == reader.told("gap")
+        last_id = cut(hub, reader)
+        hub.publish("p", text(), 0.0)
+        assert [1] == come_back(hub, last_id).seqs
+
+    def test_a_project_whose_events_have_all_expired_goes_on_where_it_was(self) -> None:
+        hub = make_hub(max_age_seconds=10.0)
+        for _ in range(3):
+            hub.publish("p", text(), 0.0)
+        reader = FakeConnection(hub, "c")
+        hub.attach("p", reader, resume.missed, 0.0)
+        last_id = cut(hub, reader, 20.0)
+        assert None is hub.project("p", 20.0)
+        hub.publish("p", text(), 20.0)
+        assert ([4], []) == ((back := come_back(hub, last_id)).seqs, back.told("gap"))
+        assert [1] == [gap["lost"] for gap in come_back(hub, "boot1-2", "late").told("gap")]
+
+    def test_a_project_that_was_deleted_is_a_gap(self) -> None:
+        hub = make_hub()
+        reader = FakeConnection(hub, "c")
+        hub.attach("p", reader, resume.missed, 0.0)
+        last_id = cut(hub, reader)
+        hub.publish("p", text(), 0.0)
+        hub.delete("p", 0.0)
+        assert ["restart"] == [gap["reason"] for gap in come_back(hub, last_id).told("gap")]
+
+    def test_of_forgotten_projects_only_so_many_are_known(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(hub_module, "_MAX_FORGOTTEN", 2)
+        hub = make_hub()
+        for name in "abc":
+            hub.attach(name, reader := FakeConnection(hub, name), resume.missed, 0.0)
+            hub.detach(reader, "client", 0.0)
+        assert ["b", "c"] == list(hub._forgotten)

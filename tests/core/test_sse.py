@@ -62,12 +62,27 @@ def test_frames_joined_are_the_events_one_after_the_other(events: list[tuple[str
 @given(data=texts, event_type=types, seq=st.integers(1, 10**18 - 1))
 def test_a_number_can_be_put_on_later(data: str, event_type: str, seq: int) -> None:
     frame = sse.event_frame(b"e-", seq, event_type, data.encode())
-    assert frame == sse.numbered(b"e-", seq, sse.event_text(event_type, data.encode()))
+    text = sse.event_text(event_type, data.encode())
+    assert frame == sse.numbered(b"e-", seq, text)
+    assert text == sse.text_of(frame)
+    assert text == sse.text_of(id_first(seq, text))
+
+
+def id_first(seq: int, text: bytes) -> bytes:
+    """A frame as version 0.1 stored it."""
+    return b"id: e-%d\n%b" % (seq, text)
+
+
+@given(data=texts, event_type=types, seq=st.integers(1, 10**18 - 1))
+def test_frames_of_both_versions_are_decoded(data: str, event_type: str, seq: int) -> None:
+    text = sse.event_text(event_type, data.encode())
+    for frame in (sse.numbered(b"e-", seq, text), id_first(seq, text)):
+        assert (f"e-{seq}", event_type, lines_of(data)) == sse.decode(frame)
 
 
 def test_the_bytes_of_a_frame() -> None:
-    assert b"id: e-7\ndata: {}\n\n" == sse.event_frame(b"e-", 7, "message", b"{}")
-    assert b"id: e-7\nevent: tick\ndata: a\ndata: b\n\n" == sse.event_frame(b"e-", 7, "tick", b"a\r\nb")
+    assert b"data: {}\nid: e-7\n\n" == sse.event_frame(b"e-", 7, "message", b"{}")
+    assert b"event: tick\ndata: a\ndata: b\nid: e-7\n\n" == sse.event_frame(b"e-", 7, "tick", b"a\r\nb")
 
 
 @given(
@@ -83,7 +98,13 @@ def test_control_frames_have_json_data_and_no_id(name: str, fields: dict[str, ob
     assert json.loads(json.dumps(fields)) == message.json
 
 
+def test_hello_ends_with_its_id() -> None:
+    frame = sse.control_frame("hello", {}, retry_ms=1, event_id="e-3")
+    assert b"retry: 1\nevent: edge.hello\ndata: {}\nid: e-3\n\n" == frame
+
+
 def test_pings() -> None:
+    assert [b": ping\n", b": probe\n"] == [sse.PING_COMMENT, sse.PROBE_COMMENT]
     assert [Comment(" ping")] == parse(sse.PING_COMMENT)
     assert [Comment(" probe")] == parse(sse.PROBE_COMMENT)
     assert [Message("edge.ping", "{}", "", own_id=False)] == parse(sse.PING_EVENT)

@@ -39,7 +39,7 @@ class Answer:
 
 
 class Frame:
-    """One block of a stream, up to its empty line."""
+    """One block of a stream, up to its empty line, or one comment."""
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
@@ -78,7 +78,10 @@ class Stream:
     async def next(self) -> Frame:
         """The next frame; EOFError at the end of the stream."""
         try:
-            return Frame(await self.response.content.readuntil(b"\n\n"))
+            raw = await self.response.content.readuntil(b"\n")
+            while not (raw.startswith(b":") or raw.endswith(b"\n\n")):
+                raw += await self.response.content.readuntil(b"\n")
+            return Frame(raw)
         except asyncio.IncompleteReadError:
             raise EOFError from None
 

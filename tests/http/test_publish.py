@@ -70,7 +70,8 @@ async def test_text_is_the_data_as_it_is(site: Site, text: str, lines: list[str]
     async with site.stream() as stream:
         options: dict[str, Any] = {"data": text.encode(), "headers": {"Content-Type": "text/plain"}}
         answer = await site.ask("POST", f"{EVENTS}?type=note", **options)
-        expected = f"id: {answer.json['id']}\nevent: note\n" + "".join(f"data: {line}\n" for line in lines) + "\n"
+        data = "".join(f"data: {line}\n" for line in lines)
+        expected = f"event: note\n{data}id: {answer.json['id']}\n\n"
         await site.publish("end")
         raw = b""
         while b'"end"' not in raw:
@@ -160,7 +161,7 @@ async def test_wait_publishes_when_somebody_is_there(site: Site) -> None:
     async with site.stream() as stream:
         answer = await publishing
         assert (201, 1) == (answer.status, answer.json["connections"])
-        assert b": probe\n\n" == (await stream.next()).raw
+        assert b": probe\n" == (await stream.next()).raw
         assert "late" == (await stream.next()).data
 
 
@@ -218,4 +219,4 @@ async def test_a_large_event_arrives_whole(site: Site) -> None:
         raw = b""
         while not raw.endswith(b"\n\n"):
             raw += await stream.response.content.readany()
-    assert raw.endswith(f"\ndata: {text}\n\n".encode())
+    assert raw.startswith(f"data: {text}\nid: ".encode())

@@ -93,8 +93,9 @@ async def by_curl(url: str, count: int) -> list[Event]:
         for line in block.removesuffix("\n\n").split("\n"):
             name, _, value = line.partition(": ")
             fields.setdefault(name, []).append(value)
-        if "id" in fields:
-            events.append(Event(fields.get("event", ["message"])[0], fields["id"][0], "\n".join(fields["data"])))
+        event_type = fields.get("event", ["message"])[0]
+        if not event_type.startswith("edge."):
+            events.append(Event(event_type, fields["id"][0], "\n".join(fields["data"])))
     process.terminate()
     await process.communicate()
     return events

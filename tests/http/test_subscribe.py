@@ -39,7 +39,7 @@ async def test_the_first_frame_is_hello(site: Site) -> None:
         hello = await response.content.readuntil(b"\n\n")
     expected = (
         rb'retry: 1000\nevent: edge\.hello\ndata: \{"project":"p","connection":"[0-9a-f]{16}",'
-        rb'"heartbeat_seconds":15\.0,"oldest":null,"newest":null,"replayed":0\}\n\n'
+        rb'"heartbeat_seconds":15\.0,"oldest":null,"newest":null,"replayed":0\}\nid: [0-9a-z]+-0\n\n'
     )
     assert re.fullmatch(expected, hello)
 
@@ -55,8 +55,8 @@ async def test_an_event_on_the_wire(site: Site) -> None:
     async with site.stream() as stream:
         plain = (await site.publish({"a": [1, 2.50]})).json["id"]
         typed = (await site.publish("x", "progress")).json["id"]
-        assert f'id: {plain}\ndata: {{"a": [1, 2.5]}}\n\n'.encode() == (await stream.next()).raw
-        assert f'id: {typed}\nevent: progress\ndata: "x"\n\n'.encode() == (await stream.next()).raw
+        assert f'data: {{"a": [1, 2.5]}}\nid: {plain}\n\n'.encode() == (await stream.next()).raw
+        assert f'event: progress\ndata: "x"\nid: {typed}\n\n'.encode() == (await stream.next()).raw
     epoch, seq = typed.split("-")
     assert plain == f"{epoch}-{int(seq) - 1}"
 
@@ -181,7 +181,7 @@ async def test_a_slow_reader_that_falls_out_of_the_ring_is_told_while_connected(
         received = b""
         while f"id: {ids[-1]}".encode() not in received:
             received += await loop.sock_recv(sock, 1 << 20)
-    got = [int(seq) for seq in re.findall(rb"^id: \w+-(\d+)$", received, re.MULTILINE)]
+    got = [int(seq) for seq in re.findall(rb"^id: \w+-(\d+)$", received.partition(b"\n\n")[2], re.MULTILINE)]
     [(at, lost)] = [
         (int(asked), int(lost))
         for asked, lost in re.findall(rb'"asked":"\w+-(\d+)".*"lost":(\d+),"reason":"evicted"', received)
@@ -192,7 +192,7 @@ async def test_a_slow_reader_that_falls_out_of_the_ring_is_told_while_connected(
 async def test_a_quiet_stream_gets_a_comment_as_heartbeat(start_hub: StartHub) -> None:
     site = await start_hub(stream={"heartbeat_seconds": 0.1})
     async with site.stream() as stream:
-        assert [b": ping\n\n"] * 2 == [frame.raw for frame in await stream.take(2)]
+        assert [b": ping\n"] * 2 == [frame.raw for frame in await stream.take(2)]
 
 
 async def test_a_quiet_stream_gets_an_event_as_heartbeat_where_it_asks_for_one(start_hub: StartHub) -> None:
@@ -245,7 +245,7 @@ async def test_http_1_0_gets_the_stream_unchunked(site: Site) -> None:
     assert b"transfer-encoding" not in head.lower()
     assert (await reader.readuntil(b"\n\n")).startswith(b"retry: 1000\nevent: edge.hello\n")
     event_id = (await site.publish(1)).json["id"]
-    assert f"id: {event_id}\ndata: 1\n\n".encode() == await reader.readuntil(b"\n\n")
+    assert f"data: 1\nid: {event_id}\n\n".encode() == await reader.readuntil(b"\n\n")
     site.context.drain()
     rest = await reader.read()
     assert rest.startswith(b"retry: ")

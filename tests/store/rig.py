@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from edge.core import resume
+from edge.core import resume, sse
 from edge.core.connection import Connection
 from edge.core.event import Event
 from edge.core.hub import Hub
@@ -55,7 +55,9 @@ class Reader(Connection):
 
     @property
     def ids(self) -> list[str]:
-        return [line.removeprefix("id: ") for line in self.sent.decode().splitlines() if line.startswith("id: ")]
+        """Of the events it was sent."""
+        frames = [frame + b"\n\n" for frame in self.sent.split(b"\n\n")[:-1]]
+        return [frame.id for frame in map(sse.decode, frames) if not frame.type.startswith("edge.")]
 
 
 class Rig:
