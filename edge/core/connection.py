@@ -25,6 +25,8 @@ _REFRESH_EVERY = 64
 _MAX_MARKS = 8 * _REFRESH_EVERY
 """Beyond this the newest mark is moved along: what is acknowledged is then known later, never wrongly."""
 _MAX_SKIPPED_RUNS = 64
+_DOUBT_SECONDS = 1.0
+"""A replay that was not read within this time, and then reset, counts as not received."""
 
 NEVER = float("inf")
 
@@ -235,6 +237,13 @@ class Connection:
         marks = self._marks
         if marks is not None and len(marks) > _MAX_MARKS:
             del marks[_MAX_MARKS - 2 : -2]
+
+    def doubt_replay(self, now: float) -> None:
+        """Its peer has reset the connection: right after the replay, most likely with bytes unread. Then what its
+        stack acknowledged counts for nothing.
+        """
+        if self.replay_to > self.placed_at and now - self.connected_at_seconds < _DOUBT_SECONDS:
+            self.acknowledged = min(self.acknowledged, self.start)
 
     def forget_until(self, seq: int) -> None:
         """Cover only what comes after `seq`, or later where so many runs are skipped that they must be bounded."""

@@ -226,13 +226,16 @@ class Hub:
             self._stalled.paused[connection] = None
         self._observer.connection_added(project, connection)
 
-    def detach(self, connection: Connection, reason: str, now: float) -> None:
-        """Forget a reader whose transport is gone. `reason` is one of `REMOVAL_REASONS`; calling twice does no harm."""
+    def detach(self, connection: Connection, reason: str, now: float, *, reset: bool = False) -> None:
+        """Forget a connection whose transport is gone; calling twice does no harm.
+
+        `reason` is one of `REMOVAL_REASONS`; `reset`: its peer has ended it without a FIN.
+        """
         if self.connections.pop(connection.id, None) is None:
             return
         project = connection.project
         assert project is not None
-        missed = project.detach(connection, reason, now)
+        missed = project.detach(connection, reason, now, reset=reset)
         connection.project = None
         connection.leaving = reason
         self._stalled.paused.pop(connection, None)

@@ -269,13 +269,15 @@ class Project:
         connection.control(greeting, now)
         self.deliver(connection, ring.newest, now)
 
-    def detach(self, connection: Connection, reason: str, now: float) -> int:
-        """Let a reader go; what it alone had and did not acknowledge is missed. Returns how much that was."""
+    def detach(self, connection: Connection, reason: str, now: float, *, reset: bool) -> int:
+        """Let a connection go; what it alone had and did not acknowledge is missed. Returns how much that was."""
         last = self.connections.pop()
         if last is not connection:
             last.index = connection.index
             self.connections[last.index] = last
         connection.refresh()
+        if reset:
+            connection.doubt_replay(now)
         self.last_disconnect = (now, reason)
         ring = self.ring
         missed = self.ledger.disconnected(

@@ -86,8 +86,9 @@ def after_id(project: History, asked: str) -> Start:
 
 
 def _with_evicted(ring: Ring, gap: Gap, position: int) -> Start:
-    """All that is held behind `gap`. Events follow at once, so that a gap reported twice is reported twice at most; with
-    none held, the client would come back to the same gap for ever.
+    """All that is held, behind `gap`.
+
+    A client that is cut off before the events comes back to the gap. With no events held it would do so for ever.
     """
     return Start(ring.oldest - 1, gap=gap, resume_from=position if len(ring) else None)
 

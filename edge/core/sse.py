@@ -1,11 +1,11 @@
 """The event-stream format, in bytes (WHATWG HTML, section 9.2.5 and 9.2.6; chunks: RFC 9112, section 7.1).
 
-Invariant: a frame is a whole number of events, ends in an empty line, and nothing a publisher wrote can start a field in
-it, because data is split at every line end that a parser would split it at (CRLF, CR and LF) and types are checked.
+Invariant: a frame is a whole number of events, ends in an empty line, and nothing a publisher wrote can start a field
+in it, because data is split at every line end that a parser would split it at (CRLF, CR and LF) and types are checked.
 
 `id:` is the last line of an event. Several clients note an id when they read it: with the id first they would resume
-behind an event that was cut off after its first line. Frames that version 0.1 stored have the id first; they are sent as
-they are, and `text_of` and `decode` read both.
+behind an event that was cut off after its first line. Frames that version 0.1 stored have the id first; they are sent
+as they are, and `text_of` and `decode` read both.
 """
 
 from __future__ import annotations

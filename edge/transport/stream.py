@@ -76,6 +76,7 @@ class Stream(Connection, asyncio.Protocol):
 
     __slots__ = (
         "_answered",
+        "_base_bytes",
         "_clock",
         "_fd",
         "_held",
@@ -96,12 +97,12 @@ class Stream(Connection, asyncio.Protocol):
         self._held: bytearray | None = None
         """What goes out in one write: the head, the hello and the replay, until `uncork`."""
         self._sock: tcp.Socket | None = None
+        self._base_bytes = 0
+        """What the peer acknowledges before the first event, counted since the connection began. Not used with TLS."""
         self._record_cost_bytes = 0
         """What TLS adds to each record; 0 without TLS."""
         self._target_bytes = 0
-        """So much the peer must have acknowledged since the connection began to have all; 0 while what it owes says it.
-        With TLS what it owes says nothing of events, and behind the end it owes the end too.
-        """
+        """With TLS: so much the peer must have acknowledged since the connection began to have all."""
         self._answered = False
         """With TLS: whether the peer's stack answered when it was last looked at."""
         self._known_acked_bytes = 0
@@ -136,14 +137,17 @@ class Stream(Connection, asyncio.Protocol):
             transport.resume_reading()
         self._transport = transport
         sock = transport.get_extra_info("socket")
+        written_bytes = 0
         if tcp.supported(sock):
             self._sock = sock
+            written_bytes = tcp.written_bytes(sock) + transport.get_write_buffer_size()
         if tls is None:
+            self._base_bytes = written_bytes + len(head)
             self._held = bytearray(head)
             return
         if self._sock is not None:
             self._record_cost_bytes = _RECORD_COST_BYTES.get(tls.version() or "", _LEAST_RECORD_COST_BYTES)
-            self._target_bytes = tcp.written_bytes(self._sock) + transport.get_write_buffer_size()
+            self._target_bytes = written_bytes
             self._seal(head)
         transport.write(head)
 
@@ -191,7 +195,7 @@ class Stream(Connection, asyncio.Protocol):
             try:
                 sent_bytes = os.write(self._fd, wire)
             except OSError:
-                sent_bytes = 0  # full, or broken: the transport finds out which, and says so
+                sent_bytes = 0  # full, or broken: the transport finds out which, and reports it
             if sent_bytes < len(wire):
                 self._write_on(wire[sent_bytes:])
         elif self._held is not None:
@@ -233,23 +237,23 @@ class Stream(Connection, asyncio.Protocol):
             self._hub.connection_failed(self, error, "flush")
 
     def acked_bytes(self) -> int:
-        """Exact on plain TCP; with TLS the last moment at which all was acknowledged; else what was handed over."""
+        """Exact on plain TCP; with TLS the last moment at which all was acknowledged; else what the kernel took.
+
+        Not "written less what is still owed": a transport that fails drops what it holds, and then owes nothing.
+        """
         transport, sock = self._transport, self._open_socket()
         if transport is None:
             return self._known_acked_bytes
         if sock is None:
-            if self._sock is None:
+            if self._sock is None and not transport.is_closing():
                 self._known_acked_bytes = self.written_bytes - transport.get_write_buffer_size()
-        elif not self._target_bytes:
-            self._known_acked_bytes = self.written_bytes - self.unacked_bytes
+        elif not self._record_cost_bytes:
+            # Behind the end of the stream its peer acknowledges the end, too.
+            self._known_acked_bytes = min(self.written_bytes, max(0, tcp.acked_bytes(sock) - self._base_bytes))
         else:
-            owed_bytes = max(0, self._target_bytes - tcp.acked_bytes(sock))
-            if not self._record_cost_bytes:
-                self._known_acked_bytes = self.written_bytes - owed_bytes
-            else:
-                self._answered = tcp.path(sock).answers
-                if not owed_bytes and not self.unacked_bytes:
-                    self._known_acked_bytes = self.written_bytes
+            self._answered = tcp.path(sock).answers
+            if tcp.acked_bytes(sock) >= self._target_bytes and not self.unacked_bytes:
+                self._known_acked_bytes = self.written_bytes
         return self._known_acked_bytes
 
     def _open_socket(self) -> tcp.Socket | None:
@@ -286,9 +290,7 @@ class Stream(Connection, asyncio.Protocol):
         self.uncork()
         self._fd = _NOT_DIRECTLY
         if self._transport is not None:
-            sock = self._open_socket()
-            if sock is not None and not self._record_cost_bytes:
-                self._target_bytes = tcp.written_bytes(sock) + self._transport.get_write_buffer_size()
+            self.refresh()
             if self.chunked:
                 self._transport.write(b"0\r\n\r\n")
             self._transport.close()
@@ -321,7 +323,7 @@ class Stream(Connection, asyncio.Protocol):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._fd = _NOT_DIRECTLY
         reason = self.leaving or self._reason(exc)
-        self._hub.detach(self, reason, self._clock())
+        self._hub.detach(self, reason, self._clock(), reset=isinstance(exc, ConnectionError))
         self._transport = None
         self._sock = None
 

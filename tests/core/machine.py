@@ -276,8 +276,8 @@ class HubMachine(RuleBasedStateMachine):
         seen = {int(message.id.rpartition("-")[2]) for message in before.connection.events}
         self.lose(before, "client", acked)
         known = set(self.readers)
-        name = before.project.name
-        self.connect(name, ("id", before.connection.last_id), room, True, False, before.connection.address, NEVER, False)
+        asked, address = ("id", before.connection.last_id), before.connection.address
+        self.connect(before.project.name, asked, room, True, False, address, NEVER, False)
         for after in (reader for reader in self.readers.values() if reader.connection.id not in known):
             gap = after.promised.gap
             if after.project.epoch != before.project.epoch:
@@ -460,7 +460,10 @@ class HubMachine(RuleBasedStateMachine):
     def offer(self, project: ModelProject, eligible: list[ModelReader]) -> None:
         """What is missed goes to those that never had it."""
         left = project.with_status(PENDING)
-        for reader in sorted(eligible, key=lambda each: (-each.connection.connected_at_seconds, -each.connection.index)):
+        newest_first = sorted(
+            eligible, key=lambda each: (each.connection.connected_at_seconds, each.connection.index), reverse=True
+        )
+        for reader in newest_first:
             events = [] if reader.connection.leaving else reader.could_take(left)
             if events:
                 reader.offer(events)

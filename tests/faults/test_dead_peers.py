@@ -100,7 +100,7 @@ async def dead_and_slow(context: Context) -> tuple[int, int]:
 @pytest.mark.namespaces
 async def test_without_tcp_user_timeout_the_heartbeat_asks_what_has_moved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aiohttp_sse, "_TCP_USER_TIMEOUT", None)
-    monkeypatch.setattr(tcp, "give_up_after", lambda sock, seconds: None)
+    monkeypatch.setattr(tcp, "set_user_timeout", lambda sock, seconds: None)
     with cable() as idle_wire, cable() as busy_wire:
         async with hub_inside(CONFIG) as (context, port):
             idle = await open_stream((idle_wire.here, port), "idle", sock=idle_wire.socket())

@@ -62,7 +62,7 @@ STAYED_SECONDS = 0.05
 async def read_for(hub: LoggedHub, path: str, events: int) -> None:
     """Read a stream until so many events have come, stay a moment, and leave."""
     async with hub.client.get(hub.url + path) as response:
-        seen = 0
+        seen = -1  # hello has an id, too
         async for line in response.content:
             seen += line.startswith(b"id:")
             if seen == events:

@@ -54,7 +54,7 @@ async def test_no_content_forges_a_field_of_the_stream() -> None:
         async with hub.client.get(f"{hub.url}{EVENTS}?since=all") as response:
             async for line in response.content:
                 raw += line
-                if raw.count(b"\nid: ") == len(expected) and raw.endswith(b"\n\n"):
+                if raw.count(b"\nid: ") == 1 + len(expected) and raw.endswith(b"\n\n"):
                     break
         events = [one for one in await streamed(raw) if not one.type.startswith("edge.")]
         assert expected == [one.id for one in events]

@@ -1,0 +1,161 @@
+"""What is written to a subscriber that has reset its connection was not received, whenever the reset comes."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from edge.core.event import Event
+from tests.faults.tls import Certificate, self_signed
+from tests.http.loops import LOOPS, Peer, Served, run, served
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_UNSPECIFIED = socket.AF_UNSPEC.to_bytes(2, "little") + bytes(14)
+pytestmark = pytest.mark.parametrize("loop", LOOPS)
+
+
+@pytest.fixture(scope="module")
+def certificate() -> Iterator[Certificate]:
+    yield from self_signed()
+
+
+@pytest.fixture(params=["plain", "tls"])
+def tls(request: pytest.FixtureRequest, certificate: Certificate) -> Certificate | None:
+    return None if request.param == "plain" else certificate
+
+
+def reset_now(peer: Peer) -> None:
+    """Send a RST at once, without a turn of the event loop: what `connect` to no address does on Linux."""
+    sock: socket.socket = peer.writer.get_extra_info("socket")
+    if _LIBC.connect(sock.fileno(), _UNSPECIFIED, len(_UNSPECIFIED)):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def publish(hub: Served, data: bytes = b"1") -> None:
+    """Publish, and write to the subscribers at once."""
+    core = hub.context.hub
+    core.publish("p", Event("message", data), hub.context.clock())
+    while core.flush(hub.context.clock()):
+        pass
+
+
+def misses(hub: Served) -> tuple[int, int, int]:
+    """Misses, recovered, pending."""
+    counted = hub.context.hub.counters.misses
+    return counted.misses, counted.recovered, counted.pending
+
+
+async def acknowledged(hub: Served) -> None:
+    [stream] = await hub.streams(1)
+    while stream.acked_bytes() < stream.written_bytes:  # noqa: ASYNC110 - the kernel notifies nobody
+        await asyncio.sleep(0.005)
+
+
+async def removed(hub: Served, peer: Peer) -> None:
+    await hub.streams(0)
+    assert 1 == hub.context.hub.counters.removed["client"]
+    peer.writer.transport.abort()
+
+
+def test_before_the_write(loop: str, tls: Certificate | None) -> None:
+    async def main() -> None:
+        async with served(tls) as hub:
+            peer = await hub.connect()
+            await peer.hello()
+            await acknowledged(hub)
+            reset_now(peer)
+            for _ in range(3):
+                publish(hub)
+            await removed(hub, peer)
+            assert (3, 0, 3) == misses(hub)
+
+    run(loop, main)
+
+
+def test_a_look_between_the_failed_write_and_the_end_changes_nothing(loop: str, tls: Certificate | None) -> None:
+    async def main() -> None:
+        async with served(tls) as hub:
+            peer = await hub.connect()
+            await peer.hello()
+            await acknowledged(hub)
+            reset_now(peer)
+            publish(hub)
+            [stream] = await hub.streams(1)
+            assert stream.refresh()
+            hub.context.hub.tick(hub.context.clock())
+            await removed(hub, peer)
+            assert (1, 0, 1) == misses(hub)
+
+    run(loop, main)
+
+
+def test_between_the_write_and_its_acknowledgement(loop: str, tls: Certificate | None) -> None:
+    """Most of it waits in the hub's buffers, which are dropped with the connection."""
+
+    async def main() -> None:
+        async with served(tls, ring={"max_bytes": 64 << 20}, limits={"max_event_bytes": 16 << 20}) as hub:
+            peer = await hub.connect()
+            await peer.hello()
+            await acknowledged(hub)
+            peer.writer.transport.pause_reading()  # type: ignore[attr-defined] # a transport both ways
+            publish(hub, b"x" * (16 << 20))
+            publish(hub)
+            reset_now(peer)
+            publish(hub)
+            await removed(hub, peer)
+            assert (3, 0, 3) == misses(hub)
+
+    run(loop, main)
+
+
+def test_behind_the_acknowledgement(loop: str, tls: Certificate | None) -> None:
+    async def main() -> None:
+        async with served(tls) as hub:
+            peer = await hub.connect()
+            await peer.hello()
+            publish(hub)
+            await peer.reader.readuntil(b"-1\n\n")
+            await acknowledged(hub)
+            reset_now(peer)
+            publish(hub)
+            await removed(hub, peer)
+            assert (1, 0, 1) == misses(hub)
+
+    run(loop, main)
+
+
+def test_a_replay_that_is_reset_unread_is_pending_again(loop: str, tls: Certificate | None) -> None:
+    """A page that reloads at once: its kernel has acknowledged, the page has read nothing."""
+
+    async def main() -> None:
+        async with served(tls) as hub:
+            for _ in range(3):
+                publish(hub)
+            peer = await hub.connect()
+            await acknowledged(hub)
+            assert (3, 3, 0) == misses(hub)
+            reset_now(peer)
+            await removed(hub, peer)
+            assert (6, 3, 3) == misses(hub)
+
+    run(loop, main)
+
+
+def test_a_replay_that_was_read_before_a_fin_is_recovered(loop: str, tls: Certificate | None) -> None:
+    async def main() -> None:
+        async with served(tls) as hub:
+            for _ in range(3):
+                publish(hub)
+            peer = await hub.connect()
+            await peer.reader.readuntil(b"-3\n\n")
+            await acknowledged(hub)
+            await peer.close()
+            await hub.streams(0)
+            assert (3, 3, 0) == misses(hub)
+
+    run(loop, main)
