@@ -29,11 +29,13 @@ run: setup-run  ## set up and serve on this machine (PORT=8080, ARGS="--config e
 test: setup-test  ## set up and run all tests that this machine can run, and list the others (ARGS="-k ring" for a part)
 	$(VENV) -m pytest $(ARGS)
 
-test-core: setup-dev  ## the tests that need no socket, in under a minute
-	$(VENV) -m pytest -m core $(ARGS)
+CORE := tests/config tests/core tests/lint tests/logs
+test-core: setup-dev  ## the core, configuration and logs, in under a minute; needs nothing but Python
+	$(VENV) -m pytest $(CORE) $(ARGS)
 
+SLOW := slow or browser or namespaces or packaging or prometheus or proxies or redis
 test-fast: setup-test  ## all but the slow tests, in under four minutes
-	$(VENV) -m pytest -m "not slow" $(ARGS)
+	$(VENV) -m pytest -m "not ($(SLOW))" $(ARGS)
 
 test-all: setup-system setup-test  ## all tests; a missing tool or right is an error (root on Debian 12, privileged)
 	EDGE_TEST_ALL=1 $(VENV) -m pytest $(ARGS)

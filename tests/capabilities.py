@@ -147,12 +147,10 @@ def lack_of(marker: str) -> Lack | None:
     return Lack(why, command) if (why := works()) else None
 
 
-def needs_of(item: pytest.Item) -> list[str]:
-    """Its markers that name a need, and those of the fixtures that it takes."""
-    named = {marker.name for marker in item.iter_markers()}
+def pytest_itemcollected(item: pytest.Item) -> None:
     for fixture in getattr(item, "fixturenames", ()):
-        named.update(NEEDED_BY_FIXTURE.get(fixture, ()))
-    return [marker for marker in dict.fromkeys([*RIGHTS, *packages()]) if marker in named]
+        for marker in NEEDED_BY_FIXTURE.get(fixture, ()):
+            item.add_marker(marker)
 
 
 _NOT_RUN = pytest.StashKey[Counter[str]]()
@@ -161,10 +159,11 @@ _NOT_RUN = pytest.StashKey[Counter[str]]()
 # Last: what -k and -m leave out is not missed.
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    needs = list(dict.fromkeys([*RIGHTS, *packages()]))
     not_run: Counter[str] = Counter()
     left_out, kept = [], []
     for item in items:
-        lacking = next((need for need in needs_of(item) if lack_of(need)), None)
+        lacking = next((need for need in needs if item.get_closest_marker(need) and lack_of(need)), None)
         if lacking is None:
             kept.append(item)
         else:

@@ -38,6 +38,7 @@ def test_close():
 """
 
 
+@pytest.mark.slow
 def test_leaks_and_blocking_calls_turn_a_test_red(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     pytester.makeini(INI)

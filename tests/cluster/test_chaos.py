@@ -15,6 +15,8 @@ from tests.cluster.chaos import Process, Publisher, Roamer, Storm
 from tests.cluster.conftest import RedisServer
 from tests.cluster.nodes import Asker, Reader, numbers
 
+pytestmark = pytest.mark.slow
+
 ROUNDS = int(os.environ.get("CLUSTER_ROUNDS", "1"))
 """For an hour: `CLUSTER_ROUNDS=200`; see docs/scaling.md."""
 FIRST_ROUND = int(os.environ.get("CLUSTER_FIRST_ROUND", "0"))

@@ -24,6 +24,8 @@ from tests.faults.hub import LOOPS, assert_ledger, serving, until
 from tests.faults.inside import OPEN, hub_inside
 from tests.faults.reader import open_stream, stopped_reader
 
+pytestmark = pytest.mark.slow
+
 HEARTBEAT_SECONDS = 0.5
 DEAD_AFTER_SECONDS = 1.0
 SLACK_SECONDS = 2.0  # of a busy machine

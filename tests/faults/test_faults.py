@@ -19,6 +19,8 @@ from tests.faults.middle import between
 from tests.faults.reader import open_stream, stopped_reader
 from tests.triggers.receiver import answer, receiving
 
+pytestmark = pytest.mark.slow
+
 QUICK: dict[str, Any] = {"stream__heartbeat_seconds": 0.5, "stream__dead_after_seconds": 1}
 
 

@@ -11,6 +11,8 @@ import pytest
 from tests.faults.hub import LOOPS, HubProcess, serving, until
 from tests.faults.reader import Reader, open_stream
 
+pytestmark = pytest.mark.slow
+
 FILES = 100
 
 

@@ -23,6 +23,8 @@ from tests.faults.inside import OPEN, hub_inside
 from tests.faults.reader import StoppedReader, open_stream, stopped_reader
 from tests.faults.tls import TRUSTING, Certificate, self_signed
 
+pytestmark = pytest.mark.slow
+
 COUNT = 60
 FILLER = "x" * 2000
 """So long that a stopped reader's buffer holds a few dozen events and no more."""

@@ -157,6 +157,7 @@ max_wait_seconds = 0.05
 TOKEN = "the-token-of-schemathesis"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("auth", [False, True])
 def test_schemathesis_finds_nothing(auth: bool, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 CONFTEST = """
 import pytest
 from tests import capabilities
-from tests.capabilities import pytest_collection_modifyitems, pytest_terminal_summary
+from tests.capabilities import pytest_collection_modifyitems, pytest_itemcollected, pytest_terminal_summary
 
 packages = {"redis": [capabilities.Package("redis-server", "/nowhere")], "curl": [capabilities.Package("sh", "sh")]}
 capabilities.packages = lambda: packages

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 KILLS = int(os.environ.get("STORE_KILLS", "12"))
 """A thousand of them is `STORE_KILLS=1000`; see docs/durability.md."""
 
