@@ -25,9 +25,7 @@ from tests.packaging.conftest import run, unpack
 from tests.packaging.running import client, does_its_job, events, wait_until
 from tests.packaging.test_deb import newer
 
-pytestmark = pytest.mark.packaging
-
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.packaging, pytest.mark.timeout(600)]
 TOKEN = "a-token-that-stands-in-a-file-of-roots"
 WATCHDOG_SECONDS = 3
 

@@ -21,9 +21,7 @@ from edge import __version__
 from tests.packaging.conftest import KEPT, ROOT, run
 from tests.packaging.running import client, does_its_job, events, wait_until
 
-pytestmark = pytest.mark.packaging
-
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.packaging, pytest.mark.timeout(900)]
 PYTHON_IMAGE = "docker.io/library/python:3.11-bookworm"
 TOKEN = "a-token-that-stands-in-the-environment"
 LOCKED_DOWN = ("--read-only", "--cap-drop=all", "--security-opt=no-new-privileges")

@@ -35,6 +35,7 @@ def certificate() -> Iterator[Certificate]:
     yield from self_signed()
 
 
+@pytest.mark.proxies
 async def test_no_request_means_one_thing_to_nginx_and_another_to_the_hub(
     tmp_path: Path, certificate: Certificate
 ) -> None:
