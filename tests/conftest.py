@@ -28,7 +28,7 @@ settings.register_profile("ci", deadline=None, derandomize=True, database=None, 
 settings.register_profile("thorough", deadline=None, max_examples=5_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
 
-GRACE_SECONDS = 1.0  # for tasks that end by themselves a moment after the test
+GRACE_SECONDS = 10.0  # for tasks that end by themselves a moment after the test
 DESCRIPTORS = Path("/proc/self/fd")
 
 

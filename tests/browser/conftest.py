@@ -29,7 +29,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-PATIENCE_MS = 15_000
+PATIENCE_MS = 60_000
 LOCAL: dict[str, Any] = {"server__host": "127.0.0.1", "auth__anonymous": None, "stream__retry_ms": 200}
 _numbers = count(1)
 

@@ -87,7 +87,7 @@ async def test_metrics_on_an_address_of_their_own_until_the_hub_has_left(tmp_pat
                 job = asyncio.create_task(client.post(f"{url}/projects/p/trigger?{query}", json={"name": "work"}))
                 await asked.wait()
                 hub.terminate()
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     while "edge_draining 1.0" not in await text_of(client, f"{metrics}/metrics"):  # noqa: ASYNC110
                         await asyncio.sleep(0.02)
                 answer.set()

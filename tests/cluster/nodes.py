@@ -100,7 +100,7 @@ class Reader:
 
     async def __aenter__(self) -> Self:
         self.task = asyncio.create_task(self._read())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await self.connected.wait()
         return self
 

@@ -130,12 +130,12 @@ async def _eventually_taken(node: Node) -> str:
 
 
 async def _until_last(reader: Reader, event_id: str) -> None:
-    async with asyncio.timeout(15), reader.changed:
+    async with asyncio.timeout(60), reader.changed:
         await reader.changed.wait_for(lambda: event_id in reader.ids)
 
 
 async def _count(node: Node, connections: int) -> None:
-    for _ in range(150):
+    for _ in range(1200):
         if (await node.get("/projects/p"))["connections_total"] == connections:
             return
         await asyncio.sleep(0.1)

@@ -192,7 +192,7 @@ async def test_a_node_follows_only_what_is_read_there_over_few_connections(
     assert 0 == len(nodes[1].context.hub.projects)
     async with Reader(nodes[1].port, "p7"):
         assert ["p7"] == list(nodes[1].context.hub.projects)
-    for _ in range(40):
+    for _ in range(1200):
         if not nodes[1].context.hub.projects:
             break
         await asyncio.sleep(0.05)
@@ -200,7 +200,7 @@ async def test_a_node_follows_only_what_is_read_there_over_few_connections(
 
 
 async def _eventually(node: Node, misses: tuple[int, int, int, int]) -> None:
-    for _ in range(60):
+    for _ in range(1200):
         if await node.misses() == misses:
             break
         await asyncio.sleep(0.05)
@@ -238,7 +238,7 @@ async def _sums(nodes: list[Node], misses: tuple[int, int, int, int]) -> None:
     """What the nodes count is, together, soon `misses`: all, recovered, lost, pending."""
     found: list[float] = []
     names = ("edge_misses_total", "edge_misses_recovered_total", "edge_misses_lost_total", "edge_misses_pending")
-    for _ in range(60):
+    for _ in range(1200):
         figures = [await node.metrics() for node in nodes]
         found = [sum(one[name] for one in figures) for name in names]
         if found == list(misses):
@@ -283,7 +283,7 @@ async def test_what_a_slow_reader_fell_out_of_its_ring_for_is_lost_unless_a_read
 
 
 async def _counted(node: Node, connections: int) -> None:
-    for _ in range(60):
+    for _ in range(1200):
         if (await node.get("/projects/p"))["connections_total"] == connections:
             return
         await asyncio.sleep(0.05)
@@ -293,7 +293,7 @@ async def _counted(node: Node, connections: int) -> None:
 async def _newest(node: Node, asked: Node) -> None:
     """Wait until `node` has heard of all there is."""
     newest = (await asked.get("/projects/p"))["ring"]["newest"]
-    for _ in range(60):
+    for _ in range(1200):
         if node.context.hub.projects["p"].newest_id == newest:
             return
         await asyncio.sleep(0.05)

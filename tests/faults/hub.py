@@ -18,8 +18,8 @@ import aiohttp
 Seen = TypeVar("Seen")
 LOOPS = ("uvloop", "asyncio")
 _WITHOUT_UVLOOP = "import sys; sys.modules['uvloop'] = None; from edge.cli.main import main; sys.exit(main())"
-START_SECONDS = 20.0
-PATIENCE_SECONDS = 20.0
+START_SECONDS = 60.0
+PATIENCE_SECONDS = 60.0
 EVERY_RIGHT = "subscribe,publish,trigger,status,admin,metrics"
 
 

@@ -148,7 +148,7 @@ class Kept:
         self._writer.write(
             f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
         )
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             head = (await self._reader.readuntil(b"\r\n\r\n")).decode().lower()
             length = int(head.partition("content-length:")[2].split("\r\n")[0])
             return (await self._reader.readexactly(length)).decode()

@@ -198,5 +198,5 @@ def test_schemathesis_finds_nothing(auth: bool, tmp_path: Path) -> None:
         assert hub.poll() is None
     finally:
         hub.terminate()
-        _, log = hub.communicate(timeout=30)
+        _, log = hub.communicate(timeout=60)
     assert "unexpected_error" not in log

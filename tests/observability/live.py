@@ -20,7 +20,7 @@ from urllib.parse import urlencode, urlsplit
 import aiohttp
 
 MONITORING = Path(__file__).parents[2] / "monitoring"
-_START_SECONDS = 30
+_START_SECONDS = 60.0
 
 
 @asynccontextmanager

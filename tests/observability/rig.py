@@ -19,7 +19,7 @@ from edge.server.process import listen
 
 async def until(so: Callable[[], bool]) -> None:
     """Wait for something that the hub does by itself."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not so():  # noqa: ASYNC110 - the hub tells nobody
             await asyncio.sleep(0.005)
 

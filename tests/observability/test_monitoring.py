@@ -28,7 +28,7 @@ def promtool(*arguments: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     assert 0 == done.returncode, done.stdout

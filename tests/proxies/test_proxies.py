@@ -43,7 +43,7 @@ async def post(proxy: Proxy, path: str, *parts: bytes, pause_for: Any = None) ->
         if pause_for is not None:
             await pause_for()
     writer.write(b"0\r\n\r\n")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         status = int((await reader.readline()).split()[1])
     writer.transport.abort()
     return status

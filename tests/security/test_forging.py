@@ -112,7 +112,7 @@ def serving(log: Path, **environment: str) -> Iterator[tuple[str, int]]:
             yield url, process.pid
         finally:
             process.terminate()
-            process.communicate(timeout=30)
+            process.communicate(timeout=60)
 
 
 @pytest.mark.linux
@@ -122,7 +122,7 @@ def test_no_secret_is_shown_and_no_line_is_forged_in_the_log(log_format: str, tm
     token = jwt.encode({"edge": {"*": []}, "exp": time.time() + 60}, private_pem("Ed25519"), "EdDSA")
     more = {"EDGE_SERVER_LOG_FORMAT": log_format, "EDGE_SERVER_LOG_LEVEL": "debug", "EDGE_SERVER_ACCESS_LOG": "true"}
     shown = b""
-    with serving(log, **SECRETS, **more) as (url, pid), httpx.Client(base_url=url, timeout=10) as client:
+    with serving(log, **SECRETS, **more) as (url, pid), httpx.Client(base_url=url, timeout=60) as client:
         static = {"Authorization": f"Bearer {SECRETS['EDGE_AUTH_TOKEN']}"}
         ticket = client.post("/projects/p1/ticket", headers=static).json()["ticket"]
         answers = [
@@ -158,7 +158,7 @@ def test_no_secret_is_shown_and_no_line_is_forged_in_the_log(log_format: str, tm
 
 def test_nothing_a_caller_sends_changes_where_a_job_goes(tmp_path: Path) -> None:
     """The target is a field of no request; one that looks like it is refused, or is data."""
-    with serving(tmp_path / "log") as (url, _), httpx.Client(base_url=url, timeout=10) as client:
+    with serving(tmp_path / "log") as (url, _), httpx.Client(base_url=url, timeout=60) as client:
         refused = client.post("/projects/p1/trigger?timeout=0&url=http://evil.example", json={"name": "x"})
         assert "unknown_parameter" == refused.json()["code"]
         for body in (

@@ -27,7 +27,7 @@ def test_without_it_the_hub_does_not_start() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=60,
     )
     assert (2, "") == (run.returncode, run.stdout)
     assert "edge: aiohttp (from this installation): its C parser isn't there" in run.stderr

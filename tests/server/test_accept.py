@@ -62,7 +62,7 @@ class Accepting:
         return len(self.acceptor.pending)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not condition():  # noqa: ASYNC110 - sockets and lists have no event to wait for
                 await asyncio.sleep(0.005)
 

@@ -36,7 +36,7 @@ async def said(hub: HubProcess, event: str, count: int = 1) -> list[dict[str, An
 
 def edge(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "edge", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False, **options)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False, **options)
 
 
 def test_a_port_that_is_taken_is_one_line_and_status_1() -> None:

@@ -28,7 +28,7 @@ HEARTBEAT = {"stream": {"heartbeat_seconds": 0.05, "dead_after_seconds": 1}}
 async def hear_heartbeats(hub: Hub, count: int = 2) -> None:
     async with hub.reader("p") as response:
         for _ in range(count):
-            await asyncio.wait_for(response.content.readuntil(b": ping"), 10)
+            await asyncio.wait_for(response.content.readuntil(b": ping"), 60)
 
 
 @asynccontextmanager
@@ -63,7 +63,7 @@ async def attending(supervisor: FaultySupervisor, tmp_path: Path) -> AsyncIterat
 
         async def hear_the_watchdog() -> None:
             for _ in range(2):
-                assert b"WATCHDOG=1" in await asyncio.wait_for(asyncio.get_running_loop().sock_recv(manager, 1000), 10)
+                assert b"WATCHDOG=1" in await asyncio.wait_for(asyncio.get_running_loop().sock_recv(manager, 1000), 60)
 
         yield hear_the_watchdog
         await end(task)

@@ -29,7 +29,7 @@ if sys.argv[1] != "none":
     os.dup2(int(sys.argv[1]), 3)
 os.execv(sys.argv[2], sys.argv[2:])
 """
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 
 
 @pytest.fixture

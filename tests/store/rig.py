@@ -100,7 +100,7 @@ class Rig:
 
     async def healed(self) -> None:
         """Wait until the store takes events again."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while self.store.problem is not None:  # noqa: ASYNC110 - it tells nobody when it does
                 await asyncio.sleep(0.05)
 

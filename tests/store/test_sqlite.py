@@ -202,12 +202,12 @@ async def test_space_is_given_back_while_the_hub_lives_on(tmp_path: Path) -> Non
     async with life(tmp_path / "h.db", commit=False, limits=Limits(max_bytes=16 << 20)) as rig:
         for _ in range(80):
             await rig.publish("x" * 100_000)
-        async with asyncio.timeout(50):
+        async with asyncio.timeout(60):
             while _size_bytes(tmp_path) < 8_000_000:  # noqa: ASYNC110 - a file says nothing when it grows
                 await asyncio.sleep(0.02)
         rig.hub.delete("p", rig.clock())
         # The log beside the file is folded into it now and then, and keeps its four megabytes.
-        async with asyncio.timeout(50):
+        async with asyncio.timeout(60):
             while (tmp_path / "h.db").stat().st_size > 2_000_000:
                 await rig.publish("y")
                 await asyncio.sleep(0.05)

@@ -44,7 +44,7 @@ def hub(path: Path, durability: str) -> Iterator[tuple[subprocess.Popen[str], in
 
 
 def ask(port: int, method: str, path: str, body: str | None = None, **headers: str) -> tuple[int, bytes]:
-    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request(method, path, body, headers)
         response = connection.getresponse()
@@ -65,7 +65,7 @@ class Publishers(threading.Thread):
         self.asked = 0
 
     def run(self) -> None:
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             while True:
                 data = f"{self.project}-{self.asked}-{random.random()}"
@@ -82,7 +82,7 @@ def everything(port: int, project: str) -> list[tuple[str, str]]:
     """`(id, data)` of all that is held."""
     newest = json.loads(ask(port, "GET", f"/projects/{project}")[1])["ring"]["newest"]
     found: list[tuple[str, str]] = []
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
         sock.sendall(f"GET /projects/{project}/events?since=all HTTP/1.0\r\n\r\n".encode())
         fields: dict[str, str] = {}
         for raw in sock.makefile("rb"):
@@ -161,7 +161,7 @@ def test_a_client_resumes_after_a_kill_with_its_id_and_no_gap(tmp_path: Path) ->
     with hub(path, "commit") as (process, port):
         ids = [json.loads(ask(port, "POST", "/projects/p/events", '{"data": 1}')[1])["id"] for _ in range(3)]
         process.send_signal(signal.SIGKILL)
-    with hub(path, "commit") as (_, port), socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+    with hub(path, "commit") as (_, port), socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
         sock.sendall(f"GET /projects/p/events HTTP/1.0\r\nLast-Event-ID: {ids[0]}\r\n\r\n".encode())
         text = b""
         while f"id: {ids[2]}\n".encode() not in text.partition(b"\n\n")[2]:
@@ -178,7 +178,7 @@ def test_a_second_process_on_the_file_stops_with_one_line(tmp_path: Path) -> Non
             capture_output=True,
             text=True,
             check=False,
-            timeout=30,
+            timeout=60,
             env={**os.environ, "EDGE_STORE_URL": f"sqlite:{path}"} | {"EDGE_SERVER_LOG_LEVEL": "error"},
         )
     assert 2 == second.returncode
@@ -193,7 +193,7 @@ def test_a_file_in_a_read_only_folder_stops_with_one_line(tmp_path: Path) -> Non
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=60,
         env={**os.environ, "EDGE_STORE_URL": "sqlite:/proc/history.db", "EDGE_SERVER_LOG_LEVEL": "error"},
     )
     assert 2 == second.returncode
