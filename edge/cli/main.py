@@ -14,13 +14,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge import __version__
-from edge.cli import exit_codes, token_command
+from edge.cli import client, exit_codes, token_command
 
 if TYPE_CHECKING:
     from edge.config.load import Config, Sources
     from edge.diagnose.client import HubAddress
 
 _ANSWER_SECONDS = 5.0
+_FIRST_STEPS = """\
+first steps:
+  edge serve                                run a hub on http://127.0.0.1:8080, with a live page to open
+  edge subscribe demo                       in a second terminal: print events as they are published
+  edge publish demo '{"percent": 50}'       in a third: publish one
+
+exit status: 0 success, 1 failed, 2 wrong usage or configuration, 3 no subscriber connected
+"""
 # Each with what a user can do about it.
 _LISTEN_ERRORS = {
     errno.EADDRINUSE: "something else listens there: stop it, or take another --port",
@@ -31,9 +39,14 @@ _LISTEN_ERRORS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `edge` with `argv` (`sys.argv[1:]` if None) and return its exit status."""
-    arguments = _parser().parse_args(argv)
-    run: Callable[[argparse.Namespace], int] = arguments.run
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.command is None:
+        return _say(parser.format_help())
     try:
+        if "client" in arguments:
+            return client.run(arguments, _say)
+        run: Callable[[argparse.Namespace], int] = arguments.run
         return run(arguments)
     except KeyboardInterrupt:
         return exit_codes.INTERRUPTED
@@ -42,12 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="edge",
-        description="A Server-Sent Events hub that loses nothing in silence.",
-        epilog="exit status: 0 all is well, 1 failed at run time, 2 wrong usage or configuration",
+        description="A self-hosted Server-Sent Events hub that never drops an event silently.",
+        epilog=_FIRST_STEPS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action=_Version, help="show versions and exit")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
 
     serve = commands.add_parser("serve", help="run the hub", allow_abbrev=False)
     _add_config_arguments(serve)
@@ -92,6 +106,10 @@ def _parser() -> argparse.ArgumentParser:
     selftest.add_argument("--metrics-port", type=int, default=9465, metavar="PORT", help="(default: 9465)")
     selftest.set_defaults(run=_selftest)
     _add_store(commands)
+    client.add_commands(commands)
+    completion = commands.add_parser("completion", help="print a completion script for a shell", allow_abbrev=False)
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
+    completion.set_defaults(run=_completion)
     return parser
 
 
@@ -251,6 +269,12 @@ def _selftest(arguments: argparse.Namespace) -> int:
     except OSError as error:
         return _refuse(f"edge: can't listen on {arguments.metrics_host}: {error.strerror}", exit_codes.FAILED)
     return exit_codes.OK
+
+
+def _completion(arguments: argparse.Namespace) -> int:
+    import shtab  # noqa: PLC0415
+
+    return _say(shtab.complete(_parser(), shell=arguments.shell) + "\n")
 
 
 class _Version(argparse.Action):

@@ -37,7 +37,9 @@ async def test_explain_prints_what_the_hub_says() -> None:
         )
 
     assert 0 == text[0]
-    assert text[1].startswith("p: nobody is connected.\n\nWhy: Nobody has asked for this project's events")
+    assert text[1].startswith(
+        "p: no subscriber is connected.\n\nWhy: No subscriber has asked for this project's events"
+    )
     assert "never_connected" == json.loads(document[1])["cause"]
     assert 1 == refused[0]
     assert refused[1].startswith(f"edge: {hub.url} answered 400: A project id has 1 to 128 letters, ")
@@ -52,7 +54,7 @@ async def test_explain_sends_the_token_of_the_configuration_and_never_shows_it()
         )
 
     assert 0 == with_token[0]
-    assert with_token[1].startswith("p: nobody is connected.\n")
+    assert with_token[1].startswith("p: no subscriber is connected.\n")
     assert 1 == without[0]
     assert "answered 401" in without[1]
     assert 2 == wrong[0]

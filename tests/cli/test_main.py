@@ -62,16 +62,13 @@ def test_version_names_the_commit_that_a_build_wrote_down(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "the following arguments are required: COMMAND"),
         (["serv"], "invalid choice: 'serv'"),
         (["serve", "--prot", "1"], "unrecognized arguments: --prot 1"),
         (["serve", "--por", "1"], "unrecognized arguments: --por 1"),
         (["check-config", "extra"], "unrecognized arguments: extra"),
     ],
 )
-def test_wrong_usage_is_told_with_exit_status_2(
-    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_usage_exits_with_2(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exited:
         main.main(arguments)
 

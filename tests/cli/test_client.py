@@ -1,0 +1,196 @@
+"""The client commands, as processes, against a running hub."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.cli.connection import Hub
+from edge.cli.subscriber import StreamEvent, parse
+from tests.faults.hub import HubProcess, serving, until
+
+Lines = list[dict[str, Any]]
+PATIENCE_SECONDS = 30.0
+
+
+def environ(hub: HubProcess) -> dict[str, str]:
+    return {**os.environ, "EDGE_URL": hub.url}
+
+
+async def edge(
+    hub: HubProcess, *command: str, given: bytes | None = None, more: dict[str, str] | None = None
+) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error of `edge COMMAND`."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "edge", *command),
+        env=environ(hub) | (more or {}),
+        stdin=subprocess.PIPE if given is not None else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(given), PATIENCE_SECONDS)
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+def as_json(out: str) -> Lines:
+    return [json.loads(line) for line in out.splitlines()]
+
+
+@pytest.fixture
+async def hub() -> AsyncIterator[HubProcess]:
+    async with serving(stream__heartbeat_seconds="500ms", trigger__wait_seconds="0") as started:
+        yield started
+
+
+async def test_publish_prints_the_receipt(hub: HubProcess) -> None:
+    status, out, err = await edge(hub, "publish", "p", '{"percent": 50}', "--type", "progress")
+    assert (0, "") == (status, err)
+    assert {"project": "p", "connections": 0, "missed": True} == {
+        key: value for key, value in json.loads(out).items() if key != "id"
+    }
+
+
+async def test_publish_reads_standard_input_line_by_line(hub: HubProcess) -> None:
+    status, out, _ = await edge(hub, "publish", "p", "-", given='one\n{"two": 2}\ndr\u00fcben'.encode())
+    assert 0 == status
+    assert 3 == len(as_json(out))
+    _, printed, _ = await edge(hub, "subscribe", "p", "--json", "--count", "3")
+    events = [line for line in as_json(printed) if not line["type"].startswith("edge.")]
+    assert ["one", {"two": 2}, "dr\u00fcben"] == [event["data"] for event in events]
+
+
+async def test_a_key_publishes_once(hub: HubProcess) -> None:
+    first = await edge(hub, "publish", "p", "x", "--key", "k")
+    assert first == await edge(hub, "publish", "p", "x", "--key", "k")
+
+
+async def test_without_a_subscriber_the_exit_status_is_3(hub: HubProcess) -> None:
+    for command in (("publish", "p", "x", "--require", "1"), ("trigger", "p", "job", "--timeout", "10ms")):
+        status, out, err = await edge(hub, *command)
+        assert (3, "") == (status, out)
+        assert err.startswith("edge: 409: ")
+
+
+async def test_a_refusal_and_a_hub_that_is_not_there_exit_with_1(hub: HubProcess) -> None:
+    for command, more in (
+        (("publish", "no id", "x"), {}),
+        (("subscribe", "no id"), {}),
+        (("status",), {"EDGE_URL": "http://127.0.0.1:1"}),
+        (("status",), {"EDGE_URL": "unix:/no/such/socket"}),
+        (("history", "p"), {"EDGE_URL": "https://127.0.0.1:1"}),
+    ):
+        status, out, err = await edge(hub, *command, more=more)
+        assert (1, "") == (status, out)
+        assert err.startswith("edge: ")
+        assert 1 == err.count("\n")
+
+
+async def test_subscribe_prints_lines_and_says_what_happens_on_standard_error(hub: HubProcess) -> None:
+    await edge(hub, "publish", "p", "a\nb", "--type", "note")
+    status, out, err = await edge(hub, "subscribe", "p", "--count", "1")
+    assert 0 == status
+    event_id, event_type, data = out.rstrip("\n").split("\t")
+    assert event_id.endswith("-1")
+    assert ("note", "a\\nb") == (event_type, data)
+    assert "edge: connected, 1 to replay\n" == err
+
+
+async def test_subscribe_resumes_over_a_restart_of_the_hub(tmp_path: Path) -> None:
+    store: dict[str, Any] = {"store__url": f"sqlite:{tmp_path / 'h.db'}", "store__durability": "commit"}
+    async with serving(**store) as hub:
+        port = hub.port
+        reader = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "edge", "subscribe", "p", "--count", "4"),
+            env=environ(hub),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        await until(hub.metrics, lambda metrics: metrics["edge_connections"] == 1)
+        for number in (1, 2):
+            assert 0 == (await edge(hub, "publish", "p", str(number)))[0]
+        await until(hub.metrics, lambda metrics: metrics["edge_events_delivered_total"] == 2)
+        hub.process.kill()
+        await hub.ended()
+    async with serving(port=port, **store) as hub:
+        for number in (3, 4):
+            assert 0 == (await edge(hub, "publish", "p", str(number)))[0]
+        out, _ = await asyncio.wait_for(reader.communicate(), PATIENCE_SECONDS)
+    assert ["1", "2", "3", "4"] == [line.split("\t")[2] for line in out.decode().splitlines()]
+    assert 0 == reader.returncode
+
+
+async def test_trigger_waits_for_the_subscriber_and_prints_the_answer(hub: HubProcess) -> None:
+    waiting = asyncio.create_task(edge(hub, "trigger", "p", "api/iterate", "hello", "--timeout", "20s"))
+    status, out, _ = await edge(hub, "subscribe", "p", "--count", "1")
+    assert 0 == status
+    assert ["api/iterate", '"hello"'] == out.rstrip("\n").split("\t")[1:]
+    status, out, _ = await waiting
+    assert 0 == status
+    assert json.loads(out)["dispatched"] is True
+
+
+async def test_status_of_the_hub_and_of_a_project(hub: HubProcess) -> None:
+    await edge(hub, "publish", "p", "x")
+    _, table, _ = await edge(hub, "status")
+    assert ["PROJECT", "CONNECTIONS", "EVENTS", "PENDING", "LOST"] == table.splitlines()[0].split()
+    assert ["p", "0", "1", "1", "0"] == table.splitlines()[1].split()
+    _, summary, _ = await edge(hub, "status", "p")
+    assert "misses        1 total, 0 recovered, 1 pending, 0 lost" in summary
+    _, document, _ = await edge(hub, "status", "p", "--json")
+    assert 1 == json.loads(document)["misses"]["pending"]
+
+
+async def test_the_token_is_sent_and_never_shown() -> None:
+    token = "a-token-of-the-tests-that-is-long"
+    async with serving(auth__anonymous=None, auth__token=token) as hub:
+        assert 1 == (await edge(hub, "publish", "p", "x"))[0]
+        status, out, err = await edge(hub, "publish", "p", "x", more={"EDGE_TOKEN": token})
+    assert 0 == status
+    assert token not in out + err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_every_command(shell: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "edge", "completion", shell], stdout=subprocess.PIPE, text=True, check=True
+    )
+    for command in ("serve", "publish", "subscribe", "trigger", "status", "history", "check-config"):
+        assert command in done.stdout
+
+
+def test_bare_edge_shows_the_first_steps() -> None:
+    done = subprocess.run([sys.executable, "-m", "edge"], stdout=subprocess.PIPE, text=True, check=True)
+    for step in ("edge serve", "edge subscribe demo", "edge publish demo"):
+        assert step in done.stdout
+
+
+LINES = st.text(st.characters(exclude_characters="\r\n\0", exclude_categories=["Cs"]), max_size=20)
+
+
+@given(st.lists(st.tuples(LINES, st.lists(LINES, min_size=1, max_size=3)), max_size=5))
+def test_parsing_gives_back_what_was_framed(events: list[tuple[str, list[str]]]) -> None:
+    wire = b": ping\n" + b"".join(
+        (f"event: {kind}\n" if kind else "").encode()
+        + b"".join(f"data: {line}\n".encode() for line in lines)
+        + f"id: e-{number}\n\n".encode()
+        for number, (kind, lines) in enumerate(events)
+    )
+    expected = [
+        StreamEvent(f"e-{number}", kind or "message", "\n".join(lines)) for number, (kind, lines) in enumerate(events)
+    ]
+    assert expected == list(parse(wire.splitlines(keepends=True)))
+
+
+def test_a_hub_is_a_url_or_a_socket() -> None:
+    assert Hub("unix:/run/edge.sock", None) == Hub("unix:/run/edge.sock", None, verify=True)
