@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from edge.config.redis_url import SCHEMES, parse_redis_url
+
 _KIB = 1024
 _MIB = 1024 * _KIB
 _HOUR_SECONDS = 3600.0
@@ -37,14 +39,19 @@ def mask(key: str, value: object) -> object:
         return value
     if key in SECRET_KEYS:
         return MASK
+    text = str(value)
     try:
-        url = urlsplit(str(value))
+        if text.partition(":")[0] in SCHEMES:
+            return str(parse_redis_url(text))
+        url = urlsplit(text)
     except ValueError:
         return MASK
     if url.scheme in {"memory", "sqlite"}:
         return value
     host = url.netloc.rpartition("@")[2]
-    return f"{url.scheme}://{host}/{MASK}" if url.scheme and host else MASK
+    # With a / in its password, a URL has an @ behind what looks like its host.
+    shown = url.scheme and host and "@" not in url.path + url.query + url.fragment
+    return f"{url.scheme}://{host}/{MASK}" if shown else MASK
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection
 from typing import cast
 from urllib.parse import SplitResult, urlsplit
 
+from edge.config.redis_url import SCHEMES, parse_redis_url
 from edge.config.schema import Config, value_of
 from edge.config.units import format_value
 
@@ -107,12 +108,17 @@ def _signing_secret(text: str) -> str:
 
 def _store_url(text: str) -> str:
     scheme, colon, path = text.partition(":")
-    if text != "memory:" and (scheme, colon) not in {("sqlite", ":"), ("redis", ":"), ("rediss", ":")}:
+    if text == "memory:":
+        return text
+    if scheme == "sqlite" and colon:
+        if not path.strip("/"):
+            raise ValueError("names no file: write sqlite:PATH, such as sqlite:/var/lib/edge/history.db")
+    elif scheme in SCHEMES and colon:
+        parse_redis_url(text)
+    elif scheme == "unix":
+        raise ValueError("must be redis+unix:///PATH for a Redis at a Unix socket")
+    else:
         raise ValueError("must be memory:, sqlite:PATH such as sqlite:/var/lib/edge/history.db, or redis://HOST:PORT")
-    if scheme == "sqlite" and not path.strip("/"):
-        raise ValueError("names no file: write sqlite:PATH, such as sqlite:/var/lib/edge/history.db")
-    if scheme in {"redis", "rediss"} and not path.startswith("//"):
-        raise ValueError("must be written redis://HOST:PORT/DATABASE")
     return text
 
 
