@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from edge.config.redis_url import SCHEMES
 from edge.core.errors import StoreUnavailable
 from edge.core.ledger import LedgerState
 from edge.store.rows import Batch, ProjectRow, Segment
@@ -47,7 +48,7 @@ def _copy(source: str, destination: str) -> Copied:
     kinds = [url.partition(":")[0] for url in (source, destination)]
     if kinds == ["sqlite", "sqlite"]:
         raise CopyError("Both are files: stop edge and copy the file.")
-    if not set(kinds) <= {"sqlite", "redis", "rediss"}:
+    if not set(kinds) <= {"sqlite", *SCHEMES}:
         raise CopyError("Only sqlite:PATH and redis://HOST:PORT hold a history that can be copied.")
     projects = _from_file(source) if kinds[0] == "sqlite" else iter(_from_redis(source))
     if kinds[1] == "sqlite":
@@ -115,18 +116,18 @@ def _from_redis(url: str) -> list[Stored]:
 
 
 def _into_redis(url: str, projects: Iterator[Stored]) -> Copied:
-    from edge.cluster.transfer import Shared, write_all  # noqa: PLC0415 - as above
+    from edge.cluster.transfer import StoredProject, write_all  # noqa: PLC0415 - as above
 
-    def write(batch: list[Shared]) -> Copied:
+    def write(batch: list[StoredProject]) -> Copied:
         asyncio.run(write_all(url, batch, first=not copied.projects))
         return Copied(copied.projects + len(batch), copied.events + sum(len(one.frames) for one in batch))
 
     copied = Copied(0, 0)
-    batch: list[Shared] = []
+    batch: list[StoredProject] = []
     for stored in projects:
         ledger = stored.row.ledger
         batch.append(
-            Shared(
+            StoredProject(
                 name=stored.row.name,
                 epoch=stored.row.epoch,
                 newest=stored.newest,

@@ -1,8 +1,10 @@
-"""The way to Redis: its keys, its scripts, and what becomes of its errors.
+"""The connection to Redis: its keys and channels, its scripts, and how its errors are reported.
 
-Each script in `scripts/` is one atomic step; the names of keys are made here and nowhere else. Invariant: whatever goes
-wrong on the way is a StoreUnavailable, at most `ANSWER_SECONDS` later, and `problem` says so until something has worked
-again. Once Redis was found gone, only the node's beat looks for it: everybody else is refused at once.
+Each script in `scripts/` is one atomic step. The names of keys and channels are made here and nowhere else. All that
+depends on redis-py beyond its documentation is in this file, with a test each in tests/cluster/test_client.py.
+
+Invariant: every error is a StoreUnavailable, at most `ANSWER_SECONDS` later. `problem` says why Redis takes no writes,
+until it does again. While it is unreachable only heartbeats try it; other requests are refused at once.
 """
 
 from __future__ import annotations
@@ -10,50 +12,66 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import socket
-from collections.abc import AsyncIterator, Iterable
+import ssl
+import time
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from importlib import resources
 from typing import Any
 
 import redis.asyncio
+from redis.asyncio.client import PubSub
+from redis.asyncio.connection import ConnectionPool, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.driver_info import DriverInfo
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from edge.config.redis_url import RedisAddress
 from edge.core.errors import StoreUnavailable
+from edge.logs.ratelimit import LogDeduplicator
 from edge.logs.setup import get_logger
 
 _log = get_logger("store")
 _SCRIPTS = (
     "append",
-    "beat",
     "claim",
     "delete",
     "follow",
     "fork",
-    "gap_told",
-    "intend",
+    "gap_reported",
+    "heartbeat",
+    "issue_ticket",
     "orphaned",
-    "readers",
+    "presence",
+    "record_intent",
     "recovered",
+    "redeem_ticket",
     "settle",
-    "ticket",
-    "use_ticket",
     "view",
 )
 ANSWER_SECONDS = 5.0
-"""Redis has so long to answer, a free connection included: a cut cable costs a publisher this and no more."""
+"""How long Redis may take to answer, the wait for a free connection included: what a cut cable costs a publisher."""
 NODE_HEARTBEAT_SECONDS = 1.0
 NODE_TTL_SECONDS = 3.0
-"""A node that has not beaten for so long is gone; its readers don't count any more."""
+"""A node without a heartbeat for this long is gone, and its connections no longer count."""
 _CONNECT_SECONDS = 2.0
-"""A lost SYN is sent again after one second; whoever waits for longer waits for a cable that may be back."""
-_CONNECTIONS = 8
-_CANCEL_AGAIN_SECONDS = 0.1
+"""A lost SYN is sent again after one second."""
+_MAX_CONNECTIONS = 8
 _RETRY_AFTER_SECONDS = 1
+_LOG_PERIOD_SECONDS = 60.0
 
 _KEEPALIVE = {
     getattr(socket, name): value
@@ -61,65 +79,83 @@ _KEEPALIVE = {
         ("TCP_KEEPIDLE", 5),
         ("TCP_KEEPINTVL", 2),
         ("TCP_KEEPCNT", 3),
-        # What was sent and not acknowledged is given up: else it arrives when the cable is mended, long after the node
-        # has said something else.
+        # Or data that was never acknowledged arrives once the cable is mended, long after the publisher got a 503.
         ("TCP_USER_TIMEOUT", int(ANSWER_SECONDS * 1000)),
     )
     if hasattr(socket, name)
 }
 
 BROKEN = (RedisError, OSError, RuntimeError)
-"""What comes out of a connection that has broken. RuntimeError is what uvloop says where something is written to one
-that is closed already (asyncio writes nothing and says nothing)."""
+"""What a broken connection raises. uvloop raises RuntimeError on a write to a closed one (asyncio is silent)."""
+_UNREACHABLE = (RedisConnectionError, OSError, RedisTimeoutError, RuntimeError)
+_WRITES_REFUSED = ("NOREPLICAS", "MISCONF", "MASTERDOWN", "CLUSTERDOWN")
 
 Call = tuple[str, list[str], list[Any]]
 """A script's name, its keys and its arguments."""
 
 
 class Keys:
-    """The names of keys under one prefix. A project's keys share a hash tag."""
+    """The names of keys under one prefix, and of channels. A project's keys share a hash tag.
 
-    def __init__(self, prefix: str) -> None:
+    Pub/sub knows no databases, so the names of channels carry it; in database 0 they are those of version 0.1.
+    """
+
+    def __init__(self, prefix: str, database: int) -> None:
         self.prefix = prefix
+        self._channels = f"{prefix}@{database}:" if database else prefix
         self.nodes = f"{prefix}nodes"
+        """When each node had its last heartbeat."""
         self.projects = f"{prefix}projects"
+        """When each project was published to last."""
         self.pending = f"{prefix}pending"
-        """How many misses are pending in each project, and under '' in all."""
         self.aging = f"{prefix}aging"
-        """When each of those projects missed something last."""
-        self.asks = f"{prefix}asks"
-        """The channel on which a node asks all others for confirmed readers."""
+        self.totals = f"{prefix}totals"
+        """What these three hold: `of_all` in scripts/common.lua."""
+        self.asks = f"{self._channels}asks"
+        """The channel of questions to all nodes."""
 
     def of(self, project: str, *kinds: str) -> list[str]:
         return [f"{self.prefix}{{{project}}}:{kind}" for kind in kinds]
 
     def channel(self, project: str) -> str:
-        return f"{self.prefix}{{{project}}}"
+        return f"{self._channels}{{{project}}}"
 
-    def told(self, node: str) -> str:
-        """The number of the last thing a node has told."""
+    def project(self, channel: str) -> str:
+        """The inverse of `channel`."""
+        return channel.partition("{")[2][:-1]
+
+    def reported(self, node: str) -> str:
+        """The number of the last report of a node."""
         return f"{self.prefix}told:{node}"
 
-    def node(self, node: str) -> str:
-        """The set of projects a node follows, and the channel on which it is spoken to."""
+    def followed(self, node: str) -> str:
+        """The set of projects that have connections on a node."""
         return f"{self.prefix}node:{node}"
+
+    def inbox(self, node: str) -> str:
+        """The channel of messages to one node."""
+        return f"{self._channels}node:{node}"
 
 
 class RedisClient:
-    """A small pool of connections to one Redis."""
+    """At most `_MAX_CONNECTIONS` connections to one Redis, and one for subscriptions."""
 
-    def __init__(self, url: str, *, prefix: str = "edge:", answer_seconds: float = ANSWER_SECONDS) -> None:
-        self.keys = Keys(prefix)
+    def __init__(self, address: RedisAddress, *, answer_seconds: float = ANSWER_SECONDS) -> None:
+        self.address = address
+        self.keys = Keys(address.prefix, address.database)
         self.answer_seconds = answer_seconds
-        self.client = _client(url, answer_seconds, redis.asyncio.BlockingConnectionPool, _CONNECTIONS)
-        # Silence is normal for a subscriber; redis-py takes the socket's time-out for the longest silence.
-        self.listener = _client(url, None, redis.asyncio.ConnectionPool, 2)
+        self._client = _connect(address, answer_seconds)
+        # Silence is normal for a subscriber; redis-py takes the socket's timeout for the longest silence.
+        self._subscriber = _connect(address, None)
+        self._slots = asyncio.Semaphore(_MAX_CONNECTIONS)
         self._texts: dict[str, str] = {}
         self._shas: dict[str, str] = {}
         self.problem: StoreUnavailable | None = None
         self.errors = 0
-        self._gone = False
-        """The last one who asked got no answer."""
+        self.unreachable = False
+        """The last exchange got no answer."""
+        self._logged_problem = False
+        self._deduplicator: LogDeduplicator[str] = LogDeduplicator(period_seconds=_LOG_PERIOD_SECONDS, max_keys=16)
 
     async def open(self) -> None:
         """Read the scripts."""
@@ -129,107 +165,214 @@ class RedisClient:
         }
 
     async def run(self, name: str, keys: list[str], *args: Any) -> Any:
-        """One script. Raises StoreUnavailable."""
+        """Run one script. Raises StoreUnavailable."""
         (answer,) = await self.run_all([(name, keys, list(args))])
         if isinstance(answer, RedisError):
             raise self.failed(answer)
         return answer
 
     async def run_all(self, calls: list[Call], *, probing: bool = False) -> list[Any]:
-        """Many scripts in one round trip; for each what it returned, or its RedisError. Raises StoreUnavailable."""
-        async with self.asking(probing=probing) as client:
-            answers = await self._send(calls)
+        """Run scripts in one round trip; for each its result or its RedisError. Raises StoreUnavailable."""
+        async with self.use(probing=probing) as client:
+            answers = await self._send(client, calls)
             unknown = [place for place, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
             if unknown:
                 for text in self._texts.values():
                     await client.script_load(text)
-                for place, answer in zip(unknown, await self._send([calls[place] for place in unknown]), strict=True):
+                again = await self._send(client, [calls[place] for place in unknown])
+                for place, answer in zip(unknown, again, strict=True):
                     answers[place] = answer
         return answers
 
     @asynccontextmanager
-    async def asking(self, *, probing: bool = False) -> AsyncIterator[redis.asyncio.Redis]:
-        """The client, for one question. Raises StoreUnavailable: at once where Redis is known to be gone, unless this
-        is to find out whether it still is.
+    async def use(self, *, probing: bool = False) -> AsyncIterator[redis.asyncio.Redis]:
+        """The client, for one exchange. Raises StoreUnavailable: at once where Redis is known to be unreachable, unless
+        this is `probing` whether it still is.
         """
         if not probing:
             self.check()
         try:
-            async with asyncio.timeout(self.answer_seconds):
-                yield self.client
+            async with asyncio.timeout(self.answer_seconds), self._slots:
+                yield self._client
         except BROKEN as error:
-            self._gone = isinstance(error, (RedisConnectionError, OSError, RedisTimeoutError, RuntimeError))
+            self.unreachable = isinstance(error, _UNREACHABLE)
             raise self.failed(error) from error
-        self.worked()
+        if self.unreachable:
+            self.unreachable = False
+            self.recovered()
 
     def check(self) -> None:
-        """Raise StoreUnavailable where Redis is known to be gone."""
-        if self._gone and self.problem is not None:
-            raise self._refusal(self.problem.detail)
+        """Raise StoreUnavailable where Redis is known to be unreachable."""
+        if self.unreachable and self.problem is not None:
+            raise _refusal(self.problem.detail)
 
-    async def _send(self, calls: Iterable[Call]) -> list[Any]:
-        async with self.client.pipeline(transaction=False) as pipeline:
+    def subscription(self) -> PubSub:
+        return self._subscriber.pubsub()
+
+    @staticmethod
+    async def next_message(pubsub: PubSub) -> dict[str, Any]:
+        """Wait for a message, for ever. Raises one of `BROKEN`."""
+        message: dict[str, Any] | None = await pubsub.get_message(timeout=None)
+        if message is None:
+            # redis-py takes the kernel's ETIMEDOUT for its own timeout, and returns None at once, again and again.
+            raise ConnectionError("the kernel gave the connection up")
+        return message
+
+    async def _send(self, client: redis.asyncio.Redis, calls: list[Call]) -> list[Any]:
+        async with client.pipeline(transaction=False) as pipeline:
             for name, keys, args in calls:
                 pipeline.evalsha(self._shas[name], len(keys), *keys, *args)
             return list(await pipeline.execute(raise_on_error=False))
 
     def failed(self, error: Exception) -> StoreUnavailable:
-        """Note that Redis can't be used, and how to say so."""
-        self.errors += 1
-        refusal = self._refusal(
-            f"Redis can't be used ({type(error).__name__}), so nothing published now could be kept; try again soon."
-        )
-        if self.problem is None:
-            _log.error("store_error", error=f"{type(error).__name__}: {error}")
-        self.problem = refusal
+        """As `explain`; a `problem` from now on where Redis refuses all writes."""
+        refusal = self.explain(error)
+        if takes_no_writes(error):
+            self.problem = refusal
         return refusal
 
-    @staticmethod
-    def _refusal(detail: str) -> StoreUnavailable:
-        return StoreUnavailable(detail, retry_after_seconds=_RETRY_AFTER_SECONDS)
+    def explain(self, error: Exception) -> StoreUnavailable:
+        """Count and log an error; the refusal to raise for it."""
+        self.errors += 1
+        refusal = _refusal(f"Redis {_explain(error, self.address)}. Nothing was stored.")
+        suppressed = self._deduplicator.admit(refusal.detail, time.monotonic())
+        if suppressed is not None:
+            self._logged_problem = True
+            _log.error("store_error", detail=refusal.detail, error=_text(error), suppressed=suppressed)
+        return refusal
 
-    def worked(self) -> None:
-        self._gone = False
-        if self.problem is not None:
-            self.problem = None
+    def recovered(self) -> None:
+        """Redis takes writes."""
+        self.problem = None
+        if self._logged_problem:
+            self._logged_problem = False
             _log.info("store_recovered")
 
+    async def check_eviction(self) -> None:
+        """Warn where Redis evicts keys when it is full. Raises StoreUnavailable."""
+        async with self.use() as client:
+            try:
+                policy = (await client.info("memory")).get("maxmemory_policy", "noeviction")
+            except ResponseError:  # a user that may not ask
+                return
+        if policy != "noeviction":
+            _log.warning(
+                "redis_evicts",
+                maxmemory_policy=policy,
+                advice="set maxmemory-policy noeviction, or Redis drops history silently when it is full",
+            )
+
     async def start_over(self) -> None:
-        """Let go of connections that nobody uses: after a break they are as dead as the one that was in use."""
-        # Not `pool.disconnect`: it waits, and who takes the connection meanwhile has it closed under his hands.
-        for connection in list(self.client.connection_pool._available_connections):
-            await connection.disconnect(nowait=True)
+        """Connect anew: after a break, idle connections are as dead as the one that was in use."""
+        # A new pool, because `disconnect` on the one in use would close a connection that another task is just taking.
+        old, self._client = self._client, _connect(self.address, self.answer_seconds)
+        await _close(old)
 
     async def close(self) -> None:
-        await self.client.aclose()
-        await self.listener.aclose()
+        await _close(self._client)
+        await _close(self._subscriber)
 
 
-async def end(task: asyncio.Task[None]) -> None:
-    """Cancel `task` until it has ended. redis-py sends with `asyncio.wait_for`, which before Python 3.12 swallows a
-    cancellation that comes when all is sent (measured: 9 of 1,500 that came in the milliseconds of a reconnect).
-    """
-    while not task.done():
-        task.cancel()
-        await asyncio.wait((task,), timeout=_CANCEL_AGAIN_SECONDS)
+def takes_no_writes(error: Exception) -> bool:
+    """Whether Redis refuses every write, and not just the one that raised `error`."""
+    if isinstance(error, (*_UNREACHABLE, OutOfMemoryError, ReadOnlyError, NoPermissionError)):
+        return True
+    return str(error).startswith(_WRITES_REFUSED)
 
 
-def _client(
-    url: str, socket_timeout: float | None, pool: type[redis.asyncio.ConnectionPool], max_connections: int
-) -> redis.asyncio.Redis:
+def _refusal(detail: str) -> StoreUnavailable:
+    return StoreUnavailable(detail, retry_after_seconds=_RETRY_AFTER_SECONDS)
+
+
+_SENTENCES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
+    (
+        ssl.SSLCertVerificationError,
+        "has a certificate that is not trusted: set ca=FILE in store.url, or SSL_CERT_FILE",
+    ),
+    (ssl.SSLError, "does not speak TLS at this address: correct its port, or write redis:// for rediss://"),
+    (socket.gaierror, "has a host name that can't be resolved: check store.url and DNS"),
+    (ConnectionRefusedError, "refuses connections at this address: start it, or correct store.url"),
+    (FileNotFoundError, "has no socket (or certificate) at this path: start it, or correct store.url"),
+    (PermissionError, "has a socket that this user may not use: add the user to the socket's group"),
+    (
+        MasterNotFoundError,
+        "has no primary that a Sentinel knows: check the service and the Sentinels in store.url",
+    ),
+    (AuthenticationError, "does not accept the user and password of store.url"),
+    (NoPermissionError, "does not permit this user all that edge needs: docs/scaling.md has the ACL"),
+    (OutOfMemoryError, "is full: raise its maxmemory, or lower ring.* and wait until events expire"),
+    (ReadOnlyError, "is a read-only replica: let store.url name the primary, or the Sentinels"),
+    (BusyLoadingError, "is still loading its data"),
+    ((RedisTimeoutError, TimeoutError), f"did not answer within {ANSWER_SECONDS:g} s%s"),
+)
+_CODES = (
+    ("NOREPLICAS", "has fewer replicas in reach than its min-replicas-to-write"),
+    ("MISCONF", "can't save its data (MISCONF): look at its disk and its log"),
+)
+
+
+def _explain(error: Exception, address: RedisAddress) -> str:
+    """What is wrong and what to do; follows "Redis". Never the error's own text, which could hold a secret."""
+    causes = list(_causes(error))
+    for kinds, sentence in _SENTENCES:
+        if any(isinstance(cause, kinds) for cause in causes):
+            # A server without TLS waits for the rest of what it takes for a command.
+            return sentence.replace("%s", "; if it has no TLS, write redis:// for rediss://" if address.tls else "")
+    for code, sentence in _CODES:
+        if str(error).startswith(code):
+            return sentence
+    if address.service and str(error).startswith("unknown command"):
+        return "is not a Sentinel at this address: correct store.url"
+    if isinstance(error, RedisConnectionError) and not address.tls:
+        return "closed the connection: look at its log; if it expects TLS, write rediss:// for redis://"
+    return f"can't be used ({type(error).__name__}): look at its log"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _connect(address: RedisAddress, socket_timeout: float | None) -> redis.asyncio.Redis:
     """A client that never sends anything twice by itself: what got no answer may have been done."""
-    return redis.asyncio.Redis.from_pool(
-        pool.from_url(
-            url,
-            socket_timeout=socket_timeout,
-            socket_connect_timeout=_CONNECT_SECONDS,
-            socket_keepalive_options=_KEEPALIVE,
-            max_connections=max_connections,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-            driver_info=DriverInfo(lib_version="edge"),  # or each connection asks the package metadata, on disk
+    options: dict[str, Any] = {
+        "socket_timeout": socket_timeout,
+        "socket_connect_timeout": _CONNECT_SECONDS,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+        "driver_info": DriverInfo(lib_version="edge"),  # or each connection asks the package metadata, on disk
+    }
+    tls: dict[str, Any] = {"ssl_ca_certs": address.ca_file} if address.tls else {}
+    tcp = options | {"socket_keepalive_options": _KEEPALIVE}
+    login: dict[str, Any] = {"db": address.database, "username": address.username, "password": address.password}
+    if address.path:
+        pool = ConnectionPool(UnixDomainSocketConnection, path=address.path, **options, **login)
+    elif address.service:
+        to_sentinels = tcp | tls | {"ssl": address.tls, "password": address.sentinel_password}
+        to_sentinels["socket_timeout"] = _CONNECT_SECONDS
+        sentinel = Sentinel(address.hosts, sentinel_kwargs=to_sentinels)  # type: ignore[no-untyped-call]
+        pool = SentinelConnectionPool(  # type: ignore[no-untyped-call]
+            address.service, sentinel, ssl=address.tls, **tcp, **tls, **login
         )
-    )
+    else:
+        ((host, port),) = address.hosts
+        if address.tls:
+            pool = ConnectionPool(SSLConnection, host=host, port=port, **tcp, **tls, **login)
+        else:
+            pool = ConnectionPool(host=host, port=port, **tcp, **login)
+    return redis.asyncio.Redis.from_pool(pool)
+
+
+async def _close(client: redis.asyncio.Redis) -> None:
+    pool = client.connection_pool
+    await client.aclose()
+    if isinstance(pool, SentinelConnectionPool):
+        await pool.sentinel_manager.aclose()
 
 
 def _read_scripts() -> dict[str, str]:

@@ -1,8 +1,10 @@
-"""Doing a request once, on whichever node it comes in: idempotency keys, kept in Redis.
+"""Idempotency keys of all nodes, kept in Redis.
 
-A claim belongs to one request of one node and is void when it reaches Redis later than that request waits for it.
-Publishing an event and noting so under its key is one step, in `append`. Invariant: what is done under a key is done
-by whoever holds its claim, once; a claim is given back, or answered, however often Redis is gone meanwhile.
+A key is claimed for one request, and only that request settles it. A claim is void when it reaches Redis later than its
+request waits for it. Publishing an event and noting so under its key is one step, in `append`.
+
+Invariant: what is done under a key is done by the holder of its claim, once; a claim is settled however often Redis is
+unreachable meanwhile. A job that may have been sent is never sent again.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
+from typing import NamedTuple
 
 import msgspec
 from redis.exceptions import RedisError
@@ -21,109 +24,167 @@ from edge.core.idempotency import Answer, Key, unknown_fate
 from edge.core.observer import Receipt
 
 _LEASE_MS = 7_200_000
-"""Longer than any request may take; a node that dies gives its keys free earlier, unless a job was on its way."""
+"""Longer than any request takes. The keys of a node that dies are free earlier, but for those with a job on its way."""
 _POLL_SECONDS = 0.1
 
 
+class Published(NamedTuple):
+    """What is known of a request whose event was published and whose answer was not recorded."""
+
+    receipt: Receipt
+    besides: bytes
+    """What its answer says beside the receipt, as `answer_besides` got it."""
+
+
+class _Held:
+    """The claim of a request of this node."""
+
+    __slots__ = ("besides", "claim", "fingerprint", "job_id", "released")
+
+    def __init__(self, claim: str, fingerprint: bytes) -> None:
+        self.claim = claim
+        self.fingerprint = fingerprint
+        self.job_id: str | None = None
+        self.besides = b""
+        self.released = asyncio.Event()
+
+
 class ClusterIdempotency:
-    """The keys of one node's requests."""
+    """The keys that requests of one node claim."""
 
     def __init__(self, redis: RedisClient, node: str, clock: Callable[[], float], keep_ms: int) -> None:
-        self._wire = redis
+        self._redis = redis
         self._node = node
         self._clock = clock
         self._keep_ms = keep_ms
         self._redis_ahead_seconds = 0.0
         self._numbers = count(1)
-        self._held: dict[str, str] = {}
-        """Claims of requests at work here."""
-        self._pending_acks: dict[str, tuple[str, bytes]] = {}
-        """What became of claims, by claim: the key in Redis and the answer, if any. Redis was not heard to take it."""
+        self._held: dict[str, _Held] = {}
+        """By where the key is kept in Redis: one request of this node at a time."""
+        self._unsettled: dict[str, tuple[str, bytes]] = {}
+        """What became of claims, by claim: where the key is kept, and the answer if any. Redis hasn't confirmed it."""
 
-    def redis_says(self, now: float) -> None:
-        """Redis's clock, just heard."""
+    def set_redis_time(self, now: float) -> None:
+        """Redis's clock says `now`."""
         self._redis_ahead_seconds = now - self._clock()
 
-    async def claim(self, key: Key, fingerprint: bytes) -> Answer | Receipt | None:
-        """Take a key for this request (None), or give what became of it: the answer, or the receipt of its event where
-        nobody lived to answer. Waits for one that is at work elsewhere.
+    async def claim(self, key: Key, fingerprint: bytes) -> Answer | Published | None:
+        """Claim a key for this request (None), or say what became of it. Waits while another request holds it.
 
         Raises InvalidRequest (`idempotency_mismatch`), StoreUnavailable.
         """
-        receipt = self.receipt(key)
+        receipt = self._receipt(key)
         claim = f"{self._node}/{next(self._numbers)}"
         while True:
-            void_after = self._clock() + self._wire.answer_seconds + self._redis_ahead_seconds
+            if (held := self._held.get(receipt)) is not None:
+                _check(fingerprint, held.fingerprint)
+                await held.released.wait()
+                continue
+            self._held[receipt] = _Held(claim, fingerprint)
+            claimed = False
             try:
-                found = await self._wire.run(
-                    "claim",
-                    [receipt, self._wire.keys.nodes],
-                    *(fingerprint, self._node, claim, _LEASE_MS, NODE_TTL_SECONDS, void_after),
-                )
+                known, found = await self._ask(key, receipt, fingerprint, claim)
+                claimed = known and found is None
             except BaseException:  # also when the caller has gone away
-                self._pending_acks[claim] = (receipt, b"")
+                self._unsettled[claim] = (receipt, b"")
                 raise
-            if found[0] == b"new":
-                self._held[receipt] = claim
-                return None
-            if found[0] == b"late":
-                raise StoreUnavailable("Redis took too long; send it again.", retry_after_seconds=1)
-            mark, answer, job, event_id, connections, lives = found
-            if mark != fingerprint:
-                raise InvalidRequest(
-                    "This idempotency key was used with another body; take a new key for a new request.",
-                    code="idempotency_mismatch",
-                )
-            if answer is not None:
-                return msgspec.json.decode(answer, type=Answer)
-            if event_id is not None:
-                return Receipt(key[1], event_id.decode(), int(connections), connections == b"0")
-            if job is not None and not lives:
-                return unknown_fate(job.decode())
+            finally:
+                if not claimed:
+                    self._held.pop(receipt).released.set()
+            if known:
+                return found
             await asyncio.sleep(_POLL_SECONDS)
 
+    async def _ask(
+        self, key: Key, receipt: str, fingerprint: bytes, claim: str
+    ) -> tuple[bool, Answer | Published | None]:
+        """False when another node's request holds the key; else what `claim` returns."""
+        void_after = self._clock() + self._redis.answer_seconds + self._redis_ahead_seconds
+        found = await self._redis.run(
+            "claim",
+            [receipt, self._redis.keys.nodes],
+            *(fingerprint, self._node, claim, _LEASE_MS, NODE_TTL_SECONDS, void_after),
+        )
+        if found[0] == b"new":
+            return True, None
+        if found[0] == b"late":
+            raise StoreUnavailable("Redis took too long; send it again.", retry_after_seconds=1)
+        known, answer, job, event_id, connections, besides, lives = found
+        _check(fingerprint, known)
+        if answer is not None:
+            return True, msgspec.json.decode(answer, type=Answer)
+        if event_id is not None:
+            receipt_of_event = Receipt(key[1], event_id.decode(), int(connections), connections == b"0")
+            return True, Published(receipt_of_event, besides or b"")
+        if job is not None and not lives:
+            return True, unknown_fate(job.decode())
+        return False, None
+
+    def answer_besides(self, key: Key, besides: bytes) -> None:
+        """What the answer of a claimed key's event will say beside its receipt: recorded together with the event."""
+        self._held[self._receipt(key)].besides = besides
+
     async def record_intent(self, key: Key, job_id: str) -> None:
-        """The job of a key that was claimed is about to leave. Raises StoreUnavailable."""
-        receipt = self.receipt(key)
-        if not await self._wire.run("intend", [receipt], self._held[receipt], job_id):
-            raise taken_for_dead()
+        """The job of a claimed key is about to be sent. Raises StoreUnavailable."""
+        receipt = self._receipt(key)
+        held = self._held[receipt]
+        if not await self._redis.run("record_intent", [receipt], held.claim, job_id):
+            raise claim_lost()
+        held.job_id = job_id
 
     async def settle(self, key: Key, answer: Answer | None) -> None:
-        """What became of a key that was claimed: its answer, or None when nothing was done. While Redis is gone it is
-        kept, and told later.
+        """Record the answer of a claimed key, or None when nothing was done. While Redis is unreachable it is kept and
+        recorded later.
         """
-        receipt = self.receipt(key)
-        self._pending_acks[self._held.pop(receipt)] = (receipt, b"" if answer is None else msgspec.json.encode(answer))
-        with suppress(StoreUnavailable):
-            await self.settle_rest()
+        receipt = self._receipt(key)
+        held = self._held.pop(receipt)
+        self._unsettled[held.claim] = (receipt, b"" if answer is None else msgspec.json.encode(answer))
+        try:
+            with suppress(StoreUnavailable):
+                await self.settle_rest()
+        finally:
+            held.released.set()
+
+    async def abandon(self, key: Key) -> None:
+        """The request of a claimed key ended without an answer: a job that was about to be sent may have started."""
+        job_id = self._held[self._receipt(key)].job_id
+        await self.settle(key, None if job_id is None else unknown_fate(job_id))
 
     async def settle_rest(self) -> None:
-        """Tell Redis what it was not heard to take. Raises StoreUnavailable."""
-        told = self._pending_acks.copy()
-        if not told:
+        """Record what Redis hasn't confirmed. Raises StoreUnavailable."""
+        unsettled = self._unsettled.copy()
+        if not unsettled:
             return
-        answers = await self._wire.run_all(
-            [("settle", [receipt], [claim, answer, self._keep_ms]) for claim, (receipt, answer) in told.items()]
+        outcomes = await self._redis.run_all(
+            [("settle", [receipt], [claim, answer, self._keep_ms]) for claim, (receipt, answer) in unsettled.items()]
         )
-        for claim, heard in zip(told, answers, strict=True):
-            if isinstance(heard, RedisError):
-                self._wire.failed(heard)
+        for claim, outcome in zip(unsettled, outcomes, strict=True):
+            if isinstance(outcome, RedisError):
+                self._redis.failed(outcome)
             else:
-                self._pending_acks.pop(claim, None)
+                self._unsettled.pop(claim, None)
 
-    def holds(self, key: Key) -> tuple[str, str]:
-        """Where a key that was claimed is kept in Redis, and the claim."""
-        receipt = self.receipt(key)
-        return receipt, self._held[receipt]
+    def publishing(self, key: Key) -> tuple[str, str, bytes]:
+        """For the script that publishes under a claimed key: where the key is kept, the claim, and `answer_besides`."""
+        receipt = self._receipt(key)
+        held = self._held[receipt]
+        return receipt, held.claim, held.besides
 
-    def receipt(self, key: Key) -> str:
-        """Where a key is kept in Redis."""
-        return f"{self._wire.keys.prefix}receipt:{msgspec.json.encode(key).decode()}"
+    def _receipt(self, key: Key) -> str:
+        return f"{self._redis.keys.prefix}receipt:{msgspec.json.encode(key).decode()}"
 
 
-def taken_for_dead() -> StoreUnavailable:
-    """The claim went to somebody else."""
+def _check(fingerprint: bytes, known: bytes) -> None:
+    if known != fingerprint:
+        raise InvalidRequest(
+            "This idempotency key was used with another body; take a new key for a new request.",
+            code="idempotency_mismatch",
+        )
+
+
+def claim_lost() -> StoreUnavailable:
+    """Another request holds the claim."""
     return StoreUnavailable(
-        "This node was taken for dead while it waited, so another may have the key; send it again.",
+        "Redis had no heartbeat of this node for too long, so another node may hold the key; send it again.",
         retry_after_seconds=1,
     )

@@ -1,7 +1,6 @@
-"""The ledger of a project that Redis keeps: here it only notes what this node has to report.
+"""The ledger of a project whose numbers are counted in Redis, once for all nodes: this one collects what to report.
 
-What is pending is known here, so that `since=missed` replays it and a delivery is seen to recover it; the numbers are
-counted in Redis, once for all nodes.
+What is pending is known here, so that `since=missed` replays it and a delivery recovers it.
 """
 
 from __future__ import annotations
@@ -13,33 +12,33 @@ from edge.core.ledger import Ledger, MissTotals
 
 
 class FollowedLedger(Ledger):
-    """`report` is called with the project whenever there is something to tell."""
+    """`report` is called with the project whenever there is something to report."""
 
-    __slots__ = ("_report", "covered_from", "orphaned_runs", "recovered_runs", "told")
+    __slots__ = ("_report", "covered_from", "orphaned_runs", "recovered_runs", "reported_lost")
 
     def __init__(self, total: MissTotals, project: str, newest: int, report: Callable[[str], None]) -> None:
         super().__init__(total, project, newest)
         self._report = report
         self.recovered_runs: list[Run] = []
-        """Missed events that a reader here was written."""
+        """Missed events that were written to a connection here."""
         self.orphaned_runs: list[Run] = []
-        """Events that readers here had or were to have, and that nobody here has any more."""
+        """Events that connections here had or were to have, and that none here has any more."""
         self.covered_from: int | None = None
-        """The number after which readers here cover everything, since the first of them came; None without readers."""
-        self.told = 0
-        """How many of the events that Redis counts as lost and untold a reader here was told of."""
+        """The number after which connections here cover everything, since the first opened; None without any."""
+        self.reported_lost = 0
+        """How many of the lost events that no gap had reported a gap here has."""
 
     def adopt(self, lo: int, hi: int) -> None:
-        """`lo..hi` are pending, Redis says."""
+        """Redis says that `lo..hi` are pending."""
         self.pending.add(lo, hi)
 
-    def lost_elsewhere(self, count: int, oldest: int) -> None:
-        """`count` events before `oldest` were lost, Redis says, and no reader was told."""
+    def adopt_lost(self, count: int, oldest: int) -> None:
+        """Redis says that `count` events before `oldest` were lost and no gap has reported them."""
         self.unreported_lost = count
         self.unreported_from = oldest - 1 if count else None
 
     def event_missed(self, seq: int, now: float) -> None:
-        """Redis counted readers here when it numbered `seq`, unless it said that it was missed."""
+        """Redis counted connections here when it numbered `seq`, unless it said that it was missed."""
         self._taken_to = seq
         if not self.pending.within(seq, seq):
             self._miss(((seq, seq),), now)
@@ -52,13 +51,13 @@ class FollowedLedger(Ledger):
         super().delivered(lo, hi)
 
     def gap_reported(self, seq: int) -> None:
-        untold = self.unreported_lost
+        unreported = self.unreported_lost
         super().gap_reported(seq)
-        if untold and not self.unreported_lost:
-            self.told += untold
+        if unreported and not self.unreported_lost:
+            self.reported_lost += unreported
             self._report(self._project)
 
-    def _miss(self, runs: Iterable[Run], now: float) -> None:  # noqa: ARG002 - Redis knows when
+    def _miss(self, runs: Iterable[Run], now: float) -> None:  # noqa: ARG002 - Redis has the time
         for lo, hi in runs:
             self._waiting.remove(lo, hi)
             self.pending.add(lo, hi)
@@ -66,4 +65,25 @@ class FollowedLedger(Ledger):
             self._report(self._project)
 
     def _count_lost(self, count: int) -> None:
-        """Redis counts it, when its own stream gives it up."""
+        """Redis counts it, when its own stream evicts it."""
+
+
+class TotalsFromRedis:
+    """The misses of all nodes, as of the last heartbeat: `totals`, which every node's metrics show, is set to them.
+
+    A Redis that comes back with less than it had doesn't make a counter smaller: what is no longer pending was lost.
+    """
+
+    def __init__(self, totals: MissTotals) -> None:
+        self._totals = totals
+        self._base = (0, 0, 0)
+        totals.pending_in_all = 0
+
+    def update(self, misses: int, recovered: int, lost: int, pending: int) -> None:
+        totals, before = self._totals, self._totals.pending
+        shown = [base + count for base, count in zip(self._base, (misses, recovered, lost), strict=True)]
+        if shown[0] < totals.misses or shown[1] < totals.recovered or shown[2] < totals.lost:
+            shown = [totals.misses + max(0, pending - before), totals.recovered, totals.lost + max(0, before - pending)]
+            self._base = (shown[0] - misses, shown[1] - recovered, shown[2] - lost)
+        totals.misses, totals.recovered, totals.lost = shown
+        totals.pending_in_all = pending

@@ -1,8 +1,8 @@
-"""Wait for confirmed readers on any node.
+"""Wait for confirmed connections on any node.
 
-Who waits asks all nodes at once; each node that follows the project, this one too, confirms its own readers as ever and
-reports how many. A node that takes the project up later finds the question in Redis. Invariant: an asker counts each
-node once, with the most it has confirmed, and nobody works on a question whose asker is done or late.
+A caller's node asks all nodes at once. Each node that follows the project, this one included, confirms its own
+connections and reports how many. A node that begins to follow the project later finds the question in Redis. Invariant:
+a question counts each node once, with the most it has confirmed, and no node works on a question that is done or late.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ from contextlib import suppress
 
 import msgspec
 
-from edge.cluster.store import Ack, RedisStore
+from edge.cluster.client import RedisClient
+from edge.cluster.status import ClusterStatus
 from edge.core.errors import EdgeError, NotReady, StoreUnavailable
+from edge.supervisor import Supervisor
 from edge.triggers.readiness import Confirm, Confirmation, Confirmed, Readiness, draining
 
 _MIN_SECONDS = 0.05
 
 
 class Ask(msgspec.Struct, frozen=True, tag="ask"):
-    """Node `node` wants `count` confirmed readers of `project` until `deadline` (seconds since 1970, Redis's clock)."""
+    """`node` wants `count` confirmed connections of `project` until `deadline` (seconds since 1970, Redis's clock)."""
 
     id: str
     node: str
@@ -34,13 +36,21 @@ class Ask(msgspec.Struct, frozen=True, tag="ask"):
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
-    """The asker needs no more reports."""
+    """The asking node needs no more reports."""
 
     id: str
 
 
+class Ack(msgspec.Struct, frozen=True, tag="ack"):
+    """A client has answered a probe at a node that doesn't have its connection."""
+
+    project: str
+    connection: str
+    token: str
+
+
 class Report(msgspec.Struct, frozen=True, tag="report"):
-    """Node `node` has confirmed `connections` readers for the question `id`."""
+    """Node `node` has confirmed `connections` connections for the question `id`."""
 
     id: str
     node: str
@@ -51,7 +61,7 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
 _decoder = msgspec.json.Decoder(Ask | Done | Ack | Report)
 
 
-class _Asking:
+class _Question:
     def __init__(self, count: int) -> None:
         self.count = count
         self.reports: dict[str, Report] = {}
@@ -63,20 +73,31 @@ class _Asking:
 
 
 class ClusterReadiness:
-    """What `Readiness` is for one node, for all of them."""
+    """`Readiness` for all nodes. `follows` says whether this node follows a project."""
 
-    def __init__(self, local: Readiness, store: RedisStore, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        local: Readiness,
+        redis: RedisClient,
+        node: str,
+        status: ClusterStatus,
+        clock: Callable[[], float],
+        supervisor: Supervisor,
+        follows: Callable[[str], bool],
+    ) -> None:
         self._local = local
-        self._store = store
+        self._redis = redis
+        self._node = node
+        self._status = status
         self._clock = clock
-        self._asking: dict[str, _Asking] = {}
+        self._supervisor = supervisor
+        self._follows = follows
+        self._questions: dict[str, _Question] = {}
         self._answering: dict[str, asyncio.Task[None]] = {}
-        store.spoken_to = self._hear
-        store.waits = self._take_up
 
     @property
     def waiting(self) -> int:
-        return self._local.waiting + len(self._asking)
+        return self._local.waiting + len(self._questions)
 
     def waiting_for(self, project: str) -> int:
         return self._local.waiting_for(project)
@@ -87,42 +108,41 @@ class ClusterReadiness:
     async def wait(
         self, project: str, count: int, timeout_seconds: float, confirm: Confirm = "transport"
     ) -> Confirmation:
-        """As `Readiness.wait`, on all nodes. Without Redis only this node's readers can be asked."""
-        self._local.check(len(self._asking))
+        """As `Readiness.wait`, on all nodes. Without Redis only connections of this node are asked."""
+        self._local.check(len(self._questions))
         began = self._clock()
-        asking = _Asking(count)
+        question = _Question(count)
         ask_id = secrets.token_hex(8)
-        redis = self._store.redis
-        (waits,) = redis.keys.of(project, "waits")
-        self._asking[ask_id] = asking
+        patience_seconds = max(timeout_seconds, _MIN_SECONDS)
+        self._questions[ask_id] = question
         text = b""
         try:
             try:
-                patience_seconds = max(timeout_seconds, _MIN_SECONDS)
-                async with redis.asking() as client:
+                async with self._redis.use() as client:
                     seconds, micros = await client.time()
                     deadline = seconds + micros / 1e6 + patience_seconds
                     text = msgspec.json.encode(
-                        Ask(ask_id, self._store.node, project, count, confirm, deadline, patience_seconds)
+                        Ask(ask_id, self._node, project, count, confirm, deadline, patience_seconds)
                     )
+                    (waits,) = self._redis.keys.of(project, "waits")
                     async with client.pipeline(transaction=True) as pipeline:
                         pipeline.zadd(waits, {text: deadline})
                         pipeline.expire(waits, int(patience_seconds) + 2)
-                        pipeline.publish(redis.keys.asks, text)
+                        pipeline.publish(self._redis.keys.asks, text)
                         await pipeline.execute()
             except StoreUnavailable:
                 return await self._local.wait(project, count, timeout_seconds, confirm)
-            done, _ = await asyncio.wait((asking.enough,), timeout=patience_seconds)
+            done, _ = await asyncio.wait((question.enough,), timeout=patience_seconds)
             if not done:
-                raise await self._missed_log(project, count, timeout_seconds)
-            asking.enough.result()
+                raise await self._not_ready(project, count, timeout_seconds)
+            question.enough.result()
         finally:
-            del self._asking[ask_id]
+            del self._questions[ask_id]
             if text:
-                await asyncio.shield(self._say_done(ask_id, waits, text))
-        how = {report.confirmed for report in asking.reports.values() if report.connections}
+                self._supervisor.start("redis_readiness", self._publish_done(ask_id, project, text))
+        how = {report.confirmed for report in question.reports.values() if report.connections}
         return Confirmation(
-            asking.connections,
+            question.connections,
             next((weaker for weaker in ("written", "acknowledged") if weaker in how), "client"),
             round((self._clock() - began) * 1000, 3),
         )
@@ -131,64 +151,65 @@ class ClusterReadiness:
         """As `Readiness.answer`, for a connection of this node."""
         return self._local.answer(project, connection_id, token)
 
+    async def pass_on(self, project: str, connection_id: str, token: str) -> None:
+        """Give a client's answer to the node that has its connection. Raises StoreUnavailable."""
+        async with self._redis.use() as client:
+            await client.publish(self._redis.keys.asks, msgspec.json.encode(Ack(project, connection_id, token)))
+
     def drain(self) -> None:
-        for asking in self._asking.values():
-            if not asking.enough.done():
-                asking.enough.set_exception(draining())
+        for question in self._questions.values():
+            if not question.enough.done():
+                question.enough.set_exception(draining())
         self._local.drain()
         for task in self._answering.values():
             task.cancel()
 
-    async def _say_done(self, ask_id: str, waits: str, text: bytes) -> None:
-        redis = self._store.redis
+    async def _publish_done(self, ask_id: str, project: str, text: bytes) -> None:
         with suppress(StoreUnavailable):  # then the deadline ends it
-            async with redis.asking() as client, client.pipeline(transaction=False) as pipeline:
-                pipeline.zrem(waits, text)
-                pipeline.publish(redis.keys.asks, msgspec.json.encode(Done(ask_id)))
+            async with self._redis.use() as client, client.pipeline(transaction=False) as pipeline:
+                pipeline.zrem(*self._redis.keys.of(project, "waits"), text)
+                pipeline.publish(self._redis.keys.asks, msgspec.json.encode(Done(ask_id)))
                 await pipeline.execute()
 
-    async def _missed_log(self, project: str, count: int, timeout_seconds: float) -> NotReady:
+    async def _not_ready(self, project: str, count: int, timeout_seconds: float) -> NotReady:
         try:
-            there = await self._store.overview.connections(project)
+            there = await self._status.connections(project)
         except EdgeError:
             there = 0
         return self._local.nobody(project, count, timeout_seconds, there)
 
-    def _hear(self, message: bytes) -> None:
-        try:
-            said = _decoder.decode(message)
-        except msgspec.ValidationError:
-            return  # a newer node says what this one doesn't know yet
+    def receive(self, message: bytes) -> None:
+        """A message from a node. Raises msgspec.DecodeError for one that is not understood."""
+        said = _decoder.decode(message)
         if isinstance(said, Report):
-            asking = self._asking.get(said.id)
-            if asking is not None:
-                asking.reports[said.node] = said
-                if asking.connections >= asking.count and not asking.enough.done():
-                    asking.enough.set_result(None)
+            question = self._questions.get(said.id)
+            if question is not None:
+                question.reports[said.node] = said
+                if question.connections >= question.count and not question.enough.done():
+                    question.enough.set_result(None)
         elif isinstance(said, Done):
             task = self._answering.get(said.id)
             if task is not None:
                 task.cancel()
         elif isinstance(said, Ack):
             self._local.answer(said.project, said.connection, said.token)
-        elif self._store.follows(said.project):
+        elif self._follows(said.project):
             self._answer(said, said.timeout_seconds)
 
-    def _take_up(self, waits: list[bytes], redis_now: float) -> None:
-        """Questions that were asked before this node had the project."""
-        for text in waits:
-            said = _decoder.decode(text)
-            if isinstance(said, Ask) and said.deadline > redis_now:
-                self._answer(said, said.deadline - redis_now)
+    def take_up(self, text: bytes, redis_now: float) -> None:
+        """A question that was asked before this node followed its project. Raises as `receive`."""
+        said = _decoder.decode(text)
+        if isinstance(said, Ask) and said.deadline > redis_now:
+            self._answer(said, said.deadline - redis_now)
 
     def _answer(self, ask: Ask, patience_seconds: float) -> None:
         if ask.id not in self._answering:
-            task = self._answering[ask.id] = asyncio.create_task(self._confirm(ask, patience_seconds))
+            task = self._supervisor.start("redis_readiness", self._confirm(ask, patience_seconds))
+            self._answering[ask.id] = task
             task.add_done_callback(lambda _: self._answering.pop(ask.id, None))
 
     async def _confirm(self, ask: Ask, patience_seconds: float) -> None:
-        """Report each time more readers of this node are confirmed."""
-        redis = self._store.redis
+        """Report each time more connections of this node are confirmed."""
         deadline = self._clock() + patience_seconds
         confirmed = 0
         while confirmed < ask.count:
@@ -197,8 +218,8 @@ class ClusterReadiness:
                     ask.project, confirmed + 1, max(deadline - self._clock(), 0.0), ask.confirm
                 )
                 confirmed = found.connections
-                report = Report(ask.id, self._store.node, confirmed, found.confirmed or "written")
-                async with redis.asking() as client:
-                    await client.publish(redis.keys.node(ask.node), msgspec.json.encode(report))
+                report = Report(ask.id, self._node, confirmed, found.confirmed or "written")
+                async with self._redis.use() as client:
+                    await client.publish(self._redis.keys.inbox(ask.node), msgspec.json.encode(report))
             except EdgeError:
                 return

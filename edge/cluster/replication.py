@@ -1,39 +1,45 @@
-"""The rings of projects that have readers on this node, kept like Redis's by one subscription for all of them.
+"""Keeps the rings of projects with connections on this node equal to Redis's, by one subscription for all of them.
 
-A project is taken up in this order: subscribe to its channel, load what is held, then apply what was heard meanwhile.
-So nothing falls between the load and the live events, and the numbers show when something did: a hole is loaded anew.
-Invariant: a project in `_taken` that is `ready` has a ring in the hub that is a run of Redis's, up to what was last
-heard.
+To follow a project: subscribe to its channel, load what is held, then apply what was heard meanwhile. So no event falls
+between the history and the live events; and the numbers show when one did: after a hole the project is loaded again.
+
+Invariant: a project in `_followed` that is `ready` has a ring in the hub that is a run of Redis's, up to what was heard
+last. A message that can't be understood costs a load, never an event.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
 import msgspec
 from redis.asyncio.client import PubSub
 
-from edge.cluster.client import BROKEN, NODE_TTL_SECONDS, RedisClient, end
+from edge.cluster.client import BROKEN, NODE_HEARTBEAT_SECONDS, NODE_TTL_SECONDS, RedisClient
 from edge.cluster.ledger import FollowedLedger
+from edge.cluster.readiness import ClusterReadiness
 from edge.core import resume, sse
 from edge.core.errors import StoreUnavailable
 from edge.core.hub import Hub
 from edge.core.ledger import LedgerState
 from edge.core.project import Project, SavedProject
+from edge.logs.ratelimit import LogDeduplicator
 from edge.logs.setup import get_logger
+from edge.supervisor import Supervisor, end
 
 _log = get_logger("store")
 _RECONNECT_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
+_MAX_HEARD = 1000
+_LOG_PERIOD_SECONDS = 10.0
 
-_Told = tuple[str, int, float, bool, list[str]]
-"""Epoch, first number, when, whether nobody was there, and the events. No epoch: the project was deleted."""
-_decoder = msgspec.msgpack.Decoder(_Told)
+_Appended = tuple[str, int, float, bool, list[str]]
+"""Epoch, first number, time, whether the events were missed, the events. No epoch: the project was deleted."""
+_decoder = msgspec.msgpack.Decoder(_Appended)
 
 
-class _Taken:
+class _Followed:
     """A project that is followed, or about to be."""
 
     def __init__(self) -> None:
@@ -41,12 +47,12 @@ class _Taken:
         self.ready = asyncio.Event()
         self.failure: StoreUnavailable | None = None
         self.stale = False
-        """What is being loaded may lack what was said while nobody listened."""
-        self.heard: list[_Told] = []
+        """What is being loaded may lack events that were published while nothing was heard."""
+        self.heard: list[_Appended] = []
 
 
 class Replicator:
-    """`report` is called with a project that has something to tell Redis; `waits` with who waits for its readers."""
+    """`report` is called with a project that has something to report to Redis."""
 
     def __init__(
         self,
@@ -56,321 +62,359 @@ class Replicator:
         node: str,
         keep_ms: int,
         new_epoch: Callable[[], str],
+        supervisor: Supervisor,
         report: Callable[[str], None],
-        waits: Callable[[list[bytes], float], None],
-        spoken_to: Callable[[bytes], None],
     ) -> None:
-        self._wire = redis
+        self._redis = redis
         self._hub = hub
         self._clock = clock
         self._node = node
         self._keep_ms = keep_ms
         self._new_epoch = new_epoch
+        self._supervisor = supervisor
         self._report = report
-        self._waits = waits
-        self._spoken_to = spoken_to
-        self._taken: dict[str, _Taken] = {}
+        self._readiness: ClusterReadiness | None = None
+        self._followed: dict[str, _Followed] = {}
         self._pubsub: PubSub | None = None
         self._listening: asyncio.Task[None] | None = None
         self._loading: set[asyncio.Task[None]] = set()
         self._heard_seconds = clock()
+        self._rejected: LogDeduplicator[str] = LogDeduplicator(period_seconds=_LOG_PERIOD_SECONDS, max_keys=16)
+        self.rejected_messages = 0
         self.problem: StoreUnavailable | None = None
         """Why nothing is heard at the moment."""
 
-    async def open(self) -> None:
-        """Subscribe to what the other nodes have to say to this one. Raises StoreUnavailable."""
-        await self._connect()
-        self._listening = asyncio.create_task(self._listen())
+    async def open(self, readiness: ClusterReadiness) -> None:
+        """Subscribe, as soon as Redis can be reached. Messages to this node are given to `readiness`."""
+        self._readiness = readiness
+        with suppress(StoreUnavailable):  # then the listener tries again
+            await self._connect()
+        self._listening = self._supervisor.keep_running("redis_listener", self._listen)
 
     async def close(self) -> None:
         for task in (self._listening, *self._loading):
-            if task is not None:
-                await end(task)
-        if self._pubsub is not None:
-            await self._pubsub.aclose()  # type: ignore[no-untyped-call]
+            await end(task)
+        await self._disconnect()
 
     @property
     def projects(self) -> list[str]:
-        return list(self._taken)
+        return list(self._followed)
 
     def follows(self, name: str) -> bool:
-        """Whether `name` is ready: its ring is here and kept up."""
-        taken = self._taken.get(name)
-        return taken is not None and taken.ready.is_set() and taken.failure is None and name in self._hub.projects
+        """Whether the ring of `name` is here and kept up to date."""
+        followed = self._followed.get(name)
+        return followed is not None and followed.ready.is_set() and name in self._hub.projects
 
-    async def follow(self, name: str) -> None:
-        """Have `name`'s ring here. Raises StoreUnavailable, also where nothing new would be heard of it."""
+    async def follow(self, name: str, last_id: str = "") -> None:
+        """Have the ring of `name` here, up to `last_id` if Redis has that: a client may have got it from a node that
+        hears faster. On return `follows(name)` is true. Raises StoreUnavailable, also where no new events are heard.
+        """
+        try:
+            async with asyncio.timeout(self._redis.answer_seconds):
+                await self._follow(name)
+                if last_id and await self._is_behind(name, last_id):
+                    self._load_again(name)
+                await self._follow(name)
+        except TimeoutError:
+            raise StoreUnavailable(
+                f"The history of {name} did not come from Redis in time; try again soon.", retry_after_seconds=1
+            ) from None
+
+    async def _follow(self, name: str) -> None:
         self._check()
         while not self.follows(name):
-            taken = self._taken.get(name)
-            if taken is None or taken.ready.is_set():
-                taken = self._taken[name] = _Taken()
-                self._start(self._take_up(name, taken))
-            await taken.ready.wait()
-            if taken.failure is not None:
-                raise StoreUnavailable(taken.failure.detail, retry_after_seconds=taken.failure.retry_after_seconds)
+            followed = self._followed.get(name)
+            if followed is None or followed.ready.is_set():
+                followed = self._followed[name] = _Followed()
+                self._start(self._begin(name, followed))
+            await followed.ready.wait()
+            if followed.failure is not None:
+                raise StoreUnavailable(
+                    followed.failure.detail, retry_after_seconds=followed.failure.retry_after_seconds
+                )
 
-    async def catch_up(self, name: str, last_id: str) -> None:
-        """Load `name` anew where Redis is ahead of what was heard and `last_id` is not known here: its reader got it
-        from a node that hears faster. Raises StoreUnavailable.
-        """
-        project, taken = self._hub.projects.get(name), self._taken.get(name)
-        if project is None or taken is None or resume.knows(project, last_id):
-            return
-        async with self._wire.asking() as client:
-            epoch, newest = await client.hmget(*self._wire.keys.of(name, "meta"), "epoch", "seq")
+    async def _is_behind(self, name: str, last_id: str) -> bool:
+        project = self._hub.projects.get(name)
+        if project is None or resume.knows(project, last_id):
+            return False
+        async with self._redis.use() as client:
+            epoch, newest = await client.hmget(*self._redis.keys.of(name, "meta"), "epoch", "seq")
         if not isinstance(epoch, bytes) or newest is None or resume.knows(project, last_id):
-            return
-        if taken.ready.is_set() and (epoch.decode(), int(newest)) != (project.epoch, project.ring.newest):
-            taken.ready.clear()
-            self._start(self._take_up_again(name, taken))
-        await self.follow(name)
+            return False
+        return (epoch.decode(), int(newest)) != (project.epoch, project.ring.newest)
 
     async def unfollow(self, name: str) -> None:
-        """Nobody reads `name` here any more; one who is about to come keeps it."""
-        taken = self._taken.get(name)
-        if taken is None or not taken.ready.is_set() or self._hub.connected(name):
+        """`name` has no connection here; one that is about to be attached keeps it."""
+        followed = self._followed.get(name)
+        if followed is None or not followed.ready.is_set() or self._hub.connected(name):
             return
-        del self._taken[name]
+        del self._followed[name]
         self._hub.forget(name)
-        if self._pubsub is not None:
-            with suppress(*BROKEN):  # a connection that is gone follows nothing
-                await self._pubsub.unsubscribe(self._wire.keys.channel(name))
+        await self._unsubscribe(name)
+
+    async def _unsubscribe(self, name: str) -> None:
+        if self._pubsub is not None and name not in self._followed:
+            with suppress(*BROKEN):  # a broken connection has no subscriptions
+                await self._pubsub.unsubscribe(self._redis.keys.channel(name))
 
     def _check(self) -> None:
-        self._wire.check()
+        self._redis.check()
         if self.problem is not None:
             raise StoreUnavailable(self.problem.detail, retry_after_seconds=self.problem.retry_after_seconds)
 
-    def _start(self, work: Any) -> None:
-        task = asyncio.create_task(work)
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._supervisor.start("redis_replication", work)
         self._loading.add(task)
         task.add_done_callback(self._loading.discard)
 
-    # Taking up
+    # Loading
 
-    async def _take_up(self, name: str, taken: _Taken) -> None:
+    async def _begin(self, name: str, followed: _Followed) -> None:
+        # Also where the error is none of the two, or the task is cancelled.
+        failure = StoreUnavailable(f"{name} could not be loaded from Redis; try again soon.", retry_after_seconds=1)
+        followed.failure = failure
         try:
             self._check()
-            pubsub = self._pubsub
-            assert pubsub is not None, "not connected, and no problem"
-            await pubsub.subscribe(self._wire.keys.channel(name))
-            async with asyncio.timeout(self._wire.answer_seconds):
-                await taken.subscribed.wait()
-            await self._load_all(name, taken)
+            assert self._pubsub is not None, "not connected, and no problem"
+            await self._pubsub.subscribe(self._redis.keys.channel(name))
+            async with asyncio.timeout(self._redis.answer_seconds):
+                await followed.subscribed.wait()
+            await self._load_until_fresh(name, followed)
+            followed.failure = None
         except StoreUnavailable as error:
-            taken.failure = error
+            followed.failure = error
         except BROKEN as error:
-            taken.failure = self._wire.failed(error)
+            followed.failure = self._redis.explain(error)
         finally:
-            if taken.failure is not None and self._taken.get(name) is taken:
-                del self._taken[name]
-            taken.ready.set()
+            if followed.failure is not None and self._followed.get(name) is followed:
+                del self._followed[name]
+            followed.ready.set()
 
-    async def _load_all(self, name: str, taken: _Taken) -> None:
-        taken.stale = True
-        while taken.stale and self._taken.get(name) is taken:
-            taken.stale = False
-            await self._load(name, taken)
+    def _load_again(self, name: str) -> None:
+        followed = self._followed.get(name)
+        if followed is None:
+            return
+        followed.stale = True
+        if followed.ready.is_set():
+            followed.ready.clear()
+            self._start(self._reload(name, followed))
 
-    async def _load(self, name: str, taken: _Taken) -> None:
-        keys = self._wire.keys
-        epoch, newest, untold, now, pending, entries, waits, received = await self._wire.run(
+    async def _reload(self, name: str, followed: _Followed) -> None:
+        try:
+            while self._followed.get(name) is followed:
+                try:
+                    return await self._load_until_fresh(name, followed)
+                except StoreUnavailable:
+                    await asyncio.sleep(NODE_HEARTBEAT_SECONDS)
+        except Exception:
+            # Its ring may have a hole: clients come back, and load it anew.
+            if (project := self._hub.projects.get(name)) is not None:
+                self._drop(project, "restart")
+            raise
+        finally:
+            followed.ready.set()
+
+    async def _load_until_fresh(self, name: str, followed: _Followed) -> None:
+        followed.stale = True
+        while followed.stale and self._followed.get(name) is followed:
+            followed.stale = False
+            await self._load(name, followed)
+
+    async def _load(self, name: str, followed: _Followed) -> None:
+        keys = self._redis.keys
+        epoch, newest, untold, now, pending, entries, waits, received = await self._redis.run(
             "follow",
             [*keys.of(name, "stream", "meta", "pending"), keys.projects, *keys.of(name, "waits")],
             self._new_epoch(),
             name,
             self._keep_ms,
         )
-        if self._taken.get(name) is not taken:
+        if self._followed.get(name) is not followed:
             return
         here = self._hub.projects.get(name)
-        numbers = [int(entry_id.partition(b"-")[0]) for entry_id, _ in entries]
-        if here is not None:
-            await self._go_on(here, epoch.decode(), int(newest), numbers, entries, {int(seq) for seq in pending})
+        held = {int(entry_id.partition(b"-")[0]): fields for entry_id, fields in entries}
+        if here is None:
+            self._restore(name, epoch.decode(), newest, held, float(now))
         else:
-            self._restore(name, epoch.decode(), int(newest), numbers, entries, float(now))
+            await self._go_on(here, epoch.decode(), newest, held, {int(seq) for seq in pending})
         project = self._hub.projects.get(name)
-        if project is not None:
-            assert isinstance(project.ledger, FollowedLedger)
-            project.ledger.lost_elsewhere(int(untold), project.ring.oldest)
+        if project is not None and isinstance(project.ledger, FollowedLedger):
+            project.ledger.adopt_lost(untold, project.ring.oldest)
             for seq in pending:
                 project.ledger.adopt(int(seq), int(seq))
             for run in zip(received[::2], received[1::2], strict=True):
                 project.ledger.acknowledged(*run)
-        for told in taken.heard:
-            self._apply(name, told)
-        taken.heard.clear()
-        self._waits(waits, float(now))
+        for appended in followed.heard:
+            self._apply(name, appended)
+        followed.heard.clear()
+        for text in waits:
+            self._guard(name, lambda: self._nodes_readiness.take_up(text, float(now)))  # noqa: B023 - called at once
 
-    def _restore(
-        self, name: str, epoch: str, newest: int, numbers: list[int], entries: list[Any], redis_now: float
-    ) -> None:
-        first_held = newest - len(numbers) + 1
-        if numbers and numbers != list(range(first_held, newest + 1)):
+    def _restore(self, name: str, epoch: str, newest: int, held: dict[int, Any], redis_now: float) -> None:
+        if held and list(held) != list(range(newest - len(held) + 1, newest + 1)):
             raise StoreUnavailable(f"The stream of {name} in Redis has a hole; delete the project.")
-        prefix = f"{epoch}-".encode()
-        frames = [sse.numbered(prefix, seq, fields[3]) for seq, (_, fields) in zip(numbers, entries, strict=True)]
-        now = self._clock()
-        times = [min(now, now - (redis_now - float(fields[1]))) for _, fields in entries]
+        prefix, now = f"{epoch}-".encode(), self._clock()
+        frames = [sse.numbered(prefix, seq, fields[3]) for seq, fields in held.items()]
+        times = [min(now, now - (redis_now - float(fields[1]))) for fields in held.values()]
         self._hub.restore(SavedProject(name, epoch, 1, newest, frames, times, LedgerState(), pinned=True), now)
         project = self._hub.projects.get(name)
         if project is not None:
             project.ledger = FollowedLedger(self._hub.counters.misses, name, newest, self._report)
 
-    async def _go_on(
-        self,
-        project: Project,
-        epoch: str,
-        newest: int,
-        numbers: list[int],
-        entries: list[Any],
-        pending: set[int],
-    ) -> None:
-        """After the connection was lost: what was numbered meanwhile, or a new start where that is gone."""
+    async def _go_on(self, project: Project, epoch: str, newest: int, held: dict[int, Any], pending: set[int]) -> None:
+        """Append what was published while nothing was heard, or begin anew where that is gone."""
         known = project.ring.newest
-        held = {seq: fields[3] for seq, (_, fields) in zip(numbers, entries, strict=True)}
         if epoch == project.epoch and (newest < known or _differ(project, held)):
             _log.error("history_lost", project=project.name, epoch=epoch, known=known, newest=newest)
-            await self._wire.run(
+            await self._redis.run(
                 "fork",
-                self._wire.keys.of(project.name, "meta"),
-                *(epoch, self._new_epoch(), self._wire.keys.channel(project.name)),
+                self._redis.keys.of(project.name, "meta"),
+                *(epoch, self._new_epoch(), self._redis.keys.channel(project.name)),
             )
             epoch = ""
         missing = range(known + 1, newest + 1)
         if epoch != project.epoch or not all(seq in held for seq in missing):
-            self._start_anew(project, "restart")
+            self._drop(project, "restart")
             return
         for seq in missing:
-            self._hold(project, seq, held[seq], missed=seq in pending)
+            self._append(project, seq, held[seq][3], missed=seq in pending)
 
     # Listening
 
     async def _connect(self) -> None:
-        pubsub = self._wire.listener.pubsub()
+        pubsub, keys = self._redis.subscription(), self._redis.keys
         try:
-            async with asyncio.timeout(self._wire.answer_seconds):
-                await pubsub.subscribe(
-                    self._wire.keys.node(self._node), self._wire.keys.asks, *map(self._wire.keys.channel, self._taken)
-                )
+            async with asyncio.timeout(self._redis.answer_seconds):
+                await pubsub.subscribe(keys.inbox(self._node), keys.asks, *map(keys.channel, self._followed))
         except BROKEN as error:
             await pubsub.aclose()  # type: ignore[no-untyped-call]
-            self.problem = self._wire.failed(error)
+            self.problem = self._redis.explain(error)
             raise self.problem from error
         self._pubsub = pubsub
         self._heard_seconds = self._clock()
         self.problem = None
-        self._wire.worked()
 
-    async def _listen(self) -> None:
-        """Hear what is said, and come back after every break."""
-        tries = 0
-        while True:
-            try:
-                assert self._pubsub is not None
-                # No time-out: that nothing is said for long is found out by `look`.
-                message = await self._pubsub.get_message(timeout=None)
-                if message is None:
-                    # redis-py takes the kernel's ETIMEDOUT for its own time-out, and says so for ever without waiting.
-                    raise ConnectionError("the kernel gave the connection up")
-                tries = 0
-                self._heard_seconds = self._clock()
-                self._hear(message)
-            except BROKEN as error:
-                self.problem = self._wire.failed(error)
-                await self._reconnect(tries)
-                tries += 1
-
-    async def _reconnect(self, tries: int) -> None:
+    async def _disconnect(self) -> None:
         pubsub, self._pubsub = self._pubsub, None
         if pubsub is not None:
             with suppress(*BROKEN):
                 await pubsub.aclose()  # type: ignore[no-untyped-call]
-        while self._pubsub is None:
-            await asyncio.sleep(_RECONNECT_SECONDS[min(tries, len(_RECONNECT_SECONDS) - 1)])
-            tries += 1
-            with suppress(StoreUnavailable):
-                await self._connect()
 
-    def look(self) -> None:
-        """Connect anew where not even this node's own beat was heard: a way that is cut for one side is just silent."""
+    async def _listen(self) -> None:
+        """Receive messages, and subscribe again after every break."""
+        tries = 0
+        try:
+            while True:
+                if self._pubsub is None:
+                    await asyncio.sleep(_RECONNECT_SECONDS[min(tries, len(_RECONNECT_SECONDS) - 1)])
+                    tries += 1
+                    with suppress(StoreUnavailable):
+                        await self._connect()
+                    continue
+                try:
+                    message = await self._redis.next_message(self._pubsub)
+                except BROKEN as error:
+                    self.problem = self._redis.explain(error)
+                    await self._disconnect()
+                else:
+                    tries = 0
+                    self._heard_seconds = self._clock()
+                    channel = message["channel"].decode()
+                    self._guard(channel, lambda: self._receive(channel, message))  # noqa: B023 - called at once
+        finally:
+            self.problem = self.problem or StoreUnavailable(
+                "This node has no subscription in Redis; try again soon.", retry_after_seconds=1
+            )
+            await self._disconnect()
+
+    def check_silence(self) -> None:
+        """Subscribe again where not even this node's own heartbeat was heard: packets that a firewall drops raise no
+        error.
+        """
         if self._clock() - self._heard_seconds > NODE_TTL_SECONDS:
             self.break_off()
 
     def break_off(self) -> None:
-        """The connection is known to be of no use: connect anew."""
+        """The connection is useless: subscribe again."""
         connection = getattr(self._pubsub, "connection", None)
         if connection is not None:
             self._start(connection.disconnect(nowait=True))
 
-    def _hear(self, message: dict[str, Any]) -> None:
-        channel = message["channel"].decode()
-        if channel in {self._wire.keys.node(self._node), self._wire.keys.asks}:
-            if message["type"] == "message" and message["data"] != b"beat":
-                self._spoken_to(message["data"])
+    def _guard(self, source: str, handle: Callable[[], None]) -> None:
+        """Survive a message that can't be handled: a newer node's, or nonsense from outside."""
+        try:
+            handle()
+        except Exception as error:  # noqa: BLE001 - the next message is handled
+            self.rejected_messages += 1
+            suppressed = self._rejected.admit(type(error).__name__, self._clock())
+            if suppressed is not None:
+                _log.error("message_rejected", channel=source, error=str(error), suppressed=suppressed)
+            if not isinstance(error, (msgspec.DecodeError, UnicodeDecodeError, RecursionError)):
+                self._supervisor.failed("redis_listener", error)
+            self._load_again(self._redis.keys.project(source))
+
+    @property
+    def _nodes_readiness(self) -> ClusterReadiness:
+        assert self._readiness is not None, "not open"
+        return self._readiness
+
+    def _receive(self, channel: str, message: dict[str, Any]) -> None:
+        keys = self._redis.keys
+        if channel in {keys.inbox(self._node), keys.asks}:
+            if message["type"] == "message" and message["data"] != b"heartbeat":
+                self._nodes_readiness.receive(message["data"])
             return
-        name = channel.partition("{")[2][:-1]
-        taken = self._taken.get(name)
-        if taken is None:
+        name = keys.project(channel)
+        followed = self._followed.get(name)
+        if followed is None:
             return
         if message["type"] == "subscribe":
-            # Subscribed once more after a break: what was said meanwhile has to be loaded.
-            taken.stale = True
-            if taken.ready.is_set():
-                taken.ready.clear()
-                self._start(self._take_up_again(name, taken))
-            taken.subscribed.set()
+            # After a break: what was published meanwhile has to be loaded.
+            self._load_again(name)
+            followed.subscribed.set()
         elif message["type"] == "message":
-            told = _decoder.decode(message["data"])
-            if taken.ready.is_set():
-                self._apply(name, told)
+            appended = _decoder.decode(message["data"])
+            if followed.ready.is_set():
+                self._apply(name, appended)
+            elif len(followed.heard) < _MAX_HEARD:
+                followed.heard.append(appended)
             else:
-                taken.heard.append(told)
+                followed.heard.clear()
+                followed.stale = True
 
-    async def _take_up_again(self, name: str, taken: _Taken) -> None:
-        try:
-            await self._load_all(name, taken)
-        except StoreUnavailable:
-            # The connection has broken again; the next one starts over.
-            self.break_off()
-        finally:
-            taken.ready.set()
-
-    def _apply(self, name: str, told: _Told) -> None:
-        epoch, first, _, missed, events = told
+    def _apply(self, name: str, appended: _Appended) -> None:
+        epoch, first, _, missed, events = appended
         project = self._hub.projects.get(name)
-        taken = self._taken.get(name)
-        if project is None or taken is None:
+        if project is None or name not in self._followed:
             return
         if epoch != project.epoch:
-            self._start_anew(project, "restart" if epoch else "deleted")
+            self._drop(project, "restart" if epoch else "deleted")
         elif first > project.ring.newest + 1:
-            taken.ready.clear()
-            self._start(self._take_up_again(name, taken))
+            self._load_again(name)
         else:
             for seq, event in enumerate(events, first):
                 if seq > project.ring.newest:
-                    self._hold(project, seq, event.encode(), missed=missed)
+                    self._append(project, seq, event.encode(), missed=missed)
 
-    def _hold(self, project: Project, seq: int, text: bytes, *, missed: bool) -> None:
+    def _append(self, project: Project, seq: int, text: bytes, *, missed: bool) -> None:
         assert isinstance(project.ledger, FollowedLedger)
         if missed:
             project.ledger.adopt(seq, seq)
         self._hub.append_replicated(project, sse.numbered(project.id_prefix, seq, text), self._clock())
 
-    def _start_anew(self, project: Project, reason: str) -> None:
-        """Its history has begun anew, or has moved past what is here: readers come back and are told of the gap."""
+    def _drop(self, project: Project, reason: str) -> None:
+        """Its history has begun anew, or has moved past what is here: clients reconnect and get a gap."""
         now = self._clock()
-        self._taken.pop(project.name, None)
+        self._followed.pop(project.name, None)
         self._hub.forget(project.name)
         for connection in project.connections.copy():
             self._hub.close(connection, reason, now)
+        self._start(self._unsubscribe(project.name))
 
 
-def _differ(project: Project, held: dict[int, bytes]) -> bool:
-    """Whether what Redis holds is not what was here under the same number."""
+def _differ(project: Project, held: dict[int, Any]) -> bool:
+    """Whether Redis holds something else than this node under the same number."""
     return any(
-        seq in held and sse.numbered(project.id_prefix, seq, held[seq]) != frame
+        seq in held and sse.numbered(project.id_prefix, seq, held[seq][3]) != frame
         for seq, _, frame in project.ring.frames()
     )

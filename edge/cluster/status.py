@@ -1,4 +1,4 @@
-"""What all nodes together know: of one project, and of which projects there are. It only looks."""
+"""What Redis knows of one project, and which projects there are: the status of all nodes together."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edge.cluster.client import NODE_TTL_SECONDS, RedisClient
 
 
 class View(msgspec.Struct, frozen=True):
-    """What all nodes together know of one project; moments are seconds since 1970."""
+    """One project on all nodes; times are seconds since 1970."""
 
     connections: int
     epoch: str
@@ -28,25 +28,25 @@ class View(msgspec.Struct, frozen=True):
 
 
 class ClusterStatus:
-    """Asks Redis. What was last published to `keep_ms` ago is no longer listed."""
+    """A project with its last event before `keep_ms` is no longer listed."""
 
     def __init__(self, redis: RedisClient, keep_ms: int) -> None:
-        self._wire = redis
+        self._redis = redis
         self._keep_ms = keep_ms
 
     async def connections(self, name: str) -> int:
-        """Readers of `name` on all nodes. Raises StoreUnavailable."""
+        """Connections of `name` on all nodes. Raises StoreUnavailable."""
         view = await self.view(name)
         return 0 if view is None else view.connections
 
     async def view(self, name: str) -> View | None:
-        """What all nodes together know of `name`; None when it is unknown. Raises StoreUnavailable."""
+        """None when `name` has neither connections nor events. Raises StoreUnavailable."""
         return (await self.views([name]))[0]
 
     async def views(self, names: list[str]) -> list[View | None]:
-        """`view` for many, in one round trip."""
-        keys = self._wire.keys
-        answers = await self._wire.run_all(
+        """As `view` for each name, in one round trip."""
+        keys = self._redis.keys
+        answers = await self._redis.run_all(
             [
                 (
                     "view",
@@ -60,7 +60,7 @@ class ClusterStatus:
 
     def _view(self, answer: Any) -> View | None:
         if isinstance(answer, RedisError):
-            raise self._wire.failed(answer)
+            raise self._redis.failed(answer)
         there, fields, events, oldest, pending = answer
         meta = {key.decode(): value.decode() for key, value in zip(fields[::2], fields[1::2], strict=True)}
         if "epoch" not in meta or not (there or events):
@@ -76,14 +76,14 @@ class ClusterStatus:
             recovered=int(meta.get("recovered", 0)),
             lost=int(meta.get("lost", 0)),
             pending=pending,
-            first_miss=_moment(meta.get("first_miss")),
-            last_miss=_moment(meta.get("last_miss")),
+            first_miss=_seconds(meta.get("first_miss")),
+            last_miss=_seconds(meta.get("last_miss")),
         )
 
     async def names(self, offset: int, count: int) -> tuple[list[str], int]:
-        """Names of projects, the one published to last first, and how many there are. Raises StoreUnavailable."""
-        keys = self._wire.keys
-        async with self._wire.asking() as client:
+        """Names of projects, most recently published first, and how many there are. Raises StoreUnavailable."""
+        keys = self._redis.keys
+        async with self._redis.use() as client:
             oldest = f"({(await client.time())[0] - self._keep_ms // 1000}"
             await client.zremrangebyscore(keys.projects, "-inf", oldest)
             total = await client.zcard(keys.projects)
@@ -91,5 +91,5 @@ class ClusterStatus:
         return [name.decode() for name in names], total
 
 
-def _moment(text: str | None) -> float | None:
+def _seconds(text: str | None) -> float | None:
     return None if text is None else float(text)

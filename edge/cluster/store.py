@@ -1,9 +1,11 @@
-"""The store for several nodes: Redis Streams number and keep the events, and count who is where.
+"""One node of several around one Redis: Redis Streams number and keep the events, and count the connections of all.
 
-Publishing: what one turn of the loop brings, and what comes while Redis is answering, is one pipeline with one script a
-project. Presence: this node's number of readers of each project, told when it changes, valid while the node beats.
-Invariant: a receipt says what Redis has taken; a node whose Redis is gone promises nothing, keeps its streams open, and
-goes on without gap or duplicate when it is back.
+What is published in one turn of the event loop, and while Redis answers, is one pipeline with one script a project.
+Presence is this node's number of connections of each project, reported when it changes, valid while the node has
+heartbeats.
+
+Invariant: a receipt says what Redis has stored. Without Redis a node acknowledges nothing and keeps its streams open;
+it goes on without a gap or a duplicate when Redis comes (back), also after the start.
 """
 
 from __future__ import annotations
@@ -12,18 +14,19 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
-import msgspec
 from redis.exceptions import RedisError
 
-from edge.cluster.client import NODE_HEARTBEAT_SECONDS, NODE_TTL_SECONDS, Call, RedisClient, end
-from edge.cluster.idempotency import ClusterIdempotency, taken_for_dead
+from edge.cluster.client import NODE_HEARTBEAT_SECONDS, NODE_TTL_SECONDS, Call, RedisClient
+from edge.cluster.idempotency import ClusterIdempotency, claim_lost
+from edge.cluster.ledger import TotalsFromRedis
 from edge.cluster.presence import PresenceReporter
-from edge.cluster.queue import Queued, in_parts
+from edge.cluster.readiness import ClusterReadiness
 from edge.cluster.replication import Replicator
 from edge.cluster.status import ClusterStatus
 from edge.cluster.tickets import SharedTickets
+from edge.config.redis_url import RedisAddress
 from edge.core import sse
 from edge.core.connection import Connection
 from edge.core.errors import StoreUnavailable
@@ -33,20 +36,24 @@ from edge.core.idempotency import Key
 from edge.core.observer import Receipt
 from edge.core.project import Project
 from edge.logs.setup import get_logger
+from edge.supervisor import Supervisor, end
+from edge.triggers.readiness import Readiness
 
 _log = get_logger("store")
+_MAX_SCRIPT_EVENTS = 500
+_MAX_SCRIPT_BYTES = 1 << 20
 
 
-class Ack(msgspec.Struct, frozen=True, tag="ack"):
-    """A client has answered a probe to a node that doesn't have its connection."""
+class _Queued(NamedTuple):
+    """An event to publish; where the key it is published under is kept, the claim, and what its answer says besides."""
 
-    project: str
-    connection: str
-    token: str
+    text: bytes
+    future: asyncio.Future[Receipt]
+    claim: tuple[str, str, bytes] | None
 
 
 class RedisStore:
-    """One node of several around one Redis."""
+    """The store, and what only all nodes together know: readiness, tickets, idempotency keys, status."""
 
     kind = "redis"
     durable = True
@@ -54,9 +61,11 @@ class RedisStore:
 
     def __init__(
         self,
-        url: str,
+        address: RedisAddress,
         hub: Hub,
         clock: Callable[[], float],
+        readiness: Readiness,
+        supervisor: Supervisor,
         *,
         new_epoch: Callable[[], str],
         keep_receipts_seconds: float,
@@ -65,111 +74,120 @@ class RedisStore:
     ) -> None:
         limits = hub.limits
         self._hub = hub
-        self._clock = clock
+        self._supervisor = supervisor
         self._new_epoch = new_epoch
         self._keep_receipts_ms = int(keep_receipts_seconds * 1000)
         self._keep_ms = int((limits.max_age_seconds * 1.5 + 60) * 1000)
+        self._totals = TotalsFromRedis(hub.counters.misses)
         self.node = secrets.token_hex(6)
-        self.redis = RedisClient(url)
-        self.overview = ClusterStatus(self.redis, self._keep_ms)
+        self.redis = RedisClient(address)
+        self.status = ClusterStatus(self.redis, self._keep_ms)
         self.tickets = SharedTickets(self.redis, max_tickets, max_tickets_per_project)
-        self.run_once = ClusterIdempotency(self.redis, self.node, clock, self._keep_receipts_ms)
-        self.waits: Callable[[list[bytes], float], None] = lambda _waits, _now: None
-        self.spoken_to: Callable[[bytes], None] = lambda _message: None
-        self._telling = PresenceReporter(self.redis, hub, self.node, self._keep_ms, self._unfollow)
-        self._following = Replicator(
-            self.redis,
-            hub,
-            clock,
-            self.node,
-            self._keep_ms,
-            new_epoch,
-            self._telling.changed,
-            lambda waits, now: self.waits(waits, now),  # noqa: PLW0108 - set later
-            lambda message: self.spoken_to(message),  # noqa: PLW0108 - set later
+        self.idempotency = ClusterIdempotency(self.redis, self.node, clock, self._keep_receipts_ms)
+        self._presence = PresenceReporter(self.redis, hub, self.node, self._keep_ms, supervisor, self._unfollow)
+        self._replicator = Replicator(
+            self.redis, hub, clock, self.node, self._keep_ms, new_epoch, supervisor, self._presence.changed
         )
-        self._queues: dict[str, list[Queued]] = {}
+        self.follow = self._replicator.follow
+        self.follows = self._replicator.follows
+        self.connection_added = self._presence.changed
+        self.readiness = ClusterReadiness(
+            readiness, self.redis, self.node, self.status, clock, supervisor, self._replicator.follows
+        )
+        self._queues: dict[str, list[_Queued]] = {}
         self._sender: asyncio.Task[None] | None = None
-        self._beating: asyncio.Task[None] | None = None
+        self._heartbeats: asyncio.Task[None] | None = None
+        self._unchecked = True
 
     @property
     def problem(self) -> StoreUnavailable | None:
-        return self.redis.problem or self._following.problem
+        return self.redis.problem or self._replicator.problem
 
     @property
     def errors(self) -> int:
         return self.redis.errors
 
+    @property
+    def rejected_messages(self) -> int:
+        """Messages of other nodes that were not understood."""
+        return self._replicator.rejected_messages
+
     async def open(self) -> None:
+        """Join the other nodes; where Redis can't be reached yet, as soon as it can."""
         await self.redis.open()
-        await self._beat()
-        await self._following.open()
-        self._beating = asyncio.create_task(self._beat_on())
-        _log.info("store_opened", node=self.node)
+        with suppress(StoreUnavailable):
+            await self._heartbeat()
+        await self._replicator.open(self.readiness)
+        self._heartbeats = self._supervisor.keep_running("redis_heartbeat", self._send_heartbeats)
+        _log.info("store_opened", node=self.node, redis=str(self.redis.address))
 
     async def close(self) -> None:
-        if self._beating is not None:
-            await end(self._beating)
+        await end(self._heartbeats)
         if self._sender is not None:
             await asyncio.wait((self._sender,))
-        with suppress(StoreUnavailable):  # then the keys are free when this node's beat is over
-            await self.run_once.settle_rest()
-        await self._telling.close()
-        await self._following.close()
-        with suppress(StoreUnavailable):  # its beat ends it
-            async with self.redis.asking() as client:
-                await client.zrem(self.redis.keys.nodes, self.node)
-                await client.delete(self.redis.keys.node(self.node), self.redis.keys.told(self.node))
+        with suppress(StoreUnavailable):  # then the keys are free when this node's last heartbeat is too old
+            await self.idempotency.settle_rest()
+        await self._presence.close()
+        await self._replicator.close()
+        with suppress(StoreUnavailable):  # likewise
+            async with self.redis.use() as client:
+                keys = self.redis.keys
+                await client.zrem(keys.nodes, self.node)
+                await client.delete(keys.followed(self.node), keys.reported(self.node))
         await self.redis.close()
 
     @property
     def settled(self) -> bool:
-        """Whether Redis has been told all there is to tell."""
-        return self._sender is None and self._telling.done
+        """Whether Redis has everything there is to report."""
+        return self._sender is None and self._presence.done
 
     # Publishing
 
     def publish(self, name: str, event: Event, now: float, key: Key | None = None) -> Awaitable[Receipt]:
-        del now  # Redis says when
+        del now  # Redis has the time
         self._hub.check(event)
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        holds = None if key is None else self.run_once.holds(key)
-        self._queues.setdefault(name, []).append(Queued(sse.event_text(event.type, event.data), future, holds))
+        claim = None if key is None else self.idempotency.publishing(key)
+        self._queues.setdefault(name, []).append(_Queued(sse.event_text(event.type, event.data), future, claim))
         if self._sender is None:
-            self._sender = asyncio.create_task(self._send_all())
+            self._sender = self._supervisor.start("redis_sender", self._send_all())
         return future
 
     def publish_many(self, name: str, events: Sequence[Event], now: float) -> None:
         """One by one: they are sent together anyhow."""
 
     async def record_intent(self, key: Key, fingerprint: bytes, job_id: str) -> None:  # noqa: ARG002 - Redis has it
-        await self.run_once.record_intent(key, job_id)
+        await self.idempotency.record_intent(key, job_id)
 
     async def _send_all(self) -> None:
         try:
             await asyncio.sleep(0)
             while self._queues:
                 queues, self._queues = self._queues, {}
-                parts = [(name, part) for name, queue in queues.items() for part in in_parts(queue)]
+                parts = [(name, part) for name, queue in queues.items() for part in _parts(queue)]
                 try:
                     answers = await self.redis.run_all([self._append(name, part) for name, part in parts])
-                except Exception as error:  # noqa: BLE001 - whatever it is, each publisher has to hear of it
+                except StoreUnavailable as error:
                     answers = [error] * len(parts)
+                except BaseException as error:
+                    for _, part in parts:
+                        _refuse(part, error)
+                    raise
                 for (name, part), answer in zip(parts, answers, strict=True):
                     self._settle(name, part, answer)
         finally:
             self._sender = None
 
-    def _append(self, name: str, part: list[Queued]) -> Call:
+    def _append(self, name: str, part: list[_Queued]) -> Call:
         keys, limits = self.redis.keys, self._hub.limits
-        claims = [(place, *queued.holds) for place, queued in enumerate(part, 1) if queued.holds is not None]
+        claims = [(place, *queued.claim) for place, queued in enumerate(part, 1) if queued.claim is not None]
         return (
             "append",
             [
                 *keys.of(name, "stream", "meta", "pending", "presence"),
                 keys.nodes,
                 keys.projects,
-                *(receipt for _, receipt, _ in claims),
+                *(receipt for _, receipt, _, _ in claims),
             ],
             [
                 self._new_epoch(),
@@ -183,102 +201,100 @@ class RedisStore:
                 self._keep_receipts_ms,
                 len(part),
                 *(queued.text for queued in part),
-                *(field for place, _, claim in claims for field in (place, claim)),
+                *(field for place, _, claim, besides in claims for field in (place, claim, besides)),
             ],
         )
 
-    def _settle(self, name: str, part: list[Queued], answer: Any) -> None:
+    def _settle(self, name: str, part: list[_Queued], answer: Any) -> None:
         if isinstance(answer, Exception):
-            refusal = answer if isinstance(answer, StoreUnavailable) else self.redis.failed(answer)
-            for queued in part:
-                if not queued.future.done():
-                    queued.future.set_exception(
-                        StoreUnavailable(refusal.detail, retry_after_seconds=refusal.retry_after_seconds)
-                    )
+            _refuse(part, answer if isinstance(answer, StoreUnavailable) else self.redis.failed(answer))
             return
-        epoch, first, connections, _, lost, left_out = answer
-        for place in left_out:
-            if not part[place - 1].future.done():
-                part[place - 1].future.set_exception(taken_for_dead())
+        epoch, first, connections, left_out = answer
+        _refuse([part[place - 1] for place in left_out], claim_lost())
         part = [queued for place, queued in enumerate(part, 1) if place not in left_out]
-        counters = self._hub.counters
-        counters.published += len(part)
-        counters.misses.lost += lost
-        if not connections:
-            counters.misses.misses += len(part)
+        self._hub.counters.published += len(part)
         for seq, queued in enumerate(part, first):
             if not queued.future.done():
                 queued.future.set_result(Receipt(name, f"{epoch.decode()}-{seq}", connections, not connections))
 
-    # Readers
+    # Subscribers
 
-    async def follow(self, name: str, last_id: str = "") -> None:
-        """Have the ring of `name` here, for a reader who comes and saw `last_id` last, maybe on another node.
-
-        Raises StoreUnavailable.
-        """
-        await self._following.follow(name)
-        if last_id:
-            await self._following.catch_up(name, last_id)
+    def connection_removed(self, project: Project, _connection: Connection) -> None:
+        """Report what its peer had not acknowledged and how many connections stay; without any, the ring is dropped."""
+        self._presence.connection_removed(project)
 
     async def _unfollow(self, name: str) -> None:
-        await self._following.unfollow(name)
-
-    def follows(self, name: str) -> bool:
-        return self._following.follows(name)
-
-    def connection_came(self, name: str) -> None:
-        self._telling.changed(name)
-
-    def connection_left(self, project: Project, _connection: Connection) -> None:
-        """Tell Redis what it had not acknowledged, and how many stay; the last one takes the ring with it."""
-        self._telling.left(project)
-
-    async def _beat_on(self) -> None:
-        while True:
-            await asyncio.sleep(NODE_HEARTBEAT_SECONDS)
-            try:
-                await self._beat()
-            except StoreUnavailable:
-                await self.redis.start_over()
-                self._following.break_off()
-                continue
-            self._following.look()
-            with suppress(StoreUnavailable):
-                await self.run_once.settle_rest()
-
-    async def _beat(self) -> None:
-        keys = self.redis.keys
-        (answer,) = await self.redis.run_all(
-            [("beat", [keys.nodes], [self.node, NODE_TTL_SECONDS, keys.prefix, self._hub.limits.max_age_seconds])],
-            probing=True,
-        )
-        if isinstance(answer, RedisError):
-            raise self.redis.failed(answer)
-        known, gone, missed, now, lost, pending = answer
-        self.run_once.redis_says(float(now))
-        misses = self._hub.counters.misses
-        misses.misses += missed
-        misses.lost += lost
-        misses.pending_in_all = pending
-        for node in gone:
-            _log.warning("node_gone", node=node.decode(), missed=missed)
-        for name in self._following.projects:
-            if not known or not self._hub.connected(name):
-                self._telling.changed(name)
+        await self._replicator.unfollow(name)
 
     async def delete(self, name: str) -> tuple[int, int] | None:
         """Drop the history of `name` on all nodes: `(connections, events)`; None when it is unknown."""
         keys = self.redis.keys
-        there = await self.overview.connections(name)
-        known, events, pending = await self.redis.run(
-            "delete", [*keys.of(name, "stream", "meta", "pending"), keys.projects], name, keys.channel(name)
+        known, connections, events = await self.redis.run(
+            "delete",
+            [*keys.of(name, "stream", "meta", "pending", "presence"), keys.nodes, keys.projects],
+            name,
+            keys.channel(name),
+            NODE_TTL_SECONDS,
         )
-        self._hub.counters.misses.lost += pending
         self._hub.counters.evicted["deleted"] += events
-        return (there, events) if known else None
+        return (connections, events) if known else None
 
-    async def pass_on(self, project: str, connection_id: str, token: str) -> None:
-        """Give a client's answer to the node that has its connection, whichever that is. Raises StoreUnavailable."""
-        async with self.redis.asking() as client:
-            await client.publish(self.redis.keys.asks, msgspec.json.encode(Ack(project, connection_id, token)))
+    # Time
+
+    async def _send_heartbeats(self) -> None:
+        while True:
+            await asyncio.sleep(NODE_HEARTBEAT_SECONDS)
+            try:
+                await self._heartbeat()
+            except StoreUnavailable as error:
+                self.redis.problem = error
+                if self.redis.unreachable:
+                    self._unchecked = True
+                    await self.redis.start_over()
+                    self._replicator.break_off()
+                continue
+            self._replicator.check_silence()
+            with suppress(StoreUnavailable):
+                await self.idempotency.settle_rest()
+
+    async def _heartbeat(self) -> None:
+        keys = self.redis.keys
+        arguments = [
+            self.node, keys.inbox(self.node), NODE_TTL_SECONDS, keys.prefix, self._hub.limits.max_age_seconds
+        ]  # fmt: skip
+        (answer,) = await self.redis.run_all([("heartbeat", [keys.nodes], arguments)], probing=True)
+        if isinstance(answer, RedisError):
+            raise self.redis.failed(answer)
+        known, gone, now, *totals = answer
+        self.redis.recovered()
+        self.idempotency.set_redis_time(float(now))
+        self._totals.update(*totals)
+        for node in gone:
+            _log.warning("node_gone", node=node.decode())
+        for name in self._replicator.projects:
+            if not known or not self._hub.connected(name):
+                self._presence.changed(name)
+        if self._unchecked:
+            self._unchecked = False
+            await self.redis.check_eviction()
+
+
+def _parts(queue: list[_Queued]) -> list[list[_Queued]]:
+    """A project's queue in pieces that one script may take."""
+    parts: list[list[_Queued]] = []
+    size_bytes = 0
+    for queued in queue:
+        if not parts or len(parts[-1]) >= _MAX_SCRIPT_EVENTS or size_bytes + len(queued.text) > _MAX_SCRIPT_BYTES:
+            parts.append([])
+            size_bytes = 0
+        parts[-1].append(queued)
+        size_bytes += len(queued.text)
+    return parts
+
+
+def _refuse(part: list[_Queued], error: BaseException) -> None:
+    """Each publisher gets an error of its own: one that several raise would collect the tracebacks of all."""
+    detail = error.detail if isinstance(error, StoreUnavailable) else "Publishing failed unexpectedly; try again."
+    for queued in part:
+        if not queued.future.done():
+            queued.future.set_exception(StoreUnavailable(detail, retry_after_seconds=1))

@@ -33,7 +33,7 @@ class SharedTickets:
         live_ms = int(TICKET_SECONDS * 1000)
         limits = (self._max_tickets, self._max_per_project)
         kept = await self._redis.run(
-            "ticket", self._keys(project, ticket), digest(ticket).hex(), holder, live_ms, *limits
+            "issue_ticket", self._keys(project, ticket), digest(ticket).hex(), holder, live_ms, *limits
         )
         if kept < 0:
             raise share_used(project, self._max_per_project)
@@ -43,7 +43,7 @@ class SharedTickets:
 
     async def redeem(self, ticket: str, project: str | None) -> Identity:
         """The identity behind `ticket`, which is used up by this. Raises Unauthenticated, StoreUnavailable."""
-        found = await self._redis.run("use_ticket", self._keys(project or "", ticket), digest(ticket).hex())
+        found = await self._redis.run("redeem_ticket", self._keys(project or "", ticket), digest(ticket).hex())
         holder = None if found is None else msgspec.json.decode(found, type=_Holder)
         if holder is None or holder.project != project:
             raise invalid_ticket()

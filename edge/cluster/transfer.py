@@ -1,21 +1,21 @@
-"""All that Redis holds, read or written as a whole, for moving it to another store or back. No node may be running."""
+"""Read or write all that Redis holds, to copy it to another store or back. No node may be running."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import msgspec
-from redis.exceptions import RedisError
 
 from edge.cluster.client import RedisClient
+from edge.config.redis_url import parse_redis_url
 from edge.core import sse
 from edge.core.errors import StoreUnavailable
 
 _KEEP_SECONDS = 86_400
-"""How long a copied project stays when no node takes it up; the first publish or reader sets the usual time."""
+"""How long a copied project is kept unused; the first publish or subscriber sets the usual time."""
 
 
-class Shared(msgspec.Struct, frozen=True):
+class StoredProject(msgspec.Struct, frozen=True):
     """One project in Redis: `frames` end with number `newest`, `times` are seconds since 1970."""
 
     name: str
@@ -30,45 +30,45 @@ class Shared(msgspec.Struct, frozen=True):
     pending: list[int]
 
 
-async def read_all(url: str) -> list[Shared]:
+async def read_all(url: str) -> list[StoredProject]:
     """Every project. Raises StoreUnavailable."""
-    redis = RedisClient(url)
+    redis = RedisClient(parse_redis_url(url))
     try:
         await _refuse_nodes(redis)
-        names: list[Any] = await redis.client.zrange(redis.keys.projects, 0, -1)
+        async with redis.use() as client:
+            names: list[Any] = await client.zrange(redis.keys.projects, 0, -1)
         found = [await _read(redis, name.decode()) for name in names]
         return [one for one in found if one is not None]
-    except (RedisError, OSError) as error:
-        raise redis.failed(error) from error
     finally:
         await redis.close()
 
 
-async def write_all(url: str, projects: list[Shared], *, first: bool) -> None:
+async def write_all(url: str, projects: list[StoredProject], *, first: bool) -> None:
     """Write `projects`; with `first`, into a Redis that must not have any. Raises StoreUnavailable."""
-    redis = RedisClient(url)
+    redis = RedisClient(parse_redis_url(url))
     try:
         if first:
             await _refuse_nodes(redis)
-            if await redis.client.zcard(redis.keys.projects):
-                raise StoreUnavailable("The destination holds projects already; name an empty database.")
+            async with redis.use() as client:
+                if await client.zcard(redis.keys.projects):
+                    raise StoreUnavailable("The destination holds projects already; name an empty database.")
         for project in projects:
             await _write(redis, project)
-    except (RedisError, OSError) as error:
-        raise redis.failed(error) from error
     finally:
         await redis.close()
 
 
 async def _refuse_nodes(redis: RedisClient) -> None:
-    seconds, _ = await redis.client.time()
-    if await redis.client.zcount(redis.keys.nodes, seconds - 5, "+inf"):
+    async with redis.use() as client:
+        seconds, _ = await client.time()
+        nodes = await client.zcount(redis.keys.nodes, seconds - 5, "+inf")
+    if nodes:
         raise StoreUnavailable("Nodes are running around this Redis; stop them first.")
 
 
-async def _read(redis: RedisClient, name: str) -> Shared | None:
+async def _read(redis: RedisClient, name: str) -> StoredProject | None:
     stream, meta_key, pending_key = redis.keys.of(name, "stream", "meta", "pending")
-    async with redis.client.pipeline(transaction=True) as pipeline:
+    async with redis.use() as client, client.pipeline(transaction=True) as pipeline:
         pipeline.hgetall(meta_key)
         pipeline.xrange(stream)
         pipeline.zrange(pending_key, 0, -1)
@@ -77,7 +77,7 @@ async def _read(redis: RedisClient, name: str) -> Shared | None:
     if "epoch" not in meta:
         return None
     prefix = f"{meta['epoch']}-".encode()
-    return Shared(
+    return StoredProject(
         name=name,
         epoch=meta["epoch"],
         newest=int(meta["seq"]),
@@ -91,10 +91,10 @@ async def _read(redis: RedisClient, name: str) -> Shared | None:
     )
 
 
-async def _write(redis: RedisClient, project: Shared) -> None:
+async def _write(redis: RedisClient, project: StoredProject) -> None:
     stream, meta, pending = redis.keys.of(project.name, "stream", "meta", "pending")
     oldest = project.newest - len(project.frames) + 1
-    async with redis.client.pipeline(transaction=True) as pipeline:
+    async with redis.use() as client, client.pipeline(transaction=True) as pipeline:
         size_bytes = 0
         for seq, (at, frame) in enumerate(zip(project.times, project.frames, strict=False), oldest):
             text = sse.text_of(frame)
@@ -112,6 +112,9 @@ async def _write(redis: RedisClient, project: Shared) -> None:
                 "untold": project.untold,
             },
         )
+        counts = {"misses": project.misses, "recovered": project.recovered, "lost": project.lost}
+        for what, number in counts.items():
+            pipeline.hincrby(redis.keys.totals, what, number)
         if project.pending:
             pipeline.zadd(pending, {str(seq): seq for seq in project.pending})
             pipeline.hset(redis.keys.pending, project.name, str(len(project.pending)))

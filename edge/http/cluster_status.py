@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 async def project(cluster: RedisStore, name: str, here: schemas.ProjectStatus | None) -> schemas.ProjectStatus | None:
     """What all nodes know of `name`, given what this one does; None when it is unknown."""
-    view = await cluster.overview.view(name)
+    view = await cluster.status.view(name)
     if view is None:
         return None
     misses = schemas.MissesInTime(
@@ -40,8 +40,8 @@ async def project(cluster: RedisStore, name: str, here: schemas.ProjectStatus | 
 
 async def projects(cluster: RedisStore, limit: int, offset: int) -> tuple[list[schemas.ProjectSummary], int]:
     """A page of projects, the one published to last first, and how many there are."""
-    names, total = await cluster.overview.names(offset, limit)
-    views = await cluster.overview.views(names)
+    names, total = await cluster.status.names(offset, limit)
+    views = await cluster.status.views(names)
     page = [
         schemas.ProjectSummary(name, _ring(view), _misses(view), view.connections)
         for name, view in zip(names, views, strict=True)

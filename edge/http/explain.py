@@ -40,7 +40,7 @@ async def _situation(context: Context, name: str) -> Situation:
         waiting=context.readiness.waiting_for(name),
         facts=context.history.facts(name),
     )
-    if context.cluster is not None and (view := await context.cluster.overview.view(name)) is not None:
+    if context.cluster is not None and (view := await context.cluster.status.view(name)) is not None:
         # Facts are this node's; connections and misses are those of all nodes.
         return msgspec.structs.replace(
             known,

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from edge.core.errors import Draining
+from edge.core.errors import Draining, EdgeError
 from edge.core.idempotency import Answer, Key
 from edge.core.observer import Receipt
 from edge.http.context import Context
@@ -83,27 +83,33 @@ async def _once_in_all(
     published: Callable[[Receipt], Response],
 ) -> Response:
     """`run_once`, for all nodes: the key is claimed in Redis."""
-    known = await cluster.run_once.claim(key, fingerprint)
-    if isinstance(known, Receipt):
-        response = published(known)
+    known = await cluster.idempotency.claim(key, fingerprint)
+    if isinstance(known, Answer):
+        return _again(known)
+    if known is not None:
+        response = published(known.receipt)
         response.headers = _REPLAYED
         return response
-    if known is not None:
-        return _again(known)
     try:
         ready = await wait()
     except BaseException:
-        await context.outcome(context.spawn(cluster.run_once.settle(key, None)))
+        await context.outcome(context.spawn(cluster.idempotency.settle(key, None)))
         raise
 
     async def acting() -> Response:
-        answer = None
         try:
             response = await act(ready)
-            answer = Answer(response.status, response.body)
-            return response
-        finally:
-            await cluster.run_once.settle(key, answer)
+        except EdgeError as error:
+            if error.fields.get("may_have_started"):
+                await cluster.idempotency.abandon(key)
+            else:
+                await cluster.idempotency.settle(key, None)
+            raise
+        except BaseException:
+            await cluster.idempotency.abandon(key)
+            raise
+        await cluster.idempotency.settle(key, Answer(response.status, response.body))
+        return response
 
     return await _outcome(context, context.spawn(acting()))
 

@@ -74,7 +74,7 @@ async def _ready(context: Context, request: Request, require: int, wait_seconds:
     there = 0
     if require:
         there = (
-            context.hub.connected(name) if context.cluster is None else await context.cluster.overview.connections(name)
+            context.hub.connected(name) if context.cluster is None else await context.cluster.status.connections(name)
         )
     if there < require:
         raise NotReady(

@@ -47,7 +47,7 @@ async def ack(context: Context, request: Request) -> Response:
         raise InvalidRequest('Send the data of the edge.probe event as it came: {"probe": "…"}.') from None
     connection = context.hub.connections.get(connection_id)
     if connection is None and context.cluster is not None:
-        await context.cluster.pass_on(name, connection_id, answer.probe)
+        await context.cluster.readiness.pass_on(name, connection_id, answer.probe)
         return Response(204)
     if connection is None or connection.project is None or connection.project.name != name:
         return problem("unknown_connection", "This connection is not there (any more); take the id of edge.hello.")

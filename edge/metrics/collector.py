@@ -43,7 +43,8 @@ LIMITS = (
 
 class Watched(msgspec.Struct, frozen=True):
     """What is read at each scrape. `limits` are by the setting's name, `webhook` gives attempts and retries,
-    `store` whether it is available and its errors, `task_failures` the exceptions in each background task."""
+    `store` whether it is available and its errors, `rejected_messages` how many messages of other nodes were not
+    understood, `task_failures` the exceptions in each background task."""
 
     hub: Hub
     clock: Callable[[], float]
@@ -56,6 +57,7 @@ class Watched(msgspec.Struct, frozen=True):
     limits: Mapping[str, float]
     task_failures: Mapping[str, int]
     top: BusiestProjects | None = None
+    rejected_messages: Callable[[], int] = lambda: 0
 
 
 class HubCollector:
@@ -245,6 +247,12 @@ class HubCollector:
         available, errors = self._watched.store()
         yield _gauge("store_available", "1 while history can be kept, 0 while publishing is refused for it.", available)
         yield _counter("store_errors", "Times the store could not write. See the store_error log lines.", errors)
+        yield _counter(
+            "cluster_messages_rejected",
+            "Messages from Redis that this node did not understand; no event is lost by one. Growing after all nodes "
+            "have the same version: something else publishes to the hub's channels.",
+            self._watched.rejected_messages(),
+        )
         yield _gauge(
             "draining",
             "1 while the process leaves. For minutes: streams don't end, look at their clients.",

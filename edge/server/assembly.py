@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from edge.auth.tokens import Verifier
+from edge.config.redis_url import parse_redis_url
 from edge.config.schema import Config, value_of
 from edge.core.hub import Hub, base36
 from edge.core.idempotency import Receipts
@@ -57,7 +58,8 @@ async def assemble(config: Config) -> tuple[Application, Context]:
     readiness: Readiness | ClusterReadiness = here
     cluster = None
     if config.store.url.startswith("redis"):
-        cluster, readiness = cluster_of(config, hub, driver, here, log)
+        cluster = cluster_of(config, hub, driver, here, log, supervisor)
+        readiness = cluster.readiness
     store = cluster if cluster is not None else store_of(config, hub, receipts, driver)
     log.connection_came.append(readiness.connection_added)
     await store.open()
@@ -121,24 +123,30 @@ def store_of(config: Config, hub: Hub, receipts: Receipts, driver: EventLoopDriv
 
 
 def cluster_of(
-    config: Config, hub: Hub, driver: EventLoopDriver, readiness: Readiness, log: HubObserver
-) -> tuple[RedisStore, ClusterReadiness]:
-    """This node of several: the store they share, and what waits for readers on all of them."""
-    from edge.cluster.readiness import ClusterReadiness  # noqa: PLC0415 - see the imports above
-    from edge.cluster.store import RedisStore  # noqa: PLC0415
+    config: Config,
+    hub: Hub,
+    driver: EventLoopDriver,
+    readiness: Readiness,
+    log: HubObserver,
+    supervisor: Supervisor,
+) -> RedisStore:
+    """This node of several: the store they share, and what only all of them together know."""
+    from edge.cluster.store import RedisStore  # noqa: PLC0415 - see the imports above
 
     store = RedisStore(
-        config.store.url,
+        parse_redis_url(config.store.url),
         hub,
         driver.clock,
+        readiness,
+        supervisor,
         new_epoch=new_boot,
         keep_receipts_seconds=config.limits.idempotency_seconds,
         max_tickets=config.limits.max_tickets,
         max_tickets_per_project=config.limits.project_share(config.limits.max_tickets),
     )
-    log.connection_came.append(store.connection_came)
-    log.connection_left.append(store.connection_left)
-    return store, ClusterReadiness(readiness, store, driver.clock)
+    log.connection_came.append(store.connection_added)
+    log.connection_left.append(store.connection_removed)
+    return store
 
 
 def target_of(config: Config, store: Store, driver: EventLoopDriver) -> Target:
@@ -170,6 +178,7 @@ def watched(context: Context, driver: EventLoopDriver) -> Watched:
         waiting=lambda: context.readiness.waiting,
         webhook=lambda: (target.attempts, target.retries) if isinstance(target, WebhookTarget) else (0, 0),
         store=lambda: (context.store.problem is None, context.store.errors),
+        rejected_messages=lambda: context.cluster.rejected_messages if context.cluster is not None else 0,
         task_failures=context.supervisor.failures,
         loop_lag_seconds=driver.lag_seconds,
         limits={key: cast(float, value_of(config, key)) for key in LIMITS},

@@ -8,9 +8,12 @@ from contextlib import suppress
 from typing import Any, Self
 
 import aiohttp
+import pytest
 
-import edge.cluster.readiness  # noqa: F401 - the assembly imports it late, and imports block
+from edge.cluster.client import Call
+from edge.cluster.store import RedisStore  # noqa: F401 - the assembly imports it late, and imports block
 from edge.config.schema import Config, RingSettings, StoreSettings, StreamSettings
+from edge.core.errors import StoreUnavailable
 from edge.http.context import Context
 from edge.server.aiohttp_server import HubRunner
 from edge.server.assembly import assemble
@@ -160,3 +163,20 @@ class Reader:
 
 def numbers(ids: list[str]) -> list[int]:
     return [int(event_id.rpartition("-")[2]) for event_id in ids]
+
+
+def lose_answers(monkeypatch: pytest.MonkeyPatch, node: Node, script: str, *, once: bool = False) -> None:
+    """Redis runs `script`, and the node never gets the answer."""
+    cluster = node.context.cluster
+    assert cluster is not None
+    run_all, lost = cluster.redis.run_all, False
+
+    async def lossy(calls: list[Call], *, probing: bool = False) -> list[Any]:
+        nonlocal lost
+        answers = await run_all(calls, probing=probing)
+        if any(script == called for called, _, _ in calls) and not (once and lost):
+            lost = True
+            raise StoreUnavailable("The answer was lost.", retry_after_seconds=1)
+        return answers
+
+    monkeypatch.setattr(cluster.redis, "run_all", lossy)

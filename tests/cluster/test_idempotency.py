@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 
-from edge.cluster.client import Call
 from edge.core.errors import StoreUnavailable
 from edge.core.event import Event
 from edge.core.idempotency import Answer
 from tests.cluster.conftest import RedisServer
-from tests.cluster.nodes import Node, Reader
+from tests.cluster.nodes import Node, Reader, lose_answers
 
 
 async def test_a_key_used_on_one_node_is_known_on_all(nodes: list[Node]) -> None:
@@ -30,12 +28,12 @@ async def test_a_job_on_its_way_when_its_node_died_is_not_sent_by_another(nodes:
     first, second = nodes[0].context.cluster, nodes[1].context.cluster
     assert first is not None
     assert second is not None
-    assert await first.run_once.claim(key, mark) is None
+    assert await first.idempotency.claim(key, mark) is None
     await first.record_intent(key, mark, "job-1")
     with pytest.raises(TimeoutError):  # its node lives: whoever repeats the request waits for its answer
-        await asyncio.wait_for(second.run_once.claim(key, mark), 0.5)
-    await first.redis.client.zadd(first.redis.keys.nodes, {first.node: 1})  # its last beat was long ago
-    answer = await second.run_once.claim(key, mark)
+        await asyncio.wait_for(second.idempotency.claim(key, mark), 0.5)
+    await first.redis._client.zadd(first.redis.keys.nodes, {first.node: 1})  # its last beat was long ago
+    answer = await second.idempotency.claim(key, mark)
     assert isinstance(answer, Answer)
     assert 502 == answer.status
     assert b'"id":"job-1"' in answer.body
@@ -47,10 +45,10 @@ async def test_a_key_whose_node_died_before_anything_began_is_free_again(nodes: 
     first, second = nodes[0].context.cluster, nodes[1].context.cluster
     assert first is not None
     assert second is not None
-    assert await first.run_once.claim(key, mark) is None
-    await first.redis.client.zadd(first.redis.keys.nodes, {first.node: 1})
-    assert await second.run_once.claim(key, mark) is None
-    with pytest.raises(StoreUnavailable, match="taken for dead"):
+    assert await first.idempotency.claim(key, mark) is None
+    await first.redis._client.zadd(first.redis.keys.nodes, {first.node: 1})
+    assert await second.idempotency.claim(key, mark) is None
+    with pytest.raises(StoreUnavailable, match="no heartbeat of this node"):
         await first.record_intent(key, mark, "job-1")
     await second.record_intent(key, mark, "job-2")
 
@@ -59,7 +57,7 @@ async def test_an_event_whose_receipt_was_lost_on_its_way_is_not_published_again
     nodes: list[Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = {"Idempotency-Key": "once"}
-    _lose_answers(monkeypatch, nodes[0], "append")
+    lose_answers(monkeypatch, nodes[0], "append")
     assert 503 == (await nodes[0].publish("x", **key))["status"]
     monkeypatch.undo()
     there = await nodes[1].publish("x", **key)
@@ -73,7 +71,7 @@ async def test_a_job_of_the_stream_whose_receipt_was_lost_is_not_started_again(
     nodes: list[Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Reader(nodes[2].port) as reader:
-        _lose_answers(monkeypatch, nodes[0], "append")
+        lose_answers(monkeypatch, nodes[0], "append")
         order = {"name": "go", "data": 7, "id": "one"}
         assert 503 == (await nodes[0].post("/projects/p/trigger?timeout=10s", order))["status"]
         monkeypatch.undo()
@@ -91,7 +89,7 @@ async def test_a_job_of_the_stream_whose_receipt_was_lost_is_not_started_again(
 
 async def test_a_claim_whose_answer_was_lost_is_given_back(nodes: list[Node], monkeypatch: pytest.MonkeyPatch) -> None:
     key = {"Idempotency-Key": "once"}
-    _lose_answers(monkeypatch, nodes[0], "claim")
+    lose_answers(monkeypatch, nodes[0], "claim")
     assert 503 == (await nodes[0].publish("x", **key))["status"]
     monkeypatch.undo()
     assert 202 == (await nodes[1].publish("x", **key))["status"]  # with this node's next beat
@@ -104,11 +102,11 @@ async def test_an_answer_that_redis_did_not_hear_is_told_later(
     first, second = nodes[0].context.cluster, nodes[1].context.cluster
     assert first is not None
     assert second is not None
-    assert await first.run_once.claim(key, mark) is None
+    assert await first.idempotency.claim(key, mark) is None
     redis_server.stop()
-    await first.run_once.settle(key, Answer(200, b"done"))
+    await first.idempotency.settle(key, Answer(200, b"done"))
     redis_server.start()
-    assert Answer(200, b"done") == await second.run_once.claim(key, mark)
+    assert Answer(200, b"done") == await second.idempotency.claim(key, mark)
 
 
 async def test_what_is_published_under_a_claim_that_went_to_another_node_is_left_out(nodes: list[Node]) -> None:
@@ -116,12 +114,12 @@ async def test_what_is_published_under_a_claim_that_went_to_another_node_is_left
     first, second = nodes[0].context.cluster, nodes[1].context.cluster
     assert first is not None
     assert second is not None
-    assert await first.run_once.claim(key, mark) is None
-    await first.redis.client.zadd(first.redis.keys.nodes, {first.node: 1})  # its last beat was long ago
-    assert await second.run_once.claim(key, mark) is None
+    assert await first.idempotency.claim(key, mark) is None
+    await first.redis._client.zadd(first.redis.keys.nodes, {first.node: 1})  # its last beat was long ago
+    assert await second.idempotency.claim(key, mark) is None
     late = first.publish("p", Event("message", b"late"), 0.0, key)
     beside = first.publish("p", Event("message", b"beside"), 0.0)
-    with pytest.raises(StoreUnavailable, match="taken for dead"):
+    with pytest.raises(StoreUnavailable, match="no heartbeat of this node"):
         await late
     assert 1 == int((await beside).id.rpartition("-")[2])
     receipt = await second.publish("p", Event("message", b"in time"), 0.0, key)
@@ -133,22 +131,7 @@ async def test_a_claim_that_comes_too_late_takes_nothing(nodes: list[Node]) -> N
     first, second = nodes[0].context.cluster, nodes[1].context.cluster
     assert first is not None
     assert second is not None
-    first.run_once.redis_says(0.0)  # so this claim seems to have been made long ago
+    first.idempotency.set_redis_time(0.0)  # so this claim seems to have been made long ago
     with pytest.raises(StoreUnavailable, match="took too long"):
-        await first.run_once.claim(key, mark)
-    assert await second.run_once.claim(key, mark) is None
-
-
-def _lose_answers(monkeypatch: pytest.MonkeyPatch, node: Node, script: str) -> None:
-    """Redis does what it is told, and the node never hears of it."""
-    cluster = node.context.cluster
-    assert cluster is not None
-    run_all = cluster.redis.run_all
-
-    async def lossy(calls: list[Call], *, probing: bool = False) -> list[Any]:
-        answers = await run_all(calls, probing=probing)
-        if any(script == called for called, _, _ in calls):
-            raise StoreUnavailable("The answer was lost.", retry_after_seconds=1)
-        return answers
-
-    monkeypatch.setattr(cluster.redis, "run_all", lossy)
+        await first.idempotency.claim(key, mark)
+    assert await second.idempotency.claim(key, mark) is None

@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from edge.cluster.client import RedisClient, end
+from edge.cluster.client import RedisClient
+from edge.config.redis_url import parse_redis_url
 from edge.core.errors import StoreUnavailable
+from edge.supervisor import end
 from tests.cluster.conftest import RedisServer
 from tests.cluster.nodes import Node, Reader, numbers
 from tests.http.loops import run
@@ -57,7 +59,7 @@ async def test_redis_that_hangs_is_noticed_and_nothing_is_missing_afterwards(
     assert redis_server.process is not None
     for node in nodes:
         assert node.context.cluster is not None
-        pool = node.context.cluster.redis.client.connection_pool
+        pool = node.context.cluster.redis._client.connection_pool
         pool.connection_kwargs["socket_timeout"] = 0.5
         await pool.disconnect()
     async with Reader(nodes[0].port) as reader:
@@ -138,11 +140,11 @@ def test_a_connection_closed_under_our_hands_is_a_redis_that_is_gone(redis_serve
     """uvloop says RuntimeError, which is none of redis-py's errors; the hub runs on uvloop, these tests do not."""
 
     async def close_and_ask() -> None:
-        redis = RedisClient(redis_server.url)
+        redis = RedisClient(parse_redis_url(redis_server.url))
         await redis.open()
-        async with redis.asking() as client:
+        async with redis.use() as client:
             await client.ping()
-        (connection,) = redis.client.connection_pool._available_connections
+        (connection,) = redis._client.connection_pool._available_connections
         assert isinstance(connection._writer, asyncio.StreamWriter)
         connection._writer.transport.abort()
         with pytest.raises(StoreUnavailable, match="RuntimeError"):
@@ -152,21 +154,6 @@ def test_a_connection_closed_under_our_hands_is_a_redis_that_is_gone(redis_serve
         await redis.close()
 
     run("uvloop", close_and_ask)
-
-
-async def test_a_node_that_cannot_reach_redis_does_not_start() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "edge", "serve", "--port", "0"),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "EDGE_STORE_URL": f"redis://127.0.0.1:{port}/0", "EDGE_SERVER_LOG_LEVEL": "error"},
-    )
-    _, complaint = await process.communicate()
-    assert 2 == process.returncode
-    assert b"Redis can't be used" in complaint
-    assert b"Traceback" not in complaint
 
 
 async def test_a_node_that_dies_takes_its_readers_out_and_what_nobody_got_is_missed(

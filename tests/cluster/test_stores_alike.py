@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from edge.cluster.store import RedisStore
+from edge.config.redis_url import parse_redis_url
 from edge.core import resume
 from edge.core.errors import StoreUnavailable
 from edge.core.event import Event
@@ -21,6 +22,8 @@ from edge.core.observer import Observer, Receipt
 from edge.store.base import Store
 from edge.store.memory import MemoryStore
 from edge.store.sqlite import SqliteStore
+from edge.supervisor import Supervisor
+from edge.triggers.readiness import Readiness
 from tests.cluster.conftest import RedisServer
 from tests.store.rig import Reader, Silent
 
@@ -170,10 +173,13 @@ async def in_redis(story: Story, server: RedisServer) -> Told:
     hub = _hub()
     epochs = iter(range(10_000))
     clock = asyncio.get_running_loop().time
+    supervisor = Supervisor()
     store = RedisStore(
-        server.url,
+        parse_redis_url(server.url),
         hub,
         clock,
+        Readiness(hub, clock, 10, supervisor),
+        supervisor,
         new_epoch=lambda: f"e{next(epochs)}",
         keep_receipts_seconds=60.0,
         max_tickets=1,
@@ -187,7 +193,7 @@ async def in_redis(story: Story, server: RedisServer) -> Told:
             names = list(hub.projects)
             has_undelivered = any(
                 view is not None and name in hub.projects and view.newest > hub.projects[name].ring.newest
-                for name, view in zip(names, await store.overview.views(names), strict=True)
+                for name, view in zip(names, await store.status.views(names), strict=True)
             )
             if not has_undelivered and store.settled:
                 return
@@ -196,7 +202,7 @@ async def in_redis(story: Story, server: RedisServer) -> Told:
 
     try:
         receipts, readers = await Teller(hub, store, settle).play(story)
-        views = {name: await store.overview.view(name) for name in ("p", "q")}
+        views = {name: await store.status.view(name) for name in ("p", "q")}
     finally:
         await store.close()
     ledgers = {
@@ -212,10 +218,10 @@ class _Reporter(Silent):
         self._store = store
 
     def connection_added(self, project: Any, _connection: object) -> None:
-        self._store.connection_came(project.name)
+        self._store.connection_added(project.name)
 
     def connection_removed(self, project: Any, connection: Any, *_: object) -> None:
-        self._store.connection_left(project, connection)
+        self._store.connection_removed(project, connection)
 
 
 @settings(max_examples=40, suppress_health_check=list(HealthCheck))

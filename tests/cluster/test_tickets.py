@@ -63,8 +63,8 @@ async def test_what_redis_holds_of_a_ticket_is_no_ticket(guarded: list[Node]) ->
     ticket = await _ticket(guarded[0])
     cluster = guarded[0].context.cluster
     assert cluster is not None
-    (key,) = [str(key, "ascii") for key in await cluster.redis.client.keys("edge:ticket:*") if isinstance(key, bytes)]
-    held = await cluster.redis.client.get(key)
+    (key,) = [str(key, "ascii") for key in await cluster.redis._client.keys("edge:ticket:*") if isinstance(key, bytes)]
+    held = await cluster.redis._client.get(key)
     assert isinstance(held, bytes)
     assert ticket not in key + held.decode()
     assert 401 == await _opens(guarded[1], "p", key.rpartition(":")[2])

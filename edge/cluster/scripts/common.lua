@@ -1,11 +1,11 @@
--- Put in front of every other script. Moments are seconds since 1970, told by Redis: the nodes' clocks may differ.
+-- Prepended to every other script. Times are seconds since 1970 by Redis's clock: those of the nodes may differ.
 local function now_seconds()
   local time = redis.call('TIME')
   return tonumber(time[1]) + tonumber(time[2]) / 1e6
 end
 
--- The presence hash holds, for each node, its number of readers, and under `<node>/from` the number after which its
--- readers cover everything. A node that has not beaten for `ttl` seconds doesn't count, nor does the node `but`.
+-- The presence hash holds, for each node, its number of connections, and under `<node>/from` the number after which
+-- they cover everything. A node without a heartbeat for `ttl` seconds doesn't count, nor does the node `but`.
 local function presence(key, nodes, now, ttl, but)
   local there, from = 0, nil
   local fields, values = redis.call('HGETALL', key), {}
@@ -28,11 +28,12 @@ local function oldest_held(stream)
   return oldest and tonumber(string.match(oldest[1], '^%d+')), oldest
 end
 
--- How many are pending in each project, and under '' in all of them; and which project missed something last, and when:
--- what is pending ends with its project, and this is how that is noticed.
+-- `<prefix>pending` holds how many misses are pending in each project, and under '' in all; `<prefix>aging` which project
+-- had a miss last, and when: what is pending ends with its project, and this is how that is noticed. `<prefix>totals`
+-- counts misses, recovered and lost ones of all projects that ever were, so that misses = recovered + lost + pending.
 local function of_all(pending)
   local prefix, project = string.match(pending, '^(.-){(.*)}:pending$')
-  return prefix .. 'pending', prefix .. 'aging', project
+  return prefix .. 'pending', prefix .. 'aging', project, prefix .. 'totals'
 end
 
 local function recount(pending)
@@ -48,9 +49,36 @@ local function recount(pending)
   end
 end
 
+-- Adds `count` misses that were `what` (misses, recovered, lost) to the totals, and to a project that still is.
+local function tally(meta, pending, what, count)
+  if count == 0 then return end
+  local _, _, _, totals = of_all(pending)
+  redis.call('HINCRBY', totals, what, count)
+  if redis.call('EXISTS', meta) == 0 then return end
+  redis.call('HINCRBY', meta, what, count)
+  if what == 'lost' then redis.call('HINCRBY', meta, 'untold', count) end
+end
+
+-- Nothing is pending any more: those that are were lost. Returns how many.
+local function lose_pending(meta, pending)
+  local all, _, project = of_all(pending)
+  local lost = tonumber(redis.call('HGET', all, project) or '0')
+  redis.call('DEL', pending)
+  recount(pending)
+  tally(meta, pending, 'lost', lost)
+  return lost
+end
+
+-- A project that Redis doesn't know, or not any more, begins under a new epoch.
+local function begin(stream, meta, pending, epoch)
+  redis.call('DEL', stream)
+  lose_pending(meta, pending)
+  redis.call('HSET', meta, 'epoch', epoch, 'seq', 0, 'bytes', 0)
+end
+
 -- Those of lo..hi that are not pending yet become misses: pending where the stream still has them, lost where not.
 local function miss(stream, meta, pending, lo, hi, now)
-  if hi < lo then return 0, 0 end
+  if hi < lo then return end
   local held_from = oldest_held(stream) or hi + 1
   local missed, lost = 0, 0
   for seq = lo, hi do
@@ -61,23 +89,19 @@ local function miss(stream, meta, pending, lo, hi, now)
     end
   end
   if missed > 0 then
-    redis.call('HINCRBY', meta, 'misses', missed)
     redis.call('HSETNX', meta, 'first_miss', tostring(now))
     redis.call('HSET', meta, 'last_miss', tostring(now))
   end
-  if lost > 0 then
-    redis.call('HINCRBY', meta, 'lost', lost)
-    redis.call('HINCRBY', meta, 'untold', lost)
-  end
+  tally(meta, pending, 'misses', missed)
+  tally(meta, pending, 'lost', lost)
   if missed > lost then
     local _, aging, project = of_all(pending)
     redis.call('ZADD', aging, now, project)
   end
   recount(pending)
-  return missed, lost
 end
 
--- What readers are known to have got is kept as runs: a list of first and last numbers, in order.
+-- What is known to have reached a peer is kept as runs: a list of first and last numbers, in order.
 local MOST_RUNS = 64
 
 local function received_runs(meta)
@@ -106,27 +130,22 @@ local function receive(meta, lo, hi)
   redis.call('HSET', meta, 'received', table.concat(merged, ' ', math.max(1, #merged - 2 * MOST_RUNS + 1)))
 end
 
--- Those of lo..hi are missed that nobody has got and that readers do not cover, of whom there are `there`, everything
--- after `from`.
+-- Those of lo..hi are missed that no peer is known to have received and that no connection covers; there are `there`
+-- connections, which cover everything after `from`.
 local function miss_uncovered(stream, meta, pending, there, from, lo, hi, now)
   lo, hi = tonumber(lo), tonumber(hi)
   if there > 0 and from < hi then hi = from end
-  local runs, missed, lost = received_runs(meta), 0, 0
-  local function orphan(first, last)
-    local m, l = miss(stream, meta, pending, first, last, now)
-    missed, lost = missed + m, lost + l
-  end
+  local runs = received_runs(meta)
   for i = 1, #runs, 2 do
-    orphan(lo, math.min(hi, runs[i] - 1))
+    miss(stream, meta, pending, lo, math.min(hi, runs[i] - 1), now)
     lo = math.max(lo, runs[i + 1] + 1)
   end
-  orphan(lo, hi)
-  return missed, lost
+  miss(stream, meta, pending, lo, hi, now)
 end
 
--- Whether a node's call is newer than all it has been heard to say; the others came late, or for a second time.
-local function is_news(told, number)
-  if tonumber(redis.call('GET', told) or '0') >= tonumber(number) then return false end
-  redis.call('SET', told, number, 'PX', 3600000)
+-- Whether a node's report is newer than its last: others came late, or a second time.
+local function is_news(reported, number)
+  if tonumber(redis.call('GET', reported) or '0') >= tonumber(number) then return false end
+  redis.call('SET', reported, number, 'PX', 3600000)
   return true
 end

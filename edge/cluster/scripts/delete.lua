@@ -1,8 +1,10 @@
--- Drop a project's history; every node that follows it is told.  KEYS: stream, meta, pending, projects
--- ARGV: project, channel    Returns {events, missed ones nobody got}
-local events, pending = redis.call('XLEN', KEYS[1]), redis.call('ZCARD', KEYS[3])
-local known = redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
-recount(KEYS[3])
-redis.call('ZREM', KEYS[4], ARGV[1])
+-- Drop a project's history; every node that follows it is notified.
+-- KEYS: stream, meta, pending, presence, nodes, projects    ARGV: project, channel, node ttl
+-- Returns {1 when it had connections or events, connections, events}
+local connections = presence(KEYS[4], KEYS[5], now_seconds(), tonumber(ARGV[3]))
+local events = redis.call('XLEN', KEYS[1])
+redis.call('DEL', KEYS[1], KEYS[2])
+lose_pending(KEYS[2], KEYS[3])
+redis.call('ZREM', KEYS[6], ARGV[1])
 redis.call('PUBLISH', ARGV[2], cmsgpack.pack({ '', 0, 0, false, {} }))
-return { known > 0 and 1 or 0, events, pending }
+return { (connections > 0 or events > 0) and 1 or 0, connections, events }

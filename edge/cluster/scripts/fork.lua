@@ -1,5 +1,5 @@
--- A node has seen events of this epoch that Redis has not, or not so: Redis has lost some since. What is held goes on
--- under a new epoch, so that no id means two events; every node that follows is told.
+-- A node has events of this epoch that Redis has not, or differently: Redis has lost some since. What is held goes on
+-- under a new epoch, so that no id means two events; every node that follows is notified.
 -- KEYS: meta    ARGV: epoch, new epoch, channel
 if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'epoch', ARGV[2])

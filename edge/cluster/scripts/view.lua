@@ -1,4 +1,4 @@
--- What all nodes together know of one project.  KEYS: stream, meta, pending, presence, nodes    ARGV: node ttl
+-- The status of one project on all nodes.  KEYS: stream, meta, pending, presence, nodes    ARGV: node ttl
 -- Returns {connections, meta, events held, oldest number held, pending}
 local there = presence(KEYS[4], KEYS[5], now_seconds(), tonumber(ARGV[1]))
 return {

@@ -1,4 +1,4 @@
--- A reader was told of lost events.  KEYS: told, meta    ARGV: number, epoch, how many
+-- A gap has reported lost events.  KEYS: reported, meta    ARGV: number, epoch, how many
 if not is_news(KEYS[1], ARGV[1]) then return 0 end
 local epoch, untold = unpack(redis.call('HMGET', KEYS[2], 'epoch', 'untold'))
 if epoch ~= ARGV[2] or not untold then return 0 end
