@@ -11,28 +11,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from typing import Any
 
 import msgspec
-from redis.asyncio.client import PubSub
 
-from edge.cluster.client import BROKEN, NODE_HEARTBEAT_SECONDS, NODE_TTL_SECONDS, RedisClient
+from edge.cluster.client import BROKEN, NODE_HEARTBEAT_SECONDS, RedisClient
 from edge.cluster.ledger import FollowedLedger
 from edge.cluster.readiness import ClusterReadiness
+from edge.cluster.subscription import Subscription
 from edge.core import resume, sse
 from edge.core.errors import StoreUnavailable
 from edge.core.hub import Hub
 from edge.core.ledger import LedgerState
 from edge.core.project import Project, SavedProject
-from edge.logs.ratelimit import LogDeduplicator
 from edge.logs.setup import get_logger
 from edge.supervisor import Supervisor, end
 
 _log = get_logger("store")
-_RECONNECT_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 _MAX_HEARD = 1000
-_LOG_PERIOD_SECONDS = 10.0
 
 _Appended = tuple[str, int, float, bool, list[str]]
 """Epoch, first number, time, whether the events were missed, the events. No epoch: the project was deleted."""
@@ -75,26 +71,21 @@ class Replicator:
         self._report = report
         self._readiness: ClusterReadiness | None = None
         self._followed: dict[str, _Followed] = {}
-        self._pubsub: PubSub | None = None
-        self._listening: asyncio.Task[None] | None = None
         self._loading: set[asyncio.Task[None]] = set()
-        self._heard_seconds = clock()
-        self._rejected: LogDeduplicator[str] = LogDeduplicator(period_seconds=_LOG_PERIOD_SECONDS, max_keys=16)
-        self.rejected_messages = 0
-        self.problem: StoreUnavailable | None = None
-        """Why nothing is heard at the moment."""
+        own = (redis.keys.inbox(node), redis.keys.asks)
+        self.subscription = Subscription(
+            redis, clock, supervisor, lambda: [*own, *map(redis.keys.channel, self._followed)], self
+        )
 
     async def open(self, readiness: ClusterReadiness) -> None:
         """Subscribe, as soon as Redis can be reached. Messages to this node are given to `readiness`."""
         self._readiness = readiness
-        with suppress(StoreUnavailable):  # then the listener tries again
-            await self._connect()
-        self._listening = self._supervisor.keep_running("redis_listener", self._listen)
+        await self.subscription.open()
 
     async def close(self) -> None:
-        for task in (self._listening, *self._loading):
+        for task in self._loading.copy():
             await end(task)
-        await self._disconnect()
+        await self.subscription.close()
 
     @property
     def projects(self) -> list[str]:
@@ -121,7 +112,7 @@ class Replicator:
             ) from None
 
     async def _follow(self, name: str) -> None:
-        self._check()
+        self.subscription.check()
         while not self.follows(name):
             followed = self._followed.get(name)
             if followed is None or followed.ready.is_set():
@@ -153,14 +144,8 @@ class Replicator:
         await self._unsubscribe(name)
 
     async def _unsubscribe(self, name: str) -> None:
-        if self._pubsub is not None and name not in self._followed:
-            with suppress(*BROKEN):  # a broken connection has no subscriptions
-                await self._pubsub.unsubscribe(self._redis.keys.channel(name))
-
-    def _check(self) -> None:
-        self._redis.check()
-        if self.problem is not None:
-            raise StoreUnavailable(self.problem.detail, retry_after_seconds=self.problem.retry_after_seconds)
+        if name not in self._followed:
+            await self.subscription.remove(self._redis.keys.channel(name))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._supervisor.start("redis_replication", work)
@@ -174,9 +159,7 @@ class Replicator:
         failure = StoreUnavailable(f"{name} could not be loaded from Redis; try again soon.", retry_after_seconds=1)
         followed.failure = failure
         try:
-            self._check()
-            assert self._pubsub is not None, "not connected, and no problem"
-            await self._pubsub.subscribe(self._redis.keys.channel(name))
+            await self.subscription.add(self._redis.keys.channel(name))
             async with asyncio.timeout(self._redis.answer_seconds):
                 await followed.subscribed.wait()
             await self._load_until_fresh(name, followed)
@@ -248,7 +231,7 @@ class Replicator:
             self._apply(name, appended)
         followed.heard.clear()
         for text in waits:
-            self._guard(name, lambda: self._nodes_readiness.take_up(text, float(now)))  # noqa: B023 - called at once
+            self.subscription.guard(name, self._nodes_readiness.take_up, text, float(now))
 
     def _restore(self, name: str, epoch: str, newest: int, held: dict[int, Any], redis_now: float) -> None:
         if held and list(held) != list(range(newest - len(held) + 1, newest + 1)):
@@ -279,86 +262,18 @@ class Replicator:
         for seq in missing:
             self._append(project, seq, held[seq][3], missed=seq in pending)
 
-    # Listening
-
-    async def _connect(self) -> None:
-        pubsub, keys = self._redis.subscription(), self._redis.keys
-        try:
-            async with asyncio.timeout(self._redis.answer_seconds):
-                await pubsub.subscribe(keys.inbox(self._node), keys.asks, *map(keys.channel, self._followed))
-        except BROKEN as error:
-            await pubsub.aclose()  # type: ignore[no-untyped-call]
-            self.problem = self._redis.explain(error)
-            raise self.problem from error
-        self._pubsub = pubsub
-        self._heard_seconds = self._clock()
-        self.problem = None
-
-    async def _disconnect(self) -> None:
-        pubsub, self._pubsub = self._pubsub, None
-        if pubsub is not None:
-            with suppress(*BROKEN):
-                await pubsub.aclose()  # type: ignore[no-untyped-call]
-
-    async def _listen(self) -> None:
-        """Receive messages, and subscribe again after every break."""
-        tries = 0
-        try:
-            while True:
-                if self._pubsub is None:
-                    await asyncio.sleep(_RECONNECT_SECONDS[min(tries, len(_RECONNECT_SECONDS) - 1)])
-                    tries += 1
-                    with suppress(StoreUnavailable):
-                        await self._connect()
-                    continue
-                try:
-                    message = await self._redis.next_message(self._pubsub)
-                except BROKEN as error:
-                    self.problem = self._redis.explain(error)
-                    await self._disconnect()
-                else:
-                    tries = 0
-                    self._heard_seconds = self._clock()
-                    channel = message["channel"].decode()
-                    self._guard(channel, lambda: self._receive(channel, message))  # noqa: B023 - called at once
-        finally:
-            self.problem = self.problem or StoreUnavailable(
-                "This node has no subscription in Redis; try again soon.", retry_after_seconds=1
-            )
-            await self._disconnect()
-
-    def check_silence(self) -> None:
-        """Subscribe again where not even this node's own heartbeat was heard: packets that a firewall drops raise no
-        error.
-        """
-        if self._clock() - self._heard_seconds > NODE_TTL_SECONDS:
-            self.break_off()
-
-    def break_off(self) -> None:
-        """The connection is useless: subscribe again."""
-        connection = getattr(self._pubsub, "connection", None)
-        if connection is not None:
-            self._start(connection.disconnect(nowait=True))
-
-    def _guard(self, source: str, handle: Callable[[], None]) -> None:
-        """Survive a message that can't be handled: a newer node's, or nonsense from outside."""
-        try:
-            handle()
-        except Exception as error:  # noqa: BLE001 - the next message is handled
-            self.rejected_messages += 1
-            suppressed = self._rejected.admit(type(error).__name__, self._clock())
-            if suppressed is not None:
-                _log.error("message_rejected", channel=source, error=str(error), suppressed=suppressed)
-            if not isinstance(error, (msgspec.DecodeError, UnicodeDecodeError, RecursionError)):
-                self._supervisor.failed("redis_listener", error)
-            self._load_again(self._redis.keys.project(source))
+    # Messages
 
     @property
     def _nodes_readiness(self) -> ClusterReadiness:
         assert self._readiness is not None, "not open"
         return self._readiness
 
-    def _receive(self, channel: str, message: dict[str, Any]) -> None:
+    def rejected(self, channel: str) -> None:
+        """A message was not understood: what it said is loaded."""
+        self._load_again(self._redis.keys.project(channel))
+
+    def receive(self, channel: str, message: dict[str, Any]) -> None:
         keys = self._redis.keys
         if channel in {keys.inbox(self._node), keys.asks}:
             if message["type"] == "message" and message["data"] != b"heartbeat":

@@ -101,7 +101,7 @@ class RedisStore:
 
     @property
     def problem(self) -> StoreUnavailable | None:
-        return self.redis.problem or self._replicator.problem
+        return self.redis.problem or self._replicator.subscription.problem
 
     @property
     def errors(self) -> int:
@@ -110,7 +110,7 @@ class RedisStore:
     @property
     def rejected_messages(self) -> int:
         """Messages of other nodes that were not understood."""
-        return self._replicator.rejected_messages
+        return self._replicator.subscription.rejected_messages
 
     async def open(self) -> None:
         """Join the other nodes; where Redis can't be reached yet, as soon as it can."""
@@ -251,9 +251,9 @@ class RedisStore:
                 if self.redis.unreachable:
                     self._unchecked = True
                     await self.redis.start_over()
-                    self._replicator.break_off()
+                    self._replicator.subscription.break_off()
                 continue
-            self._replicator.check_silence()
+            self._replicator.subscription.check_silence()
             with suppress(StoreUnavailable):
                 await self.idempotency.settle_rest()
 

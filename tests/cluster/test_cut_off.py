@@ -82,7 +82,7 @@ async def test_a_way_that_is_silent_for_the_listener_alone_is_noticed(far_redis:
         await node.publish("before")
         await reader.until(1)
         assert node.context.cluster is not None
-        pubsub = node.context.cluster._replicator._pubsub
+        pubsub = node.context.cluster._replicator.subscription._pubsub
         assert pubsub is not None
         connection: Any = pubsub.connection
         cable.cut_connection(connection._writer.get_extra_info("sockname")[1])
@@ -100,7 +100,7 @@ async def test_a_subscription_that_the_kernel_gave_up_is_made_anew(far_redis: Re
         await node.publish("before")
         await reader.until(1)
         assert node.context.cluster is not None
-        pubsub = node.context.cluster._replicator._pubsub
+        pubsub = node.context.cluster._replicator.subscription._pubsub
         assert pubsub is not None
         connection: Any = pubsub.connection
         connection._reader.set_exception(TimeoutError(errno.ETIMEDOUT, "Connection timed out"))

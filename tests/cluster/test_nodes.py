@@ -49,7 +49,7 @@ async def test_a_reader_who_was_faster_than_the_node_it_comes_to_gets_neither_ga
         await nodes[2].publish("seen by both")
         await slow.until(1)
         assert nodes[1].context.cluster is not None
-        monkeypatch.setattr(nodes[1].context.cluster._replicator, "_receive", lambda *_: None)
+        monkeypatch.setattr(nodes[1].context.cluster._replicator, "receive", lambda *_: None)
         await nodes[2].publish("not heard yet")
         await first.until(2)
         second = Reader(nodes[1].port)
@@ -237,6 +237,7 @@ async def test_counters_never_fall_when_redis_comes_back_empty(nodes: list[Node]
         await nodes[0].publish(number)
     async with Reader(nodes[2].port) as reader:
         await reader.until(3)
+    await _counted(nodes[0], 0)
     await nodes[0].publish("pending")
     await _totals(nodes, (4, 3, 0, 1))
     redis_server.empty()

@@ -159,14 +159,14 @@ async def test_event_whose_message_was_not_understood_is_loaded(
     cluster = node.context.cluster
     assert cluster is not None
     async with Reader(node.port) as reader:
-        receive = cluster._replicator._receive
+        receive = cluster._replicator.receive
 
         def newer_format(channel: str, message: dict[str, Any]) -> None:
             if channel == "edge:{p}" and message["type"] == "message":
                 message = message | {"data": b"\x81\xa1v\x02"}
             receive(channel, message)
 
-        monkeypatch.setattr(cluster._replicator, "_receive", newer_format)
+        monkeypatch.setattr(cluster._replicator, "receive", newer_format)
         for number in range(3):
             await node.publish(number)
         await reader.until(3)
@@ -174,7 +174,7 @@ async def test_event_whose_message_was_not_understood_is_loaded(
         assert ["edge.hello"] == [name for name, _ in reader.controls]
 
 
-@pytest.mark.parametrize("where", ["next_message", "_receive"])
+@pytest.mark.parametrize("where", ["next_message", "receive"])
 @pytest.mark.usefixtures("quiet")
 async def test_listener_survives_an_unforeseen_error(node: Node, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     cluster = node.context.cluster
