@@ -136,7 +136,7 @@ class Roamer(Reader):
             if gap["reason"] != "evicted":
                 self.untold.append(f"{gap} after {self.ids[-1:]}")
             self._lost = gap["lost"] or 0
-        elif "id" in fields:
+        elif "id" in fields and not fields.get("event", "").startswith("edge."):
             before, now = numbers(self.ids[-1:] or ["-0"])[0], numbers([fields["id"]])[0]
             if now != before + 1 + self._lost:
                 self.untold.append(f"{fields['id']} after {self.ids[-1:]} and {self._lost} lost")

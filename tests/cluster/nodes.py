@@ -93,6 +93,8 @@ class Reader:
         self.project = project
         self.query = query
         self.comes_back = comes_back
+        self.position = ""
+        """The last id, `edge.hello`'s included: where it resumes."""
         self.ids: list[str] = []
         self.data: list[object] = []
         self.controls: list[tuple[str, dict[str, Any]]] = []
@@ -133,7 +135,8 @@ class Reader:
                 await asyncio.sleep(0.1)
 
     async def _read_once(self, client: aiohttp.ClientSession) -> None:
-        headers = {"Last-Event-ID": self.ids[-1]} if self.ids else {}
+        position = self.position or (self.ids[-1] if self.ids else "")
+        headers = {"Last-Event-ID": position} if position else {}
         url = f"http://127.0.0.1:{self.port}/projects/{self.project}/events{self.query}"
         async with client.get(url, headers=headers) as answer:
             if answer.status != 200:
@@ -152,12 +155,13 @@ class Reader:
 
     async def _take(self, fields: dict[str, str]) -> None:
         async with self.changed:
-            if "id" in fields:
-                self.ids.append(fields["id"])
-                self.data.append(json.loads(fields["data"]))
-            elif fields.get("event", "").startswith("edge."):
+            self.position = fields.get("id", self.position)
+            if fields.get("event", "").startswith("edge."):
                 self.controls.append((fields["event"], json.loads(fields["data"])))
                 self.connected.set()
+            elif "id" in fields:
+                self.ids.append(fields["id"])
+                self.data.append(json.loads(fields["data"]))
             self.changed.notify_all()
 
 
