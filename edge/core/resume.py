@@ -106,6 +106,15 @@ def nothing(project: History) -> Start:
     return Start(project.ring.newest)
 
 
+def newest(project: History, asked: str, count: int) -> Start:
+    """The `count` newest events."""
+    ring = project.ring
+    first = max(project.first_seq, ring.newest - count + 1)
+    if first < ring.oldest:
+        return _with_evicted(ring, Gap(asked, "evicted", ring.oldest - first, first), first - 1)
+    return Start(first - 1)
+
+
 def missed(project: History) -> Start:
     """What nobody has received yet; events that were lost untold are told now."""
     ledger, ring = project.ledger, project.ring

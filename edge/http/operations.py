@@ -15,6 +15,7 @@ from edge.core.event import NewEvent
 from edge.core.observer import Receipt
 from edge.diagnose import explain
 from edge.http import patterns, schemas
+from edge.http.subscribe import LAST_ID_PARAMETERS
 from edge.http.ticket import Ack
 from edge.http.trigger import Trigger
 from edge.triggers.readiness import CONFIRMS
@@ -117,6 +118,12 @@ _WRITING = (
 )
 
 
+_LAST_ID_PARAMETERS = {
+    "last_event_id": "The same, for clients that can't set headers.",
+    **dict.fromkeys(LAST_ID_PARAMETERS[1:], "The same, as polyfills of EventSource and other hubs call it."),
+}
+
+
 class _Operations:
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -133,13 +140,13 @@ class _Operations:
         return (
             _PROJECT,
             Parameter("Last-Event-ID", "header", {"type": "string"}, "Continue after this event; wins over the query."),
-            Parameter("last_event_id", "query", {"type": "string"}, "The same, for clients that can't set headers."),
+            *(Parameter(name, "query", {"type": "string"}, text) for name, text in _LAST_ID_PARAMETERS.items()),
             Parameter(
                 "since",
                 "query",
-                {"type": "string", "pattern": patterns.SINCE, "default": "missed"},
-                "Where to start without one: `missed` (what nobody has received yet), `all`, `none`, an event id, or a "
-                "duration such as `10m`.",
+                {"type": "string", "pattern": patterns.since(), "default": "missed"},
+                "Where to start without one: `missed` (what no subscriber has received yet), `all`, `none`, `last` "
+                "(the newest event), `last:20`, an event id, or a duration such as `10m` (up to ten years).",
             ),
             Parameter(
                 "heartbeat",

@@ -15,8 +15,10 @@ IDEMPOTENCY_KEY = r"^[!-~]{1,255}$"
 JOB_ID = r"^[A-Za-z0-9_:~-]{1,128}$"
 EVENT_ID = r"^[0-9a-z]{1,32}-[0-9]{1,18}$"
 DURATION = r"^[0-9]{1,15}(\.[0-9]{1,9})?(ms|s|m|h|d)?$"
-SINCE = rf"^(missed|all|none)$|{EVENT_ID}|{DURATION}"
 TYPE = TYPE_PATTERN
+LONGEST_SPAN_SECONDS = 10 * 365.25 * 86_400
+"""Ten years. A longer span is a mistake, most often a Unix time."""
+LAST = r"last(?::([1-9][0-9]{0,5}))?"
 
 _DIGITS = 15
 _DECIMALS = 9
@@ -29,6 +31,11 @@ def duration_up_to(highest_seconds: float) -> str:
     highest_ms = Fraction(repr(highest_seconds)) * 1000
     each = (f"({_decimal_up_to(highest_ms / size_ms)}){unit}" for unit, size_ms in _UNIT_MS.items())
     return f"^({'|'.join(each)})$"
+
+
+def since() -> str:
+    """Where a stream may start."""
+    return rf"^(missed|all|none|{LAST.replace('?:', '')})$|{EVENT_ID}|{duration_up_to(LONGEST_SPAN_SECONDS)}"
 
 
 def _decimal_up_to(highest: Fraction) -> str:

@@ -46,7 +46,7 @@ def routes(context: Context) -> tuple[Route, ...]:
     """Every path, in the order of the API page."""
     project, waiting = "/projects/{project}", ("connections", "timeout", "confirm")
     files = page.routes(with_page=context.config.server.page)
-    since = ("since", "last_event_id", "heartbeat")
+    since = ("since", *subscribe.LAST_ID_PARAMETERS, "heartbeat")
     return (
         Route("GET", f"{project}/events", subscribe.subscribe, "subscribe", since),
         Route("POST", f"{project}/events", publish.publish, "publish", ("type", "require", "wait")),

@@ -7,6 +7,7 @@ Invariant: whatever is refused is refused before a byte of the stream is written
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 
 from edge.config.units import parse_duration
@@ -15,7 +16,7 @@ from edge.core.connection import NEVER
 from edge.core.errors import InvalidRequest
 from edge.core.project import Project
 from edge.core.resume import Start
-from edge.http import params
+from edge.http import params, patterns
 from edge.http.access_control import expiry_of
 from edge.http.context import Context
 from edge.http.problems import response as problem
@@ -24,6 +25,9 @@ from edge.http.response import Response, TakenOver, date_line
 from edge.transport.stream import HEADERS, Stream, TracedStream, stream_head
 
 MEDIA_TYPE = "text/event-stream"
+LAST_ID_PARAMETERS = ("last_event_id", "lastEventId", "lastEventID", "Last-Event-ID")
+"""For clients that can't set headers; the first is ours, the others are what polyfills and other hubs call it."""
+_LAST = re.compile(patterns.LAST, re.ASCII)
 _LIFETIME_JITTER = 0.1
 _FIXED = {"missed": resume.missed, "all": resume.everything, "none": resume.nothing}
 _random = random.SystemRandom()
@@ -34,15 +38,14 @@ async def subscribe(context: Context, request: Request) -> Response:
     name, headers = request.project, request.headers
     if not params.accepts(headers.get("Accept"), MEDIA_TYPE):
         return problem("not_acceptable", f"Events come as {MEDIA_TYPE} only; ask for that or for */*.")
-    # The header wins over `last_event_id`, both over `since`.
-    last_id = headers.get("Last-Event-ID") or request.parameter("last_event_id") or ""
+    last_id = last_event_id(request)
     since = request.parameter("since")
     start = start_at("missed" if since is None else since, last_id, context.clock())
     ping_as_event = params.choice(request, "heartbeat", "comment", ("comment", "event")) == "event"
     if request.method == "HEAD":
         return Response(200, content_type=HEADERS["Content-Type"], headers=_ONLY_STREAMS)
     if context.cluster is not None:
-        await context.cluster.follow(name, last_id.encode(errors="replace").decode())
+        await context.cluster.follow(name, last_id)
     if request.half_closed:
         raise half_closed("A stream needs both sides of its connection")
     now = context.clock()
@@ -70,16 +73,20 @@ async def subscribe(context: Context, request: Request) -> Response:
 _ONLY_STREAMS = {name: value for name, value in HEADERS.items() if name != "Content-Type"}
 
 
-def start_at(since: str, last_id: str | None, now: float) -> Callable[[Project], Start]:
-    """Where a reader wants to start: behind the event it last saw, or where `since` says.
+def last_event_id(request: Request) -> str:
+    """The id that the client saw last; empty without one. The header wins over the query."""
+    names = LAST_ID_PARAMETERS if request.query_string else ()
+    asked = request.headers.get("Last-Event-ID") or next(filter(None, map(request.parameter, names)), "")
+    return asked.encode(errors="replace").decode()
+
+
+def start_at(since: str, last_id: str, now: float) -> Callable[[Project], Start]:
+    """Where a stream starts: behind the event its client saw last (which wins), or where `since` says.
 
     Raises InvalidRequest (`invalid_parameter`) for a `since` that can't be read, whatever else is there.
     """
     start = _since(since, now)
-    if last_id:
-        asked_id = last_id.encode(errors="replace").decode()
-        return lambda project: resume.after_id(project, asked_id)
-    return start
+    return (lambda project: resume.after_id(project, last_id)) if last_id else start
 
 
 def _since(since: str, now: float) -> Callable[[Project], Start]:
@@ -88,15 +95,20 @@ def _since(since: str, now: float) -> Callable[[Project], Start]:
         return fixed
     if resume.is_event_id(since):
         return lambda project: resume.after_id(project, since)
+    if (last := _LAST.fullmatch(since)) is not None:
+        count = int(last[1] or 1)
+        return lambda project: resume.newest(project, since, count)
     try:
         seconds = parse_duration(since)
     except ValueError:
-        raise InvalidRequest(
-            "since must be missed, all, none, an event id or a duration such as 10m.",
-            code="invalid_parameter",
-            parameter="since",
-        ) from None
+        raise _unreadable("missed, all, none, last, last:20, an event id or a duration such as 10m") from None
+    if seconds > patterns.LONGEST_SPAN_SECONDS:
+        raise _unreadable("a span of ten years at the most, such as 10m; it is not a point in time")
     return lambda project: resume.younger_than(project, since, seconds, now)
+
+
+def _unreadable(allowed: str) -> InvalidRequest:
+    return InvalidRequest(f"since must be {allowed}.", code="invalid_parameter", parameter="since")
 
 
 def _new_stream(

@@ -61,6 +61,7 @@ starts = st.one_of(
     st.sampled_from(STARTS),
     st.tuples(st.just("id"), st.integers(-3, 30) | st.sampled_from(GARBAGE)),
     st.tuples(st.just("last"), st.sampled_from(SPANS)),
+    st.tuples(st.just("newest"), st.integers(1, 12)),
 )
 
 
@@ -473,6 +474,8 @@ class HubMachine(RuleBasedStateMachine):
         how, value = start
         if how == "last":
             return resume.younger_than(real, f"{value}s", value, self.now)
+        if how == "newest":
+            return resume.newest(real, f"last:{value}", value)
         if how == "id":
             return resume.after_id(real, self.id_asked(real.epoch, value))
         return {"missed": resume.missed, "all": resume.everything, "none": resume.nothing}[how](real)
@@ -493,6 +496,11 @@ class HubMachine(RuleBasedStateMachine):
             lost, first, told_again = gone - project.base, project.base + 1, project.base
         elif how == "none":
             wanted, lost = [], 0
+        elif how == "newest":
+            published = range(max(project.base, project.newest - value) + 1, project.newest + 1)
+            wanted = [seq for seq in held if seq in published]
+            asked, first, told_again = f"last:{value}", published.start, published.start - 1
+            lost = len(published) - len(wanted)
         elif how == "last":
             young = {event.seq for event in project.events if event.at >= self.now - value}
             wanted = [seq for seq in held if seq in young]

@@ -70,7 +70,15 @@ class Walk:
         pick, number = self.random.choice, self.random.randrange
         self.machine.connect(
             pick(NAMES),
-            pick((*STARTS, ("id", number(-3, 40)), ("id", pick(GARBAGE)), ("last", pick(SPANS)))),
+            pick(
+                (
+                    *STARTS,
+                    ("id", number(-3, 40)),
+                    ("id", pick(GARBAGE)),
+                    ("last", pick(SPANS)),
+                    ("newest", number(1, 13)),
+                )
+            ),
             pick((*ROOMS, UNLIMITED)),
             pick((True, False)),
             pick((True, False)),

@@ -70,6 +70,23 @@ def test_everything() -> None:
     assert Start(5, gap=Gap("all", "evicted", 5, 1), resume_from=0) == resume.everything(project(8, max_events=3))
 
 
+@pytest.mark.parametrize(
+    ("count", "start"),
+    [
+        (1, Start(7)),
+        (3, Start(5)),
+        (4, Start(5, gap=Gap("last:n", "evicted", 1, 5), resume_from=4)),
+        (999, Start(5, gap=Gap("last:n", "evicted", 5, 1), resume_from=0)),
+    ],
+)
+def test_the_newest_of_which_six_to_eight_are_held(count: int, start: Start) -> None:
+    assert start == resume.newest(project(8, max_events=3), "last:n", count)
+
+
+def test_the_newest_of_none() -> None:
+    assert Start(0) == resume.newest(project(), "last", 1)
+
+
 def test_nothing() -> None:
     assert Start(8) == resume.nothing(project(8))
 

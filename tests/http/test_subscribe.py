@@ -70,7 +70,14 @@ async def test_projects_do_not_hear_each_other(site: Site) -> None:
 
 @pytest.mark.parametrize(
     ("params", "expected"),
-    [({}, [3, 4]), ({"since": "missed"}, [3, 4]), ({"since": "all"}, [1, 2, 3, 4]), ({"since": "none"}, [])],
+    [
+        ({}, [3, 4]),
+        ({"since": "missed"}, [3, 4]),
+        ({"since": "all"}, [1, 2, 3, 4]),
+        ({"since": "none"}, []),
+        ({"since": "last"}, [4]),
+        ({"since": "last:3"}, [2, 3, 4]),
+    ],
 )
 async def test_since(site: Site, params: Any, expected: list[int]) -> None:
     async with site.stream() as first:
@@ -102,11 +109,17 @@ async def test_since_a_duration_replays_what_is_younger(start_hub: StartHub) -> 
     [
         lambda event_id: {"headers": {"Last-Event-ID": event_id}},
         lambda event_id: {"last_event_id": event_id},
+        lambda event_id: {"lastEventId": event_id, "since": "none"},
+        lambda event_id: {"lastEventID": event_id},
+        lambda event_id: {"Last-Event-ID": event_id},
         lambda event_id: {"since": event_id},
         lambda event_id: {"headers": {"Last-Event-ID": event_id}, "last_event_id": "gone-7", "since": "none"},
         lambda event_id: {"headers": {"Last-Event-ID": ""}, "last_event_id": event_id, "since": "none"},
     ],
-    ids=["header", "query", "since", "the header wins", "an empty header says nothing"],
+    ids=[
+        *("header", "query", "polyfill", "other hubs", "the header in the query", "since"),
+        *("the header wins", "an empty header says nothing"),
+    ],
 )
 async def test_continuing_behind_an_id(site: Site, ask: Any) -> None:
     ids = await publish_numbers(site, 1, 4)
@@ -287,7 +300,16 @@ async def test_whoever_excludes_event_streams_gets_406(site: Site, accept: str) 
 
 @pytest.mark.parametrize(
     ("query", "parameter"),
-    [("since=yesterday", "since"), ("since=", "since"), ("since=-1s", "since"), ("heartbeat=loud", "heartbeat")],
+    [
+        ("since=yesterday", "since"),
+        ("since=", "since"),
+        ("since=-1s", "since"),
+        ("since=last:0", "since"),
+        ("since=last:-1", "since"),
+        ("since=1795874000", "since"),
+        ("since=3653d", "since"),
+        ("heartbeat=loud", "heartbeat"),
+    ],
 )
 async def test_what_cant_be_read_is_refused_before_the_stream(site: Site, query: str, parameter: str) -> None:
     problem = (await site.ask("GET", f"/projects/p/events?{query}")).problem
