@@ -43,10 +43,9 @@ class Scene:
         """Where the SQLite file is."""
         return self.folder / "disk"
 
-    @property
-    def wall_clock(self) -> Path:
-        """What libfaketime reads the wall clock's offset from."""
-        return self.folder / "faketime"
+    def wall_clock(self, node: Node) -> Path:
+        """What libfaketime reads the offset of the node's wall clock from."""
+        return self.folder / f"faketime-{node.name}"
 
     def note(self, what: str, *, loses_events: bool = False, loses_keys: bool = False, kills: bool = False) -> None:
         """Write the fault down. What ends a process is written down between its end and its next start."""
@@ -178,9 +177,9 @@ async def restore_backup(scene: Scene) -> None:
 
 
 async def set_clock(scene: Scene) -> None:
-    offset = scene.dice.choice(["-3h", "+3h", "+0", "+26h"])
-    scene.note(f"the wall clock is set to {offset}")
-    set_offset(scene.wall_clock, offset)
+    node, offset = scene.some_node(), scene.dice.choice(["-3h", "+3h", "+0", "+26h"])
+    scene.note(f"the wall clock of {node.name} is set to {offset}")
+    set_offset(scene.wall_clock(node), offset)
 
 
 async def stall_redis(scene: Scene) -> None:
@@ -270,7 +269,8 @@ def draw(store: str, dice: random.Random, count: int, only: tuple[str, ...] = ()
     if kind == "gentle" and store != "memory":
         choices = (stall_redis, fill_redis, *GENTLE) if store.startswith("redis") else GENTLE
     elif kind == "rare" and store.startswith("redis"):
-        choices = (*REDIS, take_redis_back, take_redis_back, take_redis_back, kill_all, kill_all)
+        rarer = ((take_redis_back, take_redis_back, take_redis_back), (kill_all, kill_all), (set_clock, set_clock))
+        choices = (*REDIS, *dice.choice(rarer))
     elif kind == "rare" and store.startswith("sqlite"):
         rare = ((restore_backup, restore_backup), (fill_disk, fill_disk, make_read_only), (set_clock,))
         choices = (*SQLITE, *dice.choice(rare))

@@ -92,8 +92,10 @@ class Publisher:
         return Sent(0.0, 0.0, self.name, way, project, token, "unknown", key)
 
     async def _until_answered(self, client: aiohttp.ClientSession, sent: Sent) -> Sent:
-        """Repeat a keyed request until it is accepted, or refused for good."""
+        """Repeat a keyed request until it is accepted, or refused for good; at times begin with two at once."""
         self.keyed[sent.key] = sent
+        if self._dice.random() < 0.2:
+            await asyncio.gather(self._send(client, sent), self._send(client, sent))
         while True:
             sent = await self._send(client, sent)
             if sent.outcome == "accepted" or sent.status in {409, 422, 500, 502} or self.stopped:
@@ -120,7 +122,12 @@ class Publisher:
             return f"{hub}/trigger?timeout=2s", json.dumps(body), headers | {"Content-Type": "application/json"}
         if sent.way == "text":
             return f"{hub}/events?type=note", event(sent.token), headers | {"Content-Type": "text/plain"}
-        return f"{hub}/events", json.dumps({"data": event(sent.token)}), headers | {"Content-Type": "application/json"}
+        condition = "" if sent.key else self._dice.choice(["", "", "?require=1", "?wait=1s"])
+        return (
+            f"{hub}/events{condition}",
+            json.dumps({"data": event(sent.token)}),
+            headers | {"Content-Type": "application/json"},
+        )
 
     async def _post(
         self, client: aiohttp.ClientSession, url: str, body: str, headers: dict[str, str]

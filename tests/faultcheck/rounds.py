@@ -74,10 +74,9 @@ async def _scene(store: str, plan: Plan, folder: Path, history: History, dice: r
             stack.push_async_callback(redis.kill)
         url = {"memory": "memory:"}.get(store, f"sqlite:{disk}/history.db") if redis is None else redis.url
         settings = _settings(plan, url, "commit" if store == "sqlite-commit" else "async", jobs)
-        if plan.fake_clock:
-            settings |= fake_clock(folder / "faketime")
         names = ("north", "south") if store == "redis-two" else ("hub",)
-        nodes = [Node(name, folder, settings, history, began) for name in names]
+        clocks = {name: fake_clock(folder / f"faketime-{name}") if plan.fake_clock else {} for name in names}
+        nodes = [Node(name, folder, settings | clocks[name], history, began) for name in names]
         scene = Scene(store, folder, nodes, redis, [], jobs, history, clock, random.Random(dice.random()))
         for node in nodes:
             stack.push_async_callback(node.kill)

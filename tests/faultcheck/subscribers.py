@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import json
 import random
+import socket
 import sys
 import termios
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from tests.faultcheck.records import Caught, Ended, Gap, Hello, History, Opened,
 from tests.faultcheck.wire import EventLines, Frame, read_head, reset, token_of
 
 PAUSE_SECONDS = 0.05
+SLOW_BYTES = 100
+"""A subscriber that reads so little at a time is slow, too: the hub has to wait for it."""
 
 
 class Subscriber:
@@ -95,7 +98,16 @@ class Subscriber:
 
     async def _read_once(self) -> str:
         node = self._dice.choice(self._nodes)
-        reader, writer = await asyncio.open_connection("127.0.0.1", node.port, limit=1 << 20)
+        sock = socket.socket()
+        sock.setblocking(False)
+        if self._dice.random() < 0.3:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", node.port))
+        except BaseException:
+            sock.close()
+            raise
+        reader, writer = await asyncio.open_connection(sock=sock, limit=4096)
         try:
             return await self._follow(reader, writer)
         finally:
@@ -126,6 +138,8 @@ class Subscriber:
                 self._writer = writer
                 while some := await reader.read(size):
                     self._take(some)
+                    if self.restless and size < SLOW_BYTES:
+                        await asyncio.sleep(PAUSE_SECONDS / 20)
         except TimeoutError:
             if abrupt:
                 reset(writer)
