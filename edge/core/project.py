@@ -263,7 +263,8 @@ class Project:
             "replayed": ring.newest - start.cursor - skipped,
         }
         position = start.cursor if start.resume_from is None else start.resume_from
-        greeting = sse.control_frame("hello", hello, retry_ms=retry_ms, event_id=self.event_id(position))
+        event_id = start.resume_id or self.event_id(position)
+        greeting = sse.control_frame("hello", hello, retry_ms=retry_ms, event_id=event_id)
         if start.gap is not None:
             greeting += self._gap_frame(start.gap)
         connection.control(greeting, now)

@@ -53,6 +53,8 @@ class Start(msgspec.Struct, frozen=True):
     """The position that `edge.hello` names, where it isn't `cursor`: a client that is cut off between hello and gap
     comes back with it, and the gap is reported again.
     """
+    resume_id: str | None = None
+    """The same, where that position is not in this history: the id that the client came with."""
     takes_missed: bool = False
     """Events that become pending later are for this subscriber, too, as long as it can be given them in order."""
 
@@ -77,12 +79,17 @@ def after_id(project: History, asked: str) -> Start:
         return Start(everything, gap=Gap(asked[:_MAX_ECHOED], "unknown", None))
     epoch, seq = match[1], int(match[2])
     if not project.continues(epoch, seq):
-        return Start(everything, gap=Gap(asked, "restart", None))
+        return _with_all(ring, Gap(asked, "restart", None))
     if seq > ring.newest or epoch != project.epoch_of(seq):
-        return Start(everything, gap=Gap(asked, "unknown", None))
+        return _with_all(ring, Gap(asked, "unknown", None))
     if seq < everything:
         return _with_evicted(ring, Gap(asked, "evicted", everything - seq, seq + 1), seq)
     return Start(seq)
+
+
+def _with_all(ring: Ring, gap: Gap) -> Start:
+    """All that is held, behind a gap for an id that doesn't lead here. As below."""
+    return Start(ring.oldest - 1, gap=gap, resume_id=gap.asked if len(ring) else None)
 
 
 def _with_evicted(ring: Ring, gap: Gap, position: int) -> Start:

@@ -489,7 +489,7 @@ class HubMachine(RuleBasedStateMachine):
         gone = project.oldest - 1
         asked, reason = how, "evicted"
         wanted, lost, first = held, None, None
-        told_again = None
+        told_again = comes_back_with = None
         if how == "missed":
             wanted, lost, first = project.with_status(PENDING), len(project.untold), 0
         elif how == "all":
@@ -515,13 +515,14 @@ class HubMachine(RuleBasedStateMachine):
                 told_again = value
             else:
                 reason = "restart" if form is not None and form[1] != project.epoch else "unknown"
+                comes_back_with = asked if form is not None and held else None
         position = wanted[0] - 1 if wanted else project.newest
         if lost == 0:
             return Expected(wanted, position=position, takes_missed=how == "missed")
         if held and told_again is not None:
             position = told_again
         gap = {"asked": asked, "reason": reason, "lost": lost}
-        return Expected(wanted, gap, first, position, how == "missed")
+        return Expected(wanted, gap, first, position, how == "missed", comes_back_with)
 
     # What must hold
 

@@ -33,7 +33,7 @@ def project(published: int = 0, max_events: int = 1000) -> Project:
         (5, Start(5)),
         (6, Start(6)),
         (8, Start(8)),
-        (9, Start(5, gap=Gap("boot1-9", "unknown", None))),
+        (9, Start(5, gap=Gap("boot1-9", "unknown", None), resume_id="boot1-9")),
     ],
 )
 def test_behind_an_event_of_which_six_to_eight_are_held(asked: int, start: Start) -> None:
@@ -55,7 +55,15 @@ def test_what_is_no_event_id_is_unknown(asked: str) -> None:
 @pytest.mark.parametrize("asked", ["boot2-3", "z" * 32 + "-1", "0-" + "9" * 18, "boot-11"])
 def test_an_id_of_another_epoch_is_a_restart(asked: str) -> None:
     assert resume.is_event_id(asked)
-    assert Start(5, gap=Gap(asked, "restart", None)) == resume.after_id(project(8, max_events=3), asked)
+    start = Start(5, gap=Gap(asked, "restart", None), resume_id=asked)
+    assert start == resume.after_id(project(8, max_events=3), asked)
+
+
+@pytest.mark.parametrize("asked", ["boot2-3", "boot1-9"])
+def test_a_client_that_is_cut_off_before_the_gap_comes_back_to_it(asked: str) -> None:
+    """Unless nothing is held: then it would come back to it for ever."""
+    assert asked == resume.after_id(project(8), asked).resume_id
+    assert None is resume.after_id(project(), asked).resume_id
 
 
 def test_no_more_of_a_wrong_id_is_sent_back_than_need_be() -> None:
@@ -191,8 +199,8 @@ class TestTheIdOfHello:
             (resume.everything, "boot1-0"),
             (lambda known: resume.after_id(known, "boot1-2"), "boot1-2"),
             (lambda known: resume.after_id(known, "boot1-6"), "boot1-6"),
-            (lambda known: resume.after_id(known, "old-6"), "boot1-5"),
-            (lambda known: resume.after_id(known, "boot1-9"), "boot1-5"),
+            (lambda known: resume.after_id(known, "old-6"), "old-6"),
+            (lambda known: resume.after_id(known, "boot1-9"), "boot1-9"),
             (lambda known: resume.younger_than(known, "1s", 2.0, 9.0), "boot1-6"),
         ],
     )
