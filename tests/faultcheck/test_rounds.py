@@ -13,7 +13,6 @@ from tests.faultcheck.report import report
 from tests.faultcheck.rounds import play
 
 USUAL = ("kill", "terminate", "stand_still", "reset_behind_its_back")
-AROUND_REDIS = ("stall_redis", "kill_redis", "fill_redis", "kill", "terminate")
 
 
 @pytest.mark.slow
@@ -23,12 +22,6 @@ AROUND_REDIS = ("stall_redis", "kill_redis", "fill_redis", "kill", "terminate")
     ("store", "faults"),
     [
         ("memory", USUAL),
-        ("sqlite-async", USUAL),
-        ("sqlite-commit", (*USUAL, "delete_and_kill")),
-        pytest.param("sqlite-commit", ("fill_disk", "make_read_only", "kill"), marks=pytest.mark.root),
-        pytest.param("sqlite-async", ("set_clock", "kill", "restore_backup"), marks=pytest.mark.faketime),
-        pytest.param("redis", AROUND_REDIS, marks=pytest.mark.redis),
-        pytest.param("redis-two", AROUND_REDIS, marks=pytest.mark.redis),
     ],
 )
 async def test_a_round_breaks_no_promise(store: str, faults: tuple[str, ...], tmp_path: Path) -> None:
