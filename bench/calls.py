@@ -91,12 +91,21 @@ async def counted(way: Way, sections: dict[str, Any] | None = None) -> Counter[t
 
 @contextmanager
 def counting(calls: Counter[tuple[str, str]]) -> Iterator[None]:
-    """Count the calls of `edge` in this thread."""
+    """Count the calls of `edge` in this thread. What a flush delivers is the next turn's, whatever publish it is of."""
+    seen: set[FrameType] = set()
+    flushing = False
 
     def profile(frame: FrameType, event: str, _argument: object) -> None:
-        # A coroutine that goes on is called again; its first call has no instruction behind it.
-        if event == "call" and frame.f_code.co_filename.startswith(HERE) and frame.f_lasti <= 2:
-            calls[frame.f_code.co_filename[len(HERE) + 1 :], frame.f_code.co_qualname] += 1
+        nonlocal flushing
+        code = frame.f_code
+        if event not in ("call", "return") or not code.co_filename.startswith(HERE):
+            return
+        if code.co_name == "_flush":
+            flushing = event == "call"
+        # A coroutine that goes on is called again.
+        elif event == "call" and not flushing and frame not in seen:
+            seen.add(frame)
+            calls[code.co_filename[len(HERE) + 1 :], code.co_qualname] += 1
 
     sys.setprofile(profile)
     try:

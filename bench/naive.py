@@ -13,11 +13,7 @@ async def publish(request: web.Request) -> web.Response:
     return web.json_response({"project": request.match_info["project"], "type": event.get("type")}, status=202)
 
 
-async def status(request: web.Request) -> web.Response:
-    return web.json_response({"project": request.match_info["project"]})
-
-
 if __name__ == "__main__":
     app = web.Application()
-    app.add_routes([web.post("/projects/{project}/events", publish), web.get("/projects/{project}", status)])
+    app.router.add_post("/projects/{project}/events", publish)
     web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), access_log=None, loop=uvloop.new_event_loop())

@@ -1,13 +1,11 @@
 """JSON Web Tokens, verified with PyJWT.
 
 Invariant: the key decides which algorithms are allowed, never the token; no claim is used before the signature has been
-verified. A verified token is cached by its digest (verification takes up to 100 µs) for at most a minute, never past
-its `exp` and never across a change of the keys.
+verified. `edge.auth.tokens` remembers what was verified.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -22,8 +20,6 @@ from edge.core.errors import Unauthenticated
 from edge.supervisor import Supervisor
 
 CLAIM = "edge"
-_REMEMBER_SECONDS = 60.0
-_MAX_REMEMBERED = 1024
 _MAX_GRANTS = 1000
 _MAX_TIME = 1 << 40  # beyond any date that fits a calendar
 
@@ -50,7 +46,6 @@ class JwtVerifier:
         else:
             assert auth.jwt_key is not None
             self._key = keys.from_setting(auth.jwt_key, auth.jwt_algorithms)
-        self._remembered: dict[bytes, tuple[Identity, float, int]] = {}
 
     def start(self) -> None:
         if self.keyset is not None:
@@ -60,27 +55,17 @@ class JwtVerifier:
         if self.keyset is not None:
             await self.keyset.close()
 
+    def generation(self) -> int:
+        """A number that grows when the keys change. Sees to it that they are fresh; waits for nothing."""
+        if self.keyset is None:
+            return 0
+        self.keyset.refresh()
+        return self.keyset.generation
+
     async def verify(self, token: str) -> Identity:
         """Return the identity behind `token`. Raises Unauthenticated, KeysUnavailable."""
-        generation = 0
-        if self.keyset is not None:
-            self.keyset.refresh()
-            generation = self.keyset.generation
-        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
-        remembered = self._remembered.get(digest)
-        if remembered is not None:
-            identity, until, made_in = remembered
-            if self._now() < until and made_in == generation:
-                return identity
-            del self._remembered[digest]
-        identity = self._identity(await self._claims(token))
-        until = self._now() + _REMEMBER_SECONDS
-        if identity.expires_at_seconds is not None:
-            until = min(until, identity.expires_at_seconds)
-        if len(self._remembered) >= _MAX_REMEMBERED:
-            self._remembered.clear()
-        self._remembered[digest] = (identity, until, generation if self.keyset is None else self.keyset.generation)
-        return identity
+        self.generation()
+        return self._identity(await self._claims(token))
 
     async def _claims(self, token: str) -> dict[str, Any]:
         try:

@@ -130,49 +130,56 @@ class AccessControl:
     # Who it is, and what they may
 
     async def authorize(self, request: Request) -> None:
-        """Find out who asks, and refuse who lacks the route's permission."""
+        """Find out who asks, and refuse a caller without the route's permission."""
         permission = request.permission
         if permission is None:
             return
-        project = request.project or None
-        identity = await self._identity(request, project)
+        identity = await self._identity(request)
         known = identity is not None
         identity = identity or self._anonymous
-        if not identity.permissions.allow(permission, project):
-            where = "this project" if project is not None else "the whole hub (*)"
+        if not identity.permissions.allow(permission, request.project or None):
+            where = "this project" if request.project else "the whole hub (*)"
             if known:
-                raise Forbidden(
-                    f"The token shown doesn't give the right {permission} on {where}.", permission=permission
-                )
+                raise Forbidden(f"The token lacks the permission {permission} on {where}.", permission=permission)
             raise Unauthenticated(
-                f"This takes the right {permission}: send Authorization: Bearer <token>, "
+                f"This requires the permission {permission}: send Authorization: Bearer <token>, "
                 f"the cookie {COOKIE}, or for a stream ?{TICKET}=."
             )
         request.identity = identity
 
-    async def _identity(self, request: Request, project: str | None) -> Identity | None:
-        """Whose request it is; None when it shows nothing. What it shows and is no good is refused."""
-        header = request.headers.get("Authorization")
-        if header is not None:
-            scheme, _, token = header.partition(" ")
-            if scheme.lower() == "bearer":
-                return await self._context.verifier.verify(token.strip())
-        ticket = request.parameter(TICKET)
-        if ticket is not None:
-            identity = await self._shown(ticket, project)
+    async def _identity(self, request: Request) -> Identity | None:
+        """Who sends it; None when it shows nothing. A token that isn't good is refused."""
+        verifier = self._context.verifier
+        token = self._token(request)
+        if token is None and (ticket := request.parameter(TICKET)) is not None:
+            identity = await self._redeemed(ticket, request.project or None)
             if identity.expires_at_seconds is not None and identity.expires_at_seconds <= time.time():
                 raise Unauthenticated("The token that the ticket was given for has expired; get a new one.")
             return identity
-        cookies = request.headers.get("Cookie")
-        if cookies is not None and COOKIE in cookies and self._trusts(request):
-            tokens = cookie_values(cookies, COOKIE)
-            if len(tokens) > 1:
-                raise Unauthenticated(f"The cookie {COOKIE} came twice; clear the one that isn't yours.")
-            if tokens:
-                return await self._context.verifier.verify(tokens[0])
-        return None
+        if token is None:
+            token = self._cookie(request)
+        if token is None:
+            return None
+        return verifier.remembered(token) or await verifier.verify(token)
 
-    async def _shown(self, ticket: str, project: str | None) -> Identity:
+    @staticmethod
+    def _token(request: Request) -> str | None:
+        header = request.headers.get("Authorization")
+        if header is None:
+            return None
+        scheme, _, token = header.partition(" ")
+        return token.strip() if scheme.lower() == "bearer" else None
+
+    def _cookie(self, request: Request) -> str | None:
+        cookies = request.headers.get("Cookie")
+        if cookies is None or COOKIE not in cookies or not self._trusts(request):
+            return None
+        tokens = cookie_values(cookies, COOKIE)
+        if len(tokens) > 1:
+            raise Unauthenticated(f"The cookie {COOKIE} came twice; clear the one that isn't yours.")
+        return tokens[0] if tokens else None
+
+    async def _redeemed(self, ticket: str, project: str | None) -> Identity:
         if self._context.cluster is not None:
             return await self._context.cluster.tickets.redeem(ticket, project)
         return self._context.tickets.redeem(ticket, project, self._context.clock())

@@ -22,32 +22,42 @@ async def publish(context: Context, request: Request) -> Response:
     """Publish to a project; the receipt says who was there."""
     name = request.project
     kind = bodies.media_type(request, (bodies.JSON, bodies.FORM, bodies.TEXT, bodies.NDJSON))
-    require = params.integer(request, "require", 0, lowest=0, highest=_MAX_REQUIRED)
-    wait_seconds = None
-    if request.parameter("wait") is not None:
-        wait_seconds = params.seconds(request, "wait", 0, highest=context.config.trigger.max_wait_seconds)
-    event_type = request.parameter("type")
-    if event_type is not None:
-        check_type(event_type)
+    require, wait_seconds, event_type = 0, None, None
+    if request.query_string:
+        require = params.integer(request, "require", 0, lowest=0, highest=_MAX_REQUIRED)
+        if request.parameter("wait") is not None:
+            wait_seconds = params.seconds(request, "wait", 0, highest=context.config.trigger.max_wait_seconds)
+        event_type = request.parameter("type")
+        if event_type is not None:
+            check_type(event_type)
     key = params.idempotency_key(request)
-    if kind == bodies.NDJSON and key is None:
+    if key is not None:
+        return await _publish_once(context, request, kind, key, require, wait_seconds)
+    if kind == bodies.NDJSON:
         await _ready(context, request, require, wait_seconds)
         return await ndjson.publish_arriving(context, request, name)
+    event = _decode(context, request, kind, await bodies.read(context, request))
+    if require or wait_seconds is not None:
+        await _ready(context, request, require, wait_seconds)
+    receipt = context.store.publish(name, event, context.clock())
+    return _published(receipt if isinstance(receipt, Receipt) else await receipt)
 
-    # NDJSON with a key comes here too: its body has to be known before it can be told from another one.
+
+async def _publish_once(
+    context: Context, request: Request, kind: str, key: str, require: int, wait_seconds: float | None
+) -> Response:
+    """Publish under an idempotency key. NDJSON too has to be known whole, to be told from another body."""
+    name = request.project
     body = await bodies.read(context, request)
     event = None if kind == bodies.NDJSON else _decode(context, request, kind, body)
+    scope = ("publish", name, key)
 
     async def act(_: None) -> Response:
         if event is None:
             return await ndjson.publish_whole(context, name, body)
-        promised = context.store.publish(name, event, context.clock(), scope)
-        return _published(promised if isinstance(promised, Receipt) else await promised)
+        receipt = context.store.publish(name, event, context.clock(), scope)
+        return _published(receipt if isinstance(receipt, Receipt) else await receipt)
 
-    scope = None if key is None else ("publish", name, key)
-    if key is None:
-        await _ready(context, request, require, wait_seconds)
-        return await act(None)
     mark = bodies.fingerprint(kind.encode(), b"" if event is None else event.type.encode(), body)
     return await run_once(
         context, scope, mark, lambda: _ready(context, request, require, wait_seconds), act, _published

@@ -84,9 +84,13 @@ class Request:
         query = self._query
         if query is None:
             query = self._query = {}
-            if self.query_string:
-                for name, value in parse_qsl(self.query_string, keep_blank_values=True, errors="surrogateescape"):
-                    query.setdefault(name, []).append(value)
+            text = self.query_string
+            if "%" in text or "+" in text:
+                pairs = parse_qsl(text, keep_blank_values=True, errors="surrogateescape")
+            else:
+                pairs = [tuple(pair.split("=", 1)) if "=" in pair else (pair, "") for pair in text.split("&") if pair]
+            for name, value in pairs:
+                query.setdefault(name, []).append(value)
         return query
 
     def parameter(self, name: str) -> str | None:

@@ -137,7 +137,7 @@ class Application:
             return problems.no_route(request.allow)
         if not access.open:
             await access.authorize(request)
-        if request.project:
+        if request.project and request.project not in self.context.hub.projects:
             params.check_project(request.project)
         if request.query_string:
             params.check_known(request, route.parameters)

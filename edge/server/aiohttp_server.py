@@ -6,7 +6,7 @@ bytes. What aiohttp itself would answer (malformed HTTP) is a problem document a
 
 The classes touch names that aiohttp 3.14 does not promise: of `RequestHandler` `_messages`, `_drain_helper` and
 `_current_request`; of `Server` `_loop` and `_kwargs`; what a request is asked for (`_task`, `_finish`, `_cancel`);
-`_ErrInfo`. tests/server/test_aiohttp_server.py pins what they do.
+`_buffer` of a body; `_ErrInfo`. tests/server/test_aiohttp_server.py pins what they do.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.http_parser import RawRequestMessage
-from aiohttp.streams import StreamReader
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo
 
 from edge.core.errors import InvalidRequest
@@ -41,6 +41,7 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _HTTP_2_PREFACE = b"PRI * HTTP/2.0\r\n"
 _MAX_FAILED_HEAD_BYTES = 64 * 1024
 _SHOWN_BYTES = 64
+_SHORT_BODY_BYTES = 64 * 1024
 _ORIGIN = re.compile(rb"\n[Oo][Rr][Ii][Gg][Ii][Nn]:[ \t]*([!-~]{1,300})[ \t]*\r?\n")
 
 
@@ -76,7 +77,13 @@ class Received(Request):
         payload = self._payload
         if not payload.is_eof():
             return None
+        if payload is EMPTY_PAYLOAD:
+            return b""
         try:
+            pieces = payload._buffer
+            # Reading by `read_nowait` has the parser and the transport go on, which a short body has not paused.
+            if len(pieces) == 1 and len(pieces[0]) <= _SHORT_BODY_BYTES and payload.exception() is None:
+                return pieces[0]
             return payload.read_nowait(-1)
         except web.RequestPayloadError:
             raise _broken_body() from None

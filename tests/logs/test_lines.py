@@ -77,7 +77,7 @@ async def test_a_stream_is_one_line_at_its_end_and_a_request_one_at_its_answer(t
                 pass
         await read_for(hub, "/projects/p/events?since=all&ticket=secret-ticket", 3)
         left = await hub.line("last_connection_removed")
-        async with hub.client.get(f"{hub.url}/projects/nobody?x=secret") as response:
+        async with hub.client.get(f"{hub.url}/projects/nobody?_x=secret") as response:
             assert 404 == response.status
         requests = hub.lines("request")
         text = hub.file.read_text()
