@@ -1,6 +1,6 @@
 """What a request costs in each form it comes in, beside a naive aiohttp handler: processor time of the server.
 
-    python -m bench.forms [--rounds 8]
+    python -m bench.forms [--rounds 40]
 
 Requests go out on 16 keep-alive connections, one at a time on each. All forms are measured in turns, and the cheapest
 round of each counts: noise only ever adds. A connect is a new connection that asks for a stream; the naive handler gets
@@ -78,8 +78,8 @@ FORMS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--requests", type=int, default=1600)
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--requests", type=int, default=320)
     parser.add_argument("--only", default="")
     options = parser.parse_args()
     os.sched_setaffinity(0, {LOAD_CORE})
