@@ -88,7 +88,8 @@ class Request:
             if "%" in text or "+" in text:
                 pairs = parse_qsl(text, keep_blank_values=True, errors="surrogateescape")
             else:
-                pairs = [tuple(pair.split("=", 1)) if "=" in pair else (pair, "") for pair in text.split("&") if pair]
+                split = [pair.partition("=") for pair in text.split("&") if pair]
+                pairs = [(name, value) for name, _, value in split]
             for name, value in pairs:
                 query.setdefault(name, []).append(value)
         return query
