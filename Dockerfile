@@ -27,10 +27,14 @@ LABEL org.opencontainers.image.title="edge" \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.revision="${SOURCE_COMMIT}"
 # Every address, for a container's own is not loopback: so auth.token, a JWT key or auth.anonymous has to be set.
-# Secrets mounted as /run/secrets/auth.token and the like are taken from there.
+# Secrets mounted at these paths are used.
 ENV EDGE_SERVER_HOST=0.0.0.0 \
     EDGE_SERVER_LOG_FORMAT=json \
-    CREDENTIALS_DIRECTORY=/run/secrets \
+    EDGE_AUTH_TOKEN_FILE=-/run/secrets/auth.token \
+    EDGE_AUTH_JWT_KEY_FILE=-/run/secrets/auth.jwt_key \
+    EDGE_TRIGGER_URL_FILE=-/run/secrets/trigger.url \
+    EDGE_TRIGGER_SECRET_FILE=-/run/secrets/trigger.secret \
+    EDGE_STORE_URL_FILE=-/run/secrets/store.url \
     SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
 USER 65532:65532
 EXPOSE 8080

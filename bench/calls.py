@@ -26,7 +26,7 @@ import edge
 from edge.config.schema import Config
 from edge.server.aiohttp_server import HubRunner
 from edge.server.assembly import assemble
-from edge.server.process import listen
+from edge.server.listening import listen
 
 HERE = str(Path(edge.__file__).parent)
 BODY = b'{"type":"progress","data":{"step":1}}'

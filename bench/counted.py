@@ -33,5 +33,5 @@ def _counting(live: Callable[..., Coroutine[Any, Any, int]]) -> Callable[..., Co
 
 
 if __name__ == "__main__":
-    process._live = _counting(process._live)
+    process.Process.live = _counting(process.Process.live)  # type: ignore[method-assign]
     sys.exit(main.main(sys.argv[1:]))

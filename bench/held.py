@@ -57,5 +57,5 @@ def _watched(live: Callable[..., Coroutine[Any, Any, int]]) -> Callable[..., Cor
 
 
 if __name__ == "__main__":
-    process._live = _watched(process._live)
+    process.Process.live = _watched(process.Process.live)  # type: ignore[method-assign]
     sys.exit(main.main(sys.argv[1:]))

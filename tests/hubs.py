@@ -17,7 +17,7 @@ from edge.http.routes import Application
 from edge.logs import setup
 from edge.server.aiohttp_server import HubRunner
 from edge.server.assembly import assemble
-from edge.server.process import listen
+from edge.server.listening import listen
 from tests.http.client import Site
 
 

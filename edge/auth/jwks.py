@@ -31,7 +31,10 @@ _log = get_logger("auth")
 class KeySet:
     """The keys at `url`. `clock` gives seconds; `generation` grows when the keys change."""
 
-    def __init__(self, url: str, wanted: Collection[str], clock: Callable[[], float], supervisor: Supervisor) -> None:
+    def __init__(
+        self, url: str, wanted: Collection[str], clock: Callable[[], float], supervisor: Supervisor, proxy: str | None
+    ) -> None:
+        self._proxy = proxy
         self._url = url
         self._wanted = wanted
         self._clock = clock
@@ -120,7 +123,7 @@ class KeySet:
             aiohttp.ClientSession(
                 timeout=timeout, headers=headers, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
             ) as session,
-            session.get(self._url, allow_redirects=False) as response,
+            session.get(self._url, allow_redirects=False, proxy=self._proxy) as response,
         ):
             if response.status != 200:
                 raise ValueError(f"has status {response.status}")

@@ -32,7 +32,13 @@ _BROKEN = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError,
 class JwtVerifier:
     """Verifies JSON Web Tokens. `now` returns Unix seconds. Raises ValueError for an unusable key."""
 
-    def __init__(self, auth: AuthSettings, now: Callable[[], float], supervisor: Supervisor | None = None) -> None:
+    def __init__(
+        self,
+        auth: AuthSettings,
+        now: Callable[[], float],
+        supervisor: Supervisor | None = None,
+        proxy: str | None = None,
+    ) -> None:
         self._now = now
         self._audience = auth.jwt_audience
         self._issuer = auth.jwt_issuer
@@ -42,7 +48,7 @@ class JwtVerifier:
         self._key: keys.Key | None = None
         self.keyset: KeySet | None = None
         if auth.jwt_jwks_url is not None:
-            self.keyset = KeySet(auth.jwt_jwks_url, auth.jwt_algorithms, now, supervisor or Supervisor())
+            self.keyset = KeySet(auth.jwt_jwks_url, auth.jwt_algorithms, now, supervisor or Supervisor(), proxy)
         else:
             assert auth.jwt_key is not None
             self._key = keys.from_setting(auth.jwt_key, auth.jwt_algorithms)

@@ -20,8 +20,8 @@ class Tickets:
     """Issued and unused tickets, at most `max_tickets`, `max_per_project` of one project. Times never go back."""
 
     def __init__(self, max_tickets: int, max_per_project: int) -> None:
-        self._max_tickets = max_tickets
-        self._max_per_project = max_per_project
+        self.max_tickets = max_tickets
+        self.max_per_project = max_per_project
         self._issued: OrderedDict[bytes, tuple[float, str, Identity]] = OrderedDict()
         """By digest, oldest first: when it ends, its project, the identity it stands for."""
         self._per_project: Counter[str] = Counter()
@@ -32,10 +32,10 @@ class Tickets:
     def issue(self, project: str, identity: Identity, now: float) -> str:
         """A new ticket for `project`. Raises LimitReached (`too_many_tickets`)."""
         self._expire(now)
-        if len(self._issued) >= self._max_tickets:
-            raise table_full(self._max_tickets)
-        if self._per_project[project] >= self._max_per_project:
-            raise share_used(project, self._max_per_project)
+        if len(self._issued) >= self.max_tickets:
+            raise table_full(self.max_tickets)
+        if self._per_project[project] >= self.max_per_project:
+            raise share_used(project, self.max_per_project)
         ticket = new_ticket()
         self._issued[digest(ticket)] = (now + TICKET_SECONDS, project, ticket_identity(project, identity))
         self._per_project[project] += 1

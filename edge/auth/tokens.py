@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 from edge.auth.permissions import ALL_PERMISSIONS, Identity
 from edge.config.schema import AuthSettings
 from edge.core.errors import Unauthenticated
-from edge.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from edge.auth.jwt import JwtVerifier
+    from edge.supervisor import Supervisor
 
 MAX_TOKEN_CHARS = 8192
 """A header's own bound; a cookie or a ticket is no longer either."""
@@ -36,15 +36,16 @@ class UnusableKey(ValueError):
 class Verifier:
     """Checks tokens against the configuration. Raises UnusableKey."""
 
-    def __init__(self, auth: AuthSettings, supervisor: Supervisor | None = None) -> None:
-        self._static_digest = None if auth.token is None else _digest(auth.token)
+    def __init__(self, auth: AuthSettings, supervisor: Supervisor | None = None, proxy: str | None = None) -> None:
+        """`proxy`: the URL of the HTTP proxy through which an issuer's keys are fetched."""
+        self._static_digests = [_digest(token) for token in auth.token]
         self._now = time.time
         self.webtokens: JwtVerifier | None = None
         if auth.jwt_key is not None or auth.jwt_jwks_url is not None:
             from edge.auth.jwt import JwtVerifier  # noqa: PLC0415 - cryptography takes a while to load
 
             try:
-                self.webtokens = JwtVerifier(auth, time.time, supervisor)
+                self.webtokens = JwtVerifier(auth, time.time, supervisor, proxy)
             except ValueError as error:
                 raise UnusableKey(str(error)) from None
 
@@ -87,9 +88,9 @@ class Verifier:
     def static(self, token: str) -> Identity | None:
         """Whose `token` is, if it is the static one."""
         # Digests of equal length: neither the time nor the length of a comparison says anything.
-        if self._static_digest is not None and hmac.compare_digest(_digest(token), self._static_digest):
-            return _STATIC
-        return None
+        digest = _digest(token)
+        matches = [hmac.compare_digest(digest, known) for known in self._static_digests]
+        return _STATIC if any(matches) else None
 
     def start(self) -> None:
         """Fetch what has to be fetched, in the background."""

@@ -6,7 +6,6 @@ Exit status: see `edge.cli.exit_codes`. What a user does wrong is one line on st
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -29,12 +28,6 @@ first steps:
 
 exit status: 0 success, 1 failed, 2 wrong usage or configuration, 3 no subscriber connected
 """
-# Each with what a user can do about it.
-_LISTEN_ERRORS = {
-    errno.EADDRINUSE: "something else listens there: stop it, or take another --port",
-    errno.EADDRNOTAVAIL: "this machine has no such address: see --host",
-    errno.EACCES: "that needs a right this user doesn't have: take a --port above 1023",
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -139,24 +132,17 @@ def _add_config_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    loaded = _load(arguments, listens=True)
-    if loaded is None:
-        return exit_codes.USAGE
-    config = loaded[0]
     from edge.config.load import ConfigError  # noqa: PLC0415 - see the head of this module
+    from edge.server.listening import CantListenError  # noqa: PLC0415
     from edge.server.process import serve  # noqa: PLC0415
 
     try:
-        status: int = serve(config)
+        status: int = serve(lambda: _loaded(arguments, listens=True))
         return status
     except ConfigError as error:
         return _refuse(str(error), exit_codes.USAGE)
-    except OSError as error:
-        advice = _LISTEN_ERRORS.get(error.errno or 0)
-        if advice is None:
-            return _refuse(f"edge: {error}", exit_codes.FAILED)
-        where = f"{config.server.host}, port {config.server.port}"
-        return _refuse(f"edge: can't listen on {where}: {advice}", exit_codes.FAILED)
+    except (CantListenError, OSError) as error:
+        return _refuse(f"edge: {error}", exit_codes.FAILED)
 
 
 def _store_copy(arguments: argparse.Namespace) -> int:
@@ -174,12 +160,18 @@ def _store_copy(arguments: argparse.Namespace) -> int:
 
 
 def _check_config(arguments: argparse.Namespace) -> int:
-    loaded = _load(arguments, listens=True)
-    if loaded is None:
-        return exit_codes.USAGE
-    from edge.config.load import describe  # noqa: PLC0415
+    from edge.config.load import ConfigError, describe  # noqa: PLC0415
+    from edge.config.validate import warnings  # noqa: PLC0415
+    from edge.server.listening import tls_context  # noqa: PLC0415
 
-    return _say(describe(*loaded))
+    try:
+        config, sources = _loaded(arguments, listens=True)
+        tls_context(config, sources)
+    except ConfigError as error:
+        return _refuse(str(error), exit_codes.USAGE)
+    for key, sentence in warnings(config):
+        _refuse(f"edge: warning: {key}: {sentence}", exit_codes.OK)
+    return _say(describe(config, sources))
 
 
 def _healthcheck(arguments: argparse.Namespace) -> int:
@@ -307,25 +299,33 @@ def version_text() -> str:
 # --- helpers ---
 
 
-def _load(arguments: argparse.Namespace, *, listens: bool = False) -> tuple[Config, Sources] | None:
-    """The configuration and its sources; None after having said what is wrong with it.
+def _loaded(arguments: argparse.Namespace, *, listens: bool = False) -> tuple[Config, Sources]:
+    """The configuration and its sources. Raises ConfigError.
 
-    With `listens` also when it would open a hub to others, unasked, or holds a key that no token can be checked with.
+    With `listens` also for one that would open a hub to other machines without authentication, or holds a key that no
+    token can be checked with.
     """
     from edge.auth.tokens import UnusableKey, Verifier  # noqa: PLC0415
     from edge.config.load import ConfigError, load_with_sources, refuse_exposure  # noqa: PLC0415
 
     given = {"server.host": getattr(arguments, "host", None), "server.port": getattr(arguments, "port", None)}
     flags = {key: text for key, text in given.items() if text is not None}
+    config, sources = load_with_sources(arguments.config, os.environ, flags)
+    if listens:
+        refuse_exposure(config, sources)
+        try:
+            Verifier(config.auth)
+        except UnusableKey as error:
+            raise ConfigError("auth.jwt_key", sources["auth.jwt_key"], str(error)) from None
+    return config, sources
+
+
+def _load(arguments: argparse.Namespace) -> tuple[Config, Sources] | None:
+    """As `_loaded`; None after an error was written."""
+    from edge.config.load import ConfigError  # noqa: PLC0415
+
     try:
-        config, sources = load_with_sources(arguments.config, os.environ, flags)
-        if listens:
-            refuse_exposure(config, sources)
-            try:
-                Verifier(config.auth)
-            except UnusableKey as error:
-                raise ConfigError("auth.jwt_key", sources["auth.jwt_key"], str(error)) from None
-        return config, sources
+        return _loaded(arguments)
     except ConfigError as error:
         _refuse(str(error), exit_codes.USAGE)
         return None
@@ -349,7 +349,7 @@ def _hub(arguments: argparse.Namespace) -> HubAddress | None:
     elif (wrong := healthcheck.wrong_with(url)) is not None:
         _refuse(f"edge: --url {wrong}", exit_codes.USAGE)
         return None
-    return HubAddress(url.rstrip("/"), loaded[0].auth.token, verify=arguments.url is not None)
+    return HubAddress(url.rstrip("/"), next(iter(loaded[0].auth.token), None), verify=arguments.url is not None)
 
 
 def _say(text: str) -> int:

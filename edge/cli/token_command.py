@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace, auth: AuthSettings) -> str:
     import time  # noqa: PLC0415 - `edge --version` needs none of these
 
     from edge.auth.mint import mint  # noqa: PLC0415
-    from edge.config import secret_files  # noqa: PLC0415
+    from edge.config.load import read_secret  # noqa: PLC0415
     from edge.config.units import parse_duration  # noqa: PLC0415
 
     grants = {permission: _projects(permission, getattr(arguments, permission)) for permission in _ON_PROJECTS}
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace, auth: AuthSettings) -> str:
     private_pem = None
     if arguments.key_file is not None:
         try:
-            private_pem = secret_files.read(arguments.key_file)
+            private_pem = read_secret(arguments.key_file)
         except ValueError as error:
             raise ValueError(f"--key-file {error}") from None
     return mint(auth, grants, ttl_seconds, time.time(), private_pem=private_pem, subject=arguments.subject)

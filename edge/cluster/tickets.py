@@ -23,22 +23,22 @@ class SharedTickets:
 
     def __init__(self, redis: RedisClient, max_tickets: int, max_per_project: int) -> None:
         self._redis = redis
-        self._max_tickets = max_tickets
-        self._max_per_project = max_per_project
+        self.max_tickets = max_tickets
+        self.max_per_project = max_per_project
 
     async def issue(self, project: str, identity: Identity) -> str:
         """A new ticket for `project`. Raises LimitReached (`too_many_tickets`), StoreUnavailable."""
         ticket = new_ticket()
         holder = msgspec.json.encode(_Holder(project, identity.expires_at_seconds))
         live_ms = int(TICKET_SECONDS * 1000)
-        limits = (self._max_tickets, self._max_per_project)
+        limits = (self.max_tickets, self.max_per_project)
         kept = await self._redis.run(
             "issue_ticket", self._keys(project, ticket), digest(ticket).hex(), holder, live_ms, *limits
         )
         if kept < 0:
-            raise share_used(project, self._max_per_project)
+            raise share_used(project, self.max_per_project)
         if not kept:
-            raise table_full(self._max_tickets)
+            raise table_full(self.max_tickets)
         return ticket
 
     async def redeem(self, ticket: str, project: str | None) -> Identity:

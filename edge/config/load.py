@@ -1,15 +1,16 @@
-"""From defaults, a TOML file, credentials, the environment and flags to one frozen, checked `Config`.
+"""From defaults, a TOML file, the environment and flags to one frozen, checked `Config`.
 
-    default  <  TOML file  <  $CREDENTIALS_DIRECTORY/<section>.<key>  <  EDGE_<SECTION>_<KEY>  <  flag
+    default  <  TOML file  <  EDGE_<SECTION>_<KEY>  <  flag
 
-A secret may also stand in a file that `<key>_file` names.
+A secret may also be in a file: `<key>_file` in any of these layers names it (`FILE_KEYS`).
 
-Invariant: a `Config` that `load` returns holds only values that can work, alone and together; everything else
-is a `ConfigError`, one line that names the key and where its value came from. No secret is ever in that line.
+Invariant: a `Config` that `load` returns holds only values that can work, alone and together; everything else is a
+`ConfigError`, one line that names the key and where its value came from, and shows no secret.
 """
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,8 +19,8 @@ from typing import cast
 import msgspec
 from msgspec import inspect
 
-from edge.config import secret_files, validate
-from edge.config.schema import SECRET_KEYS, Config, mask, value_of
+from edge.config import validate
+from edge.config.schema import FILE_KEYS, SECRET_KEYS, Config, mask, value_of
 from edge.config.units import format_value, parse_duration, parse_size
 from edge.logs.text import one_line, shorten
 
@@ -29,16 +30,12 @@ Sources = Mapping[str, str]
 """Where each value came from, by `section.key`; a key that isn't in it has its default."""
 
 CONFIG_VARIABLE = "EDGE_CONFIG"
-CREDENTIALS_VARIABLE = "CREDENTIALS_DIRECTORY"
 DEFAULT_SOURCE = "default"
-
-# Kubernetes puts the address of every service into every pod's environment (FOO_SERVICE_HOST, FOO_PORT=tcp://...,
-# FOO_PORT_80_TCP_ADDR), so a service named `edge` would stop its own pods. No key of ours looks like these.
-_KUBERNETES_NAME = re.compile(r"EDGE_(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?)")
-_KUBERNETES_PORT = re.compile(r"(tcp|udp|sctp)://")
-
+_SECTIONS = Config.__struct_fields__
 _INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
+_SEPARATOR = re.compile(r"[,\r\n]")
 _MAX_SHOWN_CHARS = 80
+_MAX_SECRET_BYTES = 64 * 1024
 
 
 class ConfigError(Exception):
@@ -71,32 +68,47 @@ def load_with_sources(
     config_path: Path | None, environ: Mapping[str, str], flags: Mapping[str, str]
 ) -> tuple[Config, Sources]:
     """As `load`, with where each value that isn't a default came from."""
-    values: dict[str, object] = {}
+    nested: dict[str, dict[str, object]] = {}
     sources: dict[str, str] = {}
+    files: dict[str, tuple[str, str]] = {}
     for key, raw, source in (
         *_from_file(config_path, environ),
-        *_from_credentials(environ),
         *_from_environment(environ),
         *((key, text, "--" + key.partition(".")[2].replace("_", "-")) for key, text in flags.items()),
     ):
-        # Checked even when a later layer wins: a broken value that sleeps in a file is found today.
-        values[key] = _convert(key, raw, source)
+        if key not in KEYS:
+            files[key.removesuffix("_file")] = _file_name(key, raw, source), source
+            continue
+        # Checked even when a later layer wins: a broken value is found today, not when that layer goes.
+        section, _, name = key.partition(".")
+        nested.setdefault(section, {})[name] = _convert(key, raw, source)
         sources[key] = source
-    for key, path, source in _secrets_in_files(values, sources):
-        values[key] = _convert(key, _secret(f"{key}_file", path, source), str(path))
-        sources[key] = str(path)
-    config = msgspec.convert(_nest(values), Config)
+    for key, (path, source) in files.items():
+        optional, path = path.startswith("-"), path.removeprefix("-")
+        if optional and not Path(path).exists():
+            continue
+        if key in sources:
+            raise ConfigError(f"{key}_file", source, f"can't be combined with {key} (from {sources[key]})")
+        section, _, name = key.partition(".")
+        nested.setdefault(section, {})[name] = _convert(key, _secret(f"{key}_file", path, source), path)
+        sources[key] = path
+    config = msgspec.convert(nested, Config)
+    check(config, sources)
+    return config, sources
+
+
+def check(config: Config, sources: Sources) -> None:
+    """Raise ConfigError for values that can't be combined."""
     problem = validate.conflict(config, sources.keys())
     if problem is not None:
         key, message = problem
         raise ConfigError(key, sources.get(key, DEFAULT_SOURCE), message, value=value_of(config, key))
-    return config, sources
 
 
 def refuse_exposure(config: Config, sources: Sources) -> None:
-    """Raise ConfigError if a hub with `config` would be open to others than this machine, unasked.
+    """Raise ConfigError if a hub with `config` would be open to other machines without authentication.
 
-    Not part of `load`: who only asks a hub needs no rights. A name is looked at when it is listened on.
+    Not part of `load`: a client of a hub needs no permissions. A name is resolved when it is listened on.
     """
     if validate.exposed(config, config.server.host):
         source = sources.get("server.host", DEFAULT_SOURCE)
@@ -112,7 +124,8 @@ def describe(config: Config, sources: Sources) -> str:
             lines += ["", f"[{section}]"]
         name = key.partition(".")[2]
         value = value_of(config, key)
-        line = f"# {name} is not set" if value is None else f"{name} = {_toml(key, mask(key, value))}"
+        unset = value is None or (value == () and key in SECRET_KEYS)
+        line = f"# {name} is not set" if unset else f"{name} = {_toml(key, mask(key, value))}"
         if key in sources:
             line += f"  # from {one_line(sources[key])}"
         lines.append(line)
@@ -134,7 +147,8 @@ def _keys() -> dict[str, inspect.Type]:
 KEYS: Mapping[str, inspect.Type] = _keys()
 """Every key there is, as `section.key`, with its type, in the order of the documentation."""
 
-_VARIABLES = {f"EDGE_{key.replace('.', '_').upper()}": key for key in KEYS}
+_NAMES = (*KEYS, *sorted(f"{key}_file" for key in FILE_KEYS))
+_VARIABLES = {f"EDGE_{key.replace('.', '_').upper()}": key for key in _NAMES}
 
 
 def _convert(key: str, raw: object, source: str) -> object:
@@ -153,35 +167,26 @@ def _parse(key: str, kind: inspect.Type, raw: object) -> object:
             raise ValueError("must be valid UTF-8") from None
     match kind:
         case inspect.BoolType():
-            return _yes_or_no(raw)
+            if raw not in (True, False, "true", "false") or (isinstance(raw, int) and not isinstance(raw, bool)):
+                raise ValueError("must be true or false")
+            return raw in (True, "true")
         case inspect.IntType() | inspect.FloatType():
             return _bounded(key, kind, _number(key, kind, raw))
         case inspect.LiteralType(values=choices):
             if raw not in choices:
-                raise ValueError("must be " + _either(choices))
+                *most, last = (str(choice) for choice in choices)
+                raise ValueError(f"must be {', '.join(most)} or {last}")
             return raw
         case inspect.VarTupleType(item_type=item_type):
-            return tuple(dict.fromkeys(_parse(key, item_type, item) for item in _items(raw)))
+            return tuple(dict.fromkeys(_parse(key, item_type, item) for item in _items(key, raw)))
         case inspect.UnionType(types=kinds):  # Every union in use is with None.
-            return _optional(key, next(inner for inner in kinds if not isinstance(inner, inspect.NoneType)), raw)
+            # Compose files pass `""` for what isn't set; but an empty secret is a variable that was lost on its way,
+            # and must not turn a check off.
+            unset = raw == "" and not key.startswith("auth.") and key not in SECRET_KEYS
+            inner = next(kind for kind in kinds if not isinstance(kind, inspect.NoneType))
+            return None if unset else _parse(key, inner, raw)
         case _:
             return _text(key, raw)
-
-
-def _yes_or_no(raw: object) -> bool:
-    if isinstance(raw, bool):
-        return raw
-    if raw in ("true", "false"):
-        return raw == "true"
-    raise ValueError("must be true or false")
-
-
-def _optional(key: str, kind: inspect.Type, raw: object) -> object:
-    # Compose files pass `""` for what isn't set; but an empty secret is a variable that was lost on its way, and must
-    # not turn a check off.
-    if raw == "" and not key.startswith("auth.") and key not in SECRET_KEYS:
-        return None
-    return _parse(key, kind, raw)
 
 
 def _text(key: str, raw: object) -> str:
@@ -189,15 +194,16 @@ def _text(key: str, raw: object) -> str:
         raise ValueError("must be a text in quotes")  # noqa: TRY004 - one kind of refusal
     if not raw.strip():
         raise ValueError("is empty: give it a value or leave it out")
-    check = validate.TEXT_RULES.get(key)
-    return raw if check is None else check(raw)
+    rule = validate.TEXT_RULES.get(key)
+    return raw if rule is None else rule(raw)
 
 
-def _items(raw: object) -> Iterable[object]:
+def _items(key: str, raw: object) -> Iterable[object]:
+    if isinstance(raw, str):
+        items = [item for item in (part.strip() for part in _SEPARATOR.split(raw)) if item]
+        return [""] if not items and key in SECRET_KEYS else items
     if isinstance(raw, list):
         return raw
-    if isinstance(raw, str):
-        return [item for item in (part.strip() for part in raw.split(",")) if item]
     raise ValueError("must be a list of texts")
 
 
@@ -226,18 +232,53 @@ def _number(key: str, kind: inspect.IntType | inspect.FloatType, raw: object) ->
 
 
 def _bounded(key: str, kind: inspect.IntType | inspect.FloatType, value: int | float) -> int | float:
-    low, high = cast(float, kind.ge), cast(float, kind.le)  # Every number in `settings` has both.
+    low, high = cast(float, kind.ge), cast(float, kind.le)  # Every number in the schema has both.
     if not low <= value <= high:  # Written so that NaN is refused too.
         raise ValueError(f"must be between {format_value(key, low)} and {format_value(key, high)}")
     return value
 
 
-def _either(choices: Iterable[object]) -> str:
-    *most, last = (str(choice) for choice in choices)
-    return f"{', '.join(most)} or {last}"
-
-
 # --- the layers ---
+
+
+def read_utf8(path: Path, max_bytes: int | None = None) -> str:
+    """The text in a file, without a byte order mark. Raises ValueError with a sentence that holds none of it."""
+    try:
+        with path.open("rb") as file:
+            content = file.read() if max_bytes is None else file.read(max_bytes + 1)
+    except OSError as error:
+        raise ValueError(f"can't read the file: {error.strerror or type(error).__name__}") from None
+    except ValueError:
+        raise ValueError("is not a path") from None
+    if max_bytes is not None and len(content) > max_bytes:
+        raise ValueError(f"names a file of more than {max_bytes} bytes")
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content:
+        raise ValueError("names a file that looks like UTF-16: save it as UTF-8")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError("names a file that is not UTF-8") from None
+
+
+def read_secret(path: Path) -> str:
+    """The secret in a file, without the line end that editors add. Raises ValueError, as `read_utf8`."""
+    text = read_utf8(path, _MAX_SECRET_BYTES).rstrip("\r\n")
+    if not text.strip():
+        raise ValueError("names an empty file")
+    return text
+
+
+def _secret(key: str, path: str, source: str) -> str:
+    try:
+        return read_secret(Path(path))
+    except ValueError as error:
+        raise ConfigError(key, source, str(error), value=path) from None
+
+
+def _file_name(key: str, raw: object, source: str) -> str:
+    if not isinstance(raw, str) or not raw.strip("- "):
+        raise ConfigError(key, source, "must be the name of a file", value=raw)
+    return raw
 
 
 def _from_file(config_path: Path | None, environ: Mapping[str, str]) -> Iterable[tuple[str, object, str]]:
@@ -251,119 +292,49 @@ def _from_file(config_path: Path | None, environ: Mapping[str, str]) -> Iterable
 
     source = str(config_path)
     try:
-        table = tomllib.loads(config_path.read_bytes().decode("utf-8"))
-    except OSError as error:
-        message = f"can't read it: {error.strerror or type(error).__name__}"
-        raise ConfigError("config", named_by, message, value=source) from None
-    except UnicodeDecodeError:
-        raise ConfigError("config", named_by, "must be UTF-8", value=source) from None
+        text = read_utf8(config_path)
+    except ValueError as error:
+        raise ConfigError("config", named_by, str(error), value=source) from None
+    try:
+        table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise ConfigError("config", named_by, f"isn't valid TOML: {error}", value=source) from None
     for section, content in table.items():
-        if section not in Config.__struct_fields__:
+        if section not in _SECTIONS:
             name = next(iter(content), "") if isinstance(content, dict) else ""
             raise _unknown(f"{section}.{name}" if name else section, source)
         if not isinstance(content, dict):
             raise ConfigError(section, source, f"must be a table: [{section}]")
         for name, raw in content.items():
             key = f"{section}.{name}"
-            if key not in KEYS:
+            if key not in _NAMES:
                 raise _unknown(key, source)
             yield key, raw, source
 
 
-def _from_credentials(environ: Mapping[str, str]) -> Iterable[tuple[str, object, str]]:
-    """systemd's LoadCredential= and the secrets of containers: files named after the key they hold.
-
-    A file that isn't named `<section>.something` is somebody else's.
-    """
-    folder = environ.get(CREDENTIALS_VARIABLE)
-    if not folder or not Path(folder).is_dir():
-        return
-    try:
-        paths = sorted(Path(folder).iterdir())
-    except OSError as error:
-        message = f"can't read it: {error.strerror or type(error).__name__}"
-        raise ConfigError("credentials", CREDENTIALS_VARIABLE, message, value=folder) from None
-    for path in paths:
-        key, source = path.name, f"credential {path.name}"
-        if key.partition(".")[0] not in Config.__struct_fields__ or "." not in key:
-            continue
-        if key not in KEYS:
-            raise _unknown(key, f"${CREDENTIALS_VARIABLE}")
-        try:
-            yield key, path.read_text("utf-8").rstrip("\r\n"), source
-        except OSError as error:
-            raise ConfigError(key, source, f"can't read it: {error.strerror or type(error).__name__}") from None
-        except UnicodeDecodeError:
-            raise ConfigError(key, source, "must be UTF-8") from None
-
-
 def _from_environment(environ: Mapping[str, str]) -> Iterable[tuple[str, object, str]]:
-    for variable in sorted(environ):
-        if variable == CONFIG_VARIABLE or not variable.startswith("EDGE_"):
-            continue
-        if _is_kubernetes(variable, environ):
-            continue
-        key = _VARIABLES.get(variable)
-        if key is None:
-            if _is_somebody_elses(variable):
-                continue
-            raise _unknown(variable, "the environment")
-        yield key, environ[variable], variable
-
-
-def _is_somebody_elses(variable: str) -> bool:
-    """Scripts around a hub call theirs EDGE_URL, EDGE_BIN or EDGE_HOME. A key has a section and a name, so one word
-    can't be one, though it may be half of one: EDGE_PORT is refused, as it is meant for the hub.
+    """Variables that name a section are ours; others belong to scripts, or to Kubernetes, which sets EDGE_SERVICE_HOST
+    and the like for a service that is called `edge`.
     """
-    word = variable.removeprefix("EDGE_").lower()
-    halves = {half for key in KEYS for half in key.split(".")} - {"url"}
-    return "_" not in word and word not in halves
-
-
-def _secrets_in_files(values: Mapping[str, object], sources: Sources) -> Iterable[tuple[str, Path, str]]:
-    """Each secret whose file is named: the key, the file, and where that name came from."""
-    for key in sorted(SECRET_KEYS):
-        name = f"{key}_file"
-        if name in values and values[name] is not None:
-            if values.get(key) is not None:
-                raise ConfigError(name, sources[name], f"can't be had together with {key} (from {sources[key]})")
-            yield key, Path(str(values[name])), sources[name]
-
-
-def _secret(key: str, path: Path, source: str) -> str:
-    try:
-        return secret_files.read(path)
-    except ValueError as error:
-        raise ConfigError(key, source, str(error), value=str(path) if key.endswith("_file") else None) from None
-
-
-def _is_kubernetes(variable: str, environ: Mapping[str, str]) -> bool:
-    if _KUBERNETES_NAME.fullmatch(variable):
-        return True
-    return variable.endswith("_PORT") and _KUBERNETES_PORT.match(environ[variable]) is not None
+    for variable in sorted(environ):
+        key = _VARIABLES.get(variable)
+        if key is not None:
+            yield key, environ[variable], variable
+        elif variable.startswith("EDGE_") and variable.split("_")[1].lower() in _SECTIONS:
+            raise _unknown(variable, "the environment")
 
 
 def _unknown(written: str, source: str) -> ConfigError:
-    """The error for a name that is no key, with the nearest that is. No value: it may be a secret."""
+    """The error for a name that is not a key, with the nearest that is. No value: it may be a secret."""
     import difflib  # noqa: PLC0415 - only a mistake needs it
 
-    known = list(_VARIABLES) if written.startswith("EDGE_") else list(KEYS)
+    known = list(_VARIABLES) if written.startswith("EDGE_") else list(_NAMES)
     same_name = [key for key in KEYS if key.partition(".")[2] == written.rpartition(".")[2]]
     nearest = difflib.get_close_matches(written, same_name, n=1, cutoff=0) or difflib.get_close_matches(
         written, known, n=1
     )
     hint = f"did you mean {nearest[0]}?" if nearest else "`edge check-config` lists all keys"
     return ConfigError(shorten(written, _MAX_SHOWN_CHARS), source, f"there is no such key, {hint}")
-
-
-def _nest(values: Mapping[str, object]) -> dict[str, dict[str, object]]:
-    nested: dict[str, dict[str, object]] = {}
-    for key, value in values.items():
-        section, _, name = key.partition(".")
-        nested.setdefault(section, {})[name] = value
-    return nested
 
 
 # --- showing values ---

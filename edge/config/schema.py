@@ -29,8 +29,11 @@ Permission = Literal["subscribe", "publish", "trigger", "status", "admin", "metr
 # Never shown, whole or in part.
 SECRET_KEYS = frozenset({"auth.token", "auth.jwt_key", "trigger.secret"})
 # May carry a secret (a password, an Inngest event key in the path): shown as scheme and host.
-URL_KEYS = frozenset({"trigger.url", "auth.jwt_jwks_url", "store.url"})
+URL_KEYS = frozenset({"trigger.url", "auth.jwt_jwks_url", "store.url", "server.outbound_proxy"})
+# May be in a file that `<key>_file` names.
+FILE_KEYS = SECRET_KEYS | {"trigger.url", "store.url"}
 MASK = "***"
+UNIX_PREFIX = "unix:"
 
 
 def mask(key: str, value: object) -> object:
@@ -67,8 +70,11 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ServerSettings(Section, frozen=True):
-    host: str = "127.0.0.1"
+    host: str = "127.0.0.1"  # Or `unix:PATH`.
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080  # 0 takes a free one.
+    # Who may connect to a Unix socket: its owner and group.
+    unix_mode: str = "0660"
+    unix_group: str | None = None
     tls_cert: str | None = None
     tls_key: str | None = None
     # Readers get `edge.closing` and a moment to leave; systemd's and Docker's own patience is 10 s or more.
@@ -79,6 +85,9 @@ class ServerSettings(Section, frozen=True):
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     access_log: bool = False
+    # What `trigger.url`, `hooks.url` and `auth.jwt_jwks_url` are reached through. Nothing is read from the environment
+    # unasked: a proxy that Docker or a shell sets for downloads would get every job.
+    outbound_proxy: str | None = None
 
 
 class StreamSettings(Section, frozen=True):
@@ -141,15 +150,12 @@ class TriggerSettings(Section, frozen=True):
     max_wait_seconds: Annotated[float, Meta(ge=0, le=_HOUR_SECONDS)] = 60.0
     timeout_seconds: Annotated[float, Meta(ge=0.01, le=_HOUR_SECONDS)] = 10.0
     retries: Annotated[int, Meta(ge=0, le=20)] = 3
-    secret: str | None = None
-    secret_file: str | None = None
+    secret: tuple[str, ...] = ()  # Signed with each, so that one can replace another.
 
 
 class AuthSettings(Section, frozen=True):
-    token: str | None = None
-    token_file: str | None = None
+    token: tuple[str, ...] = ()  # All are good, so that one can replace another.
     jwt_key: str | None = None
-    jwt_key_file: str | None = None
     jwt_jwks_url: str | None = None
     jwt_algorithms: tuple[str, ...] = ()  # Empty: what the kind of key calls for.
     jwt_audience: str | None = None
@@ -161,7 +167,7 @@ class AuthSettings(Section, frozen=True):
 
     @property
     def configured(self) -> bool:
-        """Whether anybody said who may do what; if not, everything is open to this machine and shut to all others."""
+        """Whether permissions are configured; if not, everything is open to this machine and closed to all others."""
         return bool(self.token or self.jwt_key or self.jwt_jwks_url or self.anonymous)
 
 

@@ -14,7 +14,7 @@ from typing import cast
 from urllib.parse import SplitResult, urlsplit
 
 from edge.config.redis_url import SCHEMES, parse_redis_url
-from edge.config.schema import Config, value_of
+from edge.config.schema import UNIX_PREFIX, Config, value_of
 from edge.config.units import format_value
 
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
@@ -24,8 +24,35 @@ WILDCARD_ORIGIN = re.compile(r"(https?)://\*((?:\.[a-z0-9-]{1,63})+(?::[0-9]{1,5
 _BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750's b64token.
 _HMAC = frozenset({"HS256", "HS384", "HS512"})
 _PUBLIC_KEY = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"})
+_FILE_MODE = re.compile(r"0?[0-7]{3}", re.ASCII)
+_MAX_UNIX_PATH_BYTES = 100  # What fits `sun_path` on every system.
+FROM_ENVIRONMENT = "environment"
+_SHORT_TOKEN_CHARS = 16
 _MIN_HMAC_KEY_BYTES = 32  # RFC 7518, 3.2: no shorter than SHA-256's output.
 _SIGNING_SECRET_BYTES = range(24, 65)  # Standard Webhooks: between 24 and 64 bytes.
+
+
+def _listening_host(text: str) -> str:
+    if text.startswith(UNIX_PREFIX):
+        path = text.removeprefix(UNIX_PREFIX)
+        if not path.startswith("/") or "\0" in path or len(path.encode()) > _MAX_UNIX_PATH_BYTES:
+            raise ValueError(f"must be unix: and an absolute path of at most {_MAX_UNIX_PATH_BYTES} bytes")
+        return text
+    return _host(text)
+
+
+def _file_mode(text: str) -> str:
+    if not _FILE_MODE.fullmatch(text):
+        raise ValueError("must be an octal file mode such as 0660")
+    return text
+
+
+def _outbound_proxy(text: str) -> str:
+    if text != FROM_ENVIRONMENT:
+        url = _http_url(text, f"must be http://HOST:PORT, or {FROM_ENVIRONMENT} for HTTP_PROXY and HTTPS_PROXY")
+        if url.scheme != "http" or url.path.strip("/") or url.query:
+            raise ValueError(f"must be http://HOST:PORT, or {FROM_ENVIRONMENT} for HTTP_PROXY and HTTPS_PROXY")
+    return text
 
 
 def _host(text: str) -> str:
@@ -123,7 +150,9 @@ def _store_url(text: str) -> str:
 
 
 TEXT_RULES: dict[str, Callable[[str], str]] = {
-    "server.host": _host,
+    "server.host": _listening_host,
+    "server.unix_mode": _file_mode,
+    "server.outbound_proxy": _outbound_proxy,
     "server.allowed_hosts": _allowed_host,
     "server.trusted_proxies": _network,
     "trigger.url": _url,
@@ -150,14 +179,28 @@ _PAIRS = (("server.tls_cert", "server.tls_key"), ("server.tls_key", "server.tls_
 
 
 EXPOSED = (
-    "is an address that others can reach, and nobody has said who may do what: set auth.token (or a JWT key, "
-    "auth.jwt_key or auth.jwt_jwks_url), or name the rights that are open to everybody in auth.anonymous"
+    "is an address that other machines can reach, and no permissions are configured: set auth.token (or a JWT key, "
+    "auth.jwt_key or auth.jwt_jwks_url), or name the permissions that everyone has in auth.anonymous"
 )
 
 
 def exposed(config: Config, address: str) -> bool:
-    """Whether listening on the IP address would open the hub to others than this machine, unasked."""
-    return not config.auth.configured and _is_ip(address) and not ipaddress.ip_address(address).is_loopback
+    """Whether listening on the IP address would open the hub to other machines without authentication."""
+    return not config.auth.configured and _is_ip(address) and not _is_local(address)
+
+
+def warnings(config: Config) -> list[tuple[str, str]]:
+    """What works and is probably not what was meant, as `(key, sentence)`."""
+    auth, found = config.auth, []
+    if any(len(token) < _SHORT_TOKEN_CHARS for token in auth.token):
+        found.append(("auth.token", "A token this short can be guessed; make one with `openssl rand -hex 32`."))
+    if auth.jwt_jwks_url is not None:
+        url = urlsplit(auth.jwt_jwks_url)
+        if url.scheme == "http" and not _is_local(url.hostname or ""):
+            found.append(("auth.jwt_jwks_url", "The keys are fetched without TLS: anyone on the way can replace them."))
+    if (auth.jwt_key is not None or auth.jwt_jwks_url is not None) and not auth.require_exp:
+        found.append(("auth.require_exp", "Tokens without exp are accepted and never expire; set it to refuse them."))
+    return found
 
 
 def conflict(config: Config, configured: Collection[str]) -> tuple[str, str] | None:
@@ -196,6 +239,10 @@ def _auth_conflict(config: Config) -> tuple[str, str] | None:
 
 def _is_pem(text: str) -> bool:
     return text.lstrip().startswith("-----BEGIN ")
+
+
+def _is_local(host: str) -> bool:
+    return host == "localhost" or (_is_ip(host) and ipaddress.ip_address(host).is_loopback)
 
 
 def _is_ip(text: str) -> bool:

@@ -57,8 +57,8 @@ class Receipts:
     """Answers by key. `settled` is told of each key that is answered (with its entry) or dropped (with None)."""
 
     def __init__(self, max_keys: int, keep_seconds: float) -> None:
-        self._max_keys = max_keys
-        self._keep_seconds = keep_seconds
+        self.max_keys = max_keys
+        self.keep_seconds = keep_seconds
         self._at_work: dict[Key, Entry] = {}
         self._answered: OrderedDict[Key, Entry] = OrderedDict()
         self.refused = 0
@@ -84,14 +84,14 @@ class Receipts:
 
     def begin(self, key: Key, fingerprint: bytes) -> Entry:
         """Note that a new key's request is at work. Raises LimitReached (`too_many_idempotency_keys`)."""
-        if len(self) >= self._max_keys:
+        if len(self) >= self.max_keys:
             self.refused += 1
             raise LimitReached(
-                f"limits.max_idempotency_keys is {self._max_keys} and all are in use; "
+                f"limits.max_idempotency_keys is {self.max_keys} and all are in use; "
                 "try again later, send no key, or raise the limit.",
                 code="too_many_idempotency_keys",
                 retry_after_seconds=5,
-                limit=self._max_keys,
+                limit=self.max_keys,
             )
         entry = self._at_work[key] = Entry(fingerprint)
         return entry
@@ -127,6 +127,6 @@ class Receipts:
     def _expire(self, now: float) -> None:
         while self._answered:
             key, entry = next(iter(self._answered.items()))
-            if entry.answered_seconds + self._keep_seconds > now:
+            if entry.answered_seconds + self.keep_seconds > now:
                 return
             del self._answered[key]

@@ -7,8 +7,11 @@ import msgspec
 from edge.core.ring import EVENT_OVERHEAD_BYTES
 
 
-class Limits(msgspec.Struct, frozen=True):
-    """Every limit of the core. Zero means "no limit" for `max_connections_per_address` only."""
+class Limits(msgspec.Struct):
+    """Every limit of the core. Zero means "no limit" for `max_connections_per_address` only.
+
+    A hub and its parts share one of these: what is assigned to a number of connections or projects holds from then on.
+    """
 
     max_events: int = 1000
     max_bytes: int = 1 << 20

@@ -13,6 +13,7 @@ import time
 
 from edge.auth.hosts import Hosts, Origins, is_own
 from edge.auth.permissions import Identity, on_all_projects
+from edge.config.schema import Config
 from edge.core.errors import Forbidden, Unauthenticated
 from edge.http.context import Context
 from edge.http.request import Request
@@ -38,16 +39,19 @@ class AccessControl:
     """Access control of one hub."""
 
     def __init__(self, context: Context) -> None:
-        config = context.config
-        auth = config.auth
         self._context = context
+        self._refusals: LogDeduplicator[str] = LogDeduplicator(period_seconds=_FOLD_SECONDS, max_keys=16)
+        self.configure(context.config)
+
+    def configure(self, config: Config) -> None:
+        """Take what `config` allows; again when it was reloaded."""
+        auth = config.auth
         self._origins = Origins(config.cors.origins)
         self._shares = bool(config.cors.origins)
         self._hosts = Hosts(config.server.allowed_hosts)
         self.open = not auth.configured
         self._check_hosts = self.open or bool(config.server.allowed_hosts)
         self._anonymous = Identity(on_all_projects(auth.anonymous), None, "anonymous")
-        self._refusals: LogDeduplicator[str] = LogDeduplicator(period_seconds=_FOLD_SECONDS, max_keys=16)
 
     def check_source(self, request: Request) -> None:
         """Refuse what is refused whoever asks: the wrong host, a page of another origin."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from edge.auth.tickets import Tickets
 from edge.auth.tokens import Verifier
 from edge.config.schema import Config
-from edge.core.errors import Draining, TooSlow
+from edge.core.errors import Draining, StoreUnavailable, TooSlow
 from edge.core.hub import Hub
 from edge.core.idempotency import Receipts
 from edge.core.trigger_counters import TriggerCounters
@@ -63,6 +63,10 @@ class Context:
         self.verifier = verifier
         self.supervisor = supervisor
         self.tickets = Tickets(config.limits.max_tickets, config.limits.project_share(config.limits.max_tickets))
+        self.opening: StoreUnavailable | None = None
+        """Why the store has not been opened yet: until it is, nothing can be published, read or triggered."""
+        self.on_reload: list[Callable[[Config], None]] = []
+        """Called with the new configuration when it was loaded again."""
         self.began_seconds = clock()
         self.triggers = TriggerCounters()
         self.openapi: bytes | None = None
@@ -89,6 +93,11 @@ class Context:
             self.supervisor.report("request", task)
             raise
         return task.result()
+
+    @property
+    def store_problem(self) -> StoreUnavailable | None:
+        """Why nothing can be published at the moment."""
+        return self.opening or self.store.problem
 
     @property
     def running(self) -> set[asyncio.Task[Any]]:

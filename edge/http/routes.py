@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import NamedTuple
 from urllib.parse import unquote
 
+from edge.config.schema import Config
 from edge.core.counters import DOOR_REASONS
 from edge.core.errors import EdgeError
 from edge.http import explain, openapi, page, params, problems, publish, status, subscribe, ticket, trigger
@@ -89,6 +90,7 @@ class Application:
         self._access = AccessControl(context)
         self.shared = self._access.shared
         self._no_origin = self.shared(None)
+        context.on_reload.append(self._configure)
         self._logs = context.config.server.access_log
         self._table: dict[str, dict[str, Route]] = {}
         for route in listed:
@@ -97,6 +99,10 @@ class Application:
             methods[route.method] = route._replace(parameters=known)
             if route.method == "GET":
                 methods["HEAD"] = methods["GET"]
+
+    def _configure(self, config: Config) -> None:
+        self._access.configure(config)
+        self._no_origin = self.shared(None)
 
     async def answer(self, request: Request) -> Response:
         """The answer to a request. Nothing but the end of the connection or of the process is raised."""
@@ -137,6 +143,8 @@ class Application:
             return problems.no_route(request.allow)
         if not access.open:
             await access.authorize(request)
+        if self.context.opening is not None and route.permission not in (None, "metrics"):
+            raise self.context.opening
         if request.project and request.project not in self.context.hub.projects:
             params.check_project(request.project)
         if request.query_string:

@@ -112,7 +112,7 @@ async def readyz(context: Context, _request: Request) -> Response:
     """Whether new work should come here."""
     if context.hub.draining:
         return problem("draining", "The hub is shutting down; send work elsewhere.", retry_after_seconds=1)
-    if (unable := context.store.problem) is not None:
+    if (unable := context.store_problem) is not None:
         return problems.from_error(unable)
     return _json(schemas.Sign("ready"))
 

@@ -21,7 +21,7 @@ import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
@@ -30,6 +30,7 @@ from edge.logs import trace
 from edge.logs.ratelimit import LogDeduplicator
 from edge.logs.text import one_line, shorten
 
+_loggers: list[Any] = []
 dropped_lines = 0
 """Lines that could not be written since the program started."""
 
@@ -75,7 +76,18 @@ def configure(log_format: LogFormat, level: str, *, fd: int | None = None) -> No
 
 def get_logger(name: str) -> FilteringBoundLogger:
     """A logger whose lines carry `name`; may be made before `configure` is called, but used only after."""
-    return cast(FilteringBoundLogger, structlog.get_logger(logger_name=name))
+    logger = structlog.get_logger(logger_name=name)
+    _loggers.append(logger)
+    return cast(FilteringBoundLogger, logger)
+
+
+def set_level(level: str) -> None:
+    """Log from `level` up from now on."""
+    level_number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(level_number))
+    for logger in _loggers:
+        logger.__dict__.pop("bind", None)  # where structlog caches the class that filters by the level
+    logging.getLogger().setLevel(level_number)
 
 
 # --- writing ---

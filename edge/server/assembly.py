@@ -5,26 +5,31 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from edge.auth.tokens import Verifier
+from edge.auth.tokens import UnusableKey, Verifier
+from edge.config.load import DEFAULT_SOURCE, ConfigError, Sources
+from edge.config.outbound import proxy_for
 from edge.config.redis_url import parse_redis_url
 from edge.config.schema import Config, value_of
+from edge.core.errors import StoreUnavailable
 from edge.core.hub import Hub, base36
 from edge.core.idempotency import Receipts
 from edge.core.limits import Limits
 from edge.diagnose.history import ProjectHistory
 from edge.diagnose.observer import HubObserver
 from edge.http import routes
+from edge.http.address import ClientAddresses
 from edge.http.context import Context
 from edge.http.routes import Application
+from edge.logs.setup import get_logger
 from edge.metrics.busiest import BusiestProjects
 from edge.metrics.collector import LIMITS, Exposition, Watched
 from edge.server.event_loop import EventLoopDriver
-from edge.store.base import Store
+from edge.store.base import Store, StoreUnusableError
 from edge.store.memory import MemoryStore
 from edge.store.sqlite import SqliteStore
 from edge.supervisor import Supervisor, end
@@ -37,16 +42,29 @@ if TYPE_CHECKING:  # redis is imported only where it is used: it would double th
     from edge.cluster.readiness import ClusterReadiness
     from edge.cluster.store import RedisStore
 
+_log = get_logger("server")
 _TURNS_TO_LEAVE = 5
+_STORE_OPEN_SECONDS = 5.0
+"""How long a start waits for the store before it listens without one."""
+_STORE_RETRY_SECONDS = 1.0
+_RELOADABLE_LIMITS = (
+    "max_connections",
+    "max_connections_per_project",
+    "max_connections_per_address",
+    "max_projects",
+)
 
 
-async def assemble(config: Config) -> tuple[Application, Context]:
-    """The application for `config`, on the running loop. Its beat starts and ends with it.
+async def assemble(
+    config: Config, sources: Sources | None = None, fail: Callable[[StoreUnusableError], None] | None = None
+) -> tuple[Application, Context]:
+    """The application for `config`, on the running loop: what it does in the background starts and ends with it.
 
-    Raises ValueError for a target that can't work, StoreUnavailable for a store that can't be read.
+    `fail` is called when the store turns out to be unusable after the application has started. Raises ConfigError,
+    which `sources` say more of, for settings that can't work; its start raises StoreUnusableError.
     """
     supervisor = Supervisor()
-    verifier = Verifier(config.auth, supervisor)
+    verifier = verifier_of(config, sources or {}, supervisor)
     history = ProjectHistory()
     log = HubObserver(history, supervisor, access_log=config.server.access_log)
     driver = EventLoopDriver(supervisor)
@@ -62,23 +80,29 @@ async def assemble(config: Config) -> tuple[Application, Context]:
         readiness = cluster.readiness
     store = cluster if cluster is not None else store_of(config, hub, receipts, driver)
     log.connection_came.append(readiness.connection_added)
-    await store.open()
-    target = target_of(config, store, driver)
+    target = target_of(config, sources or {}, store, driver.clock)
     context = Context(config, hub, readiness, target, store, receipts, history, driver.clock, verifier, supervisor)
     context.cluster = cluster
+
+    def limit_waiting(config: Config) -> None:
+        here.max_waiting = config.limits.max_waiting
+
+    context.on_reload.append(limit_waiting)
     context.exposition = Exposition(watched(context, driver))
     app = routes.build(context)
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
-        verifier.start()
+        context.verifier.start()
+        opening = await open_store(context, fail)
         ticking = supervisor.keep_running("tick", driver.run)
         yield
-        await end(ticking)
+        for task in (opening, ticking):
+            await end(task)
         for connection in list(hub.connections.values()):
             connection.abort()
         await context.target.close()
-        await verifier.close()
+        await context.verifier.close()
         # The store closes last: what the readers had not acknowledged is known when their transports are gone.
         for _ in range(_TURNS_TO_LEAVE):
             await asyncio.sleep(0)
@@ -86,6 +110,73 @@ async def assemble(config: Config) -> tuple[Application, Context]:
 
     app.lifespan = lifespan
     return app, context
+
+
+async def open_store(context: Context, fail: Callable[[StoreUnusableError], None] | None) -> asyncio.Task[None]:
+    """Open the store, again and again until it opens; returns the task that does. Waits for it to succeed or fail
+    once, but not for long: a disk that hangs must show in `/readyz`. Raises StoreUnusableError.
+    """
+    context.opening = StoreUnavailable("The store is being opened; try again soon.", retry_after_seconds=1)
+    tried: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def open_until_it_opens() -> None:
+        while context.opening is not None:
+            try:
+                await context.store.open()
+                context.opening = None
+            except StoreUnavailable as error:
+                if context.opening is None or context.opening.detail != error.detail:
+                    _log.error("store_not_opened", error=error.detail, retry_seconds=_STORE_RETRY_SECONDS)
+                context.opening = error
+            except StoreUnusableError as error:
+                if not tried.done():
+                    tried.set_exception(error)
+                elif fail is not None:
+                    fail(error)
+                return
+            if not tried.done():
+                tried.set_result(None)
+            if context.opening is not None:
+                await asyncio.sleep(_STORE_RETRY_SECONDS)
+
+    task = context.supervisor.keep_running("store_open", open_until_it_opens)
+    await asyncio.wait((tried,), timeout=_STORE_OPEN_SECONDS)
+    if not tried.done():
+        tried.set_result(None)
+    elif tried.exception() is not None:
+        await end(task)
+    tried.result()
+    return task
+
+
+def apply_settings(context: Context, config: Config, verifier: Verifier, target: Target) -> None:
+    """Replace what `config` changes, while streams stay open. Raises nothing."""
+    before, limits = context.config, config.limits
+    context.config = config
+    context.client_addresses = ClientAddresses(config.server.trusted_proxies)
+    hub_limits = context.hub.limits
+    for name in _RELOADABLE_LIMITS:
+        setattr(hub_limits, name, getattr(limits, name))
+    tickets = context.tickets if context.cluster is None else context.cluster.tickets
+    tickets.max_tickets, tickets.max_per_project = limits.max_tickets, limits.project_share(limits.max_tickets)
+    context.receipts.max_keys, context.receipts.keep_seconds = limits.max_idempotency_keys, limits.idempotency_seconds
+    if config.auth != before.auth:
+        old_verifier, context.verifier = context.verifier, verifier
+        verifier.start()
+        context.supervisor.start("reload", old_verifier.close())
+    if (config.trigger, limits.max_event_bytes) != (before.trigger, before.limits.max_event_bytes):
+        old_target, context.target = context.target, target
+        context.supervisor.start("reload", _close_when_idle(old_target, context.running))
+    for callback in context.on_reload:
+        callback(config)
+    context.openapi = None
+
+
+async def _close_when_idle(target: Target, running: Collection[asyncio.Task[Any]]) -> None:
+    """Close `target` when the jobs that may go to it have been dispatched."""
+    if running:
+        await asyncio.wait(running)
+    await target.close()
 
 
 def bounds(config: Config) -> Limits:
@@ -149,18 +240,32 @@ def cluster_of(
     return store
 
 
-def target_of(config: Config, store: Store, driver: EventLoopDriver) -> Target:
-    """Where triggered jobs go: the configured webhook, or the project's own stream."""
+def verifier_of(config: Config, sources: Sources, supervisor: Supervisor) -> Verifier:
+    """Checks tokens. Raises ConfigError."""
+    keys = config.auth.jwt_jwks_url
+    proxy = None if keys is None else proxy_for(keys, config.server.outbound_proxy)
+    try:
+        return Verifier(config.auth, supervisor, proxy)
+    except UnusableKey as error:
+        raise ConfigError("auth.jwt_key", sources.get("auth.jwt_key", DEFAULT_SOURCE), str(error)) from None
+
+
+def target_of(config: Config, sources: Sources, store: Store, clock: Callable[[], float]) -> Target:
+    """Where triggered jobs go: the configured webhook, or the project's own stream. Raises ConfigError."""
     trigger = config.trigger
     if trigger.url is None:
-        return StreamTarget(store, driver.clock, config.limits.max_event_bytes)
-    return WebhookTarget(
-        trigger.url,
-        format=trigger.format,
-        secret=trigger.secret,
-        timeout_seconds=trigger.timeout_seconds,
-        retries=trigger.retries,
-    )
+        return StreamTarget(store, clock, config.limits.max_event_bytes)
+    try:
+        return WebhookTarget(
+            trigger.url,
+            format=trigger.format,
+            secrets=trigger.secret,
+            timeout_seconds=trigger.timeout_seconds,
+            retries=trigger.retries,
+            proxy=proxy_for(trigger.url, config.server.outbound_proxy),
+        )
+    except ValueError as error:
+        raise ConfigError("trigger.url", sources.get("trigger.url", DEFAULT_SOURCE), str(error)) from None
 
 
 def watched(context: Context, driver: EventLoopDriver) -> Watched:
@@ -177,7 +282,7 @@ def watched(context: Context, driver: EventLoopDriver) -> Watched:
         receipts=context.receipts,
         waiting=lambda: context.readiness.waiting,
         webhook=lambda: (target.attempts, target.retries) if isinstance(target, WebhookTarget) else (0, 0),
-        store=lambda: (context.store.problem is None, context.store.errors),
+        store=lambda: (context.store_problem is None, context.store.errors),
         rejected_messages=lambda: context.cluster.rejected_messages if context.cluster is not None else 0,
         task_failures=context.supervisor.failures,
         loop_lag_seconds=driver.lag_seconds,

@@ -125,7 +125,7 @@ def _number(text: str, variable: str) -> int:
 
 
 def _check(sock: socket.socket) -> None:
-    tcp = sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM
-    if not tcp or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        raise OSError(f"descriptor {sock.fileno()} from systemd is not a listening TCP socket: see its ListenStream=")
+    stream = sock.family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX) and sock.type == socket.SOCK_STREAM
+    if not stream or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        raise OSError(f"descriptor {sock.fileno()} from systemd is not a listening TCP or Unix stream socket")
     sock.setblocking(False)

@@ -15,6 +15,12 @@ from edge.core.idempotency import Key
 from edge.core.observer import Batch, Receipt
 
 
+class StoreUnusableError(Exception):
+    """The store can't be used as it is, and starting again can't help (it is another program's, or a later version's).
+    The text says what to do.
+    """
+
+
 class Store(Protocol):
     """Takes events to the ring, and to wherever else history lives."""
 
@@ -25,7 +31,11 @@ class Store(Protocol):
     """Whether `publish` gives the receipt itself, not the promise of one."""
 
     async def open(self) -> None:
-        """Give the hub back what an earlier process left. Raises StoreUnavailable where that can't be read."""
+        """Give the hub back what an earlier process left. Until it has returned, `problem` is not None.
+
+        Raises StoreUnavailable where that can't be read at the moment: the caller calls it again. Raises
+        StoreUnusableError where calling again can't help.
+        """
 
     def publish(self, name: str, event: Event, now: float, key: Key | None = None) -> Receipt | Awaitable[Receipt]:
         """Publish; the receipt comes at once or, where it has to be safe first, later.

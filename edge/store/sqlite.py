@@ -29,6 +29,7 @@ from edge.core.ledger import LedgerState
 from edge.core.observer import Batch, Receipt
 from edge.core.project import Project, SavedProject
 from edge.logs.setup import get_logger
+from edge.store.base import StoreUnusableError
 from edge.store.pending_commit import PendingCommit
 from edge.store.rows import Batch as Transaction
 from edge.store.rows import ProjectRow, ReceiptRow, Segment
@@ -96,8 +97,12 @@ class SqliteStore:
             projects = await loop.run_in_executor(self._thread, self._file.projects)
             receipts = await loop.run_in_executor(self._thread, self._file.receipts)
         except SqliteFileError as error:
-            await self.close()
-            raise StoreUnavailable(str(error)) from error
+            if self._file is not None:
+                await loop.run_in_executor(self._thread, self._file.close)
+                self._file = None
+            if error.final:
+                raise StoreUnusableError(str(error)) from error
+            raise StoreUnavailable(str(error), retry_after_seconds=_RETRY_SECONDS) from error
         now = self._clock()
         # The one published to last is restored last: when all together are too large, the one idle longest gives first.
         projects.sort(key=lambda stored: stored.times[-1] if stored.times else 0.0)

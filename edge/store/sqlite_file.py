@@ -77,7 +77,11 @@ class Stored:
 
 
 class SqliteFileError(Exception):
-    """The file can't be used; says why and what to do."""
+    """The file can't be used; says why and what to do. `final`: opening it again can't help."""
+
+    def __init__(self, text: str, *, final: bool = False) -> None:
+        super().__init__(text)
+        self.final = final
 
 
 class SqliteFile:
@@ -119,9 +123,11 @@ class SqliteFile:
         version = db.execute("PRAGMA user_version").fetchone()[0]
         tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if application_id not in (0, _APPLICATION_ID) or (tables and application_id == 0):
-            raise SqliteFileError(f"{self._path} is a database of another program: name another file in store.url.")
+            text = f"{self._path} is a database of another program: name another file in store.url."
+            raise SqliteFileError(text, final=True)
         if version > _SCHEMA_VERSION:
-            raise SqliteFileError(f"{self._path} was written by a newer edge (version {version}): upgrade this one.")
+            text = f"{self._path} was written by a newer edge (version {version}): upgrade this one."
+            raise SqliteFileError(text, final=True)
         if not tables:
             for statement in _SCHEMA.split(";"):
                 db.execute(statement)
@@ -252,4 +258,5 @@ class SqliteFile:
             sqlite3.SQLITE_NOTADB: "it is not a database: name another file, or move this one away",
             sqlite3.SQLITE_CORRUPT: "it is damaged: restore a backup, or move it away and start empty",
         }.get(primary or 0, f"{error}")
-        return SqliteFileError(f"{self._path}: {advice}")
+        final = primary in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+        return SqliteFileError(f"{self._path}: {advice}", final=final)

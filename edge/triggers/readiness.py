@@ -139,7 +139,7 @@ class Readiness:
     def __init__(self, hub: Hub, clock: Callable[[], float], max_waiting: int, supervisor: Supervisor) -> None:
         self._hub = hub
         self._clock = clock
-        self._max_waiting = max_waiting
+        self.max_waiting = max_waiting
         self._supervisor = supervisor
         self._watches: dict[tuple[str, Confirm], _Watch] = {}
         self.waiting = 0
@@ -187,12 +187,12 @@ class Readiness:
         """Raise unless one more may wait, besides `more` that wait elsewhere. Raises Draining, LimitReached."""
         if self._hub.draining:
             raise draining()
-        if self.waiting + more >= self._max_waiting:
+        if self.waiting + more >= self.max_waiting:
             raise LimitReached(
                 f"{self.waiting + more} callers wait already (limits.max_waiting); try again soon.",
                 code="too_many_waiting",
                 retry_after_seconds=1,
-                limit=self._max_waiting,
+                limit=self.max_waiting,
             )
 
     def waiting_for(self, project: str) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import binascii
 from base64 import b64decode
+from collections.abc import Collection
 from datetime import UTC, datetime
 
 from standardwebhooks.webhooks import Webhook
@@ -16,18 +17,19 @@ _KEY_BYTES_MIN, _KEY_BYTES_MAX = 24, 64
 
 
 class Signer:
-    def __init__(self, secret: str | None) -> None:
-        """`secret` is base64, with or without `whsec_` before it. Raises ValueError, never naming it."""
-        self._webhook = None if secret is None else Webhook(_key(secret))
+    def __init__(self, secrets: Collection[str]) -> None:
+        """Each secret is base64, with or without `whsec_` before it. Raises ValueError, never naming it."""
+        self._webhooks = [Webhook(_key(secret)) for secret in secrets]
 
     def headers(self, job_id: str, body: bytes, now_ms: int) -> dict[str, str]:
         """For one attempt: the timestamp is the attempt's, or a late retry would be taken for a replay."""
         seconds = now_ms // 1000
         headers = {"webhook-id": job_id, "webhook-timestamp": str(seconds)}
-        if self._webhook is not None:
-            # `sign` replaces the time zone instead of converting it, so it has to be UTC already.
-            moment = datetime.fromtimestamp(seconds, tz=UTC)
-            headers["webhook-signature"] = self._webhook.sign(job_id, moment, body.decode())
+        # `sign` replaces the time zone instead of converting it, so it has to be UTC already.
+        moment = datetime.fromtimestamp(seconds, tz=UTC)
+        signatures = [webhook.sign(job_id, moment, body.decode()) for webhook in self._webhooks]
+        if signatures:
+            headers["webhook-signature"] = " ".join(signatures)  # a receiver accepts any that it knows the secret of
         return headers
 
 

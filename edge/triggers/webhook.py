@@ -2,8 +2,8 @@
 
 Invariants:
 
-- Nothing a job holds changes where it goes: redirects are not followed, proxies and netrc of the
-  environment are not read, no cookie is kept.
+- Nothing a job holds changes where it goes: redirects are not followed, netrc is not read, no
+  cookie is kept; a proxy is used only where the settings name one.
 - An attempt costs bounded memory and time whatever the target does: `timeout_seconds` over all of it,
   from the look-up of the name to the last byte that is read.
 - The status line decides. What becomes of the answer's body afterwards never turns a job that was
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from random import SystemRandom
 from types import SimpleNamespace
 
@@ -79,9 +79,10 @@ class WebhookTarget:
         url: str,
         *,
         format: str = "json",  # noqa: A002 -- the setting is named trigger.format
-        secret: str | None = None,
+        secrets: Collection[str] = (),
         timeout_seconds: float = 10.0,
         retries: int = 3,
+        proxy: str | None = None,
         now_ms: Callable[[], int] = _wall_clock_ms,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         random: Callable[[], float] = _system_random.random,
@@ -94,10 +95,11 @@ class WebhookTarget:
         if retries < 0:
             raise ValueError("trigger.retries is below 0")
         self._address = parse_address(url)
-        self._signer = Signer(secret)
+        self._signer = Signer(secrets)
         self._format = format
         self._timeout_seconds = timeout_seconds
         self._max_retries = retries
+        self._proxy = proxy
         self._now_ms = now_ms
         self._sleep = sleep
         self._random = random
@@ -187,7 +189,12 @@ class WebhookTarget:
         if job.traceparent is not None and trace.well_formed(job.traceparent):
             headers[trace.HEADER] = job.traceparent
         return await self._open_session().post(
-            self._address.url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=sent
+            self._address.url,
+            data=body,
+            headers=headers,
+            allow_redirects=False,
+            trace_request_ctx=sent,
+            proxy=self._proxy,
         )
 
     def _open_session(self) -> aiohttp.ClientSession:

@@ -84,7 +84,7 @@ def test_rights_on_one_project_are_never_more(grants: dict[str, list[str]], proj
 
 
 async def test_the_static_token_has_every_right() -> None:
-    verifier = Verifier(AuthSettings(token="abc"))
+    verifier = Verifier(AuthSettings(token=("abc",)))
     assert (await verifier.verify("abc")).permissions is ALL_PERMISSIONS
     for wrong in ("", "ab", "abcd", "ABC", "a.b.c", "\udcff", "é" * 9000):
         await refusal(verifier, wrong)

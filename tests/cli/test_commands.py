@@ -46,7 +46,7 @@ async def test_explain_prints_what_the_hub_says() -> None:
 
 
 async def test_explain_sends_the_token_of_the_configuration_and_never_shows_it() -> None:
-    async with running(auth={"token": TOKEN}) as hub:
+    async with running(auth={"token": [TOKEN]}) as hub:
         with_token, without, wrong = await asyncio.gather(
             said("explain", "p", "--url", hub.url, EDGE_AUTH_TOKEN=TOKEN),
             said("explain", "p", "--url", hub.url),

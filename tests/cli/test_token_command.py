@@ -61,7 +61,7 @@ def test_edge_token_signs_with_a_private_key_from_a_file(
         (("--subscribe", "p1", "--ttl", "soon"), {"EDGE_AUTH_JWT_KEY": SECRET}, "--ttl must be a duration"),
         (("--subscribe", "p1", "--ttl", "0"), {"EDGE_AUTH_JWT_KEY": SECRET}, "a second or more"),
         (("--subscribe", "*p1"), {"EDGE_AUTH_JWT_KEY": SECRET}, "is no project and no prefix"),
-        (("--subscribe", "p1", "--key-file", "/nowhere"), {}, "--key-file can't be read"),
+        (("--subscribe", "p1", "--key-file", "/nowhere"), {}, "--key-file can't read the file"),
         (("--subscribe", "p1", "--key-file", __file__), {}, "no private key in PEM"),
     ],
 )
@@ -93,7 +93,7 @@ def test_a_secret_is_read_from_the_file_that_is_named(key: str, tmp_path: Path) 
     variable = f"EDGE_{key.replace('.', '_').upper()}_FILE"
     config, sources = load_with_sources(None, {variable: str(path)}, {})
     section, _, name = key.partition(".")
-    assert secret == getattr(getattr(config, section), name)
+    assert getattr(getattr(config, section), name) in (secret, (secret,))
     assert str(path) == sources[key]
     assert secret not in describe(config, sources)
     assert secret not in repr(config)
@@ -102,10 +102,11 @@ def test_a_secret_is_read_from_the_file_that_is_named(key: str, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (None, "can't be read: No such file"),
+        (None, "can't read the file: No such file"),
         (b"", "names an empty file"),
         (b"\n", "names an empty file"),
-        (b"\xff\xfe", "isn't UTF-8"),
+        (b"\xff\xfe", "looks like UTF-16"),
+        (b"\xfc", "is not UTF-8"),
         (b"a" * 65537, "more than 65536 bytes"),
         (b"two words", "to fit a header"),
     ],
@@ -122,7 +123,7 @@ def test_a_file_without_a_secret_stops_the_start(content: bytes | None, sentence
 
 
 def test_a_secret_and_its_file_are_one_too_many(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"auth\.token_file .* can't be had together with auth\.token"):
+    with pytest.raises(ConfigError, match=r"auth\.token_file .* can't be combined with auth\.token"):
         load_with_sources(None, {"EDGE_AUTH_TOKEN_FILE": "/run/t", "EDGE_AUTH_TOKEN": "abc"}, {})
 
 
@@ -177,9 +178,9 @@ def test_a_key_that_no_token_can_be_checked_with_stops_the_start(
 def test_a_name_is_judged_by_what_it_resolves_to() -> None:
     """`serve` looks at the sockets: the name of this host says nothing by itself."""
     script = (
-        "import socket; from edge.server import process as server; from edge.config.load import ConfigError, Config\n"
+        "import socket; from edge.server import listening; from edge.config.load import ConfigError, Config\n"
         "sock = socket.create_server(('0.0.0.0', 0))\n"
-        "try: server.refuse_to_stand_open(Config(), [sock])\n"
+        "try: listening.refuse_exposure(Config(), {}, [sock], 'server.host')\n"
         "except ConfigError as error: print(error)\n"
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=os.environ)

@@ -17,7 +17,7 @@ from edge.core.errors import StoreUnavailable
 from edge.http.context import Context
 from edge.server.aiohttp_server import HubRunner
 from edge.server.assembly import assemble
-from edge.server.process import listen
+from edge.server.listening import listen
 
 
 class Asker:

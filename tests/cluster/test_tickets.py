@@ -19,7 +19,7 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 async def guarded(redis_server: RedisServer) -> AsyncIterator[list[Node]]:
     config = Config(
         store=StoreSettings(url=redis_server.url),
-        auth=AuthSettings(token=TOKEN),
+        auth=AuthSettings(token=(TOKEN,)),
         limits=LimitsSettings(max_tickets=2),
     )
     started = [await serve(config) for _ in range(2)]

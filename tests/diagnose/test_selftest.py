@@ -96,7 +96,7 @@ async def test_all_is_well_and_the_project_is_gone_afterwards() -> None:
 
 
 async def test_all_is_well_with_a_token() -> None:
-    async with running(stream=FAST, auth={"token": "a-token-of-some-length"}) as hub:
+    async with running(stream=FAST, auth={"token": ["a-token-of-some-length"]}) as hub:
         steps = await outcome(hub.url, "a-token-of-some-length")
 
     assert [True] * len(selftest.STEPS) == [step.ok for step in steps.values()]
@@ -110,7 +110,7 @@ async def test_nobody_listens() -> None:
 
 
 async def test_refused_by_the_hub_with_its_own_words() -> None:
-    async with running(auth={"token": "a-token-of-some-length"}) as hub:
+    async with running(auth={"token": ["a-token-of-some-length"]}) as hub:
         steps = await outcome(hub.url)
 
     assert not steps["subscribe"].ok

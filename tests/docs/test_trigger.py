@@ -40,7 +40,7 @@ async def sent(now_ms: int = JOB.ts_ms, **options: Any) -> tuple[Received, Deliv
     reply = answer(202, b'{"queued":true}')
     async with receiving(reply) as receiver:
         url = f"http://127.0.0.1:{receiver.port}/jobs"
-        target = WebhookTarget(url, secret=SECRET, now_ms=lambda: now_ms, **options)
+        target = WebhookTarget(url, secrets=(SECRET,), now_ms=lambda: now_ms, **options)
         delivery = await target.dispatch(JOB)
         await target.close()
         received = receiver.requests[0]

@@ -194,7 +194,7 @@ def test_cookies(header: str) -> None:
 
 
 _signed = jwt.encode({"edge": {"publish": ["*"]}, "exp": 2**33}, KEY, "HS256").encode()
-_verifier = Verifier(AuthSettings(token="static", jwt_key=KEY))
+_verifier = Verifier(AuthSettings(token=("static",), jwt_key=KEY))
 
 
 @given(mangled([_signed]) | st.binary(max_size=60) | st.text("._-azAZ09=", max_size=60).map(str.encode))

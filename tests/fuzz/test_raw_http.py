@@ -57,7 +57,8 @@ CONFIG = Config(
     trigger=TriggerSettings(wait_seconds=0.01, max_wait_seconds=0.05),
     cors=CorsSettings(origins=("https://app.example.org",)),
 )
-GUARDED = Config(limits=CONFIG.limits, trigger=CONFIG.trigger, auth=AuthSettings(token="t", anonymous=("subscribe",)))
+AUTH = AuthSettings(token=("t",), anonymous=("subscribe",))
+GUARDED = Config(limits=CONFIG.limits, trigger=CONFIG.trigger, auth=AUTH)
 
 
 @pytest.fixture(scope="module", params=[CONFIG, GUARDED], ids=["open", "guarded"])

@@ -19,7 +19,7 @@ from edge.config.schema import Config
 from edge.http.context import Context
 from edge.server.aiohttp_server import HubRunner
 from edge.server.assembly import assemble
-from edge.server.process import listen
+from edge.server.listening import listen
 from edge.transport.stream import Stream
 from tests.faults.tls import TRUSTING, Certificate
 

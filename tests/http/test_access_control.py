@@ -14,7 +14,7 @@ from tests.security.hub import AuthSettings, Config, CorsSettings, LimitsSetting
 
 TOKEN = "static-token-of-the-tests"
 KEY = "0123456789abcdef0123456789abcdef"
-GUARDED = Config(auth=AuthSettings(token=TOKEN, jwt_key=KEY))
+GUARDED = Config(auth=AuthSettings(token=(TOKEN,), jwt_key=KEY))
 EVENTS = "/projects/p1/events"
 ROUTES = [
     ("GET", "/projects/p1/events", "subscribe"),
@@ -211,7 +211,7 @@ async def test_life_signs_stay_open() -> None:
 
 
 async def test_anonymous_rights_are_for_those_without_a_token_alone() -> None:
-    auth = AuthSettings(token=TOKEN, anonymous=("subscribe",))
+    auth = AuthSettings(token=(TOKEN,), anonymous=("subscribe",))
     async with running(Config(auth=auth)) as hub:
         for method, headers, expected in (
             ("GET", {}, (200, None)),

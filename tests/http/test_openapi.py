@@ -61,7 +61,7 @@ async def test_the_document_is_served() -> None:
 
 
 def test_every_code_can_happen_somewhere_and_is_told_there() -> None:
-    config = Config(auth=AuthSettings(token="x"))
+    config = Config(auth=AuthSettings(token=("x",)))
     told = {code for one in operations(config) for code in codes(one, config)}
     # These are answers to what is no operation.
     assert {"not_found", "method_not_allowed"} == set(PROBLEMS) - told
@@ -73,7 +73,7 @@ def test_the_reference_page_is_what_the_document_makes() -> None:
 
 def test_without_auth_nothing_asks_for_a_token_and_with_it_everything_does() -> None:
     assert "securitySchemes" not in document(Config())["components"]
-    made = document(Config(auth=AuthSettings(token="x", anonymous=("subscribe",))))
+    made = document(Config(auth=AuthSettings(token=("x",), anonymous=("subscribe",))))
     for path, methods in made["paths"].items():
         for method, operation in methods.items():
             expected = None if path in ("/healthz", "/readyz", "/openapi.json") else 3

@@ -14,7 +14,7 @@ from edge.config.schema import Config
 from edge.http.context import Context
 from edge.server.aiohttp_server import HubRunner
 from edge.server.assembly import assemble
-from edge.server.process import listen
+from edge.server.listening import listen
 
 
 async def until(so: Callable[[], bool]) -> None:

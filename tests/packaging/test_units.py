@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.config.schema import SECRET_KEYS, URL_KEYS, Config
+from edge.config.schema import FILE_KEYS, Config
 from tests.packaging.conftest import ROOT, run
 
 pytestmark = pytest.mark.packaging
@@ -54,8 +54,12 @@ def test_it_is_given_more_time_to_stop_than_it_takes() -> None:
 def test_every_secret_can_be_a_credential() -> None:
     found = re.findall(r"^LoadCredential=(\S+):edge\.(\S+)$", (UNITS / "edge.service").read_text(), re.MULTILINE)
     assert [] == [(key, file) for key, file in found if key != file]
-    public = {"auth.jwt_jwks_url"}
-    assert (SECRET_KEYS | URL_KEYS) - public == {key for key, _ in found}
+    unit = (UNITS / "edge.service").read_text()
+    named = re.findall(r"^Environment=EDGE_(\w+)_FILE=-%d/(\S+)$", unit, re.MULTILINE)
+    assert {key.replace(".", "_").upper(): key for key in FILE_KEYS} == dict(named)
+    assert {key for key, _ in found} == FILE_KEYS
+    image = re.findall(r"EDGE_(\w+)_FILE=-/run/secrets/(\S+) ", (ROOT / "Dockerfile").read_text())
+    assert dict(named) == dict(image)
 
 
 def test_the_socket_is_where_the_hub_listens_by_default() -> None:

@@ -11,7 +11,7 @@ from edge.config.schema import AuthSettings, Config, CorsSettings, LimitsSetting
 from edge.http.context import Context
 from edge.server.aiohttp_server import HubRunner
 from edge.server.assembly import assemble
-from edge.server.process import listen
+from edge.server.listening import listen
 from tests.security.wire import Wire
 
 __all__ = ["AuthSettings", "Config", "CorsSettings", "LimitsSettings", "RunningHub", "ServerSettings", "StreamSettings"]

@@ -18,7 +18,7 @@ from edge.core.event import Event
 from edge.http.context import Context
 from edge.server.aiohttp_server import HubRunner
 from edge.server.assembly import assemble
-from edge.server.process import listen
+from edge.server.listening import listen
 from edge.transport import stream as stream_module
 from edge.transport.stream import Stream
 

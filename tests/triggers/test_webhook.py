@@ -90,7 +90,7 @@ async def test_the_job_arrives_at_a_real_server_as_one_post() -> None:
 )
 async def test_every_format_has_its_content_type_and_a_true_signature(name: str, media_type: str) -> None:
     async with receiving(answer(200)) as receiver:
-        await dispatch(receiver, format=name, secret=SECRET)
+        await dispatch(receiver, format=name, secrets=(SECRET,))
     [request] = receiver.requests
     assert request.headers["content-type"] == media_type
     assert request.headers["content-length"] == str(len(request.body))
@@ -103,7 +103,7 @@ async def test_every_attempt_has_the_same_id_and_its_own_timestamp_and_signature
     seconds = int(time.time())
     clock = iter([seconds * 1000, 0, (seconds + 2) * 1000])
     async with receiving(answer(500), answer(200)) as receiver:
-        await dispatch(receiver, secret=SECRET, now_ms=lambda: next(clock))
+        await dispatch(receiver, secrets=(SECRET,), now_ms=lambda: next(clock))
     first, second = receiver.requests
     assert ["j1", "j1"] == [each.headers["webhook-id"] for each in (first, second)]
     assert [str(seconds), str(seconds + 2)] == [each.headers["webhook-timestamp"] for each in (first, second)]
@@ -114,7 +114,7 @@ async def test_every_attempt_has_the_same_id_and_its_own_timestamp_and_signature
 @pytest.mark.parametrize("secret", [SECRET, SECRET.removeprefix("whsec_"), SECRET.rstrip("="), f" {SECRET}\n"])
 async def test_a_secret_is_taken_with_or_without_prefix_and_padding(secret: str) -> None:
     async with receiving(answer(200)) as receiver:
-        await dispatch(receiver, secret=secret)
+        await dispatch(receiver, secrets=(secret,))
     [request] = receiver.requests
     Webhook(SECRET).verify(request.body, request.headers)
 
@@ -132,7 +132,7 @@ async def test_a_secret_is_taken_with_or_without_prefix_and_padding(secret: str)
 )
 def test_a_secret_that_is_no_key_is_refused_without_repeating_it(secret: str) -> None:
     with pytest.raises(ValueError, match=r"^trigger\.secret is not base64 of 24 to 64 bytes") as refused:
-        WebhookTarget("http://127.0.0.1/", secret=secret)
+        WebhookTarget("http://127.0.0.1/", secrets=(secret,))
     assert secret in ("", "whsec_") or secret not in str(refused.value)
 
 
@@ -184,7 +184,7 @@ def test_what_is_shown_of_the_url_has_no_credentials_path_or_query(url: str, sho
 async def test_credentials_in_the_url_become_basic_auth_and_are_never_shown() -> None:
     async with receiving(answer(500)) as receiver:
         url = f"http://us%C3%A9r:p%3Ass@127.0.0.1:{receiver.port}/e/event-key?token=query-key"
-        target = WebhookTarget(url, secret=SECRET, retries=1, sleep=Waits())
+        target = WebhookTarget(url, secrets=(SECRET,), retries=1, sleep=Waits())
         with capture_logs() as logs, pytest.raises(DispatchFailed) as failure:
             await target.dispatch(job())
         await target.close()
@@ -371,3 +371,12 @@ async def test_closing_between_two_attempts_ends_the_dispatch() -> None:
         failure.value.fields,
         len(receiver.requests),
     )
+
+
+async def test_a_proxy_gets_the_request_where_one_is_configured() -> None:
+    async with receiving(answer(200)) as proxy:
+        target = WebhookTarget("http://hooks.example/jobs", proxy=f"http://127.0.0.1:{proxy.port}")
+        delivery = await target.dispatch(job())
+        await target.close()
+    assert 200 == delivery.status
+    assert "hooks.example" == proxy.requests[0].headers["host"]
