@@ -37,7 +37,7 @@ SLOW := slow or browser or namespaces or packaging or prometheus or proxies or r
 test-fast: setup-test  ## all but the slow tests, in under four minutes
 	$(VENV) -m pytest -m "not ($(SLOW))" $(ARGS)
 
-test-all: setup-system setup-test  ## all tests; a missing tool or right is an error (root on Debian 12, privileged)
+test-all: setup-system setup-test setup-clients  ## all tests; a missing tool or right is an error (root on Debian 12, privileged)
 	EDGE_TEST_ALL=1 $(VENV) -m pytest $(ARGS)
 
 # A copy, so that neither side's .venv is in the other's way.
@@ -137,10 +137,11 @@ lock: setup-dev  ## write requirements/*.lock anew from pyproject.toml (UPGRADE=
 	$(COMPILE) pyproject.toml --group build --constraint requirements/dev.lock --output-file requirements/build.lock
 	$(COMPILE) pyproject.toml --constraint requirements/dev.lock --output-file requirements/run.lock
 	$(COMPILE) --group bench --constraint requirements/dev.lock --output-file requirements/bench.lock
+	$(COMPILE) tests/clients/python/requirements.in --output-file tests/clients/python/requirements.txt
 
 clean:  ## remove all that the other targets made
 	rm -rf .venv .make dist htmlcov bench/.built .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -rf .import_linter_cache tests/node/node_modules
+	rm -rf .import_linter_cache tests/node/node_modules tests/clients/node/node_modules tests/clients/node/next/.next
 	find edge tests -name __pycache__ -prune -exec rm -rf {} +
 
 setup-run:
@@ -158,6 +159,10 @@ setup-bench:
 
 setup-system:
 	@tests/install-system-packages
+
+# Client libraries in three languages, and what serves pages in front of a hub: some 900 MB.
+setup-clients: setup-dev
+	@tests/clients/install
 
 # Not `npm ci`: it wants every platform's build of rollup in the lock, which names those of Linux only. This keeps to the
 # lock's versions and hashes, and leaves it alone.

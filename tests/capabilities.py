@@ -20,6 +20,7 @@ import pytest
 
 TESTS = Path(__file__).parent
 PACKAGES = TESTS / "system-packages.txt"
+CLIENTS = TESTS.parent / ".make" / "clients" / "go.sources"
 NODE_MODULES = TESTS / "node" / "node_modules" / ".installed.json"
 IN_A_CONTAINER = "make test-container"
 NEEDED_BY_FIXTURE = {"_redis": ["redis"], "far_redis": ["redis", "namespaces"], "chromium": ["browser"]}
@@ -121,17 +122,23 @@ def _no_node_modules() -> str:
     return "" if NODE_MODULES.exists() else "tests/node/node_modules is not installed"
 
 
+def _no_clients() -> str:
+    return "" if CLIENTS.exists() else "the clients are not installed"
+
+
 # What a marker needs beside its packages: why it is not there, or "".
 RIGHTS: dict[str, list[Callable[[], str]]] = {
     "linux": [_not_linux],
     "root": [_not_root],
     "namespaces": [_not_linux, _not_root],
     "packaging": [_not_root, _no_containers],
+    "clients": [],
 }
 # Asked once the packages are there.
 WORKS: dict[str, tuple[Callable[[], str], str]] = {
     "namespaces": (_no_namespaces, IN_A_CONTAINER),
     "node": (_no_node_modules, "make setup-test"),
+    "clients": (_no_clients, "make setup-clients"),
 }
 
 

@@ -1,0 +1,3 @@
+const Page = () => "A page in front of a hub.";
+
+export default Page;
