@@ -57,7 +57,7 @@ def document(config: Config) -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for operation in listed:
         paths.setdefault(operation.path, {})[operation.method] = _operation(operation, config, reference)
-    schemas = {name: components[name] for name in sorted(components)}
+    schemas = {name: _as_generators_read_it(components[name]) for name in sorted(components)}
     made: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
@@ -71,6 +71,27 @@ def document(config: Config) -> dict[str, Any]:
     }
     if config.auth.configured:
         made["components"]["securitySchemes"] = _SECURITY
+    return made
+
+
+def _as_generators_read_it(schema: Any) -> Any:
+    """`schema` without what generators of clients stumble over: enums without a type, defaults that say nothing."""
+    if isinstance(schema, list):
+        return [_as_generators_read_it(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {key: _as_generators_read_it(value) for key, value in schema.items()}
+    values = made.get("enum")
+    if isinstance(values, list) and "type" not in made:
+        for kind, name in ((str, "string"), (bool, "boolean")):
+            if all(isinstance(value, kind) for value in values):
+                made = {"type": name, **made}
+    if "properties" in schema:
+        fields = schema["properties"].items()
+        constant = [name for name, field in fields if field.get("enum") == [field.get("default", ...)]]
+        made["required"] = [*schema.get("required", ()), *constant]
+    if made.get("default", ...) is None or values == [made.get("default", ...)]:
+        del made["default"]
     return made
 
 
@@ -131,7 +152,7 @@ def _answer(answer: Answer, reference: Mapping[Any, Any]) -> dict[str, Any]:
 
 def _refusal(status: int, listed: list[str], *, empty: bool) -> dict[str, Any]:
     schema = {
-        "allOf": [{"$ref": _REF.format(name="Problem")}, {"properties": {"code": {"enum": listed}}}],
+        "allOf": [{"$ref": _REF.format(name="Problem")}, {"properties": {"code": {"type": "string", "enum": listed}}}],
     }
     told = "; ".join(f"`{code}`: {problems.PROBLEMS[code].title}" for code in listed)
     made: dict[str, Any] = {"description": f"{told}."}
