@@ -73,8 +73,8 @@ class Cutter:
                 for one in (answering, leaving):
                     one.cancel()
                 await asyncio.gather(answering, leaving, return_exceptions=True)
-        except (asyncio.IncompleteReadError, OSError):
-            pass  # one side has gone, so the other goes
+        except (asyncio.IncompleteReadError, OSError, asyncio.CancelledError):
+            pass  # one side has gone, or the line is cut: so the other goes
         finally:
             self._tasks.discard(task)
             _reset(writer, hub_writer)
