@@ -115,8 +115,11 @@ export interface TriggerOptions {
   connections?: number;
   /** What happens when there are not so many in time. Default `fail`. */
   on_timeout?: "fail" | "dispatch";
-  /** `client`: a connection counts when its edge.js has answered, which sees through proxies too. */
-  confirm?: "client";
+  /**
+   * Who confirms a connection. `client`, the default: its edge.js, whatever stands between it and the hub. `transport`: the
+   * peer of the hub's connection, which may be a proxy.
+   */
+  confirm?: "client" | "transport";
 }
 
 export interface TriggerReceipt {

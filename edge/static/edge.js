@@ -147,7 +147,7 @@ export class ProjectStream extends EventTarget {
   }
 
   async trigger(name, data = null, { timeout = 3000, id, key = id ?? newKey(), ...query } = {}) {
-    const path = `trigger?${new URLSearchParams({ timeout: `${Math.round(timeout)}ms`, ...query })}`;
+    const path = `trigger?${new URLSearchParams({ timeout: `${Math.round(timeout)}ms`, confirm: "client", ...query })}`;
     let lost;
     for (let tries = TRIES; ; tries -= 1) {
       await this.ready({ timeout }).catch((error) => {

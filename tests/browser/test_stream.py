@@ -69,7 +69,7 @@ async def test_ready_resolves_once_open_and_a_trigger_gives_its_receipt(
     receipt = await tab.run("stream.trigger('api/iterate', { prompt: 'hello' })")
     await tab.got({"prompt": "hello"})
 
-    assert ("api/iterate", 1, "acknowledged", True) == tuple(
+    assert ("api/iterate", 1, "client", True) == tuple(
         receipt[field] for field in ("name", "connections", "confirmed", "dispatched")
     )
 

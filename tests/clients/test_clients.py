@@ -19,7 +19,7 @@ from tests.clients.cutter import cutting
 from tests.faults.hub import HubProcess, serving
 from tests.faults.reader import open_stream
 
-pytestmark = [pytest.mark.clients, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.clients]
 PAGE = Path(__file__).parent.parent.parent / "docs" / "clients.md"
 SETTINGS: dict[str, Any] = {"stream__retry_ms": 100, "stream__heartbeat_seconds": 0.3}
 TEXTS = [

@@ -14,7 +14,7 @@ from tests.clients.client import HERE, INSTALLED, NODE
 from tests.faults.hub import HubProcess, serving
 from tests.faults.reader import open_stream
 
-pytestmark = [pytest.mark.clients, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.clients]
 MODULES = HERE / "node" / "node_modules"
 
 
