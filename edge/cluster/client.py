@@ -152,6 +152,10 @@ class RedisClient:
         self._shas: dict[str, str] = {}
         self.problem: StoreUnavailable | None = None
         self.errors = 0
+        self.ahead_seconds = 0.0
+        """How far Redis's clock is ahead of the hub's, as of the last heartbeat."""
+        self.ahead_seconds = 0.0
+        """How far Redis's clock is ahead of the hub's, as of the last heartbeat."""
         self.unreachable = False
         """The last exchange got no answer."""
         self._logged_problem = False

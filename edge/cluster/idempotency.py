@@ -57,16 +57,11 @@ class ClusterIdempotency:
         self._node = node
         self._clock = clock
         self._keep_ms = keep_ms
-        self._redis_ahead_seconds = 0.0
         self._numbers = count(1)
         self._held: dict[str, _Held] = {}
         """By where the key is kept in Redis: one request of this node at a time."""
         self._unsettled: dict[str, tuple[str, bytes]] = {}
         """What became of claims, by claim: where the key is kept, and the answer if any. Redis hasn't confirmed it."""
-
-    def set_redis_time(self, now: float) -> None:
-        """Redis's clock says `now`."""
-        self._redis_ahead_seconds = now - self._clock()
 
     async def claim(self, key: Key, fingerprint: bytes) -> Answer | Published | None:
         """Claim a key for this request (None), or say what became of it. Waits while another request holds it.
@@ -99,7 +94,7 @@ class ClusterIdempotency:
         self, key: Key, receipt: str, fingerprint: bytes, claim: str
     ) -> tuple[bool, Answer | Published | None]:
         """False when another node's request holds the key; else what `claim` returns."""
-        void_after = self._clock() + self._redis.answer_seconds + self._redis_ahead_seconds
+        void_after = self._clock() + self._redis.answer_seconds + self._redis.ahead_seconds
         found = await self._redis.run(
             "claim",
             [receipt, self._redis.keys.nodes],

@@ -15,8 +15,10 @@ from contextlib import suppress
 import msgspec
 
 from edge.cluster.client import RedisClient
+from edge.cluster.local import connected
 from edge.cluster.status import ClusterStatus
 from edge.core.errors import EdgeError, NotReady, StoreUnavailable
+from edge.core.hub import Hub
 from edge.supervisor import Supervisor
 from edge.triggers.readiness import Confirm, Confirmation, Confirmed, Readiness, draining
 
@@ -78,6 +80,7 @@ class ClusterReadiness:
     def __init__(
         self,
         local: Readiness,
+        hub: Hub,
         redis: RedisClient,
         node: str,
         status: ClusterStatus,
@@ -86,6 +89,7 @@ class ClusterReadiness:
         follows: Callable[[str], bool],
     ) -> None:
         self._local = local
+        self._hub = hub
         self._redis = redis
         self._node = node
         self._status = status
@@ -147,14 +151,13 @@ class ClusterReadiness:
             round((self._clock() - began) * 1000, 3),
         )
 
-    def answer(self, project: str, connection_id: str, token: str) -> bool:
-        """As `Readiness.answer`, for a connection of this node."""
-        return self._local.answer(project, connection_id, token)
-
-    async def pass_on(self, project: str, connection_id: str, token: str) -> None:
-        """Give a client's answer to the node that has its connection. Raises StoreUnavailable."""
+    async def answer_probe(self, project: str, connection_id: str, token: str) -> bool:
+        """As `Nodes.answer_probe`. What a node that has the connection makes of the answer is not known here."""
+        if connected(self._hub, project, connection_id):
+            return self._local.answer(project, connection_id, token)
         async with self._redis.use() as client:
             await client.publish(self._redis.keys.asks, msgspec.json.encode(Ack(project, connection_id, token)))
+        return True
 
     def drain(self) -> None:
         for question in self._questions.values():

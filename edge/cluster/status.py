@@ -4,27 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from redis.exceptions import RedisError
 
 from edge.cluster.client import NODE_TTL_SECONDS, RedisClient
-
-
-class View(msgspec.Struct, frozen=True):
-    """One project on all nodes; times are seconds since 1970."""
-
-    connections: int
-    epoch: str
-    oldest: int
-    newest: int
-    events: int
-    bytes: int
-    misses: int
-    recovered: int
-    lost: int
-    pending: int
-    first_miss: float | None
-    last_miss: float | None
+from edge.cluster.local import View
 
 
 class ClusterStatus:
@@ -76,20 +59,21 @@ class ClusterStatus:
             recovered=int(meta.get("recovered", 0)),
             lost=int(meta.get("lost", 0)),
             pending=pending,
-            first_miss=_seconds(meta.get("first_miss")),
-            last_miss=_seconds(meta.get("last_miss")),
+            first_miss_seconds=self._moment(meta.get("first_miss")),
+            last_miss_seconds=self._moment(meta.get("last_miss")),
         )
 
-    async def names(self, offset: int, count: int) -> tuple[list[str], int]:
-        """Names of projects, most recently published first, and how many there are. Raises StoreUnavailable."""
+    def _moment(self, redis_time: str | None) -> float | None:
+        return None if redis_time is None else float(redis_time) - self._redis.ahead_seconds
+
+    async def page(self, offset: int, count: int) -> tuple[list[tuple[str, View]], int]:
+        """Projects, most recently published first, and how many there are. Raises StoreUnavailable."""
         keys = self._redis.keys
         async with self._redis.use() as client:
             oldest = f"({(await client.time())[0] - self._keep_ms // 1000}"
             await client.zremrangebyscore(keys.projects, "-inf", oldest)
             total = await client.zcard(keys.projects)
-            names: list[Any] = await client.zrevrange(keys.projects, offset, offset + count - 1)
-        return [name.decode() for name in names], total
-
-
-def _seconds(text: str | None) -> float | None:
-    return None if text is None else float(text)
+            found: list[Any] = await client.zrevrange(keys.projects, offset, offset + count - 1)
+        names = [name.decode() for name in found]
+        views = zip(names, await self.views(names), strict=True)
+        return [(name, view) for name, view in views if view is not None], total

@@ -74,6 +74,7 @@ class RedisStore:
     ) -> None:
         limits = hub.limits
         self._hub = hub
+        self._clock = clock
         self._supervisor = supervisor
         self._new_epoch = new_epoch
         self._keep_receipts_ms = int(keep_receipts_seconds * 1000)
@@ -88,12 +89,17 @@ class RedisStore:
         self._replicator = Replicator(
             self.redis, hub, clock, self.node, self._keep_ms, new_epoch, supervisor, self._presence.changed
         )
-        self.follow = self._replicator.follow
-        self.follows = self._replicator.follows
-        self.connection_added = self._presence.changed
         self.readiness = ClusterReadiness(
-            readiness, self.redis, self.node, self.status, clock, supervisor, self._replicator.follows
+            readiness, hub, self.redis, self.node, self.status, clock, supervisor, self._replicator.follows
         )
+        # `edge.cluster.local.Nodes`, but for what is below
+        self.follow = self._replicator.follow
+        self.connections = self.status.connections
+        self.view = self.status.view
+        self.page = self.status.page
+        self.issue_ticket = self.tickets.issue
+        self.redeem_ticket = self.tickets.redeem
+        self.answer_probe = self.readiness.answer_probe
         self._queues: dict[str, list[_Queued]] = {}
         self._sender: asyncio.Task[None] | None = None
         self._heartbeats: asyncio.Task[None] | None = None
@@ -219,6 +225,9 @@ class RedisStore:
 
     # Subscribers
 
+    def connection_added(self, name: str) -> None:
+        self._presence.changed(name)
+
     def connection_removed(self, project: Project, _connection: Connection) -> None:
         """Report what its peer had not acknowledged and how many connections stay; without any, the ring is dropped."""
         self._presence.connection_removed(project)
@@ -267,7 +276,7 @@ class RedisStore:
             raise self.redis.failed(answer)
         known, gone, now, *totals = answer
         self.redis.recovered()
-        self.idempotency.set_redis_time(float(now))
+        self.redis.ahead_seconds = float(now) - self._clock()
         self._totals.update(*totals)
         for node in gone:
             _log.warning("node_gone", node=node.decode())

@@ -156,7 +156,7 @@ class AccessControl:
         verifier = self._context.verifier
         token = self._token(request)
         if token is None and (ticket := request.parameter(TICKET)) is not None:
-            identity = await self._redeemed(ticket, request.project or None)
+            identity = await self._context.nodes.redeem_ticket(ticket, request.project or None)
             if identity.expires_at_seconds is not None and identity.expires_at_seconds <= time.time():
                 raise Unauthenticated("The token that the ticket was given for has expired; get a new one.")
             return identity
@@ -182,11 +182,6 @@ class AccessControl:
         if len(tokens) > 1:
             raise Unauthenticated(f"The cookie {COOKIE} came twice; clear the one that isn't yours.")
         return tokens[0] if tokens else None
-
-    async def _redeemed(self, ticket: str, project: str | None) -> Identity:
-        if self._context.cluster is not None:
-            return await self._context.cluster.tickets.redeem(ticket, project)
-        return self._context.tickets.redeem(ticket, project, self._context.clock())
 
     def _trusts(self, request: Request) -> bool:
         """Whether a cookie counts: browsers add it by themselves, also for pages that only `*` lets in."""

@@ -6,10 +6,10 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import Any, TypeVar, overload
 
-from edge.auth.tickets import Tickets
 from edge.auth.tokens import Verifier
+from edge.cluster.local import Nodes
 from edge.config.schema import Config
 from edge.core.errors import Draining, StoreUnavailable, TooSlow
 from edge.core.hub import Hub
@@ -21,11 +21,6 @@ from edge.metrics.collector import Exposition
 from edge.store.base import Store
 from edge.supervisor import Supervisor
 from edge.triggers.job import Target
-from edge.triggers.readiness import Readiness
-
-if TYPE_CHECKING:  # redis is imported only where it is used: it would double the time to start
-    from edge.cluster.readiness import ClusterReadiness
-    from edge.cluster.store import RedisStore
 
 Result = TypeVar("Result")
 
@@ -39,7 +34,7 @@ class Context:
         self,
         config: Config,
         hub: Hub,
-        readiness: Readiness | ClusterReadiness,
+        nodes: Nodes,
         target: Target,
         store: Store,
         receipts: Receipts,
@@ -50,11 +45,10 @@ class Context:
     ) -> None:
         self.config = config
         self.hub = hub
-        self.readiness = readiness
+        self.readiness = nodes.readiness
         self.target = target
         self.store = store
-        self.cluster: RedisStore | None = None
-        """What is known of the other nodes, where there are any."""
+        self.nodes = nodes
         self.receipts = receipts
         self.history = history
         self.clock = clock
@@ -62,7 +56,6 @@ class Context:
         self.client_addresses = ClientAddresses(config.server.trusted_proxies)
         self.verifier = verifier
         self.supervisor = supervisor
-        self.tickets = Tickets(config.limits.max_tickets, config.limits.project_share(config.limits.max_tickets))
         self.opening: StoreUnavailable | None = None
         """Why the store has not been opened yet: until it is, nothing can be published, read or triggered."""
         self.on_reload: list[Callable[[Config], None]] = []

@@ -7,7 +7,6 @@ from __future__ import annotations
 import msgspec
 
 from edge.core.errors import EdgeError
-from edge.core.project import Project
 from edge.diagnose.explain import Misses, Situation
 from edge.diagnose.explain import explain as explain_situation
 from edge.http import params
@@ -29,61 +28,36 @@ async def explain(context: Context, request: Request) -> Response:
 
 
 async def _situation(context: Context, name: str) -> Situation:
-    confirmed = await _confirmed(context, name)
-    now = context.clock()
-    project = context.hub.project(name, now)
+    view = await context.nodes.view(name)
+    now, here = context.clock(), context.hub.projects.get(name)
     known = Situation(
         project=name,
         now=now,
         began_seconds=context.began_seconds,
-        known=project is not None,
+        known=view is not None,
         waiting=context.readiness.waiting_for(name),
         facts=context.history.facts(name),
     )
-    if context.cluster is not None and (view := await context.cluster.status.view(name)) is not None:
-        # Facts are this node's; connections and misses are those of all nodes.
-        return msgspec.structs.replace(
-            known,
-            known=True,
-            connections=view.connections,
-            confirmed=await _confirmed_anywhere(context, name) if view.connections else None,
-            misses=Misses(view.misses, view.recovered, view.lost, view.pending, None, None),
-        )
-    if project is None:
+    if view is None:
+        return known
+    known = msgspec.structs.replace(
+        known,
+        connections=view.connections,
+        confirmed=await _confirmed(context, name) if view.connections else None,
+        misses=Misses(
+            view.misses, view.recovered, view.lost, view.pending, view.first_miss_seconds, view.last_miss_seconds
+        ),
+    )
+    if here is None:
         return known
     return msgspec.structs.replace(
         known,
-        connections=len(project.connections),
-        confirmed=confirmed if project.connections else None,
-        newest_connection_seconds=max((one.connected_at_seconds for one in project.connections), default=None),
-        newest_event_seconds=project.ring.published_at(project.ring.newest) if len(project.ring) else None,
-        misses=_misses(project),
+        newest_connection_seconds=max((one.connected_at_seconds for one in here.connections), default=None),
+        newest_event_seconds=here.ring.published_at(here.ring.newest) if len(here.ring) else None,
     )
-
-
-def _misses(project: Project) -> Misses:
-    ledger = project.ledger
-    return Misses(
-        ledger.misses,
-        ledger.recovered,
-        ledger.lost,
-        len(ledger.pending),
-        ledger.first_miss_seconds,
-        ledger.last_miss_seconds,
-    )
-
-
-async def _confirmed_anywhere(context: Context, name: str) -> str | None:
-    try:
-        return (await context.readiness.wait(name, 1, _CONFIRM_SECONDS)).confirmed
-    except EdgeError:
-        return None
 
 
 async def _confirmed(context: Context, name: str) -> str | None:
-    project = context.hub.projects.get(name)
-    if project is None or not project.connections:
-        return None
     try:
         return (await context.readiness.wait(name, 1, _CONFIRM_SECONDS)).confirmed
     except EdgeError:  # no probe was answered, or none could be sent: either way none is confirmed

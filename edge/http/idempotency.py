@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from edge.core.errors import Draining, EdgeError
 from edge.core.idempotency import Answer, Key
@@ -41,8 +41,8 @@ async def run_once(
     process didn't wait for `act` to end.
     """
     receipts = context.receipts
-    if key is not None and context.cluster is not None:
-        return await _once_in_all(context.cluster, context, key, fingerprint, wait, act, published)
+    if key is not None and context.store.kind == "redis":
+        return await _once_in_all(cast("RedisStore", context.store), context, key, fingerprint, wait, act, published)
     if key is not None:
         while (entry := receipts.find(key, fingerprint, context.clock())) is not None:
             if entry.answer is not None:

@@ -108,6 +108,7 @@ class Lines:
         self._published += batch.events
         self._last_id = batch.last_id
         self._misses += batch.events * batch.missed
+        self._connections = self._context.hub.connected(self._name)
         return True
 
     def _publish(self, line: bytes) -> None:
@@ -138,9 +139,7 @@ class Lines:
         self._connections = receipt.connections
 
     def _totals(self) -> LinesTaken:
-        shared = self._context.cluster is not None
-        connections = self._connections if shared else self._context.hub.connected(self._name)
-        return LinesTaken(self._published, self._first_id, self._last_id, connections, self._misses)
+        return LinesTaken(self._published, self._first_id, self._last_id, self._connections, self._misses)
 
     def answer(self) -> Response:
         """All lines were taken."""

@@ -83,9 +83,7 @@ async def _ready(context: Context, request: Request, require: int, wait_seconds:
             await context.readiness.wait(name, max(require, 1), wait_seconds)
     there = 0
     if require:
-        there = (
-            context.hub.connected(name) if context.cluster is None else await context.cluster.status.connections(name)
-        )
+        there = await context.nodes.connections(name)
     if there < require:
         raise NotReady(
             f"{there} of {require} required connections are there and nothing was stored; "

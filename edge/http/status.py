@@ -7,9 +7,10 @@ from typing import cast
 
 import msgspec
 
+from edge.cluster.local import View
 from edge.core.connection import Connection
 from edge.core.project import Project
-from edge.http import cluster_status, params, problems, schemas
+from edge.http import params, problems, schemas
 from edge.http.context import Context
 from edge.http.problems import response as problem
 from edge.http.request import Request
@@ -45,62 +46,59 @@ async def ready(context: Context, request: Request) -> Response:
 
 
 async def project(context: Context, request: Request) -> Response:
-    """What the hub knows of one project."""
+    """The status of one project: its connections on this node, everything else on all."""
     name = request.project
-    known = context.hub.project(name, context.clock())
-    status = None if known is None else _status(context, known)
-    if context.cluster is not None:
-        status = await cluster_status.project(context.cluster, name, status)
-    return _unknown(name) if status is None else _json(status)
+    view = await context.nodes.view(name)
+    if view is None:
+        return _unknown(name)
+    here = context.hub.projects.get(name)
+    misses = schemas.MissesInTime(
+        **msgspec.structs.asdict(_misses(view)),
+        first=context.iso_time(view.first_miss_seconds),
+        last=context.iso_time(view.last_miss_seconds),
+    )
+    status = schemas.ProjectStatus(
+        project=name,
+        ring=_ring(view),
+        misses=misses,
+        epoch=view.epoch,
+        connections=[],
+        connections_total=view.connections,
+        last_connect=None,
+        last_disconnect=None,
+        last_ready=None,
+    )
+    return _json(status if here is None else _with_details(context, status, here))
 
 
-def _status(context: Context, known: Project) -> schemas.ProjectStatus:
-    ledger = known.ledger
-    left = known.last_disconnect
-    confirmed = known.last_ready
-    return schemas.ProjectStatus(
-        project=known.name,
-        ring=_ring(known),
-        misses=schemas.MissesInTime(
-            **msgspec.structs.asdict(_misses(known)),
-            first=context.iso_time(ledger.first_miss_seconds),
-            last=context.iso_time(ledger.last_miss_seconds),
-        ),
-        epoch=known.epoch,
-        connections=[
-            _connection(context, connection)
-            for connection in islice(reversed(known.connections), _MAX_SHOWN_CONNECTIONS)
-        ],
-        connections_total=len(known.connections),
-        last_connect=context.iso_time(known.last_connect_seconds),
+def _with_details(context: Context, status: schemas.ProjectStatus, here: Project) -> schemas.ProjectStatus:
+    left, confirmed = here.last_disconnect, here.last_ready
+    shown = islice(reversed(here.connections), _MAX_SHOWN_CONNECTIONS)
+    return msgspec.structs.replace(
+        status,
+        connections=[_connection(context, connection) for connection in shown],
+        last_connect=context.iso_time(here.last_connect_seconds),
         last_disconnect=left and schemas.LastDisconnect(context.iso_time(left[0]), left[1]),
         last_ready=confirmed and schemas.LastReady(context.iso_time(confirmed[0]), confirmed[1], confirmed[2]),
     )
 
 
 async def projects(context: Context, request: Request) -> Response:
-    """A page of projects, busiest first."""
+    """A page of projects."""
     limit = params.integer(request, "limit", _PAGE, lowest=1, highest=_MAX_PAGE)
     offset = params.integer(request, "offset", 0, lowest=0, highest=999_999_999)
-    if context.cluster is not None:
-        page, total = await cluster_status.projects(context.cluster, limit, offset)
-    else:
-        page = [_summary(one) for one in islice(context.hub.busiest(), offset, offset + limit)]
-        total = len(context.hub.projects)
+    found, total = await context.nodes.page(offset, limit)
+    page = [schemas.ProjectSummary(name, _ring(view), _misses(view), view.connections) for name, view in found]
     next_offset = offset + limit if offset + limit < total else None
     return _json(schemas.ProjectPage(page, total, next_offset))
 
 
 async def delete(context: Context, request: Request) -> Response:
     """Close a project's streams and drop its history."""
-    name = request.project
-    if context.cluster is not None:
-        deleted = await context.cluster.delete(name)
-    else:
-        deleted = context.hub.delete(name, context.clock())
+    deleted = await context.nodes.delete(request.project)
     if deleted is None:
-        return _unknown(name)
-    return _json(schemas.Deleted(name, *deleted))
+        return _unknown(request.project)
+    return _json(schemas.Deleted(request.project, *deleted))
 
 
 async def healthz(_context: Context, _request: Request) -> Response:
@@ -123,18 +121,14 @@ async def metrics(context: Context, request: Request) -> Response:
     return Response(200, body, content_type)
 
 
-def _summary(known: Project) -> schemas.ProjectSummary:
-    return schemas.ProjectSummary(known.name, _ring(known), _misses(known), len(known.connections))
+def _ring(view: View) -> schemas.Ring:
+    if not view.events:
+        return schemas.Ring(None, None, 0, 0)
+    return schemas.Ring(f"{view.epoch}-{view.oldest}", f"{view.epoch}-{view.newest}", view.events, view.bytes)
 
 
-def _ring(known: Project) -> schemas.Ring:
-    ring = known.ring
-    return schemas.Ring(known.oldest_id, known.newest_id, len(ring), ring.size_bytes)
-
-
-def _misses(known: Project) -> schemas.Misses:
-    ledger = known.ledger
-    return schemas.Misses(ledger.misses, ledger.recovered, ledger.lost, len(ledger.pending))
+def _misses(view: View) -> schemas.Misses:
+    return schemas.Misses(view.misses, view.recovered, view.lost, view.pending)
 
 
 def _connection(context: Context, connection: Connection) -> schemas.ConnectionStatus:

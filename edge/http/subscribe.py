@@ -44,8 +44,7 @@ async def subscribe(context: Context, request: Request) -> Response:
     ping_as_event = params.choice(request, "heartbeat", "comment", ("comment", "event")) == "event"
     if request.method == "HEAD":
         return Response(200, content_type=HEADERS["Content-Type"], headers=_ONLY_STREAMS)
-    if context.cluster is not None:
-        await context.cluster.follow(name, last_id)
+    await context.nodes.follow(name, last_id)
     if request.half_closed:
         raise half_closed("A stream needs both sides of its connection")
     now = context.clock()

@@ -30,27 +30,20 @@ _decoder = msgspec.json.Decoder(Ack)
 
 async def ticket(context: Context, request: Request) -> Response:
     """Give a ticket that opens one stream of the project."""
-    if context.cluster is not None:
-        given = await context.cluster.tickets.issue(request.project, request.identity)
-    else:
-        given = context.tickets.issue(request.project, request.identity, context.clock())
+    given = await context.nodes.issue_ticket(request.project, request.identity)
     return json_response(Ticket(given, int(TICKET_SECONDS)), status=201, headers=NO_STORE)
 
 
 async def ack(context: Context, request: Request) -> Response:
     """Take a client's answer to a probe: 204, or 404 and 409 where there is nothing to answer."""
-    name, connection_id = request.project, request.connection
     bodies.media_type(request, (bodies.JSON, bodies.FORM))
     try:
         answer = _decoder.decode(await bodies.read(context, request))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise InvalidRequest('Send the data of the edge.probe event as it came: {"probe": "…"}.') from None
-    connection = context.hub.connections.get(connection_id)
-    if connection is None and context.cluster is not None:
-        await context.cluster.readiness.pass_on(name, connection_id, answer.probe)
-        return Response(204)
-    if connection is None or connection.project is None or connection.project.name != name:
+    expected = await context.nodes.answer_probe(request.project, request.connection, answer.probe)
+    if expected is None:
         return problem("unknown_connection", "This connection is not there (any more); take the id of edge.hello.")
-    if not context.readiness.answer(name, connection_id, answer.probe):
+    if not expected:
         return problem("stale_probe", "Nobody waits for this answer (any more); answer the edge.probe that came last.")
     return Response(204)

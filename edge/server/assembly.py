@@ -10,7 +10,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from edge.auth.tickets import Tickets
 from edge.auth.tokens import UnusableKey, Verifier
+from edge.cluster.local import LocalNode, Nodes
 from edge.config.load import DEFAULT_SOURCE, ConfigError, Sources
 from edge.config.outbound import proxy_for
 from edge.config.redis_url import parse_redis_url
@@ -39,7 +41,6 @@ from edge.triggers.readiness import Readiness
 from edge.triggers.webhook import WebhookTarget
 
 if TYPE_CHECKING:  # redis is imported only where it is used: it would double the time to start
-    from edge.cluster.readiness import ClusterReadiness
     from edge.cluster.store import RedisStore
 
 _log = get_logger("server")
@@ -73,16 +74,17 @@ async def assemble(
     driver.hub = hub
     receipts = Receipts(config.limits.max_idempotency_keys, config.limits.idempotency_seconds)
     here = Readiness(hub, driver.clock, config.limits.max_waiting, supervisor)
-    readiness: Readiness | ClusterReadiness = here
-    cluster = None
+    store: Store
+    nodes: Nodes
     if config.store.url.startswith("redis"):
-        cluster = cluster_of(config, hub, driver, here, log, supervisor)
-        readiness = cluster.readiness
-    store = cluster if cluster is not None else store_of(config, hub, receipts, driver)
-    log.connection_came.append(readiness.connection_added)
+        store = nodes = cluster_of(config, hub, driver, here, log, supervisor)
+    else:
+        store = store_of(config, hub, receipts, driver)
+        tickets = Tickets(config.limits.max_tickets, config.limits.project_share(config.limits.max_tickets))
+        nodes = LocalNode(hub, here, tickets, driver.clock)
+    log.connection_came.append(nodes.readiness.connection_added)
     target = target_of(config, sources or {}, store, driver.clock)
-    context = Context(config, hub, readiness, target, store, receipts, history, driver.clock, verifier, supervisor)
-    context.cluster = cluster
+    context = Context(config, hub, nodes, target, store, receipts, history, driver.clock, verifier, supervisor)
 
     def limit_waiting(config: Config) -> None:
         here.max_waiting = config.limits.max_waiting
@@ -157,7 +159,7 @@ def apply_settings(context: Context, config: Config, verifier: Verifier, target:
     hub_limits = context.hub.limits
     for name in _RELOADABLE_LIMITS:
         setattr(hub_limits, name, getattr(limits, name))
-    tickets = context.tickets if context.cluster is None else context.cluster.tickets
+    tickets = context.nodes.tickets
     tickets.max_tickets, tickets.max_per_project = limits.max_tickets, limits.project_share(limits.max_tickets)
     context.receipts.max_keys, context.receipts.keep_seconds = limits.max_idempotency_keys, limits.idempotency_seconds
     if config.auth != before.auth:
@@ -283,7 +285,7 @@ def watched(context: Context, driver: EventLoopDriver) -> Watched:
         waiting=lambda: context.readiness.waiting,
         webhook=lambda: (target.attempts, target.retries) if isinstance(target, WebhookTarget) else (0, 0),
         store=lambda: (context.store_problem is None, context.store.errors),
-        rejected_messages=lambda: context.cluster.rejected_messages if context.cluster is not None else 0,
+        rejected_messages=lambda: context.nodes.rejected_messages,
         task_failures=context.supervisor.failures,
         loop_lag_seconds=driver.lag_seconds,
         limits={key: cast(float, value_of(config, key)) for key in LIMITS},

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from edge.cluster.client import Call
-from edge.cluster.store import RedisStore  # noqa: F401 - the assembly imports it late, and imports block
+from edge.cluster.store import RedisStore
 from edge.config.schema import Config, RingSettings, StoreSettings, StreamSettings
 from edge.core.errors import StoreUnavailable
 from edge.http.context import Context
@@ -52,6 +52,11 @@ class Node(Asker):
         super().__init__(port)
         self.runner = runner
         self.context = context
+
+    @property
+    def store(self) -> RedisStore:
+        assert isinstance(self.context.store, RedisStore)
+        return self.context.store
 
     async def metrics(self) -> dict[str, float]:
         """Those without labels."""
@@ -171,8 +176,7 @@ def numbers(ids: list[str]) -> list[int]:
 
 def lose_answers(monkeypatch: pytest.MonkeyPatch, node: Node, script: str, *, once: bool = False) -> None:
     """Redis runs `script`, and the node never gets the answer."""
-    cluster = node.context.cluster
-    assert cluster is not None
+    cluster = node.store
     run_all, lost = cluster.redis.run_all, False
 
     async def lossy(calls: list[Call], *, probing: bool = False) -> list[Any]:

@@ -81,8 +81,7 @@ async def test_a_way_that_is_silent_for_the_listener_alone_is_noticed(far_redis:
     async with Reader(node.port) as reader:
         await node.publish("before")
         await reader.until(1)
-        assert node.context.cluster is not None
-        pubsub = node.context.cluster._replicator.subscription._pubsub
+        pubsub = node.store._replicator.subscription._pubsub
         assert pubsub is not None
         connection: Any = pubsub.connection
         cable.cut_connection(connection._writer.get_extra_info("sockname")[1])
@@ -99,8 +98,7 @@ async def test_a_subscription_that_the_kernel_gave_up_is_made_anew(far_redis: Re
     async with Reader(node.port) as reader:
         await node.publish("before")
         await reader.until(1)
-        assert node.context.cluster is not None
-        pubsub = node.context.cluster._replicator.subscription._pubsub
+        pubsub = node.store._replicator.subscription._pubsub
         assert pubsub is not None
         connection: Any = pubsub.connection
         connection._reader.set_exception(TimeoutError(errno.ETIMEDOUT, "Connection timed out"))

@@ -25,9 +25,7 @@ async def test_a_key_used_on_one_node_is_known_on_all(nodes: list[Node]) -> None
 
 async def test_a_job_on_its_way_when_its_node_died_is_not_sent_by_another(nodes: list[Node]) -> None:
     key, mark = ("trigger", "p", "k"), b"print"
-    first, second = nodes[0].context.cluster, nodes[1].context.cluster
-    assert first is not None
-    assert second is not None
+    first, second = nodes[0].store, nodes[1].store
     assert await first.idempotency.claim(key, mark) is None
     await first.record_intent(key, mark, "job-1")
     with pytest.raises(TimeoutError):  # its node lives: whoever repeats the request waits for its answer
@@ -42,9 +40,7 @@ async def test_a_job_on_its_way_when_its_node_died_is_not_sent_by_another(nodes:
 
 async def test_a_key_whose_node_died_before_anything_began_is_free_again(nodes: list[Node]) -> None:
     key, mark = ("trigger", "p", "k"), b"print"
-    first, second = nodes[0].context.cluster, nodes[1].context.cluster
-    assert first is not None
-    assert second is not None
+    first, second = nodes[0].store, nodes[1].store
     assert await first.idempotency.claim(key, mark) is None
     await first.redis._client.zadd(first.redis.keys.nodes, {first.node: 1})
     assert await second.idempotency.claim(key, mark) is None
@@ -99,9 +95,7 @@ async def test_an_answer_that_redis_did_not_hear_is_told_later(
     nodes: list[Node], redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key, mark = ("trigger", "p", "k"), b"print"
-    first, second = nodes[0].context.cluster, nodes[1].context.cluster
-    assert first is not None
-    assert second is not None
+    first, second = nodes[0].store, nodes[1].store
     assert await first.idempotency.claim(key, mark) is None
     redis_server.stop()
     await first.idempotency.settle(key, Answer(200, b"done"))
@@ -111,9 +105,7 @@ async def test_an_answer_that_redis_did_not_hear_is_told_later(
 
 async def test_what_is_published_under_a_claim_that_went_to_another_node_is_left_out(nodes: list[Node]) -> None:
     key, mark = ("publish", "p", "k"), b"print"
-    first, second = nodes[0].context.cluster, nodes[1].context.cluster
-    assert first is not None
-    assert second is not None
+    first, second = nodes[0].store, nodes[1].store
     assert await first.idempotency.claim(key, mark) is None
     await first.redis._client.zadd(first.redis.keys.nodes, {first.node: 1})  # its last beat was long ago
     assert await second.idempotency.claim(key, mark) is None
@@ -128,10 +120,8 @@ async def test_what_is_published_under_a_claim_that_went_to_another_node_is_left
 
 async def test_a_claim_that_comes_too_late_takes_nothing(nodes: list[Node]) -> None:
     key, mark = ("publish", "p", "k"), b"print"
-    first, second = nodes[0].context.cluster, nodes[1].context.cluster
-    assert first is not None
-    assert second is not None
-    first.idempotency.set_redis_time(0.0)  # so this claim seems to have been made long ago
+    first, second = nodes[0].store, nodes[1].store
+    first.redis.ahead_seconds -= 1000.0  # so this claim seems to have been made long ago
     with pytest.raises(StoreUnavailable, match="took too long"):
         await first.idempotency.claim(key, mark)
     assert await second.idempotency.claim(key, mark) is None

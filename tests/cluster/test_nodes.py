@@ -48,8 +48,7 @@ async def test_a_reader_who_was_faster_than_the_node_it_comes_to_gets_neither_ga
     async with Reader(nodes[0].port) as first, Reader(nodes[1].port) as slow:
         await nodes[2].publish("seen by both")
         await slow.until(1)
-        assert nodes[1].context.cluster is not None
-        monkeypatch.setattr(nodes[1].context.cluster._replicator, "receive", lambda *_: None)
+        monkeypatch.setattr(nodes[1].store._replicator, "receive", lambda *_: None)
         await nodes[2].publish("not heard yet")
         await first.until(2)
         second = Reader(nodes[1].port)

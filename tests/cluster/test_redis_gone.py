@@ -58,8 +58,7 @@ async def test_redis_that_hangs_is_noticed_and_nothing_is_missing_afterwards(
     """A cut cable looks like this from here: nothing is refused, nothing is answered."""
     assert redis_server.process is not None
     for node in nodes:
-        assert node.context.cluster is not None
-        pool = node.context.cluster.redis._client.connection_pool
+        pool = node.store.redis._client.connection_pool
         pool.connection_kwargs["socket_timeout"] = 0.5
         await pool.disconnect()
     async with Reader(nodes[0].port) as reader:

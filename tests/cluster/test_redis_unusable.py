@@ -137,8 +137,7 @@ async def test_eviction_policy_is_checked_when_redis_is_reached(redis_server: Re
 async def test_message_that_is_not_understood_costs_no_event(
     node: Node, redis: Redis, channel: str, message: bytes
 ) -> None:
-    cluster = node.context.cluster
-    assert cluster is not None
+    cluster = node.store
     async with Reader(node.port) as reader:
         await node.publish("before")
         await reader.until(1)
@@ -156,8 +155,7 @@ async def test_event_whose_message_was_not_understood_is_loaded(
     node: Node, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A newer node's format of messages; what Redis holds is the same."""
-    cluster = node.context.cluster
-    assert cluster is not None
+    cluster = node.store
     async with Reader(node.port) as reader:
         receive = cluster._replicator.receive
 
@@ -177,8 +175,7 @@ async def test_event_whose_message_was_not_understood_is_loaded(
 @pytest.mark.parametrize("where", ["next_message", "receive"])
 @pytest.mark.usefixtures("quiet")
 async def test_listener_survives_an_unforeseen_error(node: Node, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
-    cluster = node.context.cluster
-    assert cluster is not None
+    cluster = node.store
     broken: Any = cluster.redis if where == "next_message" else cluster._replicator
     original, failed = getattr(broken, where), False
 
@@ -205,8 +202,7 @@ async def test_listener_survives_an_unforeseen_error(node: Node, monkeypatch: py
 async def test_load_that_fails_unforeseen_is_a_refusal_and_the_next_one_works(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cluster = node.context.cluster
-    assert cluster is not None
+    cluster = node.store
 
     def fail(*_: Any) -> Any:
         raise KeyError("unforeseen")
@@ -225,8 +221,7 @@ async def test_load_that_fails_unforeseen_is_a_refusal_and_the_next_one_works(
 async def test_heartbeats_and_reports_go_on_after_an_unforeseen_error(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cluster = node.context.cluster
-    assert cluster is not None
+    cluster = node.store
     run_all, failed = cluster.redis.run_all, set[str]()
 
     async def fail(calls: list[Any], *, probing: bool = False) -> list[Any]:
@@ -253,8 +248,7 @@ async def test_heartbeats_and_reports_go_on_after_an_unforeseen_error(
 async def test_key_is_used_by_one_request_although_the_heartbeat_is_old(node: Node, redis: Redis) -> None:
     """Redis was out of memory, or the node was stopped: it takes the node for dead, until the next heartbeat."""
     key = {"Idempotency-Key": "once"}
-    cluster = node.context.cluster
-    assert cluster is not None
+    cluster = node.store
     original = cluster.redis.run_all
 
     async def old_heartbeat(calls: list[Any], *, probing: bool = False) -> list[Any]:
@@ -270,8 +264,7 @@ async def test_key_is_used_by_one_request_although_the_heartbeat_is_old(node: No
 
 async def test_second_request_of_a_key_waits_for_the_first_on_its_node(node: Node, redis: Redis) -> None:
     key, mark = ("trigger", "p", "k"), b"print"
-    cluster = node.context.cluster
-    assert cluster is not None
+    cluster = node.store
     keys = cluster.idempotency
     assert await keys.claim(key, mark) is None
     await redis.zadd(cluster.redis.keys.nodes, {cluster.node: 1})
@@ -286,9 +279,7 @@ async def test_second_request_of_a_key_waits_for_the_first_on_its_node(node: Nod
 async def test_request_that_ends_without_an_answer_leaves_its_job_unsendable(nodes: list[Node]) -> None:
     """An orderly restart cancels a request whose target is still working."""
     key, mark = ("trigger", "p", "k"), b"print"
-    first, second = nodes[0].context.cluster, nodes[1].context.cluster
-    assert first is not None
-    assert second is not None
+    first, second = nodes[0].store, nodes[1].store
     assert await first.idempotency.claim(key, mark) is None
     await first.idempotency.record_intent(key, "job-1")
     await first.idempotency.abandon(key)

@@ -1,0 +1,160 @@
+"""What the handlers ask of the hub, whether it is one process or several nodes: `Nodes`.
+
+Two implementations: `LocalNode` here, for a hub that is alone, and `RedisStore`, which asks all nodes around one Redis.
+Handlers don't know which they have. This module does not import redis, which would double the time to start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from typing import Protocol
+
+import msgspec
+
+from edge.auth.permissions import Identity
+from edge.auth.tickets import Tickets
+from edge.core.hub import Hub
+from edge.triggers.readiness import Confirm, Confirmation, Readiness
+
+
+class View(msgspec.Struct, frozen=True):
+    """One project on all nodes. Moments are the hub's clock's."""
+
+    connections: int
+    epoch: str
+    oldest: int
+    newest: int
+    events: int
+    bytes: int
+    misses: int
+    recovered: int
+    lost: int
+    pending: int
+    first_miss_seconds: float | None
+    last_miss_seconds: float | None
+
+
+class Waiting(Protocol):
+    """Readiness, as the handlers use it: `edge.triggers.readiness.Readiness` says what each method does."""
+
+    @property
+    def waiting(self) -> int: ...
+
+    def waiting_for(self, project: str) -> int: ...
+
+    def connection_added(self, project: str) -> None: ...
+
+    async def wait(
+        self, project: str, count: int, timeout_seconds: float, confirm: Confirm = "transport"
+    ) -> Confirmation: ...
+
+    def drain(self) -> None: ...
+
+
+class TicketLimits(Protocol):
+    """Unused tickets: how many there may be, and how many of one project. They may be changed."""
+
+    max_tickets: int
+    max_per_project: int
+
+
+class Nodes(Protocol):
+    """All of it may raise StoreUnavailable."""
+
+    @property
+    def readiness(self) -> Waiting: ...
+
+    @property
+    def tickets(self) -> TicketLimits: ...
+
+    @property
+    def rejected_messages(self) -> int:
+        """Messages of other nodes that were not understood."""
+
+    async def follow(self, name: str, last_id: str = "") -> None:
+        """Have the history of `name` in this node's hub, so that a connection can be attached in the same turn."""
+
+    async def connections(self, name: str) -> int:
+        """How many connections `name` has."""
+
+    async def view(self, name: str) -> View | None:
+        """None when `name` is unknown."""
+
+    async def page(self, offset: int, count: int) -> tuple[list[tuple[str, View]], int]:
+        """Projects, and how many there are: on one node the busiest first, on several the one published to last."""
+
+    async def delete(self, name: str) -> tuple[int, int] | None:
+        """Close the streams of `name` and drop its history: `(connections, events)`; None when it is unknown."""
+
+    async def issue_ticket(self, project: str, identity: Identity) -> str:
+        """A new ticket for `project`. Raises LimitReached (`too_many_tickets`)."""
+
+    async def redeem_ticket(self, ticket: str, project: str | None) -> Identity:
+        """The identity behind `ticket`, which is used up by this. Raises Unauthenticated."""
+
+    async def answer_probe(self, project: str, connection_id: str, token: str) -> bool | None:
+        """A client's answer to a probe: whether it was expected. None when the connection is unknown."""
+
+
+class LocalNode:
+    """A hub that is alone."""
+
+    rejected_messages = 0
+
+    def __init__(self, hub: Hub, readiness: Readiness, tickets: Tickets, clock: Callable[[], float]) -> None:
+        self._hub = hub
+        self.tickets = tickets
+        self._clock = clock
+        self.readiness = readiness
+
+    async def follow(self, name: str, last_id: str = "") -> None:
+        """All there is, is here."""
+
+    async def connections(self, name: str) -> int:
+        return self._hub.connected(name)
+
+    async def view(self, name: str) -> View | None:
+        project = self._hub.project(name, self._clock())
+        if project is None:
+            return None
+        ring, ledger = project.ring, project.ledger
+        return View(
+            connections=len(project.connections),
+            epoch=project.epoch,
+            oldest=ring.oldest,
+            newest=ring.newest,
+            events=len(ring),
+            bytes=ring.size_bytes,
+            misses=ledger.misses,
+            recovered=ledger.recovered,
+            lost=ledger.lost,
+            pending=len(ledger.pending),
+            first_miss_seconds=ledger.first_miss_seconds,
+            last_miss_seconds=ledger.last_miss_seconds,
+        )
+
+    async def page(self, offset: int, count: int) -> tuple[list[tuple[str, View]], int]:
+        names = [project.name for project in islice(self._hub.busiest(), offset, offset + count)]
+        views = [(name, await self.view(name)) for name in names]
+        return [(name, view) for name, view in views if view is not None], len(self._hub.projects)
+
+    async def delete(self, name: str) -> tuple[int, int] | None:
+        return self._hub.delete(name, self._clock())
+
+    async def issue_ticket(self, project: str, identity: Identity) -> str:
+        return self.tickets.issue(project, identity, self._clock())
+
+    async def redeem_ticket(self, ticket: str, project: str | None) -> Identity:
+        return self.tickets.redeem(ticket, project, self._clock())
+
+    async def answer_probe(self, project: str, connection_id: str, token: str) -> bool | None:
+        if not connected(self._hub, project, connection_id):
+            return None
+        return self.readiness.answer(project, connection_id, token)
+
+
+def connected(hub: Hub, project: str, connection_id: str) -> bool:
+    """Whether `hub` itself has this connection of `project`."""
+    connection = hub.connections.get(connection_id)
+    return connection is not None and connection.project is not None and connection.project.name == project
