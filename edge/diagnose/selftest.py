@@ -34,6 +34,12 @@ _SLACK_SECONDS = 3.0
 _MAX_DETAIL_CHARS = 300
 
 
+_BUFFERED = (
+    "A proxy on the way buffers or compresses the stream: turn both off for it (nginx: proxy_buffering off; Next.js, "
+    "webpack-dev-server, Express with compression: let the hub's Cache-Control: no-transform through)"
+)
+
+
 class Step(msgspec.Struct, frozen=True):
     """What became of one step; `seconds` is what it measured (None where there was nothing to measure)."""
 
@@ -58,6 +64,10 @@ class _Reader:
         self.hello: dict[str, Any] = {}
         self.events: list[tuple[float, str | None, str]] = []
         """`(when it came, id, data)` of events of the project."""
+        encoding = response.headers.get("Content-Encoding")
+        self.held_back_by = (
+            _BUFFERED if encoding is None else f"It comes with Content-Encoding: {encoding}. {_BUFFERED}"
+        )
         self.gap: dict[str, Any] | None = None
         self.pings = 0
         self._fields: dict[str, str] = {}
@@ -189,19 +199,14 @@ class SelfTest:
                 await self._post("events", {"type": "selftest", "data": number})
                 await asyncio.sleep(_PACE_SECONDS)
             if not await reader.until(lambda: len(reader.events) >= _EVENTS, _ANSWER_SECONDS):
-                raise Failed(
-                    f"held back: {len(reader.events)} of {_EVENTS} events came within {_ANSWER_SECONDS:g} s. A proxy "
-                    "buffers the stream: turn its response buffering off for it (nginx: proxy_buffering off)"
-                )
+                came_count = f"{len(reader.events)} of {_EVENTS} events came within {_ANSWER_SECONDS:g} s"
+                raise Failed(f"held back: {came_count}. {reader.held_back_by}")
             came = [when for when, _, _ in reader.events]
             self._last_id = reader.events[-1][1]
         late = [arrived - left for arrived, left in zip(came, sent, strict=False)]
         lumped = sum(after - before < _LUMP_SECONDS for before, after in pairwise(came))
         if max(late) > _PACE_SECONDS and lumped >= _EVENTS // 2:
-            raise Failed(
-                f"buffered: events come in lumps, up to {max(late):.1f} s late. A proxy on the way collects them: turn "
-                "its response buffering (and compression) off for the stream (nginx: proxy_buffering off)"
-            )
+            raise Failed(f"buffered: events come in lumps, up to {max(late):.1f} s late. {reader.held_back_by}")
         return sorted(late)[len(late) // 2], f"{_EVENTS} events came one by one"
 
     async def _trigger(self) -> tuple[float, str]:
@@ -276,8 +281,7 @@ class SelfTest:
                 response = await self._session.get(url, headers=headers, params=query)
         except TimeoutError:
             raise Failed(
-                f"held back: not even the headers of the stream came within {_ANSWER_SECONDS:g} s. A proxy waits for "
-                "the end of the response: turn its response buffering off for the stream (nginx: proxy_buffering off)"
+                f"held back: not even the headers of the stream came within {_ANSWER_SECONDS:g} s. {_BUFFERED}"
             ) from None
         try:
             if response.status != 200:
@@ -288,8 +292,7 @@ class SelfTest:
             try:
                 if not await reader.until(lambda: bool(reader.hello), _ANSWER_SECONDS):
                     raise Failed(
-                        f"held back: the headers came, but no event within {_ANSWER_SECONDS:g} s. A proxy buffers the "
-                        "stream: turn its response buffering off for it (nginx: proxy_buffering off)"
+                        f"held back: the headers came, but no event within {_ANSWER_SECONDS:g} s. {reader.held_back_by}"
                     )
                 yield reader
             finally:

@@ -11,9 +11,12 @@ const SERVERS = {
     ]);
     const app = express();
     app.use(compression());
-    app.use(createProxyMiddleware({ target, pathFilter: "/projects" }));
+    const on = name === "express" ? {} : { proxyRes: (response) => delete response.headers["cache-control"] };
+    app.use(createProxyMiddleware({ target, pathFilter: ["/projects", "/healthz"], on }));
     app.listen(port, host);
   },
+
+  "express-without-no-transform": () => SERVERS.express(),
 
   async vite() {
     const { createServer } = await import("vite");
