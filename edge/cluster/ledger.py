@@ -69,7 +69,7 @@ class FollowedLedger(Ledger):
 
 
 class TotalsFromRedis:
-    """The misses of all nodes, as of the last heartbeat: `totals`, which every node's metrics show, is set to them.
+    """The misses of all nodes, as of the last heartbeat: `totals` is set to them, and one node has them in its metrics.
 
     A Redis that comes back with less than it had doesn't make a counter smaller: what is no longer pending was lost.
     """
@@ -78,8 +78,9 @@ class TotalsFromRedis:
         self._totals = totals
         self._base = (0, 0, 0)
         totals.pending_in_all = 0
+        totals.reported_elsewhere = True
 
-    def update(self, misses: int, recovered: int, lost: int, pending: int) -> None:
+    def update(self, reports: int, misses: int, recovered: int, lost: int, pending: int) -> None:
         totals, before = self._totals, self._totals.pending
         shown = [base + count for base, count in zip(self._base, (misses, recovered, lost), strict=True)]
         if shown[0] < totals.misses or shown[1] < totals.recovered or shown[2] < totals.lost:
@@ -87,3 +88,8 @@ class TotalsFromRedis:
             self._base = (shown[0] - misses, shown[1] - recovered, shown[2] - lost)
         totals.misses, totals.recovered, totals.lost = shown
         totals.pending_in_all = pending
+        totals.reported_elsewhere = not reports
+
+    def expire(self) -> None:
+        """Without heartbeats this node doesn't know whether another one reports by now."""
+        self._totals.reported_elsewhere = True

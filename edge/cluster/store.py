@@ -103,6 +103,7 @@ class RedisStore:
         self._queues: dict[str, list[_Queued]] = {}
         self._sender: asyncio.Task[None] | None = None
         self._heartbeats: asyncio.Task[None] | None = None
+        self._heartbeat_seconds = clock()
         self._unchecked = True
 
     @property
@@ -257,6 +258,8 @@ class RedisStore:
                 await self._heartbeat()
             except StoreUnavailable as error:
                 self.redis.problem = error
+                if self._clock() - self._heartbeat_seconds > NODE_TTL_SECONDS:
+                    self._totals.expire()
                 if self.redis.unreachable:
                     self._unchecked = True
                     await self.redis.start_over()
@@ -276,6 +279,7 @@ class RedisStore:
             raise self.redis.failed(answer)
         known, gone, now, *totals = answer
         self.redis.recovered()
+        self._heartbeat_seconds = self._clock()
         self.redis.ahead_seconds = float(now) - self._clock()
         self._totals.update(*totals)
         for node in gone:

@@ -40,14 +40,16 @@ class Reader(Protocol):
 class MissTotals:
     """Misses of the whole hub: it outlives the projects."""
 
-    __slots__ = ("lost", "misses", "pending_in_all", "recovered", "touched")
+    __slots__ = ("lost", "misses", "pending_in_all", "recovered", "reported_elsewhere", "touched")
 
     def __init__(self) -> None:
         self.misses = 0
         self.recovered = 0
         self.lost = 0
         self.pending_in_all: int | None = None
-        """What is pending, where that is counted for several hubs together."""
+        """What is pending, where misses are counted for several hubs together."""
+        self.reported_elsewhere = False
+        """The metrics of another of those hubs have them: each is to be in one, or a sum would count it twice."""
         self.touched: set[str] | None = None
         """Names of projects whose history or ledger has changed, where a store keeps track."""
 

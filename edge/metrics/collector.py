@@ -22,6 +22,7 @@ from edge import __version__
 from edge.core.histogram import Histogram
 from edge.core.hub import Hub
 from edge.core.idempotency import Receipts
+from edge.core.ledger import MissTotals
 from edge.core.trigger_counters import TriggerCounters
 from edge.logs import setup
 from edge.metrics.busiest import BusiestProjects
@@ -128,6 +129,16 @@ class HubCollector:
 
     def _misses(self) -> Iterator[Metric]:
         misses = self._watched.hub.counters.misses
+        yield from () if misses.reported_elsewhere else self._miss_totals(misses)
+        oldest = self._watched.hub.counters.oldest_miss.oldest()
+        yield _gauge(
+            "misses_oldest_pending_seconds",
+            "Age of the oldest pending miss, 0 if there is none. At ring.max_age_seconds it is lost.",
+            0.0 if oldest is None else round(max(0.0, self._watched.clock() - oldest), 3),
+        )
+
+    @staticmethod
+    def _miss_totals(misses: MissTotals) -> Iterator[Metric]:
         yield _counter(
             "misses",
             "Events published while nobody was connected, or written only to readers that were lost before they had "
@@ -148,12 +159,6 @@ class HubCollector:
             "misses_pending",
             "Missed events held for the next reader. Growing: readers don't come at all.",
             misses.pending,
-        )
-        oldest = self._watched.hub.counters.oldest_miss.oldest()
-        yield _gauge(
-            "misses_oldest_pending_seconds",
-            "Age of the oldest pending miss, 0 if there is none. At ring.max_age_seconds it is lost.",
-            0.0 if oldest is None else round(max(0.0, self._watched.clock() - oldest), 3),
         )
 
     def _events(self) -> Iterator[Metric]:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import suppress
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Self
 
 import aiohttp
@@ -12,7 +17,7 @@ import pytest
 
 from edge.cluster.client import Call
 from edge.cluster.store import RedisStore
-from edge.config.schema import Config, RingSettings, StoreSettings, StreamSettings
+from edge.config.schema import Config, RingSettings, StoreSettings, StreamSettings, TriggerSettings
 from edge.core.errors import StoreUnavailable
 from edge.http.context import Context
 from edge.server.aiohttp_server import HubRunner
@@ -71,10 +76,13 @@ class Node(Asker):
         await self.runner.cleanup()
 
 
-async def start_node(url: str, *, max_events: int = 1000, max_age_seconds: float = 3600.0) -> Node:
+async def start_node(
+    url: str, *, max_events: int = 1000, max_age_seconds: float = 3600.0, target: str | None = None
+) -> Node:
     return await serve(
         Config(
             store=StoreSettings(url=url),
+            trigger=TriggerSettings(url=target),
             stream=StreamSettings(heartbeat_seconds=0.5, dead_after_seconds=2.0, retry_ms=50),
             ring=RingSettings(max_events=max_events, max_age_seconds=max_age_seconds),
         )
@@ -172,6 +180,38 @@ class Reader:
 
 def numbers(ids: list[str]) -> list[int]:
     return [int(event_id.rpartition("-")[2]) for event_id in ids]
+
+
+def start_process(url: str, port: int, **settings: str) -> subprocess.Popen[str]:
+    """A node that listens; `settings` are by the names of their variables, without EDGE_."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edge", "serve", "--port", str(port)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={
+            **os.environ,
+            "EDGE_STORE_URL": url,
+            "EDGE_STREAM_RETRY_MS": "50",
+            **{f"EDGE_{name}": value for name, value in settings.items()},
+        },
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    return process
+
+
+@contextmanager
+def node_process(url: str, **settings: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = start_process(url, port, **settings)
+    try:
+        yield process, port
+    finally:
+        process.kill()
+        process.wait()
 
 
 def lose_answers(monkeypatch: pytest.MonkeyPatch, node: Node, script: str, *, once: bool = False) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 
+import aiohttp
 import pytest
 
 from edge.core.errors import StoreUnavailable
 from edge.core.event import Event
 from edge.core.idempotency import Answer
 from tests.cluster.conftest import RedisServer
-from tests.cluster.nodes import Node, Reader, lose_answers
+from tests.cluster.nodes import Asker, Node, Reader, lose_answers, node_process, start_node
 
 
 async def test_a_key_used_on_one_node_is_known_on_all(nodes: list[Node]) -> None:
@@ -125,3 +127,44 @@ async def test_a_claim_that_comes_too_late_takes_nothing(nodes: list[Node]) -> N
     with pytest.raises(StoreUnavailable, match="took too long"):
         await first.idempotency.claim(key, mark)
     assert await second.idempotency.claim(key, mark) is None
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+async def test_job_whose_node_ends_while_the_target_works_is_not_sent_again(
+    redis_server: RedisServer, ending: signal.Signals
+) -> None:
+    received: list[bytes] = []
+    arrived = asyncio.Event()
+
+    async def work(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        received.append(await reader.readuntil(b"\r\n\r\n"))
+        arrived.set()
+        await reader.read()  # until the node is gone
+        writer.close()
+
+    server = await asyncio.start_server(work, "127.0.0.1", 0)
+    target = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/job"
+    other = await start_node(redis_server.url, target=target)
+    path, order = "/projects/p/trigger?on_timeout=dispatch&timeout=0s", {"name": "go", "id": "one"}
+    try:
+        with node_process(redis_server.url, TRIGGER_URL=target, SERVER_DRAIN_SECONDS="0.2") as (process, port):
+            asker = Asker(port)
+            first = asyncio.create_task(asker.post(path, order))
+            async with asyncio.timeout(60):
+                await arrived.wait()
+            process.send_signal(ending)
+            if ending is signal.SIGTERM:
+                answer = await first
+                assert (503, True) == (answer["status"], answer["may_have_started"])
+            else:
+                with pytest.raises(aiohttp.ClientError):
+                    await first
+            await asker.client.close()
+            await asyncio.to_thread(process.wait)
+            repeated = await other.post(path, order)
+        assert (502, True, "one") == (repeated["status"], repeated["may_have_started"], repeated["id"])
+        assert 1 == len(received)
+    finally:
+        await other.stop()
+        server.close()
+        await server.wait_closed()

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -21,7 +18,7 @@ from edge.config.redis_url import parse_redis_url
 from edge.core.errors import StoreUnavailable
 from edge.supervisor import end
 from tests.cluster.conftest import RedisServer
-from tests.cluster.nodes import Node, Reader, numbers
+from tests.cluster.nodes import Node, Reader, node_process, numbers, start_process
 from tests.http.loops import run
 
 
@@ -158,7 +155,7 @@ def test_a_connection_closed_under_our_hands_is_a_redis_that_is_gone(redis_serve
 async def test_a_node_that_dies_takes_its_readers_out_and_what_nobody_got_is_missed(
     nodes: list[Node], redis_server: RedisServer
 ) -> None:
-    with _process(redis_server.url) as (process, port):
+    with node_process(redis_server.url) as (process, port):
         reader = Reader(port)
         async with reader:
             await asyncio.sleep(0.3)
@@ -195,7 +192,7 @@ async def test_nodes_are_replaced_one_by_one_behind_haproxy_without_a_hole(
         "backend nodes\n  balance roundrobin\n  option httpchk GET /readyz\n  option redispatch\n  retries 3\n"
         f"  retry-on conn-failure empty-response response-timeout 503\n{servers}"
     )
-    processes = [_start(redis_server.url, port) for port in ports]
+    processes = [start_process(redis_server.url, port) for port in ports]
     balancer = await asyncio.create_subprocess_exec(
         *("haproxy", "-db", "-f", str(tmp_path / "haproxy.cfg")), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -212,7 +209,7 @@ async def test_nodes_are_replaced_one_by_one_behind_haproxy_without_a_hole(
             for place, port in enumerate(ports):
                 processes[place].send_signal(signal.SIGTERM)
                 assert 0 == await asyncio.to_thread(processes[place].wait, 15)
-                processes[place] = await asyncio.to_thread(_start, redis_server.url, port)
+                processes[place] = await asyncio.to_thread(start_process, redis_server.url, port)
                 await asyncio.sleep(0.5)
             stop.set()
             published = await publisher
@@ -263,32 +260,6 @@ class _Client:
 
     async def close(self) -> None:
         await self._session.close()
-
-
-def _start(url: str, port: int) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "edge", "serve", "--port", str(port)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "EDGE_STORE_URL": url, "EDGE_STREAM_RETRY_MS": "50"},
-    )
-    assert process.stdout is not None
-    process.stdout.readline()
-    process.stdout.close()
-    return process
-
-
-@contextmanager
-def _process(url: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    process = _start(url, port)
-    try:
-        yield process, port
-    finally:
-        process.kill()
-        process.wait()
 
 
 async def _publish_until_taken(node: Node, data: object) -> str:

@@ -283,7 +283,7 @@ def ledger_is_even(case: _Case) -> Iterator[Violation]:
         if misses.total != misses.recovered + misses.lost + misses.pending:
             yield violation("ledger", f"{misses.project} at {misses.node}: {misses}", misses, misses.project)
     for polled in case.history.of(Polled) if case.promise.even_hub else ():
-        total, *parts = (polled.samples[name] for name in LEDGER)
+        total, *parts = (polled.samples.get(name, 0.0) for name in LEDGER)
         if total != sum(parts):
             yield violation("ledger", f"{polled.node}: {total} misses, of them {parts}", polled, polled.node)
 

@@ -179,7 +179,7 @@ class _Round:
             return
         while True:
             last = {polled.node: polled.samples for polled in history.of(Polled)}
-            total, *parts = (sum(samples[name] for samples in last.values()) for name in LEDGER)
+            total, *parts = (sum(samples.get(name, 0.0) for samples in last.values()) for name in LEDGER)
             if total == sum(parts):
                 return
             if self._scene.clock() > deadline:

@@ -2,7 +2,8 @@
 -- was published since their last heartbeat, and no other connection covers, is missed. The node hears its heartbeat in
 -- its inbox, if it hears anything.
 -- KEYS: nodes    ARGV: node, inbox, ttl, prefix, max age
--- Returns {1 when the node was known before, nodes taken out, now, and of all projects: misses, recovered, lost, pending}
+-- Returns {1 when the node was known before, nodes taken out, now, 1 when the node reports the totals, and of all projects:
+--   misses, recovered, lost, pending}
 local now, ttl, prefix = now_seconds(), tonumber(ARGV[3]), ARGV[4]
 local all, aging, totals = prefix .. 'pending', prefix .. 'aging', prefix .. 'totals'
 local known = redis.call('ZSCORE', KEYS[1], ARGV[1]) and 1 or 0
@@ -38,8 +39,14 @@ for _, project in ipairs(redis.call('ZRANGEBYSCORE', aging, '-inf', now - tonumb
   lose_pending(at .. 'meta', at .. 'pending')
   redis.call('ZREM', aging, project)
 end
+-- One node has the totals in its metrics, as long as it lives.
+local reporter = redis.call('GET', prefix .. 'reporter')
+if not reporter or not redis.call('ZSCORE', KEYS[1], reporter) then
+  reporter = ARGV[1]
+  redis.call('SET', prefix .. 'reporter', reporter)
+end
 local misses, recovered, lost = unpack(redis.call('HMGET', totals, 'misses', 'recovered', 'lost'))
 return {
-  known, gone, tostring(now), tonumber(misses or '0'), tonumber(recovered or '0'), tonumber(lost or '0'),
+  known, gone, tostring(now), reporter == ARGV[1] and 1 or 0, tonumber(misses or '0'), tonumber(recovered or '0'), tonumber(lost or '0'),
   tonumber(redis.call('HGET', all, '') or '0'),
 }
