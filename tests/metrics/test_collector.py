@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 from unittest import mock
 
@@ -117,6 +118,7 @@ def test_descriptors_are_counted_without_listing_them_where_the_kernel_can() -> 
     with mock.patch.object(os, "listdir", side_effect=AssertionError("listed")):
         before = process.open_descriptors()
         with subprocess.Popen(["true"], stdout=subprocess.PIPE):
+            assert before is not None
             assert before + 1 == process.open_descriptors()
 
 
@@ -125,7 +127,20 @@ def test_descriptors_are_listed_where_the_kernel_can_not_count_them() -> None:
         listed = process.open_descriptors()
 
     # The listing itself holds one open.
-    assert process.open_descriptors() + 1 == listed
+    now = process.open_descriptors()
+    assert now is not None
+    assert now + 1 == listed
+
+
+def test_without_a_descriptor_left_what_takes_one_is_left_out() -> None:
+    collector = process.ProcessCollector()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        assert [] == list(collector.collect())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(list(collector.collect())) > 4
 
 
 async def test_metrics_can_have_an_address_of_their_own() -> None:
