@@ -38,6 +38,7 @@ ENV EDGE_SERVER_HOST=0.0.0.0 \
     SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
 USER 65532:65532
 EXPOSE 8080
-HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["/usr/bin/edge", "healthcheck"]
+# By the options of process 1, which is the hub.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["/usr/bin/edge", "healthcheck", "--pid", "1"]
 ENTRYPOINT ["/usr/bin/edge"]
 CMD ["serve"]

@@ -55,7 +55,7 @@ async def measure(seconds: float) -> dict[str, list[tuple[str, list[dict[str, An
     with tempfile.TemporaryDirectory() as folder:
         async with (
             live.hub(environ) as url,
-            live.prometheus(Path(folder), {"edge": live.host(url)}, interval="1s") as prometheus,
+            live.prometheus(Path(folder), live.host(url), interval="1s") as prometheus,
         ):
             await asyncio.sleep(6)  # Prometheus takes five seconds before it scrapes a target at all
             begin = time.time()

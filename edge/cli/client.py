@@ -15,8 +15,8 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from edge.cli import exit_codes
-from edge.cli.connection import Hub, Response, Unreachable, ask, connected, exchange
 from edge.cli.subscriber import Finished, Refused, StreamEvent, Subscription, fields_of
+from edge.diagnose.client import Hub, Response, Unreachable, ask, connected, exchange
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 _TIMEOUT_SECONDS = 75.0

@@ -1,14 +1,13 @@
-"""`edge healthcheck`: one GET, one sentence, for Docker and people; the standard library is all it needs."""
+"""`edge healthcheck`: one GET, one sentence, for Docker and people."""
 
 from __future__ import annotations
 
-import http.client
 import ipaddress
-import ssl
+from pathlib import Path
 from urllib.parse import urlsplit
 
-from edge.config.schema import Config
-from edge.logs.text import one_line
+from edge.config.schema import UNIX_PREFIX, Config
+from edge.diagnose.client import Hub, Unreachable, ask
 
 DEFAULT_PATH = "/healthz"
 
@@ -16,6 +15,8 @@ DEFAULT_PATH = "/healthz"
 def own_url(config: Config, path: str = DEFAULT_PATH) -> str:
     """Where a hub with this configuration answers on this machine; ValueError when that can't be known."""
     server = config.server
+    if server.host.startswith(UNIX_PREFIX):
+        return server.host
     if server.port == 0:
         raise ValueError("server.port is 0: only the running hub knows its port, so give the --url")
     scheme = "http" if server.tls_cert is None else "https"
@@ -29,9 +30,18 @@ def wrong_with(url: str) -> str | None:
         usable = target.scheme in ("http", "https") and bool(target.hostname) and target.port != 0
     except ValueError:
         usable = False
-    if usable and url.isascii() and url.isprintable() and " " not in url:
+    if (usable or url.startswith(UNIX_PREFIX + "/")) and url.isascii() and url.isprintable() and " " not in url:
         return None
-    return f"must be an http:// or https:// URL such as http://127.0.0.1:8080{DEFAULT_PATH}"
+    return f"must be an http:// or https:// URL such as http://127.0.0.1:8080{DEFAULT_PATH}, or unix:PATH"
+
+
+def serve_arguments(pid: int) -> list[str]:
+    """The arguments with which process `pid` runs `edge serve`. Raises ValueError."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+        return command[command.index("serve") : -1]
+    except (OSError, ValueError):
+        raise ValueError(f"--pid {pid}: no `edge serve` runs as this process") from None
 
 
 def check(url: str, timeout_seconds: float, *, verify: bool = True) -> tuple[bool, str]:
@@ -39,26 +49,18 @@ def check(url: str, timeout_seconds: float, *, verify: bool = True) -> tuple[boo
 
     `verify=False` takes any certificate: for asking oneself by a loopback address, which none names.
     """
-    target = urlsplit(url)
-    path = target.path if target.path not in ("", "/") else DEFAULT_PATH
-    if target.query:
-        path += f"?{target.query}"
-    host = target.hostname or ""
-    connection: http.client.HTTPConnection
-    if target.scheme == "https":
-        context = ssl.create_default_context() if verify else ssl._create_unverified_context()  # noqa: S323 - itself
-        connection = http.client.HTTPSConnection(host, target.port, timeout=timeout_seconds, context=context)
-    else:
-        connection = http.client.HTTPConnection(host, target.port, timeout=timeout_seconds)
+    origin, path = url, DEFAULT_PATH
+    if not url.startswith(UNIX_PREFIX):
+        target = urlsplit(url)
+        origin = f"{target.scheme}://{target.netloc}"
+        if target.path not in ("", "/"):
+            path = target.path
+        if target.query:
+            path += f"?{target.query}"
     try:
-        connection.request("GET", path, headers={"User-Agent": "edge-healthcheck", "Connection": "close"})
-        status = connection.getresponse().status
-    except TimeoutError:
-        return False, f"{url} did not answer within {timeout_seconds:g} s"
-    except (OSError, http.client.HTTPException, UnicodeError) as error:
-        return False, one_line(f"{url} can't be asked: {str(error) or type(error).__name__}")
-    finally:
-        connection.close()
+        status = ask(Hub(origin, None, verify), "GET", path, timeout_seconds=timeout_seconds).status
+    except Unreachable as error:
+        return False, str(error)
     return status == 200, f"{url} answered {status}"
 
 

@@ -17,9 +17,17 @@ from edge.cli import client, exit_codes, token_command
 
 if TYPE_CHECKING:
     from edge.config.load import Config, Sources
-    from edge.diagnose.client import HubAddress
+    from edge.diagnose.client import Hub
 
 _ANSWER_SECONDS = 5.0
+AUTHORITIES = (
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Alpine, Arch
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL, Amazon Linux
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",  # Fedora from 43 on
+    "/etc/ssl/ca-bundle.pem",  # openSUSE
+    "/etc/ssl/cert.pem",  # Alpine, macOS
+)
+"""Where systems keep the certificate authorities that they trust."""
 _FIRST_STEPS = """\
 first steps:
   edge serve                                run a hub on http://127.0.0.1:8080, with a live page to open
@@ -32,6 +40,8 @@ exit status: 0 success, 1 failed, 2 wrong usage or configuration, 3 no subscribe
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `edge` with `argv` (`sys.argv[1:]` if None) and return its exit status."""
+    _open_standard_streams()
+    _trust_the_systems_authorities()
     parser = _parser()
     arguments = parser.parse_args(argv)
     if arguments.command is None:
@@ -43,6 +53,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(arguments)
     except KeyboardInterrupt:
         return exit_codes.INTERRUPTED
+
+
+def _open_standard_streams() -> None:
+    """A descriptor below 3 that is closed would become a connection's, and libuv aborts when it closes that one."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
+
+
+def _trust_the_systems_authorities() -> None:
+    """The binary's OpenSSL looks for certificate authorities only where Debian has them."""
+    if getattr(sys, "frozen", False) and not {"SSL_CERT_FILE", "SSL_CERT_DIR"} & os.environ.keys():
+        found = next((path for path in AUTHORITIES if Path(path).exists()), None)
+        if found is not None:
+            os.environ["SSL_CERT_FILE"] = found
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,9 +93,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_config_arguments(check)
     check.set_defaults(run=_check_config)
 
-    health = commands.add_parser("healthcheck", help="ask a running hub whether it lives", allow_abbrev=False)
+    health = commands.add_parser("healthcheck", help="ask a running hub whether it is alive", allow_abbrev=False)
     health.add_argument("--config", type=Path, metavar="FILE", help="TOML file (default: $EDGE_CONFIG)")
     health.add_argument("--url", help="what to ask (default: the hub of the configuration, on this machine)")
+    health.add_argument(
+        "--pid",
+        type=int,
+        metavar="PID",
+        help="ask the hub that runs as this process, by its command line",
+    )
     health.add_argument("--timeout", default="2s", metavar="DURATION", help="how long to wait (default: 2s)")
     health.set_defaults(run=_healthcheck)
 
@@ -77,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     token.set_defaults(run=_token)
 
     explain = commands.add_parser(
-        "explain", help="ask a running hub why nobody was connected to a project", allow_abbrev=False
+        "explain", help="ask a running hub why a project had no subscriber", allow_abbrev=False
     )
     explain.add_argument("project", metavar="PROJECT", help="its id")
     _add_hub_arguments(explain)
@@ -85,18 +118,13 @@ def _parser() -> argparse.ArgumentParser:
     explain.set_defaults(run=_explain)
 
     selftest = commands.add_parser(
-        "selftest", help="be a reader behind a URL, and say what is wrong on the way", allow_abbrev=False
+        "selftest", help="subscribe through a URL and report what goes wrong on the way", allow_abbrev=False
     )
     _add_hub_arguments(selftest)
     selftest.add_argument("--quick", action="store_true", help="don't wait for a heartbeat")
     selftest.add_argument(
         "--no-trigger", action="store_true", help="start no job (with trigger.url it would be a real one)"
     )
-    selftest.add_argument("--watch", metavar="DURATION", help="again and again, so often; results become metrics")
-    selftest.add_argument(
-        "--metrics-host", default="127.0.0.1", metavar="HOST", help="where --watch serves them (default: 127.0.0.1)"
-    )
-    selftest.add_argument("--metrics-port", type=int, default=9465, metavar="PORT", help="(default: 9465)")
     selftest.set_defaults(run=_selftest)
     _add_store(commands)
     client.add_commands(commands)
@@ -184,18 +212,21 @@ def _healthcheck(arguments: argparse.Namespace) -> int:
             raise ValueError("must be longer than nothing")
     except ValueError as error:
         return _refuse(f"edge: --timeout {error}", exit_codes.USAGE)
-    url = arguments.url
+    url, verify = arguments.url, True
     if url is None:
-        loaded = _load(arguments)
-        if loaded is None:
-            return exit_codes.USAGE
         try:
+            if arguments.pid is not None:
+                arguments = _parser().parse_args(healthcheck.serve_arguments(arguments.pid))
+            loaded = _load(arguments)
+            if loaded is None:
+                return exit_codes.USAGE
             url = healthcheck.own_url(loaded[0])
         except ValueError as error:
             return _refuse(f"edge: {error}", exit_codes.USAGE)
+        verify = False
     elif (wrong := healthcheck.wrong_with(url)) is not None:
         return _refuse(f"edge: --url {wrong}", exit_codes.USAGE)
-    healthy, sentence = healthcheck.check(url, timeout_seconds, verify=arguments.url is not None)
+    healthy, sentence = healthcheck.check(url, timeout_seconds, verify=verify)
     if not healthy:
         return _refuse(f"edge: {sentence}", exit_codes.FAILED)
     return _say(f"edge: {sentence}\n")
@@ -215,52 +246,41 @@ def _token(arguments: argparse.Namespace) -> int:
 def _explain(arguments: argparse.Namespace) -> int:
     from urllib.parse import quote  # noqa: PLC0415
 
-    from edge.diagnose.client import Unanswered, get  # noqa: PLC0415
+    from edge.diagnose.client import Unreachable, ask  # noqa: PLC0415
+    from edge.logs.text import one_line  # noqa: PLC0415
 
     hub = _hub(arguments)
     if hub is None:
         return exit_codes.USAGE
     path = f"/projects/{quote(arguments.project, safe='')}/explain"
     try:
-        answer = get(hub, path, "application/json" if arguments.json else "text/plain", _ANSWER_SECONDS)
-    except Unanswered as error:
+        accept = {"Accept": "application/json" if arguments.json else "text/plain"}
+        response = ask(hub, "GET", path, headers=accept, timeout_seconds=_ANSWER_SECONDS)
+    except Unreachable as error:
         return _refuse(f"edge: {error}", exit_codes.FAILED)
+    if response.status != 200:
+        return _refuse(one_line(f"edge: {hub.url} answered {response.status}: {response.detail}"), exit_codes.FAILED)
+    answer = response.body.decode(errors="replace")
     return _say(answer if answer.endswith("\n") else f"{answer}\n")
 
 
 def _selftest(arguments: argparse.Namespace) -> int:
     import asyncio  # noqa: PLC0415
 
-    from edge.config.units import parse_duration  # noqa: PLC0415
-    from edge.diagnose.selftest import SelfTest, Step  # noqa: PLC0415
+    from edge.diagnose.selftest import SelfTest  # noqa: PLC0415
 
     hub = _hub(arguments)
     if hub is None:
         return exit_codes.USAGE
-    try:
-        every_seconds = None if arguments.watch is None else parse_duration(arguments.watch)
-    except ValueError as error:
-        return _refuse(f"edge: --watch {error}", exit_codes.USAGE)
 
-    async def run() -> list[Step]:
-        steps = []
+    async def run() -> bool:
+        passed = True
         async for step in SelfTest(hub, idle=not arguments.quick, trigger=not arguments.no_trigger).run():
             _say(step.line() + "\n")
-            steps.append(step)
-        return steps
+            passed = passed and step.ok
+        return passed
 
-    if every_seconds is None:
-        return exit_codes.OK if all(step.ok for step in asyncio.run(run())) else exit_codes.FAILED
-    from edge.diagnose.selftest_watch import Results, watch  # noqa: PLC0415
-
-    def tell(url: str) -> None:
-        _say(f"edge: results at {url}\n")
-
-    try:
-        asyncio.run(watch(Results(hub.url), run, every_seconds, arguments.metrics_host, arguments.metrics_port, tell))
-    except OSError as error:
-        return _refuse(f"edge: can't listen on {arguments.metrics_host}: {error.strerror}", exit_codes.FAILED)
-    return exit_codes.OK
+    return exit_codes.OK if asyncio.run(run()) else exit_codes.FAILED
 
 
 def _completion(arguments: argparse.Namespace) -> int:
@@ -331,10 +351,10 @@ def _load(arguments: argparse.Namespace) -> tuple[Config, Sources] | None:
         return None
 
 
-def _hub(arguments: argparse.Namespace) -> HubAddress | None:
-    """The hub to ask; None after having said what is wrong."""
+def _hub(arguments: argparse.Namespace) -> Hub | None:
+    """The hub to ask; None after an error was written."""
     from edge.cli import healthcheck  # noqa: PLC0415
-    from edge.diagnose.client import HubAddress  # noqa: PLC0415
+    from edge.diagnose.client import Hub  # noqa: PLC0415
 
     loaded = _load(arguments)
     if loaded is None:
@@ -349,7 +369,7 @@ def _hub(arguments: argparse.Namespace) -> HubAddress | None:
     elif (wrong := healthcheck.wrong_with(url)) is not None:
         _refuse(f"edge: --url {wrong}", exit_codes.USAGE)
         return None
-    return HubAddress(url.rstrip("/"), next(iter(loaded[0].auth.token), None), verify=arguments.url is not None)
+    return Hub(url.rstrip("/"), next(iter(loaded[0].auth.token), None), verify=arguments.url is not None)
 
 
 def _say(text: str) -> int:

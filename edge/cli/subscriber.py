@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
-from edge.cli.connection import Hub, Response, Unreachable, connected, send
+from edge.diagnose.client import Hub, Response, Unreachable, connected, send
 
 _CONNECT_SECONDS = 15.0
 _SILENCE = 2.5

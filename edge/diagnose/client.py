@@ -1,67 +1,132 @@
-"""One question to a running hub, for the command line; the standard library is all it needs.
+"""One HTTP connection to a hub, for commands; the standard library is all it needs.
 
-Invariant: whatever the other side does, it is an answer or an `Unanswered` whose text is one line for a person.
+Invariant: whatever the other side does, the outcome is a response or an `Unreachable` whose text is one line.
 """
 
 from __future__ import annotations
 
 import http.client
 import json
+import socket
 import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from edge.logs.text import one_line, shorten
 
-_MAX_ANSWER_BYTES = 1 << 20
+UNIX_SCHEME = "unix:"
+_MAX_BODY_BYTES = 64 << 20
 _MAX_DETAIL_CHARS = 500
 
 
-class Unanswered(Exception):
-    """Nobody answered, or the answer is a refusal."""
+class Unreachable(Exception):
+    """No response came."""
 
 
-class HubAddress(NamedTuple):
-    """Where a hub is: `url` has no path of its own but what a proxy puts before. `verify` its certificate."""
+class Hub(NamedTuple):
+    """Where a hub is: an `http(s)://` URL, with the path of a proxy if there is one, or `unix:PATH`.
+
+    `verify`: check its certificate.
+    """
 
     url: str
     token: str | None
-    verify: bool
+    verify: bool = True
 
 
-def get(hub: HubAddress, path: str, accept: str, timeout_seconds: float) -> str:
-    """The body of the answer to `GET path`. `timeout_seconds` holds for each step. Raises Unanswered."""
-    target = urlsplit(hub.url)
-    host = target.hostname or ""
+class Response(NamedTuple):
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def detail(self) -> str:
+        """What a problem document says to do; of any other body, its beginning."""
+        text = self.body.decode(errors="replace")
+        try:
+            document = json.loads(text)
+        except ValueError:
+            document = None
+        detail = document.get("detail") if isinstance(document, dict) else None
+        return one_line(shorten(detail if isinstance(detail, str) else text.strip(), _MAX_DETAIL_CHARS))
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout_seconds: float) -> None:
+        super().__init__("localhost", timeout=timeout_seconds)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+@contextmanager
+def connected(hub: Hub, timeout_seconds: float) -> Iterator[http.client.HTTPConnection]:
+    """A connection to `hub`, closed at the end; `timeout_seconds` bounds each step. Raises Unreachable."""
     connection: http.client.HTTPConnection
-    if target.scheme == "https":
+    target = urlsplit(hub.url)
+    if hub.url.startswith(UNIX_SCHEME):
+        connection = _UnixConnection(hub.url.removeprefix(UNIX_SCHEME), timeout_seconds)
+    elif target.scheme == "https":
         context = ssl.create_default_context() if hub.verify else ssl._create_unverified_context()  # noqa: S323 - itself
-        connection = http.client.HTTPSConnection(host, target.port, timeout=timeout_seconds, context=context)
+        connection = http.client.HTTPSConnection(
+            target.hostname or "", target.port, timeout=timeout_seconds, context=context
+        )
     else:
-        connection = http.client.HTTPConnection(host, target.port, timeout=timeout_seconds)
-    headers = {"User-Agent": "edge", "Accept": accept, "Connection": "close"}
-    if hub.token is not None:
-        headers["Authorization"] = f"Bearer {hub.token}"
+        connection = http.client.HTTPConnection(target.hostname or "", target.port, timeout=timeout_seconds)
     try:
-        connection.request("GET", target.path.rstrip("/") + path, headers=headers)
-        response = connection.getresponse()
-        body = response.read(_MAX_ANSWER_BYTES).decode(errors="replace")
+        yield connection
     except TimeoutError:
-        raise Unanswered(f"{hub.url} did not answer within {timeout_seconds:g} s") from None
+        raise Unreachable(f"{hub.url} did not answer within {timeout_seconds:g} s") from None
     except (OSError, http.client.HTTPException, UnicodeError) as error:
-        raise Unanswered(one_line(f"{hub.url} can't be asked: {str(error) or type(error).__name__}")) from None
+        raise Unreachable(one_line(f"{hub.url}: {str(error) or type(error).__name__}")) from None
     finally:
         connection.close()
-    if response.status != 200:
-        raise Unanswered(one_line(f"{hub.url} answered {response.status}: {_detail(body)}"))
-    return body
 
 
-def _detail(body: str) -> str:
-    """What a problem document says to do; of any other answer, its beginning."""
-    try:
-        document = json.loads(body)
-    except ValueError:
-        document = None
-    detail = document.get("detail") if isinstance(document, dict) else None
-    return shorten(detail if isinstance(detail, str) else body.strip(), _MAX_DETAIL_CHARS)
+def send(
+    connection: http.client.HTTPConnection,
+    hub: Hub,
+    method: str,
+    path: str,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> http.client.HTTPResponse:
+    """Send a request, `path` with its query, and return the response with its body still to be read."""
+    sent = {"User-Agent": "edge", "Accept": "application/json, */*;q=0.5", **(headers or {})}
+    if hub.token is not None:
+        sent["Authorization"] = f"Bearer {hub.token}"
+    base = "" if hub.url.startswith(UNIX_SCHEME) else urlsplit(hub.url).path.rstrip("/")
+    connection.request(method, base + path, body, sent)
+    return connection.getresponse()
+
+
+def exchange(
+    connection: http.client.HTTPConnection,
+    hub: Hub,
+    method: str,
+    path: str,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """`send`, with the whole body."""
+    response = send(connection, hub, method, path, body, headers)
+    return Response(response.status, dict(response.headers.items()), response.read(_MAX_BODY_BYTES))
+
+
+def ask(
+    hub: Hub,
+    method: str,
+    path: str,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    *,
+    timeout_seconds: float,
+) -> Response:
+    """One request on a connection of its own. Raises Unreachable."""
+    with connected(hub, timeout_seconds) as connection:
+        return exchange(connection, hub, method, path, body, {"Connection": "close", **(headers or {})})

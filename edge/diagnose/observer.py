@@ -11,7 +11,7 @@ from collections.abc import Callable
 from edge.core.connection import Connection
 from edge.core.project import Project
 from edge.diagnose.history import ProjectHistory
-from edge.logs.ratelimit import Burst, LogDeduplicator
+from edge.logs.ratelimit import LogDeduplicator
 from edge.logs.setup import get_logger
 from edge.supervisor import Supervisor
 
@@ -37,7 +37,9 @@ class HubObserver:
         self.connection_left: list[Callable[[Project, Connection], None]] = []
         self._missed_log: LogDeduplicator[str] = LogDeduplicator(period_seconds=FOLD_SECONDS, max_keys=_MAX_KEYS)
         self._limits: LogDeduplicator[str] = LogDeduplicator(period_seconds=FOLD_SECONDS, max_keys=_MAX_KEYS)
-        self._readers: Burst[str] = Burst(lines=BURST_LINES, period_seconds=BURST_SECONDS)
+        self._readers: LogDeduplicator[str] = LogDeduplicator(
+            period_seconds=BURST_SECONDS, max_keys=_MAX_KEYS, lines=BURST_LINES
+        )
 
     def connection_added(self, project: Project, connection: Connection) -> None:
         suppressed = self._readers.admit("connection_added", connection.connected_at_seconds)
@@ -114,7 +116,8 @@ class HubObserver:
         for code, suppressed in self._limits.due(now):
             _log.warning("limit_reached", code=code, suppressed=suppressed)
         for event, suppressed in self._readers.due(now):
-            _log.info(event, suppressed=suppressed)
+            if event is not None:  # there are fewer events than keys
+                _log.info(event, suppressed=suppressed)
 
 
 def _more(suppressed: int) -> dict[str, int]:

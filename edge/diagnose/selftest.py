@@ -21,7 +21,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from edge.diagnose.client import HubAddress
+from edge.diagnose.client import Hub
 from edge.logs.text import one_line, shorten
 
 STEPS = ("reach", "subscribe", "publish", "trigger", "resume", "idle")
@@ -127,7 +127,7 @@ class _Reader:
 class SelfTest:
     """One run against `hub`. `idle`: wait for a heartbeat too; `trigger`: start a job (it goes to `trigger.url`)."""
 
-    def __init__(self, hub: HubAddress, *, idle: bool = True, trigger: bool = True) -> None:
+    def __init__(self, hub: Hub, *, idle: bool = True, trigger: bool = True) -> None:
         self._hub = hub
         self._wanted = {"idle": idle, "trigger": trigger}
         self._project = f"edge-selftest-{secrets.token_hex(4)}"

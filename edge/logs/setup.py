@@ -18,7 +18,7 @@ import select
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Literal, TypeAlias, cast
@@ -38,6 +38,8 @@ LogFormat: TypeAlias = Literal["console", "json"]
 
 # PIPE_BUF on Linux: a pipe that polls as writable takes so much in one piece without blocking.
 _MAX_LINE_BYTES = 4096
+_BESIDE_LINE_BYTES = 4
+"""A priority and the line end."""
 # The worst case, twelve bytes a character (an emoji as two JSON escapes), still leaves room in the line.
 _MAX_EVENT_CHARS = 250
 _MAX_VALUE_CHARS = 1000
@@ -49,6 +51,8 @@ _FOREIGN_PERIOD_SECONDS = 10.0
 _FOREIGN_MAX_KEYS = 200
 
 _NEEDS_QUOTES = re.compile(r'[\s"=\\]')
+_PRIORITIES = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>", "critical": "<2>"}
+"""As sd-daemon(3) has them."""
 _COLOURS = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critical": "1;31"}
 
 
@@ -60,6 +64,7 @@ def configure(log_format: LogFormat, level: str, *, fd: int | None = None) -> No
     # None where the process was started without: descriptor 2 may be anybody's socket by now.
     _output.fd = fd if fd is not None else (2 if sys.stderr is not None else None)
     _output.torn = False
+    _output.priorities = _PRIORITIES if _is_journal(_output.fd) else {}
     if log_format == "json":
         _output.render = _render_json
     else:
@@ -99,11 +104,12 @@ class _Output:
     def __init__(self) -> None:
         self.fd: int | None = None
         self.render: Callable[[dict[str, object]], str] = _render_plain
+        self.priorities: Mapping[str, str] = {}
         self.torn = False  # the last line was written in part: the next begins with a line end
 
     def write(self, line: str) -> None:
         global dropped_lines  # noqa: PLW0603 - the counter is part of the interface
-        data = line.encode("utf-8", "backslashreplace") + b"\n"
+        data = f"{line}\n".encode("utf-8", "backslashreplace")
         if self.torn:
             data = b"\n" + data
         if self.fd is None or not _is_writable(self.fd):
@@ -131,6 +137,15 @@ def _is_writable(fd: int) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
     return bool(poll.poll(0))
+
+
+def _is_journal(fd: int | None) -> bool:
+    """Whether systemd connected `fd` to the journal, which reads a priority at the beginning of each line."""
+    try:
+        found = os.fstat(-1 if fd is None else fd)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
 def _is_terminal(fd: int | None) -> bool:
@@ -163,15 +178,14 @@ def _line(level: str, fields: dict[str, object]) -> str:
     }
     # `head` twice: it comes first, and no field can take its place.
     line = _output.render({**head, **{key: _bounded(value) for key, value in fields.items()}, **head})
-    if len(line) < _MAX_LINE_BYTES // 4 or len(line.encode("utf-8", "backslashreplace")) < _MAX_LINE_BYTES - 1:
-        return line
-    cut = {key: shorten(_to_text(value), _MAX_CUT_VALUE_CHARS) for key, value in fields.items()}
-    while len(line.encode("utf-8", "backslashreplace")) >= _MAX_LINE_BYTES - 1:
-        line = _output.render({**head, **cut, **head, "cut": True})
-        if not cut:
-            break
-        cut.popitem()
-    return line
+    if len(line) >= _MAX_LINE_BYTES // 4:
+        cut = {key: shorten(_to_text(value), _MAX_CUT_VALUE_CHARS) for key, value in fields.items()}
+        while len(line.encode("utf-8", "backslashreplace")) >= _MAX_LINE_BYTES - _BESIDE_LINE_BYTES:
+            line = _output.render({**head, **cut, **head, "cut": True})
+            if not cut:
+                break
+            cut.popitem()
+    return _output.priorities.get(level, "") + line
 
 
 def _bounded(value: object) -> object:

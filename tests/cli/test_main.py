@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 import tomllib
 import types
 from collections.abc import Callable, Iterator
@@ -256,7 +257,7 @@ def test_healthcheck_says_that_nobody_listens(capsys: pytest.CaptureFixture[str]
 
         assert exit_codes.FAILED == main.main(["healthcheck", "--url", url])
 
-    assert f"edge: {url} can't be asked: [Errno 111] Connection refused\n" == capsys.readouterr().err
+    assert f"edge: {url}: [Errno 111] Connection refused\n" == capsys.readouterr().err
 
 
 def test_healthcheck_waits_no_longer_than_it_was_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -285,7 +286,7 @@ def test_healthcheck_takes_no_nonsense_for_an_answer(capsys: pytest.CaptureFixtu
     err = capsys.readouterr().err
     assert exit_codes.FAILED == status
     assert err.removesuffix("\n").isprintable()
-    assert "can't be asked" in err
+    assert "edge: http://127.0.0.1:" in err
 
 
 def test_healthcheck_of_its_own_hub_works_over_tls_with_a_certificate_for_another_name(
@@ -346,3 +347,54 @@ def test_healthcheck_cant_guess_a_port_that_was_free_at_start(
 )
 def test_the_hubs_own_url(server: ServerSettings, url: str) -> None:
     assert url == healthcheck.own_url(Config(server=server))
+
+
+# --- where it runs ---
+
+
+@pytest.mark.linux
+def test_healthcheck_asks_a_process_by_its_command_line(port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [sys.executable, "-c", "import time; time.sleep(60)", "--", "edge", "serve", "--port", str(port)]
+    with subprocess.Popen(command) as process:
+        try:
+            assert exit_codes.OK == main.main(["healthcheck", "--pid", str(process.pid)])
+        finally:
+            process.kill()
+    assert f"http://127.0.0.1:{port}/healthz answered 200" in capsys.readouterr().out
+    assert exit_codes.USAGE == main.main(["healthcheck", "--pid", str(os.getpid())])
+    assert "no `edge serve` runs as this process" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shell", ["0<&- 1>&- 2>&-", "0<&- 1>&-", "2>&-"])
+def test_closed_standard_streams_end_nothing(shell: str, tmp_path: Path) -> None:
+    path = tmp_path / "edge.sock"
+    command = [sys.executable, "-m", "edge", "serve", "--host", f"unix:{path}"]
+    process = subprocess.Popen(["sh", "-c", f'exec "$@" {shell}', "sh", *command], stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while main.main(["healthcheck", "--url", f"unix:{path}"]) != exit_codes.OK:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.terminate()
+        assert 0 == process.wait(60)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_binary_looks_for_authorities_where_other_systems_have_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    theirs = tmp_path / "ca-bundle.crt"
+    theirs.write_text("")
+    monkeypatch.setattr(main, "AUTHORITIES", (str(tmp_path / "none"), str(theirs)))
+    main._trust_the_systems_authorities()
+    assert "SSL_CERT_FILE" not in os.environ, "a Python of the system knows where they are"
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    main._trust_the_systems_authorities()
+    assert str(theirs) == os.environ["SSL_CERT_FILE"]
+    monkeypatch.setenv("SSL_CERT_FILE", "mine")
+    main._trust_the_systems_authorities()
+    assert "mine" == os.environ["SSL_CERT_FILE"]

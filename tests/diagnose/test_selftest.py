@@ -14,9 +14,8 @@ import aiohttp
 import pytest
 
 from edge.diagnose import selftest
-from edge.diagnose.client import HubAddress
+from edge.diagnose.client import Hub as Address
 from edge.diagnose.selftest import SelfTest, Step
-from edge.diagnose.selftest_watch import Results
 from tests.observability import live
 from tests.observability.rig import Hub, running
 
@@ -24,7 +23,7 @@ FAST = {"heartbeat_seconds": 0.3}
 
 
 async def outcome(url: str, token: str | None = None) -> dict[str, Step]:
-    return {step.name: step async for step in SelfTest(HubAddress(url, token, verify=True)).run()}
+    return {step.name: step async for step in SelfTest(Address(url, token, verify=True)).run()}
 
 
 @pytest.fixture(autouse=True)
@@ -247,26 +246,3 @@ async def test_the_command_says_each_step_and_exits_with_0_or_1() -> None:
         assert 1 == await refused.wait()
 
     assert ["reach", "subscribe", "publish", "trigger", "resume"] == [line.split()[1] for line in said.splitlines()]
-
-
-async def test_watching_exposes_the_last_run() -> None:
-    async with running(stream=FAST) as hub:
-        command = ("selftest", "--url", hub.url, "--quick", "--no-trigger", "--watch", "200ms", "--metrics-port", "0")
-        async with live.process(sys.executable, "-m", "edge", *command) as watching:
-            url = (await live.line_with(watching, r"results at (http\S+)"))[1]
-            await live.line_with(watching, "ok +resume")
-            await live.line_with(watching, "ok +reach")
-            async with hub.client.get(url) as response:
-                text = await response.text()
-
-    assert f'edge_selftest_success{{url="{hub.url}"}} 1.0' in text
-    assert f'edge_selftest_step_seconds{{step="publish",url="{hub.url}"}}' in text
-
-
-def test_no_secret_of_the_url_is_a_label() -> None:
-    results = Results("https://user:secret@hub.example.org/edge?ticket=secret")
-    results.take([Step("reach", False, None, "refused")])
-
-    samples = [sample for metric in results.collect() for sample in metric.samples]
-    assert {"https://hub.example.org/edge"} == {sample.labels["url"] for sample in samples}
-    assert 0 == next(sample.value for sample in samples if sample.name == "edge_selftest_success")

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from edge.diagnose.observer import BURST_LINES
 from edge.logs import trace
-from edge.logs.ratelimit import Burst
+from edge.logs.ratelimit import LogDeduplicator
 from tests.observability import live
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -191,7 +191,7 @@ async def test_readers_in_floods_are_folded_and_none_is_forgotten(tmp_path: Path
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.floats(0, 0.5)), max_size=300))
 def test_a_burst_says_no_more_than_its_lines_a_period_and_counts_the_rest(steps: list[tuple[str, float]]) -> None:
-    burst: Burst[str] = Burst(lines=3, period_seconds=1.0)
+    burst: LogDeduplicator[str] = LogDeduplicator(lines=3, period_seconds=1.0, max_keys=9)
     now = 0.0
     said: list[tuple[float, str]] = []
     counted = {"a": 0, "b": 0}
@@ -201,8 +201,8 @@ def test_a_burst_says_no_more_than_its_lines_a_period_and_counts_the_rest(steps:
         if suppressed is not None:
             said.append((now, key))
             counted[key] += 1 + suppressed
-    for key, suppressed in burst.due(now + 1.0):
-        counted[key] += suppressed
+    for due, suppressed in burst.due(now + 1.0):
+        counted[str(due)] += suppressed
 
     assert {key: sum(step[0] == key for step in steps) for key in "ab"} == counted
     assert [] == burst.due(now + 2.0)

@@ -197,7 +197,40 @@ def test_colours_are_for_terminals_only(read: tuple[int, Reader], monkeypatch: p
     assert "\x1b" not in plain
 
 
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_lines_to_the_journal_begin_with_their_priority(
+    read: tuple[int, Reader], log_format: setup.LogFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fd, lines = read
+    found = os.fstat(fd)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+    setup.configure(log_format, "debug", fd=fd)
+    for level in ("debug", "info", "warning", "error"):
+        getattr(setup.get_logger("edge"), level)("said", value="x" * 5000)
+    logging.getLogger("foreign").critical("said")
+    assert ["<7>", "<6>", "<4>", "<3>", "<2>"] == [line[:3] for line in lines()]
+    assert all(len(line.encode()) < 4096 for line in lines())
+
+    monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino + 1}")
+    setup.configure(log_format, "info", fd=fd)
+    setup.get_logger("edge").info("said")
+    assert not lines()[-1].startswith("<")
+
+
 # --- levels, loggers ---
+
+
+def test_the_level_may_change_while_loggers_are_in_use(read: tuple[int, Reader]) -> None:
+    fd, lines = read
+    setup.configure("console", "warning", fd=fd)
+    logger = setup.get_logger("edge")
+    logger.info("no")
+    setup.set_level("info")
+    logger.info("yes")
+    logging.getLogger("foreign").info("yes")
+    setup.set_level("error")
+    logger.warning("no")
+    assert ["yes", "yes"] == [line.split()[-1] for line in lines()]
 
 
 def test_lines_below_the_level_are_not_written(read: tuple[int, Reader]) -> None:

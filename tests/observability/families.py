@@ -1,4 +1,4 @@
-"""Every metric the code can show: the hub's with all options on, and the self-test's."""
+"""Every metric the code can show: the hub's with all options on."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from typing import NamedTuple
 
 from prometheus_client.metrics_core import Metric
 
-from edge.diagnose.selftest import STEPS, Step
-from edge.diagnose.selftest_watch import Results
 from edge.metrics.collector import HubCollector
 from edge.metrics.process import ProcessCollector
 from tests.observability.rig import running
@@ -27,9 +25,7 @@ async def families() -> list[Shown]:
     async with running(metrics={"top_projects": 1}) as hub:
         watched = hub.context.exposition.watched
         found = [*HubCollector(watched).collect(), *ProcessCollector().collect()]
-    results = Results("http://127.0.0.1:8080")
-    results.take([Step(name, True, 0.1, "well") for name in STEPS])
-    return [_shown(metric) for metric in (*found, *results.collect())]
+    return [_shown(metric) for metric in found]
 
 
 def _shown(metric: Metric) -> Shown:

@@ -73,14 +73,6 @@ async def hub(environ: dict[str, str], log: IO[str] | int = asyncio.subprocess.S
             await reading
 
 
-@asynccontextmanager
-async def selftest(url: str) -> AsyncIterator[str]:
-    """`edge selftest --watch` on a hub; gives the URL of its metrics."""
-    command = ("selftest", "--url", url, "--quick", "--watch", "1s", "--metrics-port", "0")
-    async with process(sys.executable, "-m", "edge", *command) as started:
-        yield (await line_with(started, r"results at (http\S+)"))[1]
-
-
 def host(url: str) -> str:
     """What a scrape configuration names."""
     return urlsplit(url).netloc
@@ -120,15 +112,11 @@ class Prometheus:
 
 
 @asynccontextmanager
-async def prometheus(folder: Path, targets: dict[str, str], interval: str = "500ms") -> AsyncIterator[Prometheus]:
-    """Prometheus with our configuration, but for its targets (by job) and its patience."""
+async def prometheus(folder: Path, target: str, interval: str = "500ms") -> AsyncIterator[Prometheus]:
+    """Prometheus with our configuration, but for its target and its intervals."""
     text = (MONITORING / "prometheus.yml").read_text(encoding="utf-8")
     text = re.sub(r"(scrape|evaluation)_interval: \S+", rf"\1_interval: {interval}", text)
-    text = text.replace("edge:8080", targets["edge"]).replace("edge-selftest:9465", targets.get("edge-selftest", ""))
-    if "edge-selftest" in targets:
-        text = re.sub(
-            r"^  # (- job_name: edge-selftest|  static_configs:|    - targets: .*)", r"  \1", text, flags=re.MULTILINE
-        )
+    text = text.replace("edge:8080", target)
     (folder / "prometheus.yml").write_text(text, encoding="utf-8")
     shutil.copy(MONITORING / "rules.yml", folder)
     command = (

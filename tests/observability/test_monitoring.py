@@ -37,7 +37,7 @@ def promtool(*arguments: str) -> str:
 
 @pytest.mark.prometheus
 def test_the_rules_are_rules() -> None:
-    assert "SUCCESS: 33 rules found" in promtool("check", "rules", "rules.yml")
+    assert "SUCCESS: 32 rules found" in promtool("check", "rules", "rules.yml")
 
 
 @pytest.mark.prometheus
@@ -138,8 +138,7 @@ async def test_every_expression_has_data_where_a_hub_is_scraped(tmp_path: Path) 
     environ = {"EDGE_METRICS_TOP_PROJECTS": "3", "EDGE_STREAM_HEARTBEAT_SECONDS": "500ms"}
     async with (
         live.hub(environ) as url,
-        live.selftest(url) as selftest,
-        live.prometheus(tmp_path, {"edge": live.host(url), "edge-selftest": live.host(selftest)}) as prometheus,
+        live.prometheus(tmp_path, live.host(url)) as prometheus,
     ):
         await live.load(url, 8.0)  # Prometheus takes five seconds before it scrapes a target at all
         empty = [what for what, expr in dashboard_expressions() if not await prometheus.query(expr)]
@@ -151,7 +150,7 @@ async def test_every_expression_has_data_where_a_hub_is_scraped(tmp_path: Path) 
         unhealthy = [rule["name"] for rule in rules if rule["health"] != "ok"]
 
     assert [] == unhealthy
-    assert 33 == len(rules)
+    assert 32 == len(rules)
     assert [] == empty
 
 
