@@ -175,6 +175,15 @@ def test_the_next_epoch_may_go_on_without_a_gap_where_nothing_was_lost() -> None
     assert {"unseen"} == rules(*GOOD[:7], kill(3.5), LOST, *RESUMED, Caught(6.0, "s", "p"))
 
 
+def test_a_gap_reports_all_that_was_lost_before_it() -> None:
+    """Of any epoch: `f` began, and ended with its last event, while the subscriber had come no further than `e-2`."""
+    other = published(3.2, "other", "f-4")
+    lost_too = (*GOOD[:7], published(3.1, "four", "f-3"), other, kill(3.5), opened(4.0, asked="e-2"), hello(4.1, "e-2"))
+    behind = (seen(4.3, "f-3", "four"), published(5.0, "five", "g-4"), seen(5.1, "g-4", "five"), Caught(6.0, "s", "p"))
+    assert {"unseen"} == rules(*lost_too, *behind)
+    assert set() == rules(*lost_too, gap(4.2, "e-2", "f-3", None, "restart"), *behind)
+
+
 def test_what_is_kept_comes_again_after_a_gap() -> None:
     """Under the ids it had, which belong to the epoch before."""
     gap_and_all = (gap(4.2, "e-2", "e-1", None, "restart"), seen(4.3, "e-1", "one"), seen(4.4, "e-2", "two"))
@@ -363,8 +372,10 @@ def test_a_counter_that_comes_back_smaller() -> None:
     assert {"counter"} == rules(first, poll(2.0, 1, 9, 9, 0, 0, edge_events_published_total=8.0))
     # A new process begins at zero or goes on, and nowhere between.
     assert set() == rules(first, Started(1.5, "n", 2), poll(2.0, 2, 0, 0, 0, 0, edge_events_published_total=0.0))
-    assert set() == rules(first, Started(1.5, "n", 2), poll(2.0, 2, 9, 9, 0, 0))
-    assert {"counter"} == rules(first, Started(1.5, "n", 2), poll(2.0, 2, 5, 5, 0, 0))
+    lost = poll(1.0, 1, 9, 0, 9, 0)
+    assert set() == rules(lost, Started(1.5, "n", 2), poll(2.0, 2, 0, 0, 0, 0))
+    assert set() == rules(lost, Started(1.5, "n", 2), poll(2.0, 2, 9, 0, 9, 0))
+    assert {"counter"} == rules(lost, Started(1.5, "n", 2), poll(2.0, 2, 5, 0, 5, 0))
 
 
 def test_what_the_harness_saw_break() -> None:
