@@ -13,6 +13,7 @@ from tests.faultcheck.report import report
 from tests.faultcheck.rounds import play
 
 USUAL = ("kill", "terminate", "stand_still", "reset_behind_its_back")
+AROUND_REDIS = ("stall_redis", "kill_redis", "fill_redis", "kill", "terminate")
 
 
 @pytest.mark.slow
@@ -22,6 +23,8 @@ USUAL = ("kill", "terminate", "stand_still", "reset_behind_its_back")
     ("store", "faults"),
     [
         ("memory", USUAL),
+        pytest.param("redis", AROUND_REDIS, marks=pytest.mark.redis),
+        pytest.param("redis-two", AROUND_REDIS, marks=pytest.mark.redis),
     ],
 )
 async def test_a_round_breaks_no_promise(store: str, faults: tuple[str, ...], tmp_path: Path) -> None:
