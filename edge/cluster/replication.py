@@ -137,7 +137,7 @@ class Replicator:
     async def unfollow(self, name: str) -> None:
         """`name` has no connection here; one that is about to be attached keeps it."""
         followed = self._followed.get(name)
-        if followed is None or not followed.ready.is_set() or self._hub.connected(name):
+        if followed is None or not followed.ready.is_set() or self._hub.has_streams(name):
             return
         del self._followed[name]
         self._hub.forget(name)
@@ -322,7 +322,7 @@ class Replicator:
         now = self._clock()
         self._followed.pop(project.name, None)
         self._hub.forget(project.name)
-        for connection in project.connections.copy():
+        for connection in project.streams.copy():
             self._hub.close(connection, reason, now)
         self._start(self._unsubscribe(project.name))
 

@@ -155,7 +155,7 @@ class RedisStore:
         self._hub.check(event)
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         claim = None if key is None else self.idempotency.publishing(key)
-        self._queues.setdefault(name, []).append(_Queued(sse.event_text(event.type, event.data), future, claim))
+        self._queues.setdefault(name, []).append(_Queued(sse.event_text(event), future, claim))
         if self._sender is None:
             self._sender = self._supervisor.start("redis_sender", self._send_all())
         return future

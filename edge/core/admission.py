@@ -86,7 +86,7 @@ class Admission:
 
     def frame(self, event: Event) -> None:
         """Raise LimitReached unless a ring can hold `event`."""
-        size_bytes = len(sse.event_frame(b"z" * 32, 1 << 60, event.type, event.data))
+        size_bytes = len(sse.event_frame(b"z" * 32, 1 << 60, event))
         most_bytes = self._limits.max_frame_bytes
         if size_bytes > most_bytes:
             raise LimitReached(

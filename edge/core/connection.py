@@ -50,6 +50,7 @@ class Connection:
         "index",
         "last_write_seconds",
         "leaving",
+        "observes",
         "passed_over",
         "paused",
         "ping",
@@ -72,12 +73,15 @@ class Connection:
         *,
         chunked: bool = True,
         ping_as_event: bool = False,
+        observes: bool = False,
         ends_at_seconds: float = NEVER,
         ends_reason: str = "lifetime",
     ) -> None:
         self.id = connection_id
         self.address = address
         self.chunked = chunked
+        self.observes = observes
+        """It counts as nothing: not in receipts, readiness, counters or the ledger."""
         self.connected_at_seconds = now
         self.last_write_seconds = now
         self.ends_at_seconds = ends_at_seconds

@@ -57,7 +57,10 @@ class Counters:
         return self.ring_bytes + self.ring_events * EVENT_OVERHEAD_BYTES
 
 
-REMOVAL_REASONS = ("client", "dead", "slow", "shutdown", "deleted", "restart", "lifetime", "expired", "error")
+REMOVAL_REASONS = (
+    *("client", "dead", "slow", "shutdown", "deleted", "restart", "lifetime", "expired", "finished"),
+    "error",
+)
 DOOR_REASONS = ("unauthenticated", "forbidden", "wrong_host", "origin_not_allowed", "keys_unavailable")
 """Why a reader is not even let in to be counted against the limits."""
 REJECTION_REASONS = (

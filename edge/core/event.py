@@ -24,10 +24,11 @@ _Type = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": TYPE_PATTERN})
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
-    """One event: its `type` and `data`, UTF-8 text that may span lines."""
+    """One event: its `type` and `data`, UTF-8 text that may span lines. `final`: it finishes its project."""
 
     type: str
     data: bytes
+    final: bool = False
 
 
 class NewEvent(msgspec.Struct, forbid_unknown_fields=True, gc=False):

@@ -16,12 +16,13 @@ FLUSH_BUDGET = 256
 
 
 class FlushQueue:
-    """`wake` asks for a turn, in which `flush` is called."""
+    """`wake` asks for a turn, in which `flush` is called; `finished` gets each finished project that is up to date."""
 
-    __slots__ = ("_dirty", "_wake")
+    __slots__ = ("_dirty", "_finished", "_wake")
 
-    def __init__(self, wake: Callable[[], None]) -> None:
+    def __init__(self, wake: Callable[[], None], finished: Callable[[Project], None]) -> None:
         self._wake = wake
+        self._finished = finished
         self._dirty: deque[Project] = deque()
 
     def add(self, project: Project) -> None:
@@ -43,6 +44,8 @@ class FlushQueue:
                 if project.has_undelivered:
                     project.dirty = True
                     dirty.append(project)
+                elif project.finished:
+                    self._finished(project)
         finally:
             if dirty:
                 self._wake()

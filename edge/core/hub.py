@@ -13,7 +13,7 @@ Invariants:
 from __future__ import annotations
 
 import random
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 
 from edge.core import sse
@@ -33,12 +33,25 @@ from edge.core.stalled import StallDetector
 from edge.core.timing_wheel import TimingWheel
 
 TICK_BUDGET = 512
+CLOSE_BUDGET = 32
+"""Streams closed in one turn of the loop: two or three milliseconds."""
 _CLOSING_SPREAD = 2.0
 """Readers told to come back do so within `retry_ms` and this many times more, so that they don't come at once."""
 _MAX_FORGOTTEN = 10_000
 """Of so many projects that were forgotten the hub knows where their history ended; about 300 bytes each."""
 _MOST_FRAME_BYTES_BESIDE_DATA = 512
 """Id, type and field names; a line end in the data may become seven bytes."""
+
+
+class _Closing:
+    """Streams that are to be closed for one reason, all of one project unless `project` is None."""
+
+    __slots__ = ("project", "reason", "streams")
+
+    def __init__(self, project: Project | None, streams: list[Connection], reason: str) -> None:
+        self.project = project
+        self.streams = streams
+        self.reason = reason
 
 
 class Hub:
@@ -51,18 +64,22 @@ class Hub:
         self.counters = Counters()
         self.projects: dict[str, Project] = {}
         self.connections: dict[str, Connection] = {}
+        self.observers: dict[str, Connection] = {}
         self.draining = False
         self._boot = boot
         self._observer = observer
         self._surely_fits_bytes = (limits.max_frame_bytes - _MOST_FRAME_BYTES_BESIDE_DATA) // 7
         """Data so long makes a frame that fits its ring, whatever it holds; a longer one is looked at."""
         self._epochs_given = 0
-        self._forgotten: OrderedDict[str, tuple[str, int]] = OrderedDict()
-        """Epoch and newest number of projects that were forgotten because nothing was left of them. One that is made
-        anew goes on from there, so that a client that has seen everything comes back to no gap.
+        self._forgotten: OrderedDict[str, tuple[str, int, bool]] = OrderedDict()
+        """Epoch, newest number and whether it was finished, of projects that were forgotten because nothing was left of
+        them. One that is made anew goes on from there, so that a client that has seen everything gets no gap.
         """
         self._frame_cache = FrameCache()
-        self._flush_queue = FlushQueue(wake)
+        self._wake = wake
+        self._turn_wanted = False
+        self._closing: deque[_Closing] = deque()
+        self._flush_queue = FlushQueue(self._want_turn, self._end_streams)
         self._stalled = StallDetector(limits.dead_after_seconds)
         self._pending_acks = PendingAcks()
         self._admission = Admission(limits, self.counters, observer)
@@ -85,6 +102,29 @@ class Hub:
         """How many connections `name` has."""
         project = self.projects.get(name)
         return 0 if project is None else len(project.connections)
+
+    def has_streams(self, name: str) -> bool:
+        """Whether `name` has a connection or an observer."""
+        project = self.projects.get(name)
+        return project is not None and bool(project.connections or project.observers)
+
+    @property
+    def streams(self) -> list[Connection]:
+        """All connections and observers."""
+        return [*self.connections.values(), *self.observers.values()]
+
+    def is_over(self, name: str, start: Callable[[Project], Start]) -> bool:
+        """Whether `name` is finished, with nothing left to replay to a subscriber that starts at `start`."""
+        project = self.projects.get(name)
+        if project is None:
+            epoch, newest, finished = self._forgotten.get(name, ("", 0, False))
+            if not finished:
+                return False
+            project = Project(name, epoch, self.counters, self._frame_cache, newest=newest)
+        elif not project.finished:
+            return False
+        where = start(project)
+        return where.gap is None and project.ring.newest - where.cursor == len(where.skips or ())
 
     # Publishing
 
@@ -115,9 +155,9 @@ class Hub:
         first = last - len(events) + 1
         self._enforce(project, now)
         connections = len(project.connections)
-        if connections:
+        if connections or project.observers:
             self._flush_queue.add(project)
-        else:
+        if not connections:
             for seq in range(first, last + 1):
                 self._observer.event_missed(project, project.event_id(seq), now)
         return Batch(project.event_id(first), project.event_id(last), len(events), connections == 0)
@@ -146,7 +186,7 @@ class Hub:
         """Hold the next frame of a project that is numbered elsewhere; it was counted there, too."""
         project.append(frame, now)
         self._enforce(project, now)
-        if project.connections:
+        if project.connections or project.observers:
             self._flush_queue.add(project)
 
     def forget(self, name: str) -> None:
@@ -176,8 +216,19 @@ class Hub:
         self._forget_if_empty(project)
 
     def flush(self, now: float) -> bool:
-        """Bring dirty projects up to date, within one turn's budget. Returns whether more is to do."""
-        return self._flush_queue.flush(now)
+        """Bring dirty projects up to date and close streams, what fits into one turn. Returns whether more is to do."""
+        self._turn_wanted = False
+        try:
+            self._flush_queue.flush(now)
+        finally:
+            self._close_some(now)
+        return self._turn_wanted
+
+    def _want_turn(self) -> None:
+        """Have `flush` called in the next turn of the loop, once."""
+        if not self._turn_wanted:
+            self._turn_wanted = True
+            self._wake()
 
     # Readers
 
@@ -193,14 +244,20 @@ class Hub:
             raise Draining("The hub is shutting down; connect again in a second.", retry_after_seconds=1)
         if name not in self.projects:
             self._admission.project(len(self.projects), name, address, now)
-        self._admission.connection(len(self.connections), self.connected(name), name, address, now)
+        self._admission.connection(*self._there(name), name, address, now)
 
     def has_room(self, name: str, address: str) -> bool:
         """Whether `admit` would let a reader in. Nothing is counted or told."""
         new = name not in self.projects
         return not self.draining and self._admission.has_room(
-            len(self.projects) if new else -1, len(self.connections), self.connected(name), address
+            len(self.projects) if new else -1, *self._there(name), address
         )
+
+    def _there(self, name: str) -> tuple[int, int]:
+        """How many streams there are, on all projects and of `name`. To the limits an observer is one, too."""
+        project = self.projects.get(name)
+        of_project = 0 if project is None else len(project.connections) + len(project.observers)
+        return len(self.connections) + len(self.observers), of_project
 
     def attach(self, name: str, connection: Connection, start: Callable[[Project], Start], now: float) -> None:
         """Take `connection` in as a reader of `name`, standing where `start` says; its hello and replay are written."""
@@ -211,9 +268,9 @@ class Hub:
         else:
             # Not `_expire`: a project that has just become empty is not forgotten under a reader who comes back to it.
             self._retention.expire(project, now)
-        self.connections[connection.id] = connection
+        (self.observers if connection.observes else self.connections)[connection.id] = connection
         self._admission.entered(connection.address)
-        self.counters.added += 1
+        self.counters.added += not connection.observes
         project.attach(
             connection,
             start(project),
@@ -224,14 +281,17 @@ class Hub:
         self._timing_wheel.put(connection, min(now + self.limits.heartbeat_seconds, connection.ends_at_seconds))
         if connection.paused:  # its transport was full before it came here
             self._stalled.paused[connection] = None
-        self._observer.connection_added(project, connection)
+        if not connection.observes:
+            self._observer.connection_added(project, connection)
+        if project.finished and project.has_all(connection):
+            self.close(connection, "finished", now)
 
     def detach(self, connection: Connection, reason: str, now: float, *, reset: bool = False) -> None:
         """Forget a connection whose transport is gone; calling twice does no harm.
 
         `reason` is one of `REMOVAL_REASONS`; `reset`: its peer has ended it without a FIN.
         """
-        if self.connections.pop(connection.id, None) is None:
+        if (self.observers if connection.observes else self.connections).pop(connection.id, None) is None:
             return
         project = connection.project
         assert project is not None
@@ -241,6 +301,10 @@ class Hub:
         self._stalled.paused.pop(connection, None)
         self._pending_acks.forget(connection)
         self._admission.left(connection.address)
+        if connection.observes:
+            self._observer.observer_removed(project, connection)
+            self._forget_if_empty(project)
+            return
         self.counters.removed[reason] += 1
         if reason == "dead":
             self.counters.dead_detection_seconds.observe(connection.silent_seconds(now))
@@ -264,6 +328,8 @@ class Hub:
             project.deliver(connection, project.ring.newest, now)
             if connection.takes_missed and project.ledger.pending:
                 project.offer_missed([connection], now)
+            if project.finished and project.has_all(connection):
+                self.close(connection, "finished", now)
 
     def refused(self, code: str, address: str | None, now: float) -> None:
         """A client was turned away before it could say what it wanted."""
@@ -340,7 +406,7 @@ class Hub:
         for ping, connections in silent.items():
             try:
                 connections[0].write_each(connections, ping)
-                self.counters.heartbeats += len(connections)
+                self.counters.heartbeats += sum(not connection.observes for connection in connections)
             except Exception as error:  # noqa: BLE001 - the other heartbeats go out
                 self._observer.failed("tick", error)
         return len(due) == TICK_BUDGET
@@ -376,22 +442,68 @@ class Hub:
         self._forgotten.pop(name, None)
         if project is None:
             return None
-        connections, events = project.connections.copy(), len(project.ring)
-        self._retention.evict(project, events, "deleted", now)
+        connections, events = len(project.connections), len(project.ring)
         del self.projects[name]
-        self._observer.project_forgotten(project)
         self.counters.misses.touch(name)
-        for connection in connections:
-            self.close(connection, "deleted", now)
-        return len(connections), events
+        streams = project.streams
+        if len(streams) <= CLOSE_BUDGET:
+            for connection in streams.copy():
+                project.deliver(connection, project.ring.newest, now)
+                self.close(connection, "deleted", now)
+            self._evict_deleted(project, now)
+        else:
+            self._close_all(project, streams, "deleted")
+        return connections, events
 
     def drain(self, now: float) -> None:
-        """The process is leaving: hand over what is there, tell every reader, take nothing new."""
+        """The process is shutting down: deliver what is there, close every stream, take nothing new.
+
+        What doesn't fit into this turn is done by the next calls of `flush`.
+        """
         self.draining = True
-        while self.flush(now):
-            pass
-        for connection in list(self.connections.values()):
-            self.close(connection, "shutdown", now)
+        self._close_all(None, self.streams, "shutdown")
+        self._close_some(now)
+
+    def _end_streams(self, project: Project) -> None:
+        self._close_all(project, project.streams, "finished")
+
+    def _close_all(self, project: Project | None, streams: list[Connection], reason: str) -> None:
+        """Close `streams` within the next turns. A `project` that was deleted is evicted when all of its are closed."""
+        self._closing.append(_Closing(project, streams.copy(), reason))
+        self._want_turn()
+
+    def _close_some(self, now: float) -> None:
+        budget = CLOSE_BUDGET
+        try:
+            while self._closing and budget > 0:
+                closing = self._closing[0]
+                while closing.streams and budget > 0:
+                    self._close_of(closing, closing.streams.pop(), now)
+                    budget -= 1
+                if not closing.streams:
+                    self._closing.popleft()
+                    if closing.reason == "deleted" and closing.project is not None:
+                        self._evict_deleted(closing.project, now)
+        finally:
+            if self._closing:
+                self._want_turn()
+
+    def _close_of(self, closing: _Closing, connection: Connection, now: float) -> None:
+        project = connection.project
+        if project is None:
+            return
+        try:
+            if closing.reason != "finished":
+                project.deliver(connection, project.ring.newest, now)
+            elif not (project.finished and project.has_all(connection)):
+                return  # opened again, or its transport is full: `drained` closes it
+            self.close(connection, closing.reason, now)
+        except Exception as error:  # noqa: BLE001 - the other streams are closed
+            self.connection_failed(connection, error, "close")
+
+    def _evict_deleted(self, project: Project, now: float) -> None:
+        self._retention.evict(project, len(project.ring), "deleted", now)
+        self._observer.project_forgotten(project)
 
     def busiest(self) -> Iterator[Project]:
         """Projects with most connections first, then those without, the one published to last first."""
@@ -414,7 +526,7 @@ class Hub:
         seq = project.append(frame, now)
         self._enforce(project, now)
         connections = len(project.connections)
-        if connections:
+        if connections or project.observers:
             self._flush_queue.add(project)
         receipt = Receipt(project.name, project.event_id(seq), connections, connections == 0)
         if not connections:
@@ -423,8 +535,9 @@ class Hub:
 
     def _create(self, name: str, address: str | None, now: float) -> Project:
         self._admission.project(len(self.projects), name, address, now)
-        epoch, newest = self._forgotten.pop(name, ("", 0))
+        epoch, newest, finished = self._forgotten.pop(name, ("", 0, False))
         project = Project(name, epoch or self.new_epoch(), self.counters, self._frame_cache, newest=newest)
+        project.finished = finished
         self.projects[name] = project
         self.counters.misses.touch(name)
         return project
@@ -442,7 +555,7 @@ class Hub:
             return
         if project.empty:
             del self.projects[project.name]
-            self._forgotten[project.name] = project.epoch, project.ring.newest
+            self._forgotten[project.name] = project.epoch, project.ring.newest, project.finished
             if len(self._forgotten) > _MAX_FORGOTTEN:
                 self._forgotten.popitem(last=False)
             self._observer.project_forgotten(project)

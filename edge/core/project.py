@@ -97,6 +97,7 @@ class Project:
         "earlier",
         "epoch",
         "expiry_slot",
+        "finished",
         "first_seq",
         "id_prefix",
         "last_connect_seconds",
@@ -104,6 +105,7 @@ class Project:
         "last_ready",
         "ledger",
         "name",
+        "observers",
         "pending_entry_seconds",
         "pinned",
         "reserved",
@@ -119,7 +121,11 @@ class Project:
         self.earlier: tuple[PastEpoch, ...] = ()
         """Epochs of earlier processes that this history goes on with, oldest first."""
         self.ledger = Ledger(counters.misses, name, newest)
+        self.finished = False
+        """Its newest event is its last: streams end behind it. Publishing opens it again."""
         self.connections: list[Connection] = []
+        self.observers: list[Connection] = []
+        """Streams that count as nothing."""
         self.batches = BatchLog()
         """What readers that keep up were written."""
         self.reserved = 0
@@ -153,6 +159,7 @@ class Project:
         project.pinned = past.pinned
         project.earlier = past.earlier
         project.ring.load(past.frames, past.times)
+        project.finished = bool(past.frames) and sse.is_final(past.frames[-1])
         counters.ring_events += len(project.ring)
         counters.ring_bytes += project.ring.size_bytes
         project.ledger.restore(past.ledger, project.ring.oldest, now)
@@ -162,7 +169,16 @@ class Project:
     @property
     def empty(self) -> bool:
         """Nothing is left to know: no connection, no event (and so no pending miss)."""
-        return not (self.connections or len(self.ring) or self.reserved or self.pinned)
+        return not (self.connections or self.observers or len(self.ring) or self.reserved or self.pinned)
+
+    @property
+    def streams(self) -> list[Connection]:
+        """Connections and observers."""
+        return [*self.connections, *self.observers] if self.observers else self.connections
+
+    def has_all(self, connection: Connection) -> bool:
+        """Whether nothing that is held is left to write to `connection`."""
+        return connection.cursor == self.ring.newest and not connection.paused
 
     @property
     def published(self) -> int:
@@ -197,18 +213,19 @@ class Project:
 
     def frame(self, event: Event) -> bytes:
         """`event` as the bytes that every reader gets, with the next free number."""
-        return sse.event_frame(self.id_prefix, self.ring.newest + self.reserved + 1, event.type, event.data)
+        return sse.event_frame(self.id_prefix, self.ring.newest + self.reserved + 1, event)
 
     def frames(self, events: Sequence[Event]) -> list[bytes]:
         """`frame` for many."""
         prefix, first = self.id_prefix, self.ring.newest + self.reserved + 1
-        return [sse.event_frame(prefix, seq, event.type, event.data) for seq, event in enumerate(events, first)]
+        return [sse.event_frame(prefix, seq, event) for seq, event in enumerate(events, first)]
 
     def extend(self, frames: list[bytes], now: float) -> int:
         """`append` for many; returns the number of the last."""
         ring, counters = self.ring, self._counters
         before_bytes = ring.size_bytes
         seq = ring.extend(frames, now)
+        self.finished = sse.is_final(frames[-1])
         counters.published += len(frames)
         counters.ring_events += len(frames)
         counters.ring_bytes += ring.size_bytes - before_bytes
@@ -222,6 +239,7 @@ class Project:
     def append(self, frame: bytes, now: float) -> int:
         """Hold the next frame; who is to get it is `flush`'s business. Returns its number."""
         seq = self.ring.append(frame, now)
+        self.finished = sse.is_final(frame)
         counters = self._counters
         counters.ring_events += 1
         counters.ring_bytes += len(frame)
@@ -236,10 +254,10 @@ class Project:
         if count <= 0:
             return
         oldest = self.ring.oldest
-        if self.connections and oldest + count - 1 > self._flushed:
+        if (self.connections or self.observers) and oldest + count - 1 > self._flushed:
             # A burst larger than the ring: whoever keeps up gets it before it goes.
             while self.has_undelivered:
-                self._sweep_on(now, len(self.connections))
+                self._sweep_on(now, len(self.connections) + len(self.observers))
         counters = self._counters
         counters.ring_bytes -= self.ring.evict(count)
         counters.ring_events -= count
@@ -253,9 +271,13 @@ class Project:
         ring = self.ring
         connection.project = self
         connection.place(start, ring.newest)
-        connection.index = len(self.connections)
-        self.connections.append(connection)
-        self.last_connect_seconds = now
+        if connection.observes:
+            connection.takes_missed = False
+            self.observers.append(connection)
+        else:
+            connection.index = len(self.connections)
+            self.connections.append(connection)
+            self.last_connect_seconds = now
         skipped = len(start.skips) if start.skips is not None else 0
         hello |= {
             "oldest": self.oldest_id,
@@ -266,12 +288,15 @@ class Project:
         event_id = start.resume_id or self.event_id(position)
         greeting = sse.control_frame("hello", hello, retry_ms=retry_ms, event_id=event_id)
         if start.gap is not None:
-            greeting += self._gap_frame(start.gap)
+            greeting += self._gap_frame(start.gap, connection)
         connection.control(greeting, now)
         self.deliver(connection, ring.newest, now)
 
     def detach(self, connection: Connection, reason: str, now: float, *, reset: bool) -> int:
         """Let a connection go; what it alone had and did not acknowledge is missed. Returns how much that was."""
+        if connection.observes:
+            self.observers.remove(connection)
+            return 0
         last = self.connections.pop()
         if last is not connection:
             last.index = connection.index
@@ -338,11 +363,12 @@ class Project:
         """Bring the next `budget` connections to where the head stood when this sweep began."""
         if self._sweep is None:
             self._sweep_head = self.ring.newest
-            if len(self.connections) <= budget:
-                self._deliver_all(self.connections, self._sweep_head, now)
+            streams = self.streams
+            if len(streams) <= budget:
+                self._deliver_all(streams, self._sweep_head, now)
                 self._flushed = self._sweep_head
-                return len(self.connections)
-            self._sweep, self._sweep_at = self.connections.copy(), 0
+                return len(streams)
+            self._sweep, self._sweep_at = streams.copy(), 0
         part = self._sweep[self._sweep_at : self._sweep_at + budget]
         self._deliver_all(part, self._sweep_head, now)
         self._sweep_at += len(part)
@@ -362,7 +388,7 @@ class Project:
             cursor = connection.cursor
             if cursor >= head or connection.paused or connection.leaving:
                 continue
-            if cursor != start:
+            if cursor != start or connection.observes:
                 self.deliver(connection, head, now)
                 continue
             in_step[connection.chunked].append(connection)
@@ -397,6 +423,8 @@ class Project:
                 return
             wire, last, _ = self._frame_cache.get(self, cursor, until, chunked=connection.chunked)
             connection.write_events(gap + wire, last, now)
+            if connection.observes:
+                continue
             self.ledger.delivered(cursor + 1, last)
             counters.delivered += last - cursor
             if cursor < connection.replay_to:
@@ -415,11 +443,12 @@ class Project:
             connection.skips = Intervals()
         connection.skips.add(cursor + 1, last_gone)
         connection.pass_over(last_gone)
-        self._settle(connection)
+        if not connection.observes:
+            self._settle(connection)
         if not lost:
             return b""
         everything = lost == last_gone - cursor
-        frame = self._gap_frame(Gap(asked, "evicted", lost, cursor + 1 if everything else None))
+        frame = self._gap_frame(Gap(asked, "evicted", lost, cursor + 1 if everything else None), connection)
         return sse.chunk(frame) if connection.chunked else frame
 
     def _settle(self, connection: Connection) -> None:
@@ -429,10 +458,11 @@ class Project:
             self.ledger.acknowledged(lo, hi)
         connection.forget_until(connection.acknowledged)
 
-    def _gap_frame(self, gap: Gap) -> bytes:
-        self._counters.gaps[gap.reason] += 1
-        if gap.first is not None:
-            self.ledger.gap_reported(gap.first)
+    def _gap_frame(self, gap: Gap, connection: Connection) -> bytes:
+        if not connection.observes:
+            self._counters.gaps[gap.reason] += 1
+            if gap.first is not None:
+                self.ledger.gap_reported(gap.first)
         return sse.control_frame(
             "gap",
             {

@@ -15,10 +15,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from edge.core.event import DEFAULT_TYPE
+from edge.core.event import DEFAULT_TYPE, Event
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _ID_FIRST = b"id: "
+_FINAL = b": final\n"
+"""The first line of an event that finishes its project: a comment, which every store and node keeps with the event."""
 
 PING_COMMENT = b": ping\n"
 """A single line: some clients make an empty event of a comment that is followed by an empty line."""
@@ -34,22 +36,31 @@ class Decoded(NamedTuple):
     data: str
 
 
-def event_frame(id_prefix: bytes, seq: int, event_type: str, data: bytes) -> bytes:
-    """One event as text: `id_prefix` is `<epoch>-`, `data` any UTF-8 text."""
+def event_frame(id_prefix: bytes, seq: int, event: Event) -> bytes:
+    """One event as text: `id_prefix` is `<epoch>-`."""
+    data = event.data
     if b"\n" in data or b"\r" in data:
         data = _LINE_END.sub(b"\ndata: ", data)
-    if event_type == DEFAULT_TYPE:
+    if event.final:
+        return b"%b%bdata: %b\nid: %b%d\n\n" % (_FINAL, _type_line(event.type), data, id_prefix, seq)
+    if event.type == DEFAULT_TYPE:
         return b"data: %b\nid: %b%d\n\n" % (data, id_prefix, seq)
-    return b"event: %b\ndata: %b\nid: %b%d\n\n" % (event_type.encode(), data, id_prefix, seq)
+    return b"event: %b\ndata: %b\nid: %b%d\n\n" % (event.type.encode(), data, id_prefix, seq)
 
 
-def event_text(event_type: str, data: bytes) -> bytes:
+def event_text(event: Event) -> bytes:
     """An event that is numbered elsewhere, without its `id:` line; `numbered` adds the line."""
-    if b"\n" in data or b"\r" in data:
-        data = _LINE_END.sub(b"\ndata: ", data)
-    if event_type == DEFAULT_TYPE:
-        return b"data: %b\n\n" % data
-    return b"event: %b\ndata: %b\n\n" % (event_type.encode(), data)
+    data = _LINE_END.sub(b"\ndata: ", event.data)
+    return b"%b%bdata: %b\n\n" % (_FINAL if event.final else b"", _type_line(event.type), data)
+
+
+def is_final(frame: bytes) -> bool:
+    """Whether the event of `frame` finishes its project."""
+    return frame.startswith(_FINAL)
+
+
+def _type_line(event_type: str) -> bytes:
+    return b"" if event_type == DEFAULT_TYPE else b"event: %b\n" % event_type.encode()
 
 
 def numbered(id_prefix: bytes, seq: int, text: bytes) -> bytes:

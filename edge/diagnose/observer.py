@@ -90,6 +90,10 @@ class HubObserver:
         for tell in self.connection_left:
             tell(project, connection)
 
+    def observer_removed(self, project: Project, connection: Connection) -> None:
+        for tell in self.connection_left:
+            tell(project, connection)
+
     def project_forgotten(self, project: Project) -> None:
         self._history.dropped(project)
 

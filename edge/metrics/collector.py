@@ -101,6 +101,9 @@ class HubCollector:
     def _readers(self) -> Iterator[Metric]:
         hub, counters = self._watched.hub, self._watched.hub.counters
         yield _gauge("connections", "Open streams. Zero while triggers arrive: nobody listens.", len(hub.connections))
+        yield _gauge(
+            "observers", "Open streams that only look (`?observe=true`): they count as nothing.", len(hub.observers)
+        )
         yield _counter(
             "connections_added",
             "Streams opened. Much faster than edge_connections changes: readers come back again and again, so look at "
@@ -110,7 +113,7 @@ class HubCollector:
         yield _labelled(
             "connections_removed",
             "Streams that ended, by why. client: it closed. dead: its network vanished. slow: it did not keep up. "
-            "error: its transport failed. lifetime, expired, deleted, restart, shutdown: the hub ended it.",
+            "error: its transport failed. lifetime, expired, finished, deleted, restart, shutdown: the hub ended it.",
             "reason",
             counters.removed,
         )

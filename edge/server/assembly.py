@@ -101,7 +101,7 @@ async def assemble(
         yield
         for task in (opening, ticking):
             await end(task)
-        for connection in list(hub.connections.values()):
+        for connection in hub.streams:
             connection.abort()
         await context.target.close()
         await context.verifier.close()

@@ -194,11 +194,11 @@ class Process:
         # 2. Every waiting request is answered, every stream is told and ended.
         context.drain()
         # 3. What has begun may end: responses in progress, jobs at their target, streams with a full buffer.
-        while (context.hub.connections or context.running) and loop.time() < deadline:  # noqa: ASYNC110 - two sets
+        while (context.hub.streams or context.running) and loop.time() < deadline:  # noqa: ASYNC110 - two sets
             await asyncio.sleep(0.01)
         # 4. The rest has had its time.
-        aborted = len(context.hub.connections)
-        for connection in list(context.hub.connections.values()):
+        aborted = len(context.hub.streams)
+        for connection in context.hub.streams:
             connection.abort()
         for task in context.running:
             task.cancel()

@@ -143,6 +143,9 @@ class Recorder:
     ) -> None:
         self.removed.append((connection.id, reason, missed))
 
+    def observer_removed(self, project: Project, connection: Connection) -> None:
+        assert connection.observes
+
     def project_forgotten(self, project: Project) -> None:
         self.forgotten.append(project.name)
 
@@ -170,8 +173,8 @@ def make_hub(**limits: Any) -> Hub:
     return Hub(Limits(**limits), boot="boot", wake=Woken(), observer=Recorder())
 
 
-def text(data: str = "x", event_type: str = "message") -> Event:
-    return Event(event_type, data.encode())
+def text(data: str = "x", event_type: str = "message", *, final: bool = False) -> Event:
+    return Event(event_type, data.encode(), final)
 
 
 def machine_settings(examples: int, *, steps: int) -> settings:
@@ -181,6 +184,6 @@ def machine_settings(examples: int, *, steps: int) -> settings:
 
 def woken(hub: Hub) -> Woken:
     """What `hub` asks for turns."""
-    wake = hub._flush_queue._wake
+    wake = hub._wake
     assert isinstance(wake, Woken)
     return wake

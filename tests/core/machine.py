@@ -23,6 +23,7 @@ from edge.core import project as project_module
 from edge.core.connection import NEVER
 from edge.core.counters import EVICTION_REASONS, GAP_REASONS, REMOVAL_REASONS
 from edge.core.errors import Draining, LimitReached
+from edge.core.event import Event
 from edge.core.hub import Hub
 from edge.core.limits import Limits
 from edge.core.observer import Receipt
@@ -65,9 +66,10 @@ starts = st.one_of(
 )
 
 
-def frame_bytes(event_id: str, event_type: str, data: str) -> int:
+def frame_bytes(event_id: str, event_type: str, data: str, *, final: bool) -> int:
     """How long an event is on the wire, worked out line by line."""
-    lines = [] if event_type == "message" else [f"event: {event_type}"]
+    lines = [": final"] if final else []
+    lines += [] if event_type == "message" else [f"event: {event_type}"]
     lines += [f"data: {line}" for line in data.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
     return len("".join(f"{line}\n" for line in [*lines, f"id: {event_id}", ""]).encode())
 
@@ -116,15 +118,21 @@ class HubMachine(RuleBasedStateMachine):
         self.wakes_taken = 0
         self.stored = stored
         """Whether a store takes each event before it is held, some steps later."""
-        self.ended: dict[str, tuple[str, int]] = {}
+        self.came = 0
+        self.ended: dict[str, tuple[str, int, bool]] = {}
         """Where the history of projects ended that were forgotten."""
-        self.reserved: deque[tuple[ModelProject, project_module.Project, bytes, str, str]] = deque()
+        self.reserved: deque[tuple[ModelProject, project_module.Project, bytes, Event]] = deque()
 
     # What can happen
 
-    @rule(name=project_names, data=st.sampled_from(TEXTS), event_type=st.sampled_from(("message", "tick")))
-    def publish(self, name: str, data: str, event_type: str) -> None:
-        event = text(data, event_type)
+    @rule(
+        name=project_names,
+        data=st.sampled_from(TEXTS),
+        event_type=st.sampled_from(("message", "tick")),
+        final=st.sampled_from((False, False, True)),
+    )
+    def publish(self, name: str, data: str, event_type: str, final: bool) -> None:
+        event = text(data, event_type, final=final)
         project = self.current.get(name)
         if project is None and len(self.current) >= self.limits.max_projects:
             self.refused("too_many_projects", lambda: self.hub.publish(name, event, self.now))
@@ -135,38 +143,41 @@ class HubMachine(RuleBasedStateMachine):
             real, frame = self.hub.reserve(name, event, self.now)
             project.is_in(real.epoch)
             project.reserved += 1
-            self.reserved.append((project, real, frame, data, event_type))
+            self.reserved.append((project, real, frame, event))
         else:
-            self.taken_in(project, self.hub.publish(name, event, self.now), data, event_type)
+            self.taken_in(project, self.hub.publish(name, event, self.now), event)
 
     @precondition(lambda self: self.reserved)
     @rule(count=st.integers(1, 8))
     def store(self, count: int) -> None:
         """The store has taken the next few."""
         for _ in range(min(count, len(self.reserved))):
-            project, real, frame, data, event_type = self.reserved.popleft()
+            project, real, frame, event = self.reserved.popleft()
             project.reserved -= 1
             receipt = self.hub.commit(real, frame, self.now)
             if self.current.get(project.name) is project:
-                self.taken_in(project, receipt, data, event_type)
+                self.taken_in(project, receipt, event)
                 continue
             assert (project.name, 0, True) == (receipt.project, receipt.connections, receipt.missed)
-            self.number(project, receipt.id, data, event_type)
+            self.number(project, receipt.id, event)
             self.evict(project, "deleted")
 
-    def number(self, project: ModelProject, event_id: str, data: str, event_type: str) -> None:
+    def number(self, project: ModelProject, event_id: str, event: Event) -> None:
         epoch, _, number = event_id.rpartition("-")
         project.is_in(epoch)
         seq = project.newest + 1
         assert seq == int(number)
-        project.events.append(ModelEvent(seq, event_type, data, self.now, frame_bytes(event_id, event_type, data)))
+        data = event.data.decode()
+        size_bytes = frame_bytes(event_id, event.type, data, final=event.final)
+        project.events.append(ModelEvent(seq, event.type, data, self.now, size_bytes))
+        project.finished = event.final
         self.published += 1
 
-    def taken_in(self, project: ModelProject, receipt: Receipt, data: str, event_type: str) -> None:
+    def taken_in(self, project: ModelProject, receipt: Receipt, event: Event) -> None:
         """The hub holds a new event: what the model makes of it, and of what had to go for it."""
         there = len(project.readers)
         assert (project.name, there, there == 0) == (receipt.project, receipt.connections, receipt.missed)
-        self.number(project, receipt.id, data, event_type)
+        self.number(project, receipt.id, event)
         if not there:
             self.nobody.append(receipt.id)
         self.bring_in_bounds(project)
@@ -198,14 +209,14 @@ class HubMachine(RuleBasedStateMachine):
         there = len(project.readers)
         assert (ids[0], count, there == 0) == (batch.first_id, batch.events, batch.missed)
         for event_id in ids:
-            self.number(project, event_id, f"one of {count}", "message")
+            self.number(project, event_id, text(f"one of {count}"))
             self.nobody += [] if there else [event_id]
         self.bring_in_bounds(project)
 
     @rule(name=project_names, count=st.integers(2, 12))
     def burst(self, name: str, count: int) -> None:
         for number in range(count):
-            self.publish(name, f"burst {number}", "message")
+            self.publish(name, f"burst {number}", "message", final=False)
 
     @rule(
         name=project_names,
@@ -216,6 +227,7 @@ class HubMachine(RuleBasedStateMachine):
         address=st.sampled_from(("::1", "::2")),
         lifetime=st.sampled_from((NEVER, 10.0)),
         full_before=st.booleans(),
+        observes=st.sampled_from((False, False, True)),
     )
     def connect(
         self,
@@ -227,14 +239,17 @@ class HubMachine(RuleBasedStateMachine):
         address: str,
         lifetime: float,
         full_before: bool,
+        observes: bool = False,
     ) -> None:
+        self.came += 1
         connection = FakeConnection(
             self.hub,
-            f"c{len(self.recorder.added)}",
+            f"c{self.came}",
             self.now,
             address=address,
             chunked=chunked,
             ping_as_event=ping_as_event,
+            observes=observes,
             ends_at_seconds=self.now + lifetime,
         )
         connection.clock = lambda: self.now
@@ -255,12 +270,17 @@ class HubMachine(RuleBasedStateMachine):
             project.is_in(real.epoch)
             self.expire(project)
             expected = self.expected_start(project, start)
+            over = project.finished and not expected.wanted and expected.gap is None
+            assert over == self.hub.is_over(name, lambda known: self.start(known, start))
             return self.start(real, start)
 
         self.hub.attach(name, connection, begin, self.now)
         reader = ModelReader(connection, project, expected, self.now)
-        project.gap_reported(expected.tells_from)
-        project.readers.append(reader)
+        if observes:
+            project.observers.append(reader)
+        else:
+            project.gap_reported(expected.tells_from)
+            project.readers.append(reader)
         self.readers[connection.id] = reader
 
     @precondition(lambda self: self.readers)
@@ -375,7 +395,7 @@ class HubMachine(RuleBasedStateMachine):
             self.evict(project, "deleted")
         self.holders = [holder for holder in self.holders if holder != name]
         del self.current[name]
-        for reader in project.readers:
+        for reader in (*project.readers, *project.observers):
             assert reader.connection.finished
             assert reader.connection.leaving
 
@@ -394,7 +414,7 @@ class HubMachine(RuleBasedStateMachine):
         return readers[which % len(readers)]
 
     def create(self, name: str) -> ModelProject:
-        project = self.current[name] = ModelProject(name, self.ended.pop(name, ("", 0)))
+        project = self.current[name] = ModelProject(name, self.ended.pop(name, ("", 0, False)))
         self.all_projects.append(project)
         return project
 
@@ -403,7 +423,10 @@ class HubMachine(RuleBasedStateMachine):
             return "too_many_projects"
         if len(self.readers) >= self.limits.max_connections:
             return "too_many_connections"
-        if project is not None and len(project.readers) >= self.limits.max_connections_per_project:
+        if (
+            project is not None
+            and len(project.readers) + len(project.observers) >= self.limits.max_connections_per_project
+        ):
             return "too_many_project_connections"
         there = [reader for reader in self.readers.values() if reader.connection.address == address]
         return "too_many_address_connections" if len(there) >= self.limits.max_connections_per_address else None
@@ -429,9 +452,9 @@ class HubMachine(RuleBasedStateMachine):
     def forget_if_empty(self, project: ModelProject) -> None:
         if not project.held:
             self.holders = [holder for holder in self.holders if holder != project.name]
-            if not project.readers and not project.reserved:
+            if not project.readers and not project.observers and not project.reserved:
                 self.current.pop(project.name)
-                self.ended[project.name] = project.epoch, project.newest
+                self.ended[project.name] = project.epoch, project.newest, project.finished
 
     def lose(self, reader: ModelReader, reason: str, acked: float) -> None:
         connection = reader.connection
@@ -452,9 +475,10 @@ class HubMachine(RuleBasedStateMachine):
             self.offer(reader.project, [each for each in eligible if each.connection in real.connections])
         self.look()
         reader.project.settle()
-        assert (connection.id, reason, missed) == self.recorder.removed[-1]
+        if not reader.observes:
+            assert (connection.id, reason, missed) == self.recorder.removed[-1]
         self.paused_since.pop(connection.id, None)
-        self.removed[reason] += 1
+        self.removed[reason] += not reader.observes
         if self.current.get(reader.project.name) is reader.project:
             self.forget_if_empty(reader.project)
 
@@ -552,7 +576,9 @@ class HubMachine(RuleBasedStateMachine):
             assert len(connection.seqs) == connection.events_sent
             real = connection.project
             assert real is not None
-            assert connection is real.connections[connection.index]
+            assert reader.observes or connection is real.connections[connection.index]
+            if real.finished and not real.dirty and not self.hub._closing and not connection.paused:
+                assert reader.closed, "nothing more will come, and it goes on"
             if not real.dirty and not connection.paused and not connection.leaving:
                 if reader.takes_missed:
                     pending = reader.project.with_status(PENDING)
@@ -612,7 +638,8 @@ class HubMachine(RuleBasedStateMachine):
 
     def nothing_is_left_behind(self) -> None:
         hub = self.hub
-        assert list(self.readers) == list(hub.connections)
+        assert [each.connection.id for each in self.readers.values() if not each.observes] == list(hub.connections)
+        assert [each.connection.id for each in self.readers.values() if each.observes] == list(hub.observers)
         there = {reader.connection for reader in self.readers.values()}
         assert there == {one for project in self.all_projects for one in self.attached(project)}
         assert {connection for connection in there if connection.paused} == set(hub._stalled.paused)
@@ -624,7 +651,7 @@ class HubMachine(RuleBasedStateMachine):
         assert not queued or self.woken.times > self.wakes_taken, "work to do and nobody called"
 
     def attached(self, project: ModelProject) -> list[FakeConnection]:
-        return [reader.connection for reader in project.readers]
+        return [reader.connection for reader in (*project.readers, *project.observers)]
 
     def teardown(self) -> None:
         if not hasattr(self, "hub"):

@@ -52,17 +52,19 @@ def item_of_project(item: Item) -> Message | None:
 
 
 class ModelProject:
-    """One life of a project. `past`: the epoch and the newest number of the life before, if it ended by itself."""
+    """One life of a project. `past`: epoch, newest number and whether finished, of a life before it."""
 
-    def __init__(self, name: str, past: tuple[str, int] = ("", 0)) -> None:
+    def __init__(self, name: str, past: tuple[str, int, bool] = ("", 0, False)) -> None:
         self.name = name
-        self.epoch, self.base = past
+        self.epoch, self.base, finished = past
         self.events: list[ModelEvent] = []
         self.oldest = self.base + 1
         self.reserved = 0
         self.readers: list[ModelReader] = []
         self.misses = self.recovered = self.lost = 0
         self.untold: set[int] = set()
+        self.finished = finished
+        self.observers: list[ModelReader] = []
 
     @property
     def newest(self) -> int:
@@ -138,12 +140,13 @@ class ModelReader:
     def __init__(self, connection: FakeConnection, project: ModelProject, expected: Expected, now: float) -> None:
         self.connection = connection
         self.project = project
+        self.observes = connection.observes
         self.head = project.newest
         self.wanted = set(expected.wanted)
         self.last = min(self.wanted, default=self.head + 1) - 1
         """Everything up to here is accounted for: seen, told as lost, or not wanted."""
         self.expected = self.promised = expected
-        self.takes_missed = expected.takes_missed
+        self.takes_missed = expected.takes_missed and not self.observes
         self.last_id = ""
         """What its client would come back with."""
         self.sent_to = 0
@@ -173,11 +176,14 @@ class ModelReader:
         return [seq for seq in range(after + 1, until + 1) if self.wants(seq)]
 
     def look(self, now: float, seen: Counter[str], heartbeat_seconds: float) -> None:
-        """Check what has been written since the last look; count it in `seen`."""
+        """Check what has been written since the last look; count it in `seen`, but for what an observer sees."""
+        seen = Counter() if self.observes else seen
         items = self.connection.items[self.looked_at :]
         self.looked_at += len(items)
         for item in items:
             assert not self.closed or isinstance(item, Message) is False, "something behind edge.closing"
+            if isinstance(item, Comment) and item.text == " final":
+                continue
             if isinstance(item, Comment):
                 assert " ping" == item.text
                 assert now - self.last_write >= heartbeat_seconds, "a ping before its time"
@@ -208,6 +214,9 @@ class ModelReader:
             seen["heartbeats"] += 1
         else:
             assert "closing" == name
+            if message.json["reason"] == "finished":
+                assert self.project.finished
+                assert [] == self.wanted_between(self.last, self.project.newest), "ended before it had all"
             self.closed = True
 
     def _hello(self, told: dict[str, Any]) -> None:
@@ -235,7 +244,7 @@ class ModelReader:
         assert lost, "told of a gap where nothing was lost"
         assert len(lost) == told["lost"]
         assert self.project.oldest >= oldest, "told as lost, but still held"
-        if len(lost) == oldest - 1 - self.last:
+        if len(lost) == oldest - 1 - self.last and not self.observes:
             self.project.gap_reported(lost[0])
         self.last = oldest - 1
 
@@ -257,7 +266,8 @@ class ModelReader:
         assert self.wants(seq), "it did not ask for this one"
         event = project.event(seq)
         assert (event.type, lines_of(event.data)) == (message.type, message.data)
-        event.holders.add(self.connection.id)
+        if not self.observes:
+            event.holders.add(self.connection.id)
         self.last = self.sent_to = seq
         self.last_id = message.id
         seen["delivered"] += 1
@@ -266,6 +276,9 @@ class ModelReader:
 
     def leave(self) -> None:
         """The connection is gone: what was acknowledged has been received, the rest it no longer holds."""
+        if self.observes:
+            self.project.observers.remove(self)
+            return
         acked_bytes = self.connection.known_acked_bytes
         acknowledged = {
             message.id

@@ -16,6 +16,7 @@ TestHub = HubMachine.TestCase
 TestHub.settings = settings(machine_settings(80, steps=40), report_multiple_bugs=False)
 
 
+FINAL = (True, *(False,) * 9)
 REASONS = ("client", "dead", "error")
 
 
@@ -35,7 +36,7 @@ class Walk:
         """What can be done, and how often it usually is."""
         machine, pick, number = self.machine, self.random.choice, self.random.randrange
         return [
-            (lambda: machine.publish(pick(NAMES), pick(TEXTS), pick(("message", "tick"))), 4),
+            (lambda: machine.publish(pick(NAMES), pick(TEXTS), pick(("message", "tick")), pick(FINAL)), 4),
             (lambda: machine.burst(pick(NAMES), number(2, 13)), 0.5),
             (lambda: machine.publish_many(pick(NAMES), number(1, 13)), 0.5),
             (lambda: machine.store(number(1, 9)), 4),
@@ -85,6 +86,7 @@ class Walk:
             pick(("::1", "::2")),
             pick((NEVER, NEVER, 10.0)),
             pick((True, False, False)),
+            pick((True, False, False, False)),
         )
 
     def take(self, steps: int) -> None:
