@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import socket
 import subprocess
@@ -20,6 +21,8 @@ from edge.core.errors import StoreUnavailable
 from edge.core.idempotency import Answer
 from tests.cluster.conftest import RedisServer
 from tests.cluster.nodes import Node, Reader, start_node
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -440,6 +443,11 @@ def _start(command: list[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
 
+async def _acl(redis: Redis, *arguments: str) -> Any:
+    command: Any = redis.execute_command
+    return await command("ACL", *arguments)
+
+
 async def _is_ready(node: Node) -> bool:
     return bool((await node.get("/readyz"))["status"] == 200)
 
@@ -459,3 +467,49 @@ async def _value(read: Callable[[], Any]) -> Any:
 
 async def _connections(node: Node, count: int) -> bool:
     return bool((await node.get("/projects/p")).get("connections_total") == count)
+
+
+async def test_acl_of_the_docs_is_enough_and_nothing_is_missing(redis_server: RedisServer, redis: Redis) -> None:
+    (line,) = re.findall(r"^user edge .*$", (ROOT / "docs" / "scaling.md").read_text(), re.MULTILINE)
+    _, name, *rules = line.split()
+    await _acl(redis, "SETUSER", name, *rules)
+    await _acl(redis, "LOG", "RESET")
+    url = f"redis://{name}:PASSWORD@{redis_server.host}:{redis_server.port}/0"
+    nodes = [await start_node(url) for _ in range(2)]
+    try:
+        await nodes[0].publish("missed")
+        async with Reader(nodes[1].port) as reader:
+            await reader.until(1)
+            ready = await nodes[0].get("/projects/p/ready?timeout=10s")
+            assert (200, 1) == (ready["status"], ready["connections"])
+            order = {"name": "go", "id": "one"}
+            for node in nodes:
+                assert 202 == (await node.post("/projects/p/trigger?timeout=10s", order))["status"]
+            assert 201 == (await nodes[0].publish("keyed", **{"Idempotency-Key": "k"}))["status"]
+            await reader.until(3)
+            assert 200 == (await nodes[0].get("/projects"))["status"]
+            assert 201 == (await nodes[0].post("/projects/p/ticket", {}))["status"]
+            for path in ("/projects/p", "/projects/p/explain", "/readyz"):
+                async with nodes[0].client.get(path) as answer:
+                    assert 200 == answer.status
+        async with nodes[0].client.delete("/projects/p") as deleted:
+            assert 200 == deleted.status
+        await nodes[0].store.redis.start_over()
+        assert 202 == (await nodes[0].publish("again"))["status"]
+    finally:
+        for node in nodes:
+            await node.stop()
+        await _acl(redis, "DELUSER", name)
+    assert [] == await _acl(redis, "LOG")
+
+
+@pytest.mark.parametrize("rule", ["resetchannels", "-evalsha", "resetkeys"])
+async def test_missing_permission_is_explained(redis_server: RedisServer, redis: Redis, rule: str) -> None:
+    await _acl(redis, "SETUSER", "edge", "on", ">PASSWORD", "~*", "&*", "+@all", rule)
+    node = await start_node(f"redis://edge:PASSWORD@{redis_server.host}:{redis_server.port}/0")
+    try:
+        answer = await node.get("/readyz")
+        assert (503, True) == (answer["status"], "does not permit this user" in answer["detail"])
+    finally:
+        await node.stop()
+        await _acl(redis, "DELUSER", "edge")
