@@ -42,8 +42,8 @@ test-all: setup-system setup-test setup-clients  ## all tests; a missing tool or
 
 # A copy, so that neither side's .venv is in the other's way.
 test-container:  ## test-all in a privileged Debian 12, by docker or podman (ENGINE=podman)
-	$(ENGINE) run --rm --privileged --volume "$(CURDIR)":/src:ro $(TEST_IMAGE) \
-	  sh -c 'cp -r /src /edge && make -C /edge clean test-all ARGS="$$1"' sh '$(ARGS)'
+	$(ENGINE) run --rm --privileged --env ARGS --volume "$(CURDIR)":/src:ro $(TEST_IMAGE) \
+	  sh -c 'cp -r /src /edge && make -C /edge clean && make -C /edge test-all ARGS="$$ARGS"'
 
 TEST_IMAGE ?= $(shell sed -n 's/^ARG PYTHON_IMAGE=//p' Dockerfile)
 
