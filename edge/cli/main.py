@@ -135,12 +135,19 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_store(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    store = commands.add_parser("store", help="move a history from one store to another", allow_abbrev=False)
+    store = commands.add_parser("store", help="back up, restore or copy a history", allow_abbrev=False)
     actions = store.add_subparsers(title="actions", metavar="ACTION", required=True)
     copy = actions.add_parser("copy", help="copy every project; no hub may be using either", allow_abbrev=False)
     copy.add_argument("source", metavar="FROM", help="sqlite:PATH or redis://HOST:PORT/DATABASE")
     copy.add_argument("destination", metavar="TO", help="an empty one of the other kind")
     copy.set_defaults(run=_store_copy)
+    back_up = actions.add_parser("backup", help="copy the file of store.url, also while in use", allow_abbrev=False)
+    back_up.add_argument("file", type=Path, metavar="FILE", help="the backup: a new file")
+    restore = actions.add_parser("restore", help="replace the file of store.url by a backup", allow_abbrev=False)
+    restore.add_argument("file", type=Path, metavar="FILE", help="a backup; no hub may be using store.url")
+    for action in (back_up, restore):
+        action.add_argument("--config", type=Path, metavar="FILE", help="TOML file (default: $EDGE_CONFIG)")
+        action.set_defaults(run=_store_backup, restores=action is restore)
 
 
 def _add_hub_arguments(parser: argparse.ArgumentParser) -> None:
@@ -185,6 +192,24 @@ def _store_copy(arguments: argparse.Namespace) -> int:
     projects = "1 project" if copied.projects == 1 else f"{copied.projects} projects"
     events = "1 event" if copied.events == 1 else f"{copied.events} events"
     return _say(f"edge: copied {projects} with {events}\n")
+
+
+def _store_backup(arguments: argparse.Namespace) -> int:
+    loaded = _load(arguments)
+    if loaded is None:
+        return exit_codes.USAGE
+    from edge.cli.store_copy import CopyError, backup, restore  # noqa: PLC0415
+
+    url = loaded[0].store.url
+    try:
+        if not arguments.restores:
+            backup(url, arguments.file)
+            return _say(f"edge: backed up to {arguments.file}\n")
+        replaced = restore(url, arguments.file)
+    except CopyError as error:
+        return _refuse(f"edge: {error}", exit_codes.FAILED)
+    kept = "" if replaced is None else f"; the history before is {replaced}"
+    return _say(f"edge: restored {arguments.file}{kept}\n")
 
 
 def _check_config(arguments: argparse.Namespace) -> int:

@@ -1,8 +1,8 @@
-"""`edge store copy FROM TO`: take every project's history from one store to another, ids, misses and all.
+"""`edge store`: copy every project's history from one store to another, back a file up while it is in use, restore it.
 
-Neither store may be in use: the file is locked while it is copied, and a Redis that nodes beat at is refused.
-Invariant: the destination was empty, and what arrives there is the run of events and the pending misses that the
-source held.
+Of what is copied neither store may be in use: the file is locked while it is copied, and a Redis with running nodes is
+refused. Invariant: the destination was empty, and what arrives there is the run of events and the pending misses that
+the source held.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from typing import NamedTuple
 from edge.config.redis_url import SCHEMES
 from edge.core.errors import StoreUnavailable
 from edge.core.ledger import LedgerState
-from edge.store.rows import Batch, ProjectRow, Segment
-from edge.store.sqlite_file import SqliteFile, SqliteFileError, Stored
+from edge.store.base import StoreUnusableError
+from edge.store.sqlite_file import Lock, SqliteFile, SqliteFileError, Stored
+from edge.store.sqlite_file import backup as copy_file
+from edge.store.sqlite_rows import ProjectRow, Segment, Transaction
 
 _PROJECTS_A_BATCH = 100
-_EMPTY = Batch([], [], [], [], [], 0.0)
 
 
 class Copied(NamedTuple):
@@ -38,7 +39,7 @@ def copy(source: str, destination: str) -> Copied:
     """Copy everything. Both are values of `store.url`. Raises CopyError."""
     try:
         return _copy(source, destination)
-    except SqliteFileError as error:
+    except (SqliteFileError, StoreUnusableError) as error:
         raise CopyError(str(error)) from error
     except StoreUnavailable as error:
         raise CopyError(error.detail) from error
@@ -47,7 +48,7 @@ def copy(source: str, destination: str) -> Copied:
 def _copy(source: str, destination: str) -> Copied:
     kinds = [url.partition(":")[0] for url in (source, destination)]
     if kinds == ["sqlite", "sqlite"]:
-        raise CopyError("Both are files: stop edge and copy the file.")
+        raise CopyError("Both are files: use edge store backup and edge store restore.")
     if not set(kinds) <= {"sqlite", *SCHEMES}:
         raise CopyError("Only sqlite:PATH and redis://HOST:PORT hold a history that can be copied.")
     projects = _from_file(source) if kinds[0] == "sqlite" else iter(_from_redis(source))
@@ -56,21 +57,71 @@ def _copy(source: str, destination: str) -> Copied:
     return _into_redis(destination, projects)
 
 
+def backup(url: str, destination: Path) -> None:
+    """Copy the file of `store.url`, which may be in use, to a new file. Raises CopyError."""
+    try:
+        copy_file(_path(url), destination)
+    except SqliteFileError as error:
+        raise CopyError(str(error)) from error
+
+
+def restore(url: str, source: Path) -> Path | None:
+    """Put a backup in the place of the file of `store.url`. Returns where that is now. Raises CopyError."""
+    path = _path(url)
+    new, old = path.with_name(path.name + "-restored"), path.with_name(path.name + "-replaced")
+    try:
+        lock = Lock(path)
+        try:
+            new.unlink(missing_ok=True)
+            copy_file(source, new)
+            replaced = path.exists()
+            for suffix in ("-shm", "-wal", ""):
+                old.with_name(old.name + suffix).unlink(missing_ok=True)
+                if path.with_name(path.name + suffix).exists():
+                    path.with_name(path.name + suffix).rename(old.with_name(old.name + suffix))
+            new.rename(path)
+        finally:
+            lock.close()
+    except SqliteFileError as error:
+        raise CopyError(str(error)) from error
+    except OSError as error:
+        raise CopyError(f"{error.filename}: {error.strerror}") from error
+    return old if replaced else None
+
+
+def _path(url: str) -> Path:
+    kind, _, path = url.partition(":")
+    if kind != "sqlite":
+        raise CopyError("store.url names no file: only sqlite:PATH can be backed up and restored this way.")
+    return Path(path)
+
+
 def _from_file(url: str) -> Iterator[Stored]:
-    path = Path(url.partition(":")[2])
+    path = _path(url)
     if not path.exists():
         raise CopyError(f"{path} is not there.")
-    journal = SqliteFile(path)
+    file = SqliteFile(path)
     try:
-        yield from journal.projects()
+        for stored in file.projects():
+            stored.times = [at + file.drift_seconds for at in stored.times]
+            if not file.whole:  # its last ids may have been given to events that are lost
+                stored.row = stored.row._replace(epoch=_new_epoch())
+            yield stored
     finally:
-        journal.close()
+        file.close(clean=file.whole)
+
+
+def _new_epoch() -> str:
+    from edge.server.assembly import new_boot  # noqa: PLC0415 - it imports everything
+
+    return new_boot()
 
 
 def _into_file(url: str, projects: Iterator[Stored]) -> Copied:
-    journal = SqliteFile(Path(url.partition(":")[2]))
+    file = SqliteFile(_path(url))
+    clean = False
     try:
-        if journal.projects():
+        if file.projects():
             raise CopyError("The destination holds projects already; name an empty one.")
         copied = Copied(0, 0)
         for stored in projects:
@@ -80,11 +131,12 @@ def _into_file(url: str, projects: Iterator[Stored]) -> Copied:
                 for place, (at, frame) in enumerate(zip(stored.times, stored.frames, strict=True))
             ]
             known = row._replace(oldest=oldest, newest=stored.newest)
-            journal.write(_EMPTY._replace(segments=segments, projects=[known]))
+            file.write(Transaction(segments=segments, projects=[known]))
             copied = Copied(copied.projects + 1, copied.events + len(segments))
+        clean = True
         return copied
     finally:
-        journal.close()
+        file.close(clean=clean)
 
 
 def _from_redis(url: str) -> list[Stored]:

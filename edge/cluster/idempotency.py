@@ -13,7 +13,6 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
-from typing import NamedTuple
 
 import msgspec
 from redis.exceptions import RedisError
@@ -22,30 +21,22 @@ from edge.cluster.client import NODE_TTL_SECONDS, RedisClient
 from edge.core.errors import InvalidRequest, StoreUnavailable
 from edge.core.idempotency import Answer, Key, unknown_fate
 from edge.core.observer import Receipt
+from edge.store.base import Published
 
 _LEASE_MS = 7_200_000
 """Longer than any request takes. The keys of a node that dies are free earlier, but for those with a job on its way."""
 _POLL_SECONDS = 0.1
 
 
-class Published(NamedTuple):
-    """What is known of a request whose event was published and whose answer was not recorded."""
-
-    receipt: Receipt
-    besides: bytes
-    """What its answer says beside the receipt, as `answer_besides` got it."""
-
-
 class _Held:
     """The claim of a request of this node."""
 
-    __slots__ = ("besides", "claim", "fingerprint", "job_id", "released")
+    __slots__ = ("claim", "fingerprint", "job_id", "released")
 
     def __init__(self, claim: str, fingerprint: bytes) -> None:
         self.claim = claim
         self.fingerprint = fingerprint
         self.job_id: str | None = None
-        self.besides = b""
         self.released = asyncio.Event()
 
 
@@ -115,10 +106,6 @@ class ClusterIdempotency:
             return True, unknown_fate(job.decode())
         return False, None
 
-    def answer_besides(self, key: Key, besides: bytes) -> None:
-        """What the answer of a claimed key's event will say beside its receipt: recorded together with the event."""
-        self._held[self._receipt(key)].besides = besides
-
     async def record_intent(self, key: Key, job_id: str) -> None:
         """The job of a claimed key is about to be sent. Raises StoreUnavailable."""
         receipt = self._receipt(key)
@@ -159,11 +146,10 @@ class ClusterIdempotency:
             else:
                 self._unsettled.pop(claim, None)
 
-    def publishing(self, key: Key) -> tuple[str, str, bytes]:
-        """For the script that publishes under a claimed key: where the key is kept, the claim, and `answer_besides`."""
+    def publishing(self, key: Key) -> tuple[str, str]:
+        """For the script that publishes under a claimed key: where the key is kept, and the claim."""
         receipt = self._receipt(key)
-        held = self._held[receipt]
-        return receipt, held.claim, held.besides
+        return receipt, self._held[receipt].claim
 
     def _receipt(self, key: Key) -> str:
         return f"{self._redis.keys.prefix}receipt:{msgspec.json.encode(key).decode()}"

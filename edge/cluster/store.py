@@ -32,10 +32,10 @@ from edge.core.connection import Connection
 from edge.core.errors import StoreUnavailable
 from edge.core.event import Event
 from edge.core.hub import Hub
-from edge.core.idempotency import Key
 from edge.core.observer import Receipt
 from edge.core.project import Project
 from edge.logs.setup import get_logger
+from edge.store.base import Keyed
 from edge.supervisor import Supervisor, end
 from edge.triggers.readiness import Readiness
 
@@ -150,11 +150,11 @@ class RedisStore:
 
     # Publishing
 
-    def publish(self, name: str, event: Event, now: float, key: Key | None = None) -> Awaitable[Receipt]:
+    def publish(self, name: str, event: Event, now: float, keyed: Keyed | None = None) -> Awaitable[Receipt]:
         del now  # Redis has the time
         self._hub.check(event)
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        claim = None if key is None else self.idempotency.publishing(key)
+        claim = None if keyed is None else (*self.idempotency.publishing(keyed.key), keyed.besides)
         self._queues.setdefault(name, []).append(_Queued(sse.event_text(event), future, claim))
         if self._sender is None:
             self._sender = self._supervisor.start("redis_sender", self._send_all())
@@ -162,9 +162,6 @@ class RedisStore:
 
     def publish_many(self, name: str, events: Sequence[Event], now: float) -> None:
         """One by one: they are sent together anyhow."""
-
-    async def record_intent(self, key: Key, fingerprint: bytes, job_id: str) -> None:  # noqa: ARG002 - Redis has it
-        await self.idempotency.record_intent(key, job_id)
 
     async def _send_all(self) -> None:
         try:

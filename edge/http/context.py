@@ -19,6 +19,7 @@ from edge.diagnose.history import ProjectHistory
 from edge.http.address import ClientAddresses
 from edge.metrics.collector import Exposition
 from edge.store.base import Store
+from edge.store.idempotency import Idempotency
 from edge.supervisor import Supervisor
 from edge.triggers.job import Target
 
@@ -29,6 +30,7 @@ class Context:
     """The parts, and the few things only the whole can say. `exposition` reads the others: it is set last."""
 
     exposition: Exposition
+    idempotency: Idempotency
 
     def __init__(
         self,
@@ -65,7 +67,6 @@ class Context:
         self.openapi: bytes | None = None
         """The document, once it was asked for."""
         self._leashes: set[asyncio.Timeout] = set()
-        self._wall_offset_seconds = time.time() - clock()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def spawn(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
@@ -125,7 +126,7 @@ class Context:
         """A moment of the hub's clock as ISO 8601 in UTC, to the millisecond."""
         if moment is None:
             return None
-        return self.wall_time(moment + self._wall_offset_seconds)
+        return self.wall_time(time.time() - self.clock() + moment)
 
     @staticmethod
     def wall_time(wall: float) -> str:

@@ -1,23 +1,23 @@
 """Do a request once, however often it is sent: `Idempotency-Key`, and the `id` of a trigger.
 
-Invariant: only an answer that did something is remembered. A request that was refused, or whose caller went away before
-anything happened, leaves no trace, and whoever waited for its answer takes its place.
+Invariant: an answer is remembered when its request did something, or may have. A request that was refused, or whose
+caller disconnected before anything happened, leaves no trace, and one that waited for its answer takes its place.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar, cast
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+import msgspec
 
 from edge.core.errors import Draining, EdgeError
-from edge.core.idempotency import Answer, Key
-from edge.core.observer import Receipt
+from edge.core.idempotency import Answer
+from edge.http import problems
 from edge.http.context import Context
 from edge.http.response import Response
-
-if TYPE_CHECKING:
-    from edge.cluster.store import RedisStore
+from edge.store.base import Keyed, Published
 
 Ready = TypeVar("Ready")
 _REPLAYED = {"Idempotency-Replayed": "true"}
@@ -25,106 +25,66 @@ _REPLAYED = {"Idempotency-Replayed": "true"}
 
 async def run_once(
     context: Context,
-    key: Key | None,
-    fingerprint: bytes,
+    keyed: Keyed | None,
     wait: Callable[[], Awaitable[Ready]],
-    act: Callable[[Ready], Awaitable[Response]],
-    published: Callable[[Receipt], Response],
+    action: Callable[[Ready], Coroutine[Any, Any, Answer]],
 ) -> Response:
-    """Wait, then act: once for each `key`, each time when it is None.
+    """Wait, then act: once for each key, each time without one.
 
-    `wait` ends with its caller, and nothing has happened then. `act` runs in a task of its own: what has begun goes on,
-    and its answer is remembered, even when the caller goes away. `published` makes the answer of a request that is
-    known to have published its event, though the node that did it never said so.
+    `wait` ends with its caller, and nothing has happened then. `action` runs in a task of its own: what has begun goes
+    on, and its answer is remembered, even when the caller disconnects.
 
-    Raises what `wait` and `act` raise, `idempotency_mismatch` and `too_many_idempotency_keys`, and Draining when the
-    process didn't wait for `act` to end.
+    Raises what `wait` and `action` raise, `idempotency_mismatch` and `too_many_idempotency_keys`, and Draining when the
+    process didn't wait for `action` to end.
     """
-    receipts = context.receipts
-    if key is not None and context.store.kind == "redis":
-        return await _once_in_all(cast("RedisStore", context.store), context, key, fingerprint, wait, act, published)
-    if key is not None:
-        while (entry := receipts.find(key, fingerprint, context.clock())) is not None:
-            if entry.answer is not None:
-                return _again(entry.answer)
-            settled = asyncio.Event()
-            entry.waiters.append(settled.set)
-            await settled.wait()
-        receipts.begin(key, fingerprint)
+    if keyed is None:
+        return response_of(await _finished(context, action(await wait())))
+    known = await context.idempotency.claim(keyed.key, keyed.fingerprint)
+    if known is not None:
+        answer = keyed.answer(known.receipt, known.besides) if isinstance(known, Published) else known
+        return Response(answer.status, answer.body, answer.content_type, _REPLAYED)
     try:
         ready = await wait()
     except BaseException:
-        if key is not None:
-            receipts.drop(key)
+        await context.outcome(context.spawn(context.idempotency.settle(keyed.key, None)))
         raise
-    return await _outcome(context, context.spawn(_settle(context, key, act(ready))))
+    return response_of(await _finished(context, _settled(context, keyed, action(ready))))
 
 
-async def _outcome(context: Context, acting: asyncio.Task[Response]) -> Response:
+async def _settled(context: Context, keyed: Keyed, action: Awaitable[Answer]) -> Answer:
+    keys = context.idempotency
+    try:
+        answer = await action
+    except EdgeError as error:
+        refusal = problems.from_error(error)
+        started = error.fields.get("may_have_started")
+        await keys.settle(keyed.key, Answer(refusal.status, refusal.body, refusal.content_type) if started else None)
+        raise
+    except BaseException:
+        await keys.abandon(keyed.key)
+        raise
+    await keys.settle(keyed.key, answer)
+    return answer
+
+
+async def _finished(context: Context, action: Coroutine[Any, Any, Answer]) -> Answer:
+    acting = context.spawn(action)
     try:
         return await context.outcome(acting)
     except asyncio.CancelledError:
         if not acting.cancelled():
             raise
         raise Draining(
-            "The hub has left before this was done. It may have been done in part: look before you send it again.",
+            "The hub shut down before this was done. It may have been done in part: look before you send it again.",
             retry_after_seconds=1,
             may_have_started=True,
         ) from None
 
 
-async def _once_in_all(
-    cluster: RedisStore,
-    context: Context,
-    key: Key,
-    fingerprint: bytes,
-    wait: Callable[[], Awaitable[Ready]],
-    act: Callable[[Ready], Awaitable[Response]],
-    published: Callable[[Receipt], Response],
-) -> Response:
-    """`run_once`, for all nodes: the key is claimed in Redis."""
-    known = await cluster.idempotency.claim(key, fingerprint)
-    if isinstance(known, Answer):
-        return _again(known)
-    if known is not None:
-        response = published(known.receipt)
-        response.headers = _REPLAYED
-        return response
-    try:
-        ready = await wait()
-    except BaseException:
-        await context.outcome(context.spawn(cluster.idempotency.settle(key, None)))
-        raise
-
-    async def acting() -> Response:
-        try:
-            response = await act(ready)
-        except EdgeError as error:
-            if error.fields.get("may_have_started"):
-                await cluster.idempotency.abandon(key)
-            else:
-                await cluster.idempotency.settle(key, None)
-            raise
-        except BaseException:
-            await cluster.idempotency.abandon(key)
-            raise
-        await cluster.idempotency.settle(key, Answer(response.status, response.body))
-        return response
-
-    return await _outcome(context, context.spawn(acting()))
+def answer_of(document: object, status: int) -> Answer:
+    """`document` as JSON, as `json_response` writes it."""
+    return Answer(status, msgspec.json.encode(document) + b"\n")
 
 
-async def _settle(context: Context, key: Key | None, acting: Awaitable[Response]) -> Response:
-    try:
-        response = await acting
-    except BaseException:
-        if key is not None:
-            context.receipts.drop(key)
-        raise
-    if key is not None:
-        context.receipts.answer(key, Answer(response.status, response.body), context.clock())
-    return response
-
-
-def _again(answer: Answer) -> Response:
-    return Response(answer.status, answer.body, answer.content_type, _REPLAYED)
+def response_of(answer: Answer) -> Response:
+    return Response(answer.status, answer.body, answer.content_type)

@@ -14,12 +14,15 @@ import msgspec
 
 from edge.core.errors import EdgeError, LimitReached, StoreUnavailable, Unauthenticated
 from edge.core.event import decode_json, decode_plain_lines
+from edge.core.idempotency import Answer
 from edge.core.observer import Receipt
 from edge.http.access_control import expiry_of
 from edge.http.context import Context
+from edge.http.idempotency import answer_of
 from edge.http.request import Request
 from edge.http.response import Response, json_response
 from edge.http.schemas import LinesTaken
+from edge.store.base import Keyed
 
 _LINES_A_TURN = 256
 """Lines published before the loop gets a turn, so that readers are served while a burst comes in."""
@@ -180,11 +183,50 @@ async def publish_arriving(context: Context, request: Request, name: str) -> Res
     return lines.answer()
 
 
-async def publish_whole(context: Context, name: str, body: bytes) -> Response:
-    """Publish the lines of a body that is here already."""
-    lines = Lines(context, name)
-    try:
-        await lines.take(body.split(b"\n"))
-    except EdgeError as error:
-        raise await lines.ended(error) from None
-    return lines.answer()
+async def publish_whole(context: Context, name: str, body: bytes, keyed: Keyed) -> Answer:
+    """Publish the lines of a body that is here already: all of them or, raising, none, so that it can be done once."""
+    events = []
+    for number, line in enumerate(body.split(b"\n"), 1):
+        try:
+            if line.strip():
+                events.append(decode_json(line, context.config.limits.max_event_bytes))
+                context.hub.check(events[-1])
+        except EdgeError as error:
+            nothing = LinesTaken(0, None, None, context.hub.connected(name), 0)
+            error.fields = {**error.fields, "line": number, **msgspec.structs.asdict(nothing)}
+            error.detail += (
+                f" This is line {number}. With an Idempotency-Key all lines are published or none: none was."
+            )
+            raise
+        if number % _LINES_A_TURN == 0:
+            await asyncio.sleep(0)
+    if not events:
+        return answer_of(LinesTaken(0, None, None, context.hub.connected(name), 0), 202)
+    keyed = keyed._replace(besides=str(len(events)).encode())
+    batch = context.store.publish_many(name, events, context.clock())
+    if batch is not None:
+        return keyed.answered(Receipt(name, batch.last_id, context.hub.connected(name), batch.missed))
+    # In one turn of the loop, and so in one transaction with the key.
+    keys = [None] * (len(events) - 1) + [keyed]
+    promised = [
+        context.store.publish(name, event, context.clock(), key) for event, key in zip(events, keys, strict=True)
+    ]
+    outcomes = await asyncio.gather(*map(_receipt, promised), return_exceptions=True)
+    last = outcomes[-1]
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    assert isinstance(last, Receipt)
+    return keyed.answered(last)
+
+
+async def _receipt(promised: Receipt | Awaitable[Receipt]) -> Receipt:
+    return promised if isinstance(promised, Receipt) else await promised
+
+
+def published(receipt: Receipt, besides: bytes) -> Answer:
+    """The answer to lines published together: the receipt of the last, and how many they are."""
+    count, (epoch, _, last) = int(besides), receipt.id.rpartition("-")
+    first_id = f"{epoch}-{int(last) - count + 1}"
+    taken = LinesTaken(count, first_id, receipt.id, receipt.connections, count * receipt.missed)
+    return answer_of(taken, 201 if receipt.connections and not receipt.missed else 202)

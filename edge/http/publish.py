@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from edge.core.errors import NotReady
 from edge.core.event import Event, check_type, decode_json, decode_text
+from edge.core.idempotency import Answer
 from edge.core.observer import Receipt
 from edge.http import bodies, ndjson, params
 from edge.http.context import Context
-from edge.http.idempotency import run_once
+from edge.http.idempotency import answer_of, response_of, run_once
 from edge.http.request import Request
-from edge.http.response import Response, json_response
+from edge.http.response import Response
+from edge.store.base import Keyed
 
 _MAX_REQUIRED = 1_000_000
 
@@ -39,33 +41,38 @@ async def publish(context: Context, request: Request) -> Response:
     event = _decode(context, request, kind, await bodies.read(context, request))
     if require or wait_seconds is not None:
         await _ready(context, request, require, wait_seconds)
-    receipt = context.store.publish(name, event, context.clock())
-    return _published(receipt if isinstance(receipt, Receipt) else await receipt)
+    return response_of(await _publish(context, name, event))
 
 
 async def _publish_once(
     context: Context, request: Request, kind: str, key: str, require: int, wait_seconds: float | None
 ) -> Response:
-    """Publish under an idempotency key. NDJSON too has to be known whole, to be told from another body."""
+    """Publish under an idempotency key. NDJSON too has to be known whole, to be compared with another body."""
     name = request.project
     body = await bodies.read(context, request)
     event = None if kind == bodies.NDJSON else _decode(context, request, kind, body)
-    scope = ("publish", name, key)
-
-    async def act(_: None) -> Response:
-        if event is None:
-            return await ndjson.publish_whole(context, name, body)
-        receipt = context.store.publish(name, event, context.clock(), scope)
-        return _published(receipt if isinstance(receipt, Receipt) else await receipt)
-
-    mark = bodies.fingerprint(kind.encode(), b"" if event is None else event.type.encode(), body)
+    keyed = Keyed(
+        ("publish", name, key),
+        bodies.fingerprint(kind.encode(), b"" if event is None else event.type.encode(), body),
+        published if event is not None else ndjson.published,
+    )
     return await run_once(
-        context, scope, mark, lambda: _ready(context, request, require, wait_seconds), act, _published
+        context,
+        keyed,
+        lambda: _ready(context, request, require, wait_seconds),
+        lambda _: (
+            ndjson.publish_whole(context, name, body, keyed) if event is None else _publish(context, name, event, keyed)
+        ),
     )
 
 
-def _published(receipt: Receipt) -> Response:
-    return json_response(receipt, status=201 if receipt.connections else 202)
+async def _publish(context: Context, name: str, event: Event, keyed: Keyed | None = None) -> Answer:
+    promised = context.store.publish(name, event, context.clock(), keyed)
+    return published(promised if isinstance(promised, Receipt) else await promised)
+
+
+def published(receipt: Receipt, _: bytes = b"") -> Answer:
+    return answer_of(receipt, 201 if receipt.connections else 202)
 
 
 def _decode(context: Context, request: Request, kind: str, body: bytes) -> Event:

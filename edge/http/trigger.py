@@ -16,17 +16,18 @@ import msgspec
 
 from edge.core.errors import EdgeError, InvalidRequest, NotReady
 from edge.core.event import check_type
+from edge.core.idempotency import Answer
 from edge.core.observer import Receipt
 from edge.http import bodies, params, patterns
 from edge.http.context import Context
-from edge.http.idempotency import run_once
+from edge.http.idempotency import answer_of, run_once
 from edge.http.request import Request
-from edge.http.response import Response, json_response
+from edge.http.response import Response
 from edge.http.schemas import Triggered
 from edge.logs import trace
 from edge.logs.setup import get_logger
-from edge.triggers.job import JOB_ID, Delivery, Job
-from edge.triggers.project_stream import StreamTarget
+from edge.store.base import Keyed
+from edge.triggers.job import JOB_ID, Delivery, Job, StreamTarget
 from edge.triggers.readiness import Confirm, Confirmation
 
 _MAX_CONNECTIONS = 1_000_000
@@ -59,11 +60,11 @@ async def trigger(context: Context, request: Request) -> Response:
     key = params.idempotency_key(request)
     body = await bodies.read(context, request)
     order = decode(body)
-    scope = None
-    if key is not None:
-        scope = ("trigger", name, key)
-    elif order.id is not None:
-        scope = ("trigger-id", name, order.id)
+    keyed = None
+    if key is not None or order.id is not None:
+        scope = ("trigger", name, key) if key is not None else ("trigger-id", name, order.id or "")
+        mark = bodies.fingerprint(order.name.encode(), bytes(order.data), (order.id or "").encode())
+        keyed = Keyed(scope, mark, published)
     job = Job(
         id=order.id or f"trg_{secrets.token_hex(12)}",
         name=order.name,
@@ -71,26 +72,13 @@ async def trigger(context: Context, request: Request) -> Response:
         project=name,
         data=order.data,
         traceparent=trace.CURRENT.get(),
-        key=scope,
+        keyed=keyed,
     )
-    mark = bodies.fingerprint(order.name.encode(), bytes(order.data), (order.id or "").encode())
-
-    async def act(confirmation: Confirmation) -> Response:
-        if scope is not None and context.target.kind != StreamTarget.kind:
-            await context.store.record_intent(scope, mark, job.id)
-        return await _dispatch(context, job, confirmation)
-
-    def published(receipt: Receipt) -> Response:
-        confirmation = Confirmation(receipt.connections, None, 0.0)
-        return _triggered(job, confirmation, StreamTarget.delivery(receipt))
-
     response = await run_once(
         context,
-        scope,
-        mark,
+        keyed,
         lambda: _wait(context, request, count, timeout_seconds, confirm, dispatch_anyway=dispatch_anyway),
-        act,
-        published,
+        lambda confirmation: _start(context, job, confirmation),
     )
     if response.headers:  # only a replayed one has any
         context.triggers.outcomes["replayed"] += 1
@@ -143,8 +131,14 @@ async def _wait(
         context.triggers.wait_seconds.observe(context.clock() - began)
 
 
-async def _dispatch(context: Context, job: Job, confirmation: Confirmation) -> Response:
+async def _start(context: Context, job: Job, confirmation: Confirmation) -> Answer:
     outcomes = context.triggers.outcomes
+    keyed = job.keyed
+    if keyed is not None and context.target.kind == StreamTarget.kind:
+        besides = msgspec.json.encode(Started(job.id, job.name, confirmation))
+        job = msgspec.structs.replace(job, keyed=keyed._replace(besides=besides))
+    elif keyed is not None:
+        await context.idempotency.record_intent(keyed.key, job.id)
     try:
         delivery = await context.target.dispatch(job)
     except EdgeError as error:
@@ -164,20 +158,34 @@ async def _dispatch(context: Context, job: Job, confirmation: Confirmation) -> R
         connections=confirmation.connections,
         waited_ms=confirmation.waited_ms,
     )
-    return _triggered(job, confirmation, delivery)
+    return _triggered(job.project, Started(job.id, job.name, confirmation), delivery)
 
 
-def _triggered(job: Job, confirmation: Confirmation, delivery: Delivery) -> Response:
+class Started(msgspec.Struct, frozen=True):
+    """What the answer to a trigger says besides its delivery."""
+
+    id: str
+    name: str
+    confirmation: Confirmation
+
+
+def published(receipt: Receipt, besides: bytes) -> Answer:
+    """The answer for a job that became an event of its project's stream."""
+    return _triggered(receipt.project, msgspec.json.decode(besides, type=Started), StreamTarget.delivery(receipt))
+
+
+def _triggered(project: str, started: Started, delivery: Delivery) -> Answer:
+    confirmation = started.confirmation
     answer = Triggered(
-        project=job.project,
-        id=job.id,
-        name=job.name,
+        project=project,
+        id=started.id,
+        name=started.name,
         waited_ms=confirmation.waited_ms,
         connections=confirmation.connections,
         confirmed=confirmation.confirmed,
         target=delivery,
     )
-    return json_response(answer, status=202)
+    return answer_of(answer, 202)
 
 
 def _note(context: Context, name: str, what: str, began_seconds: float) -> None:

@@ -31,12 +31,12 @@ from edge.logs.setup import get_logger
 from edge.metrics.busiest import BusiestProjects
 from edge.metrics.collector import LIMITS, Exposition, Watched
 from edge.server.event_loop import EventLoopDriver
-from edge.store.base import Store, StoreUnusableError
+from edge.store.base import LocalStore, Store, StoreUnusableError
+from edge.store.idempotency import Idempotency, LocalIdempotency
 from edge.store.memory import MemoryStore
 from edge.store.sqlite import SqliteStore
 from edge.supervisor import Supervisor, end
-from edge.triggers.job import Target
-from edge.triggers.project_stream import StreamTarget
+from edge.triggers.job import StreamTarget, Target
 from edge.triggers.readiness import Readiness
 from edge.triggers.webhook import WebhookTarget
 
@@ -72,19 +72,26 @@ async def assemble(
     driver.each_second.append(log.flush_suppressed)
     hub = Hub(bounds(config), boot=new_boot(), wake=driver.wake, observer=log)
     driver.hub = hub
-    receipts = Receipts(config.limits.max_idempotency_keys, config.limits.idempotency_seconds)
+    limits = config.limits
+    receipts = Receipts(
+        limits.max_idempotency_keys, limits.idempotency_seconds, limits.project_share(limits.max_idempotency_keys)
+    )
     here = Readiness(hub, driver.clock, config.limits.max_waiting, supervisor)
     store: Store
     nodes: Nodes
+    idempotency: Idempotency
     if config.store.url.startswith("redis"):
-        store = nodes = cluster_of(config, hub, driver, here, log, supervisor)
+        store = nodes = cluster = cluster_of(config, hub, driver, here, log, supervisor)
+        idempotency = cluster.idempotency
     else:
-        store = store_of(config, hub, receipts, driver)
-        tickets = Tickets(config.limits.max_tickets, config.limits.project_share(config.limits.max_tickets))
+        store = local = store_of(config, hub, receipts, driver)
+        idempotency = LocalIdempotency(receipts, local, driver.clock)
+        tickets = Tickets(limits.max_tickets, limits.project_share(limits.max_tickets))
         nodes = LocalNode(hub, here, tickets, driver.clock)
     log.connection_came.append(nodes.readiness.connection_added)
     target = target_of(config, sources or {}, store, driver.clock)
     context = Context(config, hub, nodes, target, store, receipts, history, driver.clock, verifier, supervisor)
+    context.idempotency = idempotency
 
     def limit_waiting(config: Config) -> None:
         here.max_waiting = config.limits.max_waiting
@@ -162,6 +169,7 @@ def apply_settings(context: Context, config: Config, verifier: Verifier, target:
     tickets = context.nodes.tickets
     tickets.max_tickets, tickets.max_per_project = limits.max_tickets, limits.project_share(limits.max_tickets)
     context.receipts.max_keys, context.receipts.keep_seconds = limits.max_idempotency_keys, limits.idempotency_seconds
+    context.receipts.max_keys_per_project = limits.project_share(limits.max_idempotency_keys)
     if config.auth != before.auth:
         old_verifier, context.verifier = context.verifier, verifier
         verifier.start()
@@ -199,7 +207,7 @@ def bounds(config: Config) -> Limits:
     )
 
 
-def store_of(config: Config, hub: Hub, receipts: Receipts, driver: EventLoopDriver) -> Store:
+def store_of(config: Config, hub: Hub, receipts: Receipts, driver: EventLoopDriver) -> LocalStore:
     """Where history lives, by the scheme of `store.url`."""
     scheme, _, path = config.store.url.partition(":")
     if scheme == "memory":

@@ -1,24 +1,45 @@
-"""What a store is. The hub never knows of it: events pass through it on their way to the ring.
+"""What a store is. The hub doesn't know it: events pass through the store on their way to the ring.
 
-Invariant: a receipt is given only for what the store has promised to keep, and what it can't take is refused with
+Invariant: a receipt is given only for what the store has promised to keep. What it can't keep is refused with
 `store_unavailable` while streams stay open; it heals by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, Protocol
 
 from edge.core.errors import StoreUnavailable
 from edge.core.event import Event
-from edge.core.idempotency import Key
+from edge.core.idempotency import Answer, Key
 from edge.core.observer import Batch, Receipt
 
 
 class StoreUnusableError(Exception):
-    """The store can't be used as it is, and starting again can't help (it is another program's, or a later version's).
-    The text says what to do.
+    """The store can't be used, and starting again can't help: the text says what to do."""
+
+
+class Keyed(NamedTuple):
+    """An event published under an idempotency key, which remembers `answer(receipt, besides)`.
+
+    `besides` is what the answer says besides the receipt. Both can be kept, so any process can give the answer.
     """
+
+    key: Key
+    fingerprint: bytes
+    answer: Callable[[Receipt, bytes], Answer]
+    besides: bytes = b""
+
+    def answered(self, receipt: Receipt) -> Answer:
+        return self.answer(receipt, self.besides)
+
+
+class Published(NamedTuple):
+    """What is known of a keyed request whose event was published, and whose answer was not recorded."""
+
+    receipt: Receipt
+    besides: bytes
+    """As in `Keyed`."""
 
 
 class Store(Protocol):
@@ -31,25 +52,21 @@ class Store(Protocol):
     """Whether `publish` gives the receipt itself, not the promise of one."""
 
     async def open(self) -> None:
-        """Give the hub back what an earlier process left. Until it has returned, `problem` is not None.
+        """Give the hub what an earlier process left. Until it has returned, `problem` says why nothing is taken.
 
-        Raises StoreUnavailable where that can't be read at the moment: the caller calls it again. Raises
-        StoreUnusableError where calling again can't help.
+        Raises StoreUnavailable where it may be called again, StoreUnusableError where that can't help.
         """
 
-    def publish(self, name: str, event: Event, now: float, key: Key | None = None) -> Receipt | Awaitable[Receipt]:
-        """Publish; the receipt comes at once or, where it has to be safe first, later.
+    def publish(self, name: str, event: Event, now: float, keyed: Keyed | None = None) -> Receipt | Awaitable[Receipt]:
+        """Publish; the receipt comes at once or, where the event has to be safe first, later.
 
-        `key` was claimed for this one event: a store that others share notes in the same step that it is done.
+        With `keyed`, event and key are kept in one step or not at all.
 
         Raises what `Hub.publish` raises, and StoreUnavailable (now or when awaited).
         """
 
     def publish_many(self, name: str, events: Sequence[Event], now: float) -> Batch | None:
         """Publish events together: all or, raising, none. None where each needs a promise of its own."""
-
-    async def record_intent(self, key: Key, fingerprint: bytes, job_id: str) -> None:
-        """Note that a job is about to leave, so that no later process sends it again. Raises StoreUnavailable."""
 
     @property
     def problem(self) -> StoreUnavailable | None:
@@ -60,4 +77,17 @@ class Store(Protocol):
         """How often it could not write."""
 
     async def close(self) -> None:
-        """Write what is left and let go."""
+        """Write what is left and close."""
+
+
+class LocalStore(Store, Protocol):
+    """The store of a hub that is alone, which keeps its idempotency keys, too."""
+
+    async def record_intent(self, key: Key, fingerprint: bytes, job_id: str) -> None:
+        """Note that a job is about to be sent, so that no later process sends it again. Raises StoreUnavailable."""
+
+    async def record_answer(self, key: Key, fingerprint: bytes, answer: Answer | None) -> None:
+        """Keep the answer of a key, or forget the key (None: its request did nothing).
+
+        Returns when the answer may be given; an answer that can't be kept at the moment is kept later.
+        """

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from edge.core.event import Event
 from edge.core.hub import Hub
-from edge.core.idempotency import Key
+from edge.core.idempotency import Answer, Key
 from edge.core.observer import Batch, Receipt
+from edge.store.base import Keyed
 
 
 class MemoryStore:
@@ -23,16 +24,19 @@ class MemoryStore:
         self._hub = hub
 
     async def open(self) -> None:
-        """Nothing was left."""
+        """There is nothing to open."""
 
-    def publish(self, name: str, event: Event, now: float, key: Key | None = None) -> Receipt:  # noqa: ARG002 - not shared
+    def publish(self, name: str, event: Event, now: float, keyed: Keyed | None = None) -> Receipt:  # noqa: ARG002
         return self._hub.publish(name, event, now)
 
     def publish_many(self, name: str, events: Sequence[Event], now: float) -> Batch:
         return self._hub.publish_many(name, events, now)
 
     async def record_intent(self, key: Key, fingerprint: bytes, job_id: str) -> None:
-        """A process that is gone dispatches nothing."""
+        """No later process knows of it."""
+
+    async def record_answer(self, key: Key, fingerprint: bytes, answer: Answer | None) -> None:
+        """No later process knows of it."""
 
     async def close(self) -> None:
-        """Nothing is left."""
+        """There is nothing to close."""

@@ -1,13 +1,20 @@
 """The embedded store: what is published also goes to a SQLite file, and is there again after the process.
 
-The event loop only notes: what a few milliseconds bring is one transaction on the store's own thread, and while
-one is written the next gathers. `async` gives the receipt at once and can lose the last `flush_seconds` at a power
-cut: events are on their ring, and what is written is what the ring holds beyond the last transaction. `commit`
-numbers an event, lets it reach the disk, and only then puts it on the ring and gives the receipt.
+The event loop only takes notes: what a few milliseconds bring is one transaction on the store's own thread, and while
+one is written the next gathers. `async` gives the receipt at once and can lose the last `flush_seconds` when the
+process is killed: events are on their ring, and what is written is what the ring holds beyond the last transaction.
+`commit` numbers an event, lets it reach the disk, and only then puts it on the ring and gives the receipt.
 
-Invariant: transactions are written one after the other, in the order of what they hold. When one fails nothing new
-is taken until a later one succeeds: in `async` the one that failed is kept and written again, in `commit` its
-publishers are told and its numbers were never seen by anybody.
+Invariants:
+    * Transactions are written one after the other, in the order of what they hold. When one fails nothing new is taken
+      until a later one succeeds: in `async` the one that failed is kept and written again, in `commit` its publishers
+      are refused and its numbers were never seen.
+    * An id never means two events: each process gives ids of epochs of its own. What an earlier one wrote keeps its
+      ids; where the end of that history may be lost, a subscriber that resumes from it is told `restart`.
+    * An event that is published under an idempotency key is in the same transaction as the key and its answer.
+
+Times in the file are of the file's own clock, which never falls and doesn't follow the wall clock when that is set. How
+far the wall clock is ahead of it is written, too.
 """
 
 from __future__ import annotations
@@ -16,33 +23,37 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from edge.core.errors import StoreUnavailable
 from edge.core.event import Event
 from edge.core.hub import Hub
-from edge.core.idempotency import Answer, Entry, Key, Receipts, unknown_fate
-from edge.core.ledger import LedgerState
+from edge.core.idempotency import Answer, Key, Receipts, unknown_fate
 from edge.core.observer import Batch, Receipt
-from edge.core.project import Project, SavedProject
+from edge.core.project import PastEpoch, SavedProject
 from edge.logs.setup import get_logger
-from edge.store.base import StoreUnusableError
-from edge.store.pending_commit import PendingCommit
-from edge.store.rows import Batch as Transaction
-from edge.store.rows import ProjectRow, ReceiptRow, Segment
-from edge.store.sqlite_file import SqliteFile, SqliteFileError
+from edge.store.base import Keyed, StoreUnusableError
+from edge.store.sqlite_file import SqliteFile, SqliteFileError, Stored
+from edge.store.sqlite_gathered import Gathered, PendingCommit, key_text, project_row, receipt_row, shifted
+from edge.store.sqlite_rows import ProjectRow, ReceiptRow, Transaction
+from edge.store.worker import Worker
 
 _log = get_logger("store")
 _RETRY_SECONDS = 0.5
-_RETRY_AFTER_SECONDS = 1
-_LOOK_SECONDS = 1.0
+_CHECK_SECONDS = 1.0
+_STALLED_AFTER_SECONDS = 5.0
+"""A disk that is busy answers within a second or two; one that takes longer hangs."""
+_EARLIER_EPOCHS_KEPT = 16
+"""Beyond those of held events: a subscriber with an older id is told `restart`."""
+_TRANSACTIONS_AT_THE_END = 3
+"""What one brings about is in the next."""
 
 
 class SqliteStore:
-    """`path` is the file; the hub must be empty until `open` has been awaited."""
+    """`path` is the file; the hub must be empty until `open` has returned."""
 
     kind = "sqlite"
     durable = True
@@ -66,79 +77,111 @@ class SqliteStore:
         self.at_once = not commit
         self._flush_seconds = flush_seconds
         self._keep_receipts_seconds = keep_receipts_seconds
-        self._wall_offset_seconds = time.time() - clock()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="edge-store")
+        self._offset_seconds = 0.0
+        """How far the file's clock is ahead of the hub's."""
+        self._worker = Worker()
         self._file: SqliteFile | None = None
-        self._problem: StoreUnavailable | None = None
+        self._lost = False
+        """The file is not at its path any more."""
+        self._problem: StoreUnavailable | None = _unavailable("The history is not open yet; try again soon.")
         self.errors = 0
-        self._touched: set[str] = set()
-        self._unwritten: dict[Project, int] = {}
-        """The first event of each that is on its ring and has not been written."""
-        self._receipt_rows: dict[str, ReceiptRow | None] = {}
-        """Rows to write; None for a key to drop."""
-        self._held: list[PendingCommit] = []
-        """Publishers whose event has to reach the disk first, in order."""
-        self._intents: list[asyncio.Future[None]] = []
+        self._gathered = Gathered()
+        self._intended: set[Key] = set()
+        """Keys of which the file says that a job is about to be sent."""
+        self._remembered: set[Key] = set()
+        """Keys whose answer was written with their event."""
         self._urgent = asyncio.Event()
-        """Somebody waits for the disk: don't gather any longer."""
+        """A request waits for the disk: don't gather any longer."""
         self._closing = False
         self._writer: asyncio.Task[None] | None = None
-        self._looking: asyncio.TimerHandle | None = None
+        self._writing: tuple[Gathered, float] | None = None
+        """What is being written, and since when."""
+        self._next_check: asyncio.TimerHandle | None = None
 
     @property
     def problem(self) -> StoreUnavailable | None:
         return self._problem
 
     async def open(self) -> None:
-        """Read the file into the hub. Raises StoreUnavailable with what to do about it."""
-        loop = asyncio.get_running_loop()
         try:
-            self._file = await loop.run_in_executor(self._thread, SqliteFile, self._path)
-            projects = await loop.run_in_executor(self._thread, self._file.projects)
-            receipts = await loop.run_in_executor(self._thread, self._file.receipts)
+            file, projects, receipts = await self._worker.call(self._read_file)
         except SqliteFileError as error:
-            if self._file is not None:
-                await loop.run_in_executor(self._thread, self._file.close)
-                self._file = None
-            if error.final:
-                raise StoreUnusableError(str(error)) from error
-            raise StoreUnavailable(str(error), retry_after_seconds=_RETRY_SECONDS) from error
-        now = self._clock()
+            self._problem = _unavailable(f"The history can't be opened: {error}.")
+            raise self._refusal() from error
+        self._file = file
         # The one published to last is restored last: when all together are too large, the one idle longest gives first.
         projects.sort(key=lambda stored: stored.times[-1] if stored.times else 0.0)
-        self._hub.counters.misses.touched = self._touched
+        # A wall clock that was set back, or lost by a board without a battery, is behind what was written last.
+        latest = [stored.times[-1] for stored in projects[-1:] if stored.times] + [row.at_seconds for row in receipts]
+        self._offset_seconds = max([time.time() - file.drift_seconds, *latest]) - self._clock()
+        self._hub.counters.misses.touched = self._gathered.touched
         for stored in projects:
-            ledger = _shift(stored.row.ledger, -self._wall_offset_seconds)
-            if stored.newest > stored.row.newest:
-                unknown = ((stored.row.newest + 1, stored.newest),)
-                ledger = msgspec.structs.replace(ledger, waiting=ledger.waiting + unknown)
-            times = [at - self._wall_offset_seconds for at in stored.times]
-            if times and max(times) > now:
-                times = [min(at, now) for at in times]
-            row = stored.row
-            past = SavedProject(row.name, row.epoch, row.first_seq, stored.newest, stored.frames, times, ledger)
-            self._hub.restore(past, now)
+            self._restore(stored, file)
         for receipt in receipts:
             self._restore_receipt(receipt)
-        self._receipts.settled = self._settled
-        self._look()
-        _log.info("store_opened", projects=len(projects), events=sum(len(one.frames) for one in projects))
+        self._problem = None
+        self._check()
+        events = sum(len(stored.frames) for stored in projects)
+        _log.info("store_opened", projects=len(projects), events=events, whole=file.whole)
 
-    def publish(
-        self,
-        name: str,
-        event: Event,
-        now: float,
-        key: Key | None = None,  # noqa: ARG002 - `settled` has it
-    ) -> Receipt | Awaitable[Receipt]:
+    def _read_file(self) -> tuple[SqliteFile, list[Stored], list[ReceiptRow]]:
+        file = SqliteFile(self._path, commit=self._commit)
+        try:
+            return file, file.projects(), file.receipts()
+        except (SqliteFileError, StoreUnusableError):
+            file.abandon()
+            raise
+
+    def _restore(self, stored: Stored, file: SqliteFile) -> None:
+        """Give the hub a project, to go on under a new epoch."""
+        row, now = stored.row, self._clock()
+        ledger = shifted(row.ledger, -self._offset_seconds)
+        if stored.newest > row.newest:
+            unknown = ((row.newest + 1, stored.newest),)
+            ledger = msgspec.structs.replace(ledger, waiting=ledger.waiting + unknown)
+        earlier = list(row.earlier)
+        if earlier and stored.newest == earlier[-1].last_seq:  # no event of `row.epoch` is left
+            earlier[-1] = msgspec.structs.replace(earlier[-1], whole=earlier[-1].whole and file.whole)
+        else:
+            earlier.append(PastEpoch(row.epoch, stored.newest, file.whole))
+        oldest = stored.newest - len(stored.frames) + 1
+        while len(earlier) > _EARLIER_EPOCHS_KEPT and earlier[0].last_seq < oldest:
+            del earlier[0]
+        times = [min(at - self._offset_seconds, now) for at in stored.times]
+        saved = SavedProject(
+            row.name,
+            self._hub.new_epoch(),
+            row.first_seq,
+            stored.newest,
+            stored.frames,
+            times,
+            ledger,
+            earlier=tuple(earlier),
+        )
+        assert file.index is not None
+        file.index.go_on(saved.name, saved.epoch)
+        self._hub.restore(saved, now)
+        if not file.whole:  # the next process has to know, even if nothing else is written until then
+            self._gathered.touched.add(saved.name)
+
+    def _restore_receipt(self, row: ReceiptRow) -> None:
+        if row.status is None or row.body is None:
+            answer = unknown_fate(row.job)
+        else:
+            answer = Answer(row.status, row.body, row.content_type or "application/json")
+        key = tuple(msgspec.json.decode(row.key, type=list[str]))
+        self._receipts.restore(key, row.fingerprint, answer, min(row.at_seconds - self._offset_seconds, self._clock()))
+
+    def publish(self, name: str, event: Event, now: float, keyed: Keyed | None = None) -> Receipt | Awaitable[Receipt]:
         if self._problem is not None:
             raise self._refusal()
         if self._commit:
             project, frame = self._hub.reserve(name, event, now)
-            future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-            self._held.append(PendingCommit(project, frame, future))
+            pending = PendingCommit(project, frame, keyed)
+            self._gathered.pending.append(pending)
             self._start()
-            return future
+            return pending.future
+        # With a key, `record_answer` follows in the same turn of the loop, and so in the same transaction.
         receipt = self._hub.publish(name, event, now)
         self._note(name, 1)
         return receipt
@@ -151,13 +194,39 @@ class SqliteStore:
         self._note(name, len(events))
         return batch
 
+    def _note(self, name: str, count: int) -> None:
+        """The `count` newest events of `name` are to be written."""
+        project = self._hub.projects.get(name)
+        # None: the bounds of the hub left no room for what was just published.
+        if project is not None and project not in self._gathered.unwritten:
+            self._gathered.unwritten[project] = project.ring.newest - count + 1
+        self._start()
+
     async def record_intent(self, key: Key, fingerprint: bytes, job_id: str) -> None:
         if self._problem is not None:
             raise self._refusal()
-        name = _key_text(key)
-        self._receipt_rows[name] = ReceiptRow(name, fingerprint, job_id, None, None, None, self._wall())
+        text = key_text(key)
+        self._gathered.receipts[text] = ReceiptRow(text, fingerprint, job_id, None, None, None, self._now())
+        self._intended.add(key)
+        await self._written(self._gathered.intents)
+
+    async def record_answer(self, key: Key, fingerprint: bytes, answer: Answer | None) -> None:
+        intended = key in self._intended
+        self._intended.discard(key)
+        if key in self._remembered:
+            self._remembered.discard(key)
+        elif answer is not None:
+            self._gathered.receipts[key_text(key)] = receipt_row(key, fingerprint, answer, self._now())
+            if intended and self._problem is None:
+                # Killed before this is written, the next process would say of a job done that it may have started.
+                await self._written(self._gathered.answers)
+        elif intended:
+            self._gathered.receipts[key_text(key)] = None
+        self._start()
+
+    async def _written(self, waiters: list[asyncio.Future[None]]) -> None:
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._intents.append(written)
+        waiters.append(written)
         self._urgent.set()
         self._start()
         await written
@@ -165,48 +234,62 @@ class SqliteStore:
     async def close(self) -> None:
         self._closing = True
         self._urgent.set()
-        if self._looking is not None:
-            self._looking.cancel()
-        if self._writer is not None:
-            await self._writer
+        if self._next_check is not None:
+            self._next_check.cancel()
         if self._file is not None:
-            if (self._gathered or self._touched) and not await self._write():
-                unwritten = sum(project.ring.newest - first + 1 for project, first in self._unwritten.items())
-                _log.error("store_left_unwritten", events=unwritten)
-            try:
-                await asyncio.get_running_loop().run_in_executor(self._thread, self._file.close)
-            except sqlite3.Error as error:
-                _log.error("store_error", error=str(error))
-            self._file = None
-        self._thread.shutdown(wait=False)
+            closing = asyncio.create_task(self._close_file(self._file))
+            # The process doesn't wait for a disk that hangs: the thread is left behind.
+            await asyncio.wait([closing], timeout=0 if self._stalled else _STALLED_AFTER_SECONDS)
+            if not closing.done():
+                closing.cancel()
+                self._log_unwritten()
+        self._worker.end()
 
-    # Gathering
+    async def _close_file(self, file: SqliteFile) -> None:
+        if self._writer is not None:
+            await asyncio.wait([self._writer])
+        clean = True
+        for _ in range(_TRANSACTIONS_AT_THE_END):
+            if clean and (self._gathered or self._gathered.touched):
+                clean = await self._write()
+        if not clean:
+            self._log_unwritten()
+        try:
+            await self._worker.call(lambda: file.close(clean=clean))
+        except sqlite3.Error as error:
+            _log.error("store_error", error=str(error))
+        self._file = None
 
-    def _note(self, name: str, count: int) -> None:
-        """The `count` newest events of `name` are to be written."""
-        project = self._hub.projects.get(name)
-        # None: the bounds of the hub left no room for what was just published.
-        if project is not None and project not in self._unwritten:
-            self._unwritten[project] = project.ring.newest - count + 1
-        self._start()
+    def _log_unwritten(self) -> None:
+        first = self._gathered.unwritten
+        if self._writing is not None:
+            first = first | self._writing[0].unwritten
+        _log.error("store_left_unwritten", events=sum(project.ring.newest - seq + 1 for project, seq in first.items()))
 
-    def _settled(self, key: Key, entry: Entry | None) -> None:
-        """A key was answered or dropped."""
-        name = _key_text(key)
-        if entry is None or entry.answer is None:
-            self._receipt_rows[name] = None
-        else:
-            answer = entry.answer
-            self._receipt_rows[name] = ReceiptRow(
-                name, entry.fingerprint, None, answer.status, answer.content_type, answer.body, self._wall()
-            )
-        self._start()
+    # Writing
 
-    def _look(self) -> None:
-        """Now and then, write what changed without an event (an eviction, a late miss), and give space back."""
-        if self._touched or (self._file is not None and self._file.roomy):
+    def _check(self) -> None:
+        """Once a second: write what changed without an event (an eviction, a late miss), give space back, look whether
+        the file is still there and the disk answers.
+        """
+        self._next_check = asyncio.get_running_loop().call_later(_CHECK_SECONDS, self._check)
+        if self._stalled:
+            self._refuse_stalled()
+        elif self._file is not None and (self._gathered.touched or self._file.has_free_pages):
             self._start()
-        self._looking = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
+        elif self._file is not None and self._writer is None:
+            self._writer = asyncio.create_task(self._check_file(self._file))
+
+    async def _check_file(self, file: SqliteFile) -> None:
+        self._writing = Gathered(), self._clock()
+        try:
+            await self._worker.call(file.check)
+        except (SqliteFileError, OSError) as error:
+            self._failed(error, Gathered())
+        finally:
+            self._writing = self._writer = None
+        if self._gathered or self._problem is not None:
+            self._start()
 
     def _start(self) -> None:
         if self._writer is None and self._file is not None and not self._closing:
@@ -225,7 +308,7 @@ class SqliteStore:
             self._writer = None
 
     async def _pause(self) -> None:
-        """Let something gather: the rest of this turn of the loop, or `flush_seconds` where nobody waits."""
+        """Let something gather: the rest of this turn of the loop, or `flush_seconds` where no request waits."""
         if self._commit:
             await asyncio.sleep(0)
             return
@@ -235,155 +318,173 @@ class SqliteStore:
         except TimeoutError:
             return
 
-    @property
-    def _gathered(self) -> bool:
-        return bool(self._unwritten or self._held or self._receipt_rows)
-
     async def _write(self) -> bool:
         """One transaction with all that has been gathered. Returns whether it succeeded."""
         assert self._file is not None
-        batch, unwritten, rows, held, intents = (
-            self._batch(), self._unwritten, self._receipt_rows, self._held, self._intents,
-        )  # fmt: skip
-        self._unwritten, self._receipt_rows, self._held, self._intents = {}, {}, [], []
-        self._urgent.clear()
+        part = Gathered()
         try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._file.write, batch)
-        except sqlite3.Error as error:
-            self._failed(error, batch, unwritten, rows, held, intents)
+            if self._lost:
+                await self._make_anew(self._file)
+            part = self._gathered.take()
+            self._urgent.clear()
+            self._writing = part, self._clock()
+            await self._worker.call(self._file.write, self._transaction(part))
+        except Exception as error:  # noqa: BLE001 - whatever it is: requests that wait are refused, and it is tried again
+            self._failed(error, part)
             return False
+        finally:
+            self._writing = None
+        if self._file.untidy is not None:
+            self.errors += 1
+            _log.warning("store_untidy", error=str(self._file.untidy))
         if self._problem is not None:
             self._problem = None
             _log.info("store_recovered")
-        for one in held:
-            one.done(self._hub.commit(one.project, one.frame, self._clock()))
-            # The row of this transaction was made before: a later one has to say that its ledger knows the event.
-            self._touched.add(one.project.name)
-        for written in intents:
-            if not written.done():
-                written.set_result(None)
+        for one in part.pending:
+            self._committed(one)
+        for written in part.intents + part.answers:
+            _finish(written)
         return True
 
-    def _batch(self) -> Transaction:
-        segments = self._new_on_rings() + self._on_their_way()
-        names = self._touched | {segment.project for segment in segments}
-        self._touched.clear()
+    def _transaction(self, part: Gathered) -> Transaction:
+        now = self._now()
+        segments = part.segments(self._hub, self._offset_seconds, now)
         rows: list[ProjectRow] = []
-        gone: list[str] = []
-        for name in names:
+        dropped: list[str] = []
+        for name in part.touched | {segment.project for segment in segments}:
             if (project := self._hub.projects.get(name)) is None:
-                gone.append(name)
+                dropped.append(name)
                 continue
-            rows.append(self._row(project))
+            rows.append(project_row(project, self._offset_seconds))
             if rows[-1].ledger.waiting:
-                # Who has room for these is not known yet; look again.
-                self._touched.add(name)
+                # Which connection has room for these is not known yet; look again.
+                self._gathered.touched.add(name)
         return Transaction(
             segments=segments,
             projects=rows,
-            gone=gone,
-            receipts=[row for row in self._receipt_rows.values() if row is not None],
-            dropped=[key for key, row in self._receipt_rows.items() if row is None],
-            receipts_since_seconds=self._wall() - self._keep_receipts_seconds,
+            dropped_projects=dropped,
+            receipts=[row for row in part.receipts.values() if row is not None] + part.keyed_rows(now),
+            dropped_keys=[key for key, row in part.receipts.items() if row is None],
+            receipts_since_seconds=now - self._keep_receipts_seconds,
+            drift_seconds=time.time() - now,
         )
 
-    def _new_on_rings(self) -> list[Segment]:
-        """What has not been written: neither what was deleted meanwhile, nor what its ring has given up."""
-        segments = []
-        for project, first in self._unwritten.items():
-            ring = project.ring
-            if len(ring) and self._hub.projects.get(project.name) is project:
-                at_seconds = ring.published_at(max(first, ring.oldest)) + self._wall_offset_seconds
-                frames = ring.newest_frames(ring.newest - first + 1)
-                segments.append(_segment(project, ring.newest, at_seconds, frames))
-        return segments
+    def _committed(self, one: PendingCommit) -> None:
+        receipt = self._hub.commit(one.project, one.frame, self._clock())
+        # The row of this transaction was made before: a later one has to say that its ledger knows the event.
+        self._gathered.touched.add(one.project.name)
+        if one.keyed is None:
+            one.give(receipt)
+            return
+        self._remembered.add(one.keyed.key)
+        answer = one.keyed.answered(receipt)
+        if answer == one.remembered:
+            one.give(receipt)
+            return
+        # A subscriber came or went meanwhile: the answer has to be written before it is given.
+        row = receipt_row(one.keyed.key, one.keyed.fingerprint, answer, self._now())
+        self._gathered.receipts[row.key] = row
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        written.add_done_callback(lambda _: one.give(receipt))
+        self._gathered.answers.append(written)
 
-    def _on_their_way(self) -> list[Segment]:
-        """What is on no ring yet; all that was reserved before it is."""
-        frames: dict[Project, list[bytes]] = {}
-        for one in self._held:
-            if self._hub.projects.get(one.project.name) is one.project:
-                frames.setdefault(one.project, []).append(one.frame)
-        now = self._wall()
-        return [_segment(project, project.ring.newest + len(some), now, some) for project, some in frames.items()]
+    # Failing
 
-    def _row(self, project: Project) -> ProjectRow:
-        ring = project.ring
-        ledger = _shift(project.ledger.state(ring.newest), self._wall_offset_seconds)
-        return ProjectRow(project.name, project.epoch, project.first_seq, ring.oldest, ring.newest, ledger)
-
-    def _failed(
-        self,
-        error: sqlite3.Error,
-        batch: Transaction,
-        unwritten: dict[Project, int],
-        rows: dict[str, ReceiptRow | None],
-        held: list[PendingCommit],
-        intents: list[asyncio.Future[None]],
-    ) -> None:
-        """Nothing of `batch` was written: what was promised is kept for the next try, what was not is refused."""
+    def _failed(self, error: Exception, part: Gathered) -> None:
+        """Nothing of `part` was written: what was promised is kept for the next try, what was not is refused."""
         self.errors += 1
-        full = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL
-        if self._problem is None:
-            _log.error("store_error", error=str(error), full=full)
-        self._problem = StoreUnavailable(
+        self._lost = self._lost or isinstance(error, SqliteFileError)
+        full = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF == sqlite3.SQLITE_FULL
+        is_news = self._problem is None
+        self._problem = _unavailable(
             "The disk is full, so nothing published now could be kept; make room, then publish again."
             if full
             else f"The store can't write ({error}), so nothing published now could be kept; try again soon.",
-            retry_after_seconds=_RETRY_AFTER_SECONDS,
             status=507 if full else None,
         )
-        self._touched |= {row.name for row in batch.projects} | set(batch.gone)
-        self._receipt_rows = rows | self._receipt_rows
-        if self._commit:
-            held += self._held
-            self._held = []
-            for project in {one.project for one in held}:
-                self._hub.cancel_reservations(project)
-            for one in held:
-                one.refuse(self._refusal())
-        self._unwritten |= unwritten
-        for written in intents + self._intents:
-            if not written.done():
-                written.set_exception(self._refusal())
-        self._intents = []
+        self._gathered.put_back(part)
+        pending, self._gathered.pending = self._gathered.pending, []
+        for project in {one.project for one in pending}:
+            self._hub.cancel_reservations(project)
+        for one in pending:
+            _refuse(one.future, self._refusal())
+        self._refuse_waiting(self._gathered)
+        if is_news:
+            foreseen = isinstance(error, (sqlite3.Error, SqliteFileError, StoreUnusableError, OSError))
+            _log.error("store_error", error=str(error), full=full, exc_info=None if foreseen else error)
+
+    def _refuse_waiting(self, part: Gathered) -> None:
+        for waiting in part.intents:
+            _refuse(waiting, self._refusal())
+        for written in part.answers:  # they are true, and given; they are kept later
+            _finish(written)
+        part.intents, part.answers = [], []
+
+    @property
+    def _stalled(self) -> bool:
+        return self._writing is not None and self._clock() - self._writing[1] > _STALLED_AFTER_SECONDS
+
+    def _refuse_stalled(self) -> None:
+        """No request waits for a disk that hangs, but for those with a key: what it is to remember isn't known yet."""
+        assert self._writing is not None
+        part, since_seconds = self._writing
+        if self._problem is None:
+            self.errors += 1
+            _log.error("store_stalled", seconds=round(self._clock() - since_seconds, 1))
+        self._problem = _unavailable("The disk has not answered for seconds, so nothing can be kept; try again soon.")
+        for one in part.pending + self._gathered.pending:
+            if one.keyed is None:
+                _refuse(
+                    one.future,
+                    _unavailable(
+                        "The disk has not answered for seconds. The event is published if it answers after all: to be "
+                        "sure that it is published once, send it with an Idempotency-Key."
+                    ),
+                )
+        self._refuse_waiting(part)
+        self._refuse_waiting(self._gathered)
+
+    async def _make_anew(self, file: SqliteFile) -> None:
+        """Where the file was removed, make one with all that the hub holds. Raises while another is in its place."""
+        self._file = await self._worker.call(_in_place, file, self._commit)
+        self._lost = False
+        if self._file is file:
+            return
+        self._gathered.unwritten = {project: project.ring.oldest for project in self._hub.projects.values()}
+        self._gathered.touched |= set(self._hub.projects)
+        for key, fingerprint, answer, answered_seconds in self._receipts.answered():
+            row = receipt_row(key, fingerprint, answer, answered_seconds + self._offset_seconds)
+            self._gathered.receipts.setdefault(row.key, row)
+        _log.warning("store_made_anew", path=str(self._path), projects=len(self._hub.projects))
 
     def _refusal(self) -> StoreUnavailable:
         """A fresh exception each: one that is raised twice would gather the traces of both."""
         assert self._problem is not None
-        problem = self._problem
-        return StoreUnavailable(problem.detail, retry_after_seconds=problem.retry_after_seconds, status=problem.status)
+        return _unavailable(self._problem.detail, status=self._problem.status)
 
-    # Receipts
-
-    def _restore_receipt(self, row: ReceiptRow) -> None:
-        if row.status is None or row.body is None:
-            answer = unknown_fate(row.job)
-        else:
-            answer = Answer(row.status, row.body, row.content_type or "application/json")
-        answered_seconds = min(row.at_seconds - self._wall_offset_seconds, self._clock())
-        self._receipts.restore(
-            tuple(msgspec.json.decode(row.key, type=list[str])), row.fingerprint, answer, answered_seconds
-        )
-
-    def _wall(self) -> float:
-        return self._clock() + self._wall_offset_seconds
+    def _now(self) -> float:
+        """The file's clock."""
+        return self._clock() + self._offset_seconds
 
 
-def _key_text(key: Key) -> str:
-    return msgspec.json.encode(key).decode()
+def _in_place(file: SqliteFile, commit: bool) -> SqliteFile:
+    """`file` where it is at its path, a new one where nothing is. Raises SqliteFileError, StoreUnusableError."""
+    if file.path.exists():
+        file.check()
+        return file
+    file.abandon()
+    return SqliteFile(file.path, commit=commit)
 
 
-def _segment(project: Project, last_seq: int, at_seconds: float, frames: list[bytes]) -> Segment:
-    first_seq = last_seq - len(frames) + 1
-    return Segment(project.name, project.epoch, first_seq, last_seq, at_seconds, b"".join(frames))
+def _finish(written: asyncio.Future[None]) -> None:
+    if not written.done():
+        written.set_result(None)
 
 
-def _shift(ledger: LedgerState, by_seconds: float) -> LedgerState:
-    """`ledger` with its moments moved from one clock to another."""
-    first, last = ledger.first_miss_seconds, ledger.last_miss_seconds
-    return msgspec.structs.replace(
-        ledger,
-        first_miss_seconds=None if first is None else first + by_seconds,
-        last_miss_seconds=None if last is None else last + by_seconds,
-    )
+def _refuse(future: asyncio.Future[Any], error: StoreUnavailable) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
+def _unavailable(detail: str, status: int | None = None) -> StoreUnavailable:
+    return StoreUnavailable(detail, retry_after_seconds=1, status=status)

@@ -2,32 +2,40 @@
 
 Everything here runs on the store's own thread, never on the event loop. Events are written by the segment: what one
 transaction gathers of one project is one row, its frames joined (a frame ends in its only empty line, so the row can be
-taken apart again). Invariant: after any transaction the file tells one consistent state of the hub, with every event
-of every ring in it; segments are trimmed as a whole, so it holds at most one segment a project more than the ring.
+split again). Invariant: after any transaction the file holds one consistent state of the hub, with every event of every
+ring; segments are removed as a whole, so it holds at most one segment a project more than the ring.
 
-What a transaction costs is the pages it touches and the calls it makes. Segments are only ever appended, and given up
-by their row numbers, which `SegmentIndex` remembers: an index would be a page for each project in each transaction, and
+What a transaction costs is the pages it touches and the calls it makes. Segments are only ever appended, and removed by
+their row numbers, which `SegmentIndex` remembers: an index would be a page for each project in each transaction, and
 more than the events themselves. Many rows go into one call: the GIL changes hands with the event loop at each.
+
+Other programs may read the file at any time (a backup, litestream). A second edge is kept out by a lock on `PATH-lock`,
+which also holds the token of the last process that opened the file: an older copy put in its place has another.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
+import secrets
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
 
 from edge.core.ledger import LedgerState
-from edge.store.rows import Batch, ProjectRow, ReceiptRow
-from edge.store.segment_index import SegmentIndex
+from edge.core.project import PastEpoch
+from edge.store.base import StoreUnusableError
+from edge.store.sqlite_rows import ProjectRow, ReceiptRow, SegmentIndex, Transaction
 
 _APPLICATION_ID = 0x45444745  # "EDGE"
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE projects (
     name TEXT PRIMARY KEY, epoch TEXT NOT NULL, first_seq INTEGER NOT NULL, newest INTEGER NOT NULL,
-    ledger BLOB NOT NULL
+    ledger BLOB NOT NULL, earlier BLOB NOT NULL DEFAULT '[]'
 ) WITHOUT ROWID;
 CREATE TABLE segments (
     project TEXT NOT NULL, epoch TEXT NOT NULL, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL,
@@ -37,17 +45,39 @@ CREATE TABLE receipts (
     key TEXT PRIMARY KEY, fingerprint BLOB NOT NULL, job TEXT, status INTEGER, content_type TEXT, body BLOB,
     at_seconds REAL NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE pulse (beat INTEGER NOT NULL);
-INSERT INTO pulse VALUES (0);
 """
+_LIFE = """
+CREATE TABLE life (
+    token TEXT NOT NULL, clean INTEGER NOT NULL, commits INTEGER NOT NULL, drift_seconds REAL NOT NULL,
+    writes INTEGER NOT NULL
+);
+INSERT INTO life VALUES ('', 0, 0, 0.0, 0);
+"""
+_FROM_VERSION_1 = "ALTER TABLE projects ADD COLUMN earlier BLOB NOT NULL DEFAULT '[]'; DROP TABLE pulse;" + _LIFE
+_BUSY_SECONDS = 5.0
+"""Another program holds the file for a moment when it makes a backup."""
 _FREE_PAGES_KEPT = 256
 _FREED_AT_ONCE_PAGES = 1024
 _FREED_AT_THE_END_PAGES = 8192
 """Moving these takes a few tenths of a second; the next process gives back what is left."""
-_WAL_KEPT_BYTES = 4 << 20
-_RECEIPTS_LOOKED_AT_SECONDS = 30.0
+_PAGE_BYTES = 4096
+_WAL_PAGES_MIN, _WAL_PAGES_MAX = 16, 1000
+_WAL_SHARE_OF_FREE_SPACE = 8
+"""The log may take an eighth of what the disk has left, or a small disk would be full of it."""
+_DRIFT_NOTED_SECONDS = 0.5
+_RECEIPTS_EXPIRED_EVERY_SECONDS = 30.0
 """Finding the old ones means looking at all."""
 _FRAME_END = b"\n\n"
+_ADVICE = {
+    sqlite3.SQLITE_BUSY: "another program keeps it locked: end that program",
+    sqlite3.SQLITE_CANTOPEN: "it can't be opened: does its folder exist, and may this user write there?",
+    sqlite3.SQLITE_READONLY: "it is read-only: let this user write it and its folder",
+    sqlite3.SQLITE_PERM: "this user may not open it: let it read and write the file",
+    sqlite3.SQLITE_FULL: "the disk is full: make room",
+    sqlite3.SQLITE_NOTADB: "it is not a database: name another file, or move this one away",
+    sqlite3.SQLITE_CORRUPT: "it is damaged: restore a backup, or move it away and start empty",
+}
+_HOPELESS = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
 
 def _statements(into: str, columns: int) -> list[tuple[int, str]]:
@@ -60,7 +90,7 @@ def _statements(into: str, columns: int) -> list[tuple[int, str]]:
 
 
 _ADD_SEGMENTS = _statements("segments (rowid, project, epoch, first_seq, last_seq, at_seconds, frames)", 7)
-_SET_PROJECTS = _statements("projects", 5)
+_SET_PROJECTS = _statements("projects", 6)
 _SET_RECEIPTS = _statements("receipts", 7)
 
 
@@ -77,98 +107,139 @@ class Stored:
 
 
 class SqliteFileError(Exception):
-    """The file can't be used; says why and what to do. `final`: opening it again can't help."""
-
-    def __init__(self, text: str, *, final: bool = False) -> None:
-        super().__init__(text)
-        self.final = final
+    """The file can't be used for now; says why and what to do."""
 
 
 class SqliteFile:
-    """One open file."""
+    """One open file.
 
-    def __init__(self, path: Path) -> None:
-        """Open or make the file at `path`. Raises JournalError."""
-        self._path = path
-        self._shelf: SegmentIndex | None = None
-        self._receipts_looked_at_seconds = 0.0
-        self.roomy = False
-        """It has pages to give back, which writing nothing does bit by bit."""
+    `whole`: no event that was acknowledged is missing from it. That is known of a file that was closed in order, or
+    whose last process wrote every event before its receipt; and only if it still is that process's file.
+    """
+
+    def __init__(self, path: Path, *, commit: bool = False) -> None:
+        """Open or make the file at `path`. Raises SqliteFileError, StoreUnusableError."""
+        self.path = path
+        self.drift_seconds = 0.0
+        """How far the wall clock was ahead of the file's clock."""
+        self.index: SegmentIndex | None = None
+        """Known from the first time that the file is read or written."""
+        self.has_free_pages = False
+        """It has pages to give back, which idle transactions do bit by bit."""
+        self.untidy: sqlite3.Error | None = None
+        """Why space could not be given back behind the last transaction, if it couldn't."""
+        self._wal_pages = 0
+        self._receipts_expired_seconds = 0.0
+        self._lock = Lock(path)
         try:
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=0.5, check_same_thread=False)
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            self._identity = _identity(path)
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_SECONDS, check_same_thread=False)
+        except OSError as error:
+            self._lock.close()
+            raise SqliteFileError(f"{path}: {_ADVICE[sqlite3.SQLITE_CANTOPEN]} ({error.strerror})") from error
         except sqlite3.Error as error:
+            self._lock.close()
             raise self._unusable(error) from error
         try:
-            self._prepare()
-        except sqlite3.Error as error:
-            self._db.close()
+            self._prepare(commit=commit)
+        except (sqlite3.Error, OSError) as error:
+            self.abandon()
             raise self._unusable(error) from error
-        except SqliteFileError:
-            self._db.close()
+        except (SqliteFileError, StoreUnusableError):
+            self.abandon()
             raise
 
-    def _prepare(self) -> None:
+    def abandon(self) -> None:
+        """Close it as it is."""
+        self._db.close()
+        self._lock.close()
+
+    def _prepare(self, *, commit: bool) -> None:
         db = self._db
-        # Exclusive: no second process may write the same history, and no shared-memory file is needed.
-        db.execute("PRAGMA locking_mode = EXCLUSIVE")
-        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        db.execute("PRAGMA journal_mode = WAL")
-        # Each commit reaches the disk: "at most flush_ms is lost" would not be true with NORMAL.
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}")
-        # Debian's SQLite overwrites what is deleted with zeros, page by page: twice the writing.
-        db.execute("PRAGMA secure_delete = OFF")
-        db.execute("BEGIN IMMEDIATE")
+        # Before anything is written, as this may be another program's file.
         application_id = db.execute("PRAGMA application_id").fetchone()[0]
         version = db.execute("PRAGMA user_version").fetchone()[0]
         tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if application_id not in (0, _APPLICATION_ID) or (tables and application_id == 0):
-            text = f"{self._path} is a database of another program: name another file in store.url."
-            raise SqliteFileError(text, final=True)
+            raise StoreUnusableError(f"{self.path} is a database of another program: name another file in store.url.")
         if version > _SCHEMA_VERSION:
-            text = f"{self._path} was written by a newer edge (version {version}): upgrade this one."
-            raise SqliteFileError(text, final=True)
-        if not tables:
-            for statement in _SCHEMA.split(";"):
-                db.execute(statement)
-            db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-            db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-        db.execute("UPDATE pulse SET beat = beat + 1")
-        db.execute("COMMIT")
-
-    def write(self, batch: Batch) -> None:
-        """One transaction; all of it or nothing. Raises sqlite3.Error."""
-        db = self._db
-        shelf = self._shelf or self._read()[0]
-        change = shelf.change(batch)
-        receipts_due = batch.receipts_since_seconds >= self._receipts_looked_at_seconds + _RECEIPTS_LOOKED_AT_SECONDS
+            raise StoreUnusableError(f"{self.path} was written by a newer edge (version {version}): upgrade this one.")
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        db.execute("PRAGMA journal_mode = WAL")
+        # Each commit reaches the disk: "at most flush_ms is lost" would not be true with NORMAL.
+        db.execute("PRAGMA synchronous = FULL")
+        # Debian's SQLite overwrites what is deleted with zeros, page by page: twice the writing.
+        db.execute("PRAGMA secure_delete = OFF")
+        self._bound_log()
         db.execute("BEGIN IMMEDIATE")
+        changes = _SCHEMA + _LIFE if not tables else _FROM_VERSION_1 if version < _SCHEMA_VERSION else ""
+        for statement in changes.split(";"):
+            db.execute(statement)
+        db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+        token, clean, commits, self.drift_seconds = db.execute(
+            "SELECT token, clean, commits, drift_seconds FROM life"
+        ).fetchone()
+        self.whole = bool(clean or commits) and self._lock.text == self._mark(token)
+        token = secrets.token_hex(8)
+        db.execute("UPDATE life SET token = ?, clean = 0, commits = ?, writes = writes + 1", (token, commit))
+        db.execute("COMMIT")
+        # In this order: killed in between, the next process finds two tokens, and takes the file for an older copy.
+        self._lock.write(self._mark(token))
+
+    def _mark(self, token: str) -> str:
+        return f"{token} {self._identity[1]}"  # not the device, whose number may be another after a reboot
+
+    def write(self, batch: Transaction) -> None:
+        """One transaction; all of it or nothing. Raises sqlite3.Error, SqliteFileError."""
+        self.check()
+        db = self._db
+        if self.index is None:
+            self._read()
+        assert self.index is not None
+        change = self.index.change(batch)
+        expired_due = batch.receipts_since_seconds >= self._receipts_expired_seconds + _RECEIPTS_EXPIRED_EVERY_SECONDS
+        drifted = abs(batch.drift_seconds - self.drift_seconds) > _DRIFT_NOTED_SECONDS
         try:
-            if batch.idle:
+            db.execute("BEGIN IMMEDIATE")
+            if batch.idle or drifted:
                 # There is always something to write: it shows whether the file can be written.
-                db.execute("UPDATE pulse SET beat = beat + 1")
-            else:
-                self._insert(_ADD_SEGMENTS, change.added)
-                projects = [
-                    (row.name, row.epoch, row.first_seq, row.newest, msgspec.json.encode(row.ledger))
-                    for row in batch.projects
-                ]
-                self._insert(_SET_PROJECTS, projects)
-                self._insert(_SET_RECEIPTS, batch.receipts)
-            db.executemany("DELETE FROM segments WHERE rowid BETWEEN ? AND ?", change.given_up)
-            db.executemany("DELETE FROM projects WHERE name = ?", ((name,) for name in batch.gone))
-            db.executemany("DELETE FROM receipts WHERE key = ?", ((key,) for key in batch.dropped))
-            if receipts_due:
+                db.execute("UPDATE life SET writes = writes + 1, drift_seconds = ?", (batch.drift_seconds,))
+            self._insert(_ADD_SEGMENTS, change.added)
+            self._insert(_SET_PROJECTS, [_project_columns(row) for row in batch.projects])
+            self._insert(_SET_RECEIPTS, batch.receipts)
+            db.executemany("DELETE FROM segments WHERE rowid BETWEEN ? AND ?", change.removed)
+            db.executemany("DELETE FROM projects WHERE name = ?", ((name,) for name in batch.dropped_projects))
+            db.executemany("DELETE FROM receipts WHERE key = ?", ((key,) for key in batch.dropped_keys))
+            if expired_due:
                 db.execute("DELETE FROM receipts WHERE at_seconds < ?", (batch.receipts_since_seconds,))
             db.execute("COMMIT")
-        except sqlite3.Error:
+        except BaseException as error:
             if db.in_transaction:
                 db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error) and _primary(error) == sqlite3.SQLITE_FULL:
+                self._fold_log()  # it may be the log that fills the disk
             raise
-        shelf.apply(batch, change)
-        if receipts_due:
-            self._receipts_looked_at_seconds = batch.receipts_since_seconds
-        self._give_space_back(idle=batch.idle)
+        self.index.apply(batch, change)
+        if drifted:
+            self.drift_seconds = batch.drift_seconds
+        if expired_due:
+            self._receipts_expired_seconds = batch.receipts_since_seconds
+        self._tidy(idle=batch.idle)
+        # Behind COMMIT: what is acknowledged was written to a file that was still there afterwards.
+        self.check()
+
+    def check(self) -> None:
+        """Raise SqliteFileError when the open file is not the one at its path any more."""
+        try:
+            found = _identity(self.path)
+        except FileNotFoundError:
+            raise SqliteFileError(f"{self.path} was removed while edge was using it: it is made anew.") from None
+        if found != self._identity:
+            raise SqliteFileError(
+                f"{self.path} was replaced while edge was using it: restart edge to use the new file, or move it away."
+            )
 
     def _insert(self, statements: list[tuple[int, str]], rows: Sequence[tuple[object, ...]]) -> None:
         """In few calls."""
@@ -178,46 +249,54 @@ class SqliteFile:
                 self._db.execute(statement, [value for row in rows[at : at + count] for value in row])
                 at += count
 
-    def projects(self) -> list[Stored]:
-        """Every project, with its events. Raises JournalError."""
-        try:
-            return self._read()[1]
-        except (sqlite3.Error, msgspec.MsgspecError) as error:
-            raise self._unusable(error) from error
-
     def receipts(self) -> list[ReceiptRow]:
-        """Every idempotency key remembered. Raises JournalError."""
+        """Every idempotency key remembered. Raises SqliteFileError, StoreUnusableError."""
         try:
             return [ReceiptRow._make(row) for row in self._db.execute("SELECT * FROM receipts ORDER BY at_seconds")]
         except sqlite3.Error as error:
             raise self._unusable(error) from error
 
-    def close(self) -> None:
-        """Give space back, fold the log into the file and close it."""
+    def close(self, *, clean: bool) -> None:
+        """Give space back, fold the log into the file and close it. `clean`: nothing is left to write."""
         try:
             self._free(_FREED_AT_THE_END_PAGES)
+            if clean:
+                self._db.execute("UPDATE life SET clean = 1")
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
-            self._db.close()
+            self.abandon()
 
-    def _read(self) -> tuple[SegmentIndex, list[Stored]]:
-        """All that is there; from then on it is known which rows hold it."""
-        decode = msgspec.json.Decoder(LedgerState).decode
+    def projects(self) -> list[Stored]:
+        """Every project, with its events. Raises SqliteFileError, StoreUnusableError."""
+        try:
+            return self._read()
+        except (sqlite3.Error, msgspec.MsgspecError) as error:
+            raise self._unusable(error) from error
+
+    def _read(self) -> list[Stored]:
+        decode_ledger = msgspec.json.Decoder(LedgerState).decode
+        decode_earlier = msgspec.json.Decoder(tuple[PastEpoch, ...]).decode
         projects = {
-            name: Stored(ProjectRow(name, epoch, first_seq, 0, newest, decode(ledger)), newest, [], [])
-            for name, epoch, first_seq, newest, ledger in self._db.execute("SELECT * FROM projects")
-        }
-        shelf = SegmentIndex()
+            name: Stored(
+                ProjectRow(name, epoch, first_seq, 0, newest, decode_ledger(ledger), decode_earlier(earlier)),
+                newest, [], [],
+            )
+            for name, epoch, first_seq, newest, ledger, earlier in self._db.execute("SELECT * FROM projects")
+        }  # fmt: skip
+        index = SegmentIndex()
         # There may be one for each event, a million of them: no call and no object for each.
-        for row, name, epoch, first_seq, last_seq, at_seconds, frames in self._db.execute(
-            "SELECT rowid, * FROM segments ORDER BY rowid"
+        for row, name, first_seq, last_seq, at_seconds, frames in self._db.execute(
+            "SELECT rowid, project, first_seq, last_seq, at_seconds, frames FROM segments ORDER BY rowid"
         ):
             stored = projects.get(name)
-            if stored is None or stored.row.epoch != epoch:
-                raise sqlite3.DatabaseError(f"row {row} of its segments belongs to no project")
+            if stored is None:
+                raise StoreUnusableError(
+                    f"{self.path}: {_ADVICE[sqlite3.SQLITE_CORRUPT]} (row {row} belongs to no project)"
+                )
             if first_seq != stored.newest + 1:
-                # What stands before a hole is left out.
-                stored.frames, stored.times = [], []
+                # What comes before a hole is left out, and of what was written twice the first.
+                kept = max(0, len(stored.frames) - (stored.newest + 1 - first_seq)) if first_seq <= stored.newest else 0
+                del stored.frames[kept:], stored.times[kept:]
             if first_seq == last_seq:
                 stored.frames.append(frames)
                 stored.times.append(at_seconds)
@@ -227,17 +306,40 @@ class SqliteFile:
                 stored.frames += [frame + _FRAME_END for frame in found]
                 stored.times += [at_seconds] * len(found)
             stored.newest = last_seq
-            shelf.put(row, name, epoch, last_seq)
-        self._shelf = shelf
-        self.roomy = self._free_pages() > _FREE_PAGES_KEPT
-        return shelf, list(projects.values())
+            index.put(row, name, stored.row.epoch, last_seq)
+        self.index = index
+        self.has_free_pages = self._free_pages() > _FREE_PAGES_KEPT
+        return list(projects.values())
 
-    def _give_space_back(self, *, idle: bool) -> None:
-        """Under load half of the file may be free: what is given up now is written anew in a moment."""
-        free_pages = self._free_pages()
-        self.roomy = free_pages > _FREE_PAGES_KEPT
-        if self.roomy and (idle or free_pages * 2 > self._db.execute("PRAGMA page_count").fetchone()[0]):
-            self._free(_FREED_AT_ONCE_PAGES)
+    # Space
+
+    def _tidy(self, *, idle: bool) -> None:
+        """Give space back. What was committed before is safe, however this ends."""
+        self.untidy = None
+        try:
+            self._bound_log()
+            free_pages = self._free_pages()
+            self.has_free_pages = free_pages > _FREE_PAGES_KEPT
+            # Under load half of the file may be free: what is freed now is written anew in a moment.
+            if self.has_free_pages and (idle or free_pages * 2 > self._db.execute("PRAGMA page_count").fetchone()[0]):
+                self._free(_FREED_AT_ONCE_PAGES)
+        except (sqlite3.Error, OSError) as error:
+            self.untidy = error if isinstance(error, sqlite3.Error) else sqlite3.OperationalError(str(error))
+
+    def _bound_log(self) -> None:
+        space = os.statvfs(self.path.parent)
+        pages = space.f_bavail * space.f_frsize // _PAGE_BYTES // _WAL_SHARE_OF_FREE_SPACE
+        pages = max(_WAL_PAGES_MIN, min(_WAL_PAGES_MAX, 1 << pages.bit_length() - 1 if pages else 0))
+        if pages != self._wal_pages:
+            self._wal_pages = pages
+            self._db.execute(f"PRAGMA wal_autocheckpoint = {pages}")
+            self._db.execute(f"PRAGMA journal_size_limit = {pages * _PAGE_BYTES}")
+
+    def _fold_log(self) -> None:
+        try:
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error as error:
+            self.untidy = error
 
     def _free_pages(self) -> int:
         return int(self._db.execute("PRAGMA freelist_count").fetchone()[0])
@@ -246,17 +348,79 @@ class SqliteFile:
         # The pragma is a row without columns for each page, and `execute` stops at the first such row.
         self._db.executescript(f"PRAGMA incremental_vacuum({pages})")
 
-    def _unusable(self, error: Exception) -> SqliteFileError:
-        code = getattr(error, "sqlite_errorcode", None)
-        primary = None if code is None else code & 0xFF
-        advice = {
-            sqlite3.SQLITE_BUSY: "another process has it open: one file serves one edge",
-            sqlite3.SQLITE_CANTOPEN: "it can't be opened: does its folder exist, and may this user write there?",
-            sqlite3.SQLITE_READONLY: "it is read-only: give this user the right to write it and its folder",
-            sqlite3.SQLITE_PERM: "this user may not open it",
-            sqlite3.SQLITE_FULL: "the disk is full: make room",
-            sqlite3.SQLITE_NOTADB: "it is not a database: name another file, or move this one away",
-            sqlite3.SQLITE_CORRUPT: "it is damaged: restore a backup, or move it away and start empty",
-        }.get(primary or 0, f"{error}")
-        final = primary in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
-        return SqliteFileError(f"{self._path}: {advice}", final=final)
+    def _unusable(self, error: Exception) -> SqliteFileError | StoreUnusableError:
+        primary = _primary(error)
+        hopeless = primary in _HOPELESS or isinstance(error, msgspec.MsgspecError)
+        return (StoreUnusableError if hopeless else SqliteFileError)(f"{self.path}: {_ADVICE.get(primary, str(error))}")
+
+
+class Lock:
+    """Keeps a second edge out, and holds a text that outlives the process."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises SqliteFileError."""
+        lock_path = path.with_name(path.name + "-lock")
+        try:
+            self._descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise SqliteFileError(f"{path}: {_ADVICE[sqlite3.SQLITE_CANTOPEN]} ({error.strerror})") from error
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.close()
+            raise SqliteFileError(f"{path}: another process has it open: one file serves one edge") from None
+        self.text = os.pread(self._descriptor, 200, 0).decode(errors="replace")
+
+    def write(self, text: str) -> None:
+        self.text = text
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, text.encode(), 0)
+        os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def backup(source: Path, destination: Path) -> None:
+    """Copy the file at `source`, which may be in use, to `destination`, which must not exist. Raises SqliteFileError.
+
+    The copy is whole in itself and taken for what it is: a process that opens it tells subscribers `restart`.
+    """
+    try:
+        os.close(os.open(destination, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except OSError as error:
+        raise SqliteFileError(f"{destination}: {error.strerror}: name a new file in a folder that exists.") from error
+    copied = False
+    try:
+        with (
+            closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as reader,
+            closing(sqlite3.connect(destination, isolation_level=None)) as writer,
+        ):
+            if reader.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
+                raise SqliteFileError(f"{source} is not a history of edge.")
+            reader.backup(writer)
+            if reader.execute("PRAGMA user_version").fetchone()[0] == _SCHEMA_VERSION:
+                writer.execute("UPDATE life SET token = '', clean = 0")
+            copied = True
+    except sqlite3.Error as error:
+        raise SqliteFileError(f"{source}: {_ADVICE.get(_primary(error), str(error))}") from error
+    finally:
+        if not copied:
+            destination.unlink()
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
+def _primary(error: Exception) -> int:
+    """SQLite's primary result code; 0 where there is none."""
+    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+
+
+def _project_columns(row: ProjectRow) -> tuple[object, ...]:
+    encode = msgspec.json.encode
+    return row.name, row.epoch, row.first_seq, row.newest, encode(row.ledger), encode(row.earlier)

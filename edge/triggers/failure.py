@@ -1,21 +1,31 @@
-"""Why an attempt failed, whether it is worth another, and whether the job may have been started.
+"""Why an attempt failed, whether and when it is made again, and whether the job may have been started.
 
 The table of docs/trigger.md in code. Sentences are made here from kinds of errors, never from an
-exception's own text: aiohttp's can hold the URL, and the URL can hold a key.
+exception's own text: aiohttp's can hold the URL, and the URL can hold a key. Waits are exponential with full jitter:
+callers that failed together do not come back together. What the target asks for by `Retry-After` is waited for on top,
+up to a bound; beyond it, waiting is the caller's.
 """
 
 from __future__ import annotations
 
 import os
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 
 import aiohttp
 import msgspec
 
-from edge.triggers.retry import RETRY_AFTER_MAX_SECONDS
+BASE_SECONDS = 0.25
+CAP_SECONDS = 5.0
+RETRY_AFTER_MAX_SECONDS = 10.0
+"""A caller holds its trigger's request open meanwhile, and many give up after thirty seconds."""
+
+_YEAR_SECONDS = 31_536_000.0
+_INNGEST_URL = "correct trigger.url: for Inngest it is https://HOST/e/EVENT_KEY, with a key that it knows"
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """`what` happened (follows "The target <address>") and `advice`: what to do about it.
+    """`what` happened (follows "The target") and `advice`: what to do about it.
 
     `may_have_started`: the target had the request and did not refuse it.
     """
@@ -31,23 +41,26 @@ class Failure(msgspec.Struct, frozen=True):
     def asks_too_long(self) -> bool:
         return self.retry_after_seconds > RETRY_AFTER_MAX_SECONDS
 
-    def sentence(self, address: str, attempts: int, may_have_started: bool) -> str:
-        """The `detail` of the trigger's answer; `may_have_started` counts earlier attempts too."""
+    def sentence(self, attempts: int, may_have_started: bool) -> str:
+        """The `detail` of the trigger's answer; `may_have_started` counts earlier attempts too.
+
+        It doesn't name the target: where jobs go is the operator's business, not the caller's.
+        """
         tried = f" ({attempts} attempts)" if attempts > 1 else ""
-        text = f"The target {address} {self.what}{tried}: {self.advice}."
+        text = f"The target {self.what}{tried}: {self.advice}."
         if self.asks_too_long:
-            text += f" It asks to be left alone for {self.retry_after_seconds:.0f} s: come back then."
+            text += f" It asks to be left alone for {self.retry_after_seconds:.0f} s: try again then."
         if may_have_started:
             text += " It may have started the job: look there before you trigger it again."
         return text
 
 
-def from_status(status: int, retry_after_seconds: float) -> Failure:
+def from_status(status: int, retry_after_seconds: float, *, inngest: bool) -> Failure:
     """Any status but 2xx."""
     if status == 429:
         return Failure(
             "answered 429, too many requests",
-            "come back later, or raise its limit",
+            "try again later, or raise its limit",
             True,
             False,
             status,
@@ -55,7 +68,9 @@ def from_status(status: int, retry_after_seconds: float) -> Failure:
         )
     if status >= 500:
         return Failure(f"answered {status}", "look into its log", True, True, status, retry_after_seconds)
-    if status in (401, 403):
+    if inngest and status in (401, 403, 404, 405, 410):
+        advice = _INNGEST_URL
+    elif status in (401, 403):
         advice = "give it the same trigger.secret, or put the credentials it asks for into trigger.url"
     elif status in (404, 405, 410):
         advice = "correct the path in trigger.url"
@@ -70,6 +85,13 @@ def from_status(status: int, retry_after_seconds: float) -> Failure:
     else:
         advice = "look into its log, and check that trigger.format is the one it expects"
     return Failure(f"refused the job with {status}", advice, False, False, status)
+
+
+def without_ids(status: int, *, complete: bool) -> Failure:
+    """An answer to an Inngest event that doesn't name the events taken; where it broke off, they may have been."""
+    return Failure(
+        f"answered {status} without the ids of the events it took", _INNGEST_URL, False, not complete, status
+    )
 
 
 def from_timeout(sent: bool, timeout_seconds: float) -> Failure:
@@ -108,3 +130,23 @@ def from_error(error: aiohttp.ClientError | OSError, sent: bool) -> Failure:
     number = error.errno if isinstance(error, OSError) else None
     reason = f" ({os.strerror(number)})" if number else ""
     return Failure(f"can't be reached{reason}", "start it, or correct trigger.url", True, False)
+
+
+def backoff_seconds(retry: int, share: float) -> float:
+    """The wait before the `retry`th retry (from 1); `share` is a random number from [0, 1)."""
+    return share * min(CAP_SECONDS, BASE_SECONDS * 2.0 ** min(retry - 1, 30))
+
+
+def retry_after_seconds(header: str | None, now_ms: int) -> float:
+    """What `Retry-After` asks for, as seconds or an HTTP date (RFC 9110, 10.2.3); 0 where it is unusable."""
+    text = (header or "").strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text), _YEAR_SECONDS)
+    try:
+        moment = parsedate_to_datetime(text)
+        if moment.tzinfo is None:  # the asctime form of an HTTP date names no zone and means GMT
+            moment = moment.replace(tzinfo=UTC)
+        asked = moment.timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
+    return min(max(0.0, asked - now_ms / 1000), _YEAR_SECONDS)

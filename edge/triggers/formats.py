@@ -1,4 +1,4 @@
-"""A job as the bytes of a request body, in each of the formats of `trigger.format`.
+"""A job as an HTTP request: the body in each of the formats of `trigger.format`, and the headers that sign it.
 
 Invariant: `data` is passed on as the JSON text the caller wrote, never parsed and written again, so
 1e400, integers beyond 64 bits and repeated keys arrive as they were sent. The one exception is the top
@@ -7,16 +7,21 @@ level of an object in the `inngest` format, where `project` has to be put among 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import binascii
+from base64 import b64decode
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 
 import msgspec
+from standardwebhooks.webhooks import Webhook
 
 from edge.core.errors import InvalidRequest
 from edge.triggers.job import Job
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TOP_LEVEL = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_WHSEC = "whsec_"
+_KEY_BYTES_MIN, _KEY_BYTES_MAX = 24, 64
 
 
 class _Json(msgspec.Struct, frozen=True):
@@ -58,7 +63,7 @@ def _inngest(job: Job) -> bytes:
     text = bytes(job.data)
     fields = _TOP_LEVEL.decode(text) if text.lstrip().startswith(b"{") else {"value": job.data}
     fields["project"] = msgspec.Raw(msgspec.json.encode(job.project))
-    return msgspec.json.encode(_Inngest(job.id, job.name, job.ts_ms, fields))
+    return msgspec.json.encode(_Inngest(job.unique_id, job.name, job.ts_ms, fields))
 
 
 def _cloudevents(job: Job) -> bytes:
@@ -104,3 +109,40 @@ def encode_job(job: Job, format_name: str) -> bytes:
     if not body:
         raise InvalidRequest("The job's data is not JSON in UTF-8: send it as JSON text, encoded as UTF-8.")
     return body
+
+
+class Signer:
+    """The headers of Standard Webhooks (https://www.standardwebhooks.com): id, timestamp, signatures.
+
+    Id and timestamp are sent without a secret, too: receivers deduplicate by the id.
+    """
+
+    def __init__(self, secrets: Collection[str]) -> None:
+        """Each secret is base64, with or without `whsec_` before it. Raises ValueError, which doesn't show it."""
+        self._webhooks = [Webhook(_key(secret)) for secret in secrets]
+
+    def headers(self, message_id: str, body: bytes, now_ms: int) -> dict[str, str]:
+        """For one attempt: the timestamp is the attempt's, or a late retry would be taken for a replay."""
+        seconds = now_ms // 1000
+        headers = {"webhook-id": message_id, "webhook-timestamp": str(seconds)}
+        if self._webhooks:
+            # `sign` replaces the time zone instead of converting it, so it has to be UTC already.
+            moment = datetime.fromtimestamp(seconds, tz=UTC)
+            signatures = [webhook.sign(message_id, moment, body.decode()) for webhook in self._webhooks]
+            headers["webhook-signature"] = " ".join(signatures)
+        return headers
+
+
+def _key(secret: str) -> bytes:
+    """The package decodes leniently: of a pass phrase it drops what is not base64 and signs with the rest."""
+    text = secret.strip().removeprefix(_WHSEC).rstrip("=")
+    try:
+        key = b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if not _KEY_BYTES_MIN <= len(key) <= _KEY_BYTES_MAX:
+        raise ValueError(
+            f"trigger.secret is not base64 of {_KEY_BYTES_MIN} to {_KEY_BYTES_MAX} bytes, as Standard"
+            ' Webhooks ask: make one with echo "whsec_$(openssl rand -base64 32)"'
+        )
+    return key

@@ -1,17 +1,21 @@
-"""The job a trigger starts, what its target answered, and what a target is.
+"""The job a trigger starts, what its target answered, what a target is, and the target that is always there.
 
-Invariant: a `Job` says everything a target needs and nothing about where it goes. The address, the
+Invariant: a `Job` holds everything a target needs and nothing about where it goes. The address, the
 secret and the format belong to the target, and so to the operator; no field of a job reaches them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
 
-from edge.core.idempotency import Key
+from edge.core.event import Event, bounded
+from edge.core.observer import Receipt
+from edge.store.base import Keyed, Store
 
 JOB_ID = re.compile(r"[A-Za-z0-9_:~-]{1,128}", re.ASCII)
 """What a job's id matches in full. It travels as an HTTP header, and a full stop would blur the signed
@@ -21,7 +25,7 @@ text `id.timestamp.body` of Standard Webhooks, so it is not among the characters
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One job: `data` is JSON text as the caller wrote it, `ts_ms` milliseconds since 1970 (UTC).
 
-    `id` matches `JOB_ID` and stays the same however often the job is sent: receivers deduplicate by it.
+    `id` matches `JOB_ID` and stays the same however often the job is sent.
     """
 
     id: str
@@ -30,8 +34,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     project: str
     data: msgspec.Raw
     traceparent: str | None = None
-    key: Key | None = None
-    """Under which it is done once, where the caller gave one."""
+    keyed: Keyed | None = None
+    """The idempotency key under which it is dispatched once, where the caller gave one."""
+
+    @property
+    def unique_id(self) -> str:
+        """Unlike `id`, which a caller may choose, no other project has it: targets deduplicate by it."""
+        return f"{self.id}:{hashlib.sha256(self.project.encode()).hexdigest()[:12]}"
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -57,4 +66,35 @@ class Target(Protocol):
         """Take the job there once, or raise `edge.core.errors.DispatchFailed`."""
 
     async def close(self) -> None:
-        """Let go of connections. Nothing is dispatched afterwards."""
+        """Close connections. Nothing is dispatched afterwards."""
+
+
+class StreamTarget:
+    """The default target: a job becomes an event of its project's own stream, named after the job."""
+
+    kind: str = "stream"
+
+    def __init__(self, store: Store, clock: Callable[[], float], max_event_bytes: int) -> None:
+        self._store = store
+        self._clock = clock
+        self._max_event_bytes = max_event_bytes
+
+    async def dispatch(self, job: Job) -> Delivery:
+        """Raises what `Store.publish` raises."""
+        event = Event(job.name, bounded(bytes(job.data), self._max_event_bytes))
+        published = self._store.publish(job.project, event, self._clock(), job.keyed)
+        receipt = published if isinstance(published, Receipt) else await published
+        return self.delivery(receipt)
+
+    @classmethod
+    def delivery(cls, receipt: Receipt) -> Delivery:
+        """The delivery of a job that became the event of `receipt`."""
+        return Delivery(
+            kind=cls.kind,
+            status=201 if receipt.connections else 202,
+            attempts=1,
+            answer=msgspec.Raw(msgspec.json.encode(receipt)),
+        )
+
+    async def close(self) -> None:
+        """There is nothing to close."""

@@ -12,30 +12,44 @@ Invariants:
   the same `webhook-id`. A time-out is not repeated then: the target is likely at work on the job, and
   a second start beside the first does more harm than an honest "may have started".
 - Each attempt has a connection of its own. One kept alive may be closed by the target in the very
-  moment it is used, and then nobody can tell a request that was never read from one that was.
+  moment it is used, and a request that was never read then looks like one that was.
+- What is shown of the address has no user, password, path or query. An Inngest event key is the path's last
+  segment, a chat tool's webhook is all path; the operator has one `trigger.url` and knows it by its host.
 """
 
 from __future__ import annotations
 
 import asyncio
+import codecs
 import time
+from base64 import b64encode
 from collections.abc import Awaitable, Callable, Collection
 from random import SystemRandom
 from types import SimpleNamespace
+from typing import Final
 
 import aiohttp
+import msgspec
 import structlog
+from yarl import URL
 
 from edge.core.errors import DispatchFailed, Draining, InvalidRequest
 from edge.logs import trace
-from edge.triggers.address import parse_address
-from edge.triggers.answer import ANSWER_BYTES, answer_json, read_answer
-from edge.triggers.failure import Failure, from_error, from_status, from_timeout
-from edge.triggers.formats import FORMATS, content_type, encode_job
+from edge.triggers.failure import (
+    Failure,
+    backoff_seconds,
+    from_error,
+    from_status,
+    from_timeout,
+    retry_after_seconds,
+    without_ids,
+)
+from edge.triggers.formats import FORMATS, Signer, content_type, encode_job
 from edge.triggers.job import JOB_ID, Delivery, Job
-from edge.triggers.retry import backoff_seconds, retry_after_seconds
-from edge.triggers.signing import Signer
 
+ANSWER_BYTES: Final = 4096
+
+_utf8 = codecs.getincrementaldecoder("utf-8")
 CONNECTIONS_MAX = 100
 """Attempts under way at once; further ones wait for their turn within their time-out."""
 
@@ -111,7 +125,7 @@ class WebhookTarget:
 
     async def dispatch(self, job: Job) -> Delivery:
         if self._closed:
-            raise Draining("The hub is leaving and starts no more jobs: try again.", retry_after_seconds=1)
+            raise Draining("The hub is shutting down and starts no more jobs: try again.", retry_after_seconds=1)
         if not JOB_ID.fullmatch(job.id):
             raise InvalidRequest("The job's id is not 1 to 128 of A-Z a-z 0-9 _ : ~ -: give another.")
         body = encode_job(job, self._format)
@@ -128,8 +142,9 @@ class WebhookTarget:
                 await self._wait(job, outcome, attempt)
                 if not self._closed:
                     continue
+            _log.warning("webhook_failed", target=self.safe_url, attempts=attempt, reason=outcome.what, **_of(job))
             raise DispatchFailed(
-                outcome.sentence(self.safe_url, attempt, may_have_started),
+                outcome.sentence(attempt, may_have_started),
                 retry_after_seconds=outcome.retry_after_seconds or None,
                 attempts=attempt,
                 last_status=last_status,
@@ -140,12 +155,11 @@ class WebhookTarget:
         delay_seconds = failure.retry_after_seconds + backoff_seconds(attempt, self._random())
         _log.warning(
             "webhook_retry",
-            job=job.id,
-            project=job.project,
             target=self.safe_url,
             attempt=attempt,
             reason=failure.what,
             delay_seconds=round(delay_seconds, 3),
+            **_of(job),
         )
         await self._sleep(delay_seconds)
 
@@ -169,10 +183,12 @@ class WebhookTarget:
         try:
             if not 200 <= response.status < 300:
                 asked_seconds = retry_after_seconds(response.headers.get("Retry-After"), self._now_ms())
-                return from_status(response.status, asked_seconds)
+                return from_status(response.status, asked_seconds, inngest=self._format == "inngest")
             answer, complete = await read_answer(response, deadline)
         finally:
             response.close()
+        if self._format == "inngest" and not _names_ids(answer):
+            return without_ids(response.status, complete=complete)
         return Delivery(
             kind=self.kind,
             status=response.status,
@@ -182,7 +198,7 @@ class WebhookTarget:
         )
 
     async def _post(self, job: Job, body: bytes, sent: _Sent) -> aiohttp.ClientResponse:
-        headers = self._signer.headers(job.id, body, self._now_ms())
+        headers = self._signer.headers(job.unique_id, body, self._now_ms())
         headers["Content-Type"] = content_type(self._format)
         if self._address.authorization is not None:
             headers["Authorization"] = self._address.authorization
@@ -213,3 +229,92 @@ class WebhookTarget:
                 trace_configs=[tracing],
             )
         return self._session
+
+
+class Address(msgspec.Struct, frozen=True):
+    """`url` without credentials, the `Authorization` header they became, and the `shown` form."""
+
+    url: URL
+    authorization: str | None
+    shown: str
+
+
+def parse_address(text: str) -> Address:
+    """Raises ValueError with a sentence that does not repeat the URL."""
+    url = _parse(text)
+    if url is None or url.scheme not in ("http", "https") or not url.host:
+        raise ValueError("trigger.url is not a URL like https://host/path: give one with http or https and a host")
+    authorization = None
+    if url.user is not None or url.password is not None:
+        pair = f"{url.user or ''}:{url.password or ''}"
+        authorization = "Basic " + b64encode(pair.encode()).decode()
+    shown = str(url.origin()) + ("" if url.raw_path_qs in ("", "/") else "/…")
+    return Address(url.with_user(None), authorization, shown)
+
+
+def _parse(text: str) -> URL | None:
+    if any(character <= " " or character == "\x7f" for character in text):
+        return None
+    try:
+        return URL(text)
+    except ValueError:
+        return None
+
+
+async def read_answer(response: aiohttp.ClientResponse, deadline: float) -> tuple[bytes, bool]:
+    """Up to `ANSWER_BYTES` + 1 of the body, whatever its length says, and whether that is all of it.
+
+    It ends without an error when the body breaks off or `deadline` (the loop's clock) passes: the status
+    has been read, and so the job was taken. A compressed body is left unread: it was asked for without
+    compression, and a bomb stays shut.
+    """
+    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+        return b"", False
+    body = bytearray()
+    try:
+        async with asyncio.timeout_at(deadline):
+            while len(body) <= ANSWER_BYTES:
+                chunk = await response.content.read(ANSWER_BYTES + 1 - len(body))
+                if not chunk:
+                    return bytes(body), True
+                body += chunk
+    except (TimeoutError, aiohttp.ClientError, OSError):
+        return bytes(body), False
+    return bytes(body), False
+
+
+def answer_json(body: bytes, *, complete: bool) -> msgspec.Raw | msgspec.UnsetType:
+    """JSON to show: the body itself where it is whole and JSON in UTF-8, else its text as a string.
+
+    Bad UTF-8 is replaced; a character that the cut went through is left out. Nothing for no body.
+    """
+    body = body[:ANSWER_BYTES]
+    if not body:
+        return msgspec.UNSET
+    if complete and _is_json(body):
+        return msgspec.Raw(body)
+    return msgspec.Raw(msgspec.json.encode(_utf8("replace").decode(body, final=complete)))
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        body.decode()  # msgspec does not check the encoding of what it leaves as Raw
+        msgspec.json.decode(body, type=msgspec.Raw)
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+        return False
+    return True
+
+
+class _Taken(msgspec.Struct):
+    ids: list[str]
+
+
+def _names_ids(answer: bytes) -> bool:
+    try:
+        return bool(msgspec.json.decode(answer, type=_Taken).ids)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+
+
+def _of(job: Job) -> dict[str, str]:
+    return {"job": job.id, "project": job.project}

@@ -11,6 +11,8 @@ import pytest
 from edge.core.errors import StoreUnavailable
 from edge.core.event import Event
 from edge.core.idempotency import Answer
+from edge.http import publish
+from edge.store.base import Keyed
 from tests.cluster.conftest import RedisServer
 from tests.cluster.nodes import Asker, Node, Reader, lose_answers, node_process, start_node
 
@@ -29,7 +31,7 @@ async def test_a_job_on_its_way_when_its_node_died_is_not_sent_by_another(nodes:
     key, mark = ("trigger", "p", "k"), b"print"
     first, second = nodes[0].store, nodes[1].store
     assert await first.idempotency.claim(key, mark) is None
-    await first.record_intent(key, mark, "job-1")
+    await first.idempotency.record_intent(key, "job-1")
     with pytest.raises(TimeoutError):  # its node lives: whoever repeats the request waits for its answer
         await asyncio.wait_for(second.idempotency.claim(key, mark), 0.5)
     await first.redis._client.zadd(first.redis.keys.nodes, {first.node: 1})  # its last beat was long ago
@@ -47,8 +49,8 @@ async def test_a_key_whose_node_died_before_anything_began_is_free_again(nodes: 
     await first.redis._client.zadd(first.redis.keys.nodes, {first.node: 1})
     assert await second.idempotency.claim(key, mark) is None
     with pytest.raises(StoreUnavailable, match="no heartbeat of this node"):
-        await first.record_intent(key, mark, "job-1")
-    await second.record_intent(key, mark, "job-2")
+        await first.idempotency.record_intent(key, "job-1")
+    await second.idempotency.record_intent(key, "job-2")
 
 
 async def test_an_event_whose_receipt_was_lost_on_its_way_is_not_published_again(
@@ -111,12 +113,12 @@ async def test_what_is_published_under_a_claim_that_went_to_another_node_is_left
     assert await first.idempotency.claim(key, mark) is None
     await first.redis._client.zadd(first.redis.keys.nodes, {first.node: 1})  # its last beat was long ago
     assert await second.idempotency.claim(key, mark) is None
-    late = first.publish("p", Event("message", b"late"), 0.0, key)
+    late = first.publish("p", Event("message", b"late"), 0.0, Keyed(key, mark, publish.published))
     beside = first.publish("p", Event("message", b"beside"), 0.0)
     with pytest.raises(StoreUnavailable, match="no heartbeat of this node"):
         await late
     assert 1 == int((await beside).id.rpartition("-")[2])
-    receipt = await second.publish("p", Event("message", b"in time"), 0.0, key)
+    receipt = await second.publish("p", Event("message", b"in time"), 0.0, Keyed(key, mark, publish.published))
     assert 2 == int(receipt.id.rpartition("-")[2])
 
 

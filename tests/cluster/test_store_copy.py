@@ -69,7 +69,7 @@ def test_what_is_there_is_not_overwritten(redis_server: RedisServer, tmp_path: P
 def test_only_histories_that_last_can_be_copied(tmp_path: Path) -> None:
     with pytest.raises(CopyError, match="hold a history"):
         copy("memory:", f"sqlite:{tmp_path / 'a.db'}")
-    with pytest.raises(CopyError, match="copy the file"):
+    with pytest.raises(CopyError, match="edge store backup"):
         copy(f"sqlite:{tmp_path / 'a.db'}", f"sqlite:{tmp_path / 'b.db'}")
     with pytest.raises(CopyError, match="is not there"):
         copy(f"sqlite:{tmp_path / 'nowhere.db'}", "redis://127.0.0.1:1/0")

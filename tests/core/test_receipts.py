@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from edge.core.errors import InvalidRequest, LimitReached
-from edge.core.idempotency import Answer, Entry, Key, Receipts
+from edge.core.idempotency import ENTRY_BYTES, Answer, Entry, Key, Receipts
 from tests.core.fakes import machine_settings
 
 KEEP_SECONDS = 10.0
@@ -17,13 +17,9 @@ marks = st.sampled_from([b"one body", b"another"])
 
 
 class ReceiptsMachine(RuleBasedStateMachine):
-    @initialize(told=st.booleans())
-    def begin(self, told: bool) -> None:
+    @initialize()
+    def begin(self) -> None:
         self.receipts = Receipts(MAX_KEYS, KEEP_SECONDS)
-        self.told: list[tuple[Key, Answer | None]] = []
-        if told:
-            self.receipts.settled = lambda key, entry: self.told.append((key, None if entry is None else entry.answer))
-        self.expected_told: list[tuple[Key, Answer | None]] = []
         self.now = 0.0
         self.working: dict[Key, bytes] = {}
         self.answered: dict[Key, tuple[bytes, Answer, float]] = {}
@@ -80,7 +76,6 @@ class ReceiptsMachine(RuleBasedStateMachine):
         self.answered[key] = (self.working.pop(key), answer, self.now)
         assert [key] * waited == self.woken[before:]
         self.waiting = [one for one in self.waiting if one != key]
-        self.expected_told.append((key, answer))
 
     @precondition(lambda self: self.working)
     @rule(which=st.integers(0, 4))
@@ -92,7 +87,6 @@ class ReceiptsMachine(RuleBasedStateMachine):
         del self.working[key]
         assert [key] * waited == self.woken[before:]
         self.waiting = [one for one in self.waiting if one != key]
-        self.expected_told.append((key, None))
 
     @rule(seconds=st.sampled_from((0.0, 1.0, 5.0, 10.0, 11.0)))
     def time_passes(self, seconds: float) -> None:
@@ -102,8 +96,6 @@ class ReceiptsMachine(RuleBasedStateMachine):
     def same_as_the_model(self) -> None:
         assert len(self.working) + len(self.answered) == len(self.receipts)
         assert self.refused == self.receipts.refused
-        if self.receipts.settled is not None:
-            assert self.expected_told == self.told
 
 
 TestReceipts = ReceiptsMachine.TestCase
@@ -112,53 +104,75 @@ TestReceipts.settings = machine_settings(40, steps=30)
 
 def test_dropping_what_is_not_at_work_does_nothing() -> None:
     receipts = Receipts(2, KEEP_SECONDS)
-    told: list[Key] = []
-    receipts.settled = lambda key, _: told.append(key)
-    receipts.drop(("a",))
-    receipts.begin(("a",), b"x")
-    receipts.answer(("a",), Answer(201, b"{}"), 0.0)
-    receipts.drop(("a",))
-    entry = receipts.find(("a",), b"x", 1.0)
+    receipts.drop(("do", "a"))
+    receipts.begin(("do", "a"), b"x")
+    receipts.answer(("do", "a"), Answer(201, b"{}"), 0.0)
+    receipts.drop(("do", "a"))
+    entry = receipts.find(("do", "a"), b"x", 1.0)
     assert isinstance(entry, Entry)
-    assert [("a",)] == told
 
 
 def test_an_answer_is_kept_so_long_and_no_longer() -> None:
     receipts = Receipts(2, KEEP_SECONDS)
-    receipts.begin(("a",), b"x")
-    receipts.answer(("a",), Answer(201, b"{}"), 5.0)
-    assert None is not receipts.find(("a",), b"x", 14.9)
-    assert None is receipts.find(("a",), b"x", 15.0)
+    receipts.begin(("do", "a"), b"x")
+    receipts.answer(("do", "a"), Answer(201, b"{}"), 5.0)
+    assert None is not receipts.find(("do", "a"), b"x", 14.9)
+    assert None is receipts.find(("do", "a"), b"x", 15.0)
     assert 0 == len(receipts)
 
 
 def test_what_is_at_work_is_never_forgotten() -> None:
     receipts = Receipts(1, KEEP_SECONDS)
-    receipts.begin(("a",), b"x")
-    assert None is not receipts.find(("a",), b"x", 1e9)
+    receipts.begin(("do", "a"), b"x")
+    assert None is not receipts.find(("do", "a"), b"x", 1e9)
 
 
 def test_answers_of_an_earlier_process_are_given_again() -> None:
     receipts = Receipts(5, KEEP_SECONDS)
-    receipts.restore(("a",), b"x", Answer(202, b"a"), -8.0)
-    receipts.restore(("b",), b"y", Answer(202, b"b"), 0.0)
-    entry = receipts.find(("a",), b"x", 1.0)
+    receipts.restore(("do", "a"), b"x", Answer(202, b"a"), -8.0)
+    receipts.restore(("do", "b"), b"y", Answer(202, b"b"), 0.0)
+    entry = receipts.find(("do", "a"), b"x", 1.0)
     assert entry is not None
     assert Answer(202, b"a") == entry.answer
-    assert None is receipts.find(("a",), b"x", 2.0)
+    assert None is receipts.find(("do", "a"), b"x", 2.0)
     with pytest.raises(InvalidRequest):
-        receipts.find(("b",), b"x", 2.0)
+        receipts.find(("do", "b"), b"x", 2.0)
 
 
 @pytest.mark.parametrize("answered", [True, False])
 def test_everybody_who_waits_is_woken_and_finds_what_became_of_it(answered: bool) -> None:
     receipts = Receipts(2, KEEP_SECONDS)
     found: list[bool] = []
-    entry = receipts.begin(("a",), b"x")
+    entry = receipts.begin(("do", "a"), b"x")
     for _ in range(2):
-        entry.waiters.append(lambda: found.append(receipts.find(("a",), b"x", 0.0) is entry))
+        entry.waiters.append(lambda: found.append(receipts.find(("do", "a"), b"x", 0.0) is entry))
     if answered:
-        receipts.answer(("a",), Answer(201, b"{}"), 0.0)
+        receipts.answer(("do", "a"), Answer(201, b"{}"), 0.0)
     else:
-        receipts.drop(("a",))
+        receipts.drop(("do", "a"))
     assert [answered, answered] == found
+
+
+def test_a_long_answer_takes_the_place_of_several() -> None:
+    receipts = Receipts(4, KEEP_SECONDS)
+    receipts.begin(("do", "a"), b"x")
+    receipts.answer(("do", "a"), Answer(202, b"x" * (3 * ENTRY_BYTES)), 0.0)
+    assert 3 == len(receipts)
+    receipts.begin(("do", "b"), b"x")
+    with pytest.raises(LimitReached):
+        receipts.begin(("do", "c"), b"x")
+    receipts.find(("do", "a"), b"x", KEEP_SECONDS)
+    assert 1 == len(receipts)
+    receipts.begin(("do", "c"), b"x")
+
+
+def test_one_project_gets_a_share() -> None:
+    receipts = Receipts(10, KEEP_SECONDS, 2)
+    for number in range(2):
+        receipts.begin(("publish", "p", str(number)), b"x")
+    with pytest.raises(LimitReached, match="its share of 2"):
+        receipts.begin(("trigger", "p", "k"), b"x")
+    receipts.begin(("publish", "q", "0"), b"x")
+    receipts.drop(("publish", "p", "0"))
+    receipts.begin(("trigger", "p", "k"), b"x")
+    assert 1 == receipts.refused

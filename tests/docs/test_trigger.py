@@ -37,7 +37,7 @@ def example(title: str) -> str:
 
 
 async def sent(now_ms: int = JOB.ts_ms, **options: Any) -> tuple[Received, Delivery]:
-    reply = answer(202, b'{"queued":true}')
+    reply = answer(202, b'{"ids":["1"]}' if options.get("format") == "inngest" else b'{"queued":true}')
     async with receiving(reply) as receiver:
         url = f"http://127.0.0.1:{receiver.port}/jobs"
         target = WebhookTarget(url, secrets=(SECRET,), now_ms=lambda: now_ms, **options)

@@ -202,10 +202,14 @@ async def test_with_a_key_it_is_published_once(site: Site) -> None:
     assert "idempotency_mismatch" == other.problem["code"]
 
 
-async def test_with_a_key_a_bad_line_is_not_remembered(site: Site) -> None:
+async def test_with_a_key_all_lines_are_published_or_none(site: Site) -> None:
     problem = (await send(site, b'{"data": 1}\nx\n', {"Idempotency-Key": "k"})).problem
-    assert ("invalid_event", 2, 1) == (problem["code"], problem["line"], problem["published"])
-    assert 202 == (await send(site, b'{"data": 3}\n', {"Idempotency-Key": "k"})).status
+    assert ("invalid_event", 2, 0) == (problem["code"], problem["line"], problem["published"])
+    assert {} == site.context.hub.projects
+    answered = await send(site, b'{"data": 3}\n\n{"data": 4}', {"Idempotency-Key": "k"})
+    assert (202, 2) == (answered.status, answered.json["published"])
+    ids = [site.context.hub.projects["p"].event_id(seq) for seq in (1, 2)]
+    assert ids == [answered.json["first_id"], answered.json["last_id"]]
 
 
 async def test_a_burst_is_served_to_readers_while_it_comes(site: Site) -> None:

@@ -218,18 +218,38 @@ async def test_a_webhook_gets_the_job(start_hub: StartHub) -> None:
     assert {"id": "job-1", "name": "api/iterate", "ts": sent["ts"], "project": "p", "data": {"a": [1]}} == sent
 
 
-async def test_a_webhook_that_fails_is_502_and_is_not_remembered(start_hub: StartHub) -> None:
+async def test_a_webhook_that_may_have_started_the_job_is_not_asked_again(start_hub: StartHub) -> None:
     async with receiving(answer(500), answer(200)) as receiver:
         site = await start_hub(trigger=to(receiver))
         async with site.stream():
-            problem = (await site.trigger({"name": "job", "id": "1"})).problem
+            first = await site.trigger({"name": "job", "id": "1"})
             again = await site.trigger({"name": "job", "id": "1"})
-    expected = {"attempts": 1, "last_status": 500, "may_have_started": True}
-    assert "dispatch_failed" == problem["code"]
-    assert expected == {name: problem[name] for name in expected}
+    expected = {"code": "dispatch_failed", "attempts": 1, "last_status": 500, "may_have_started": True}
+    assert expected == {name: first.problem[name] for name in expected}
+    assert (502, first.problem) == (again.status, again.problem)
+    assert "true" == again.headers["Idempotency-Replayed"]
+    assert 1 == len(receiver.requests)
+    assert {"failed": 1, "replayed": 1} == outcomes(site)
+
+
+async def test_a_webhook_that_refused_the_job_is_asked_again(start_hub: StartHub) -> None:
+    async with receiving(answer(401), answer(200)) as receiver:
+        site = await start_hub(trigger=to(receiver))
+        async with site.stream():
+            refused = await site.trigger({"name": "job", "id": "1"})
+            again = await site.trigger({"name": "job", "id": "1"})
+    assert (502, False) == (refused.status, refused.problem["may_have_started"])
     assert 202 == again.status
     assert "Idempotency-Replayed" not in again.headers
     assert {"failed": 1, "dispatched": 1} == outcomes(site)
+
+
+async def test_a_webhook_is_not_named_to_the_caller(start_hub: StartHub) -> None:
+    async with receiving(answer(500)) as receiver:
+        site = await start_hub(trigger=to(receiver))
+        async with site.stream():
+            failed = await site.trigger()
+    assert str(receiver.port).encode() not in failed.body
 
 
 async def test_a_busy_webhook_hands_its_retry_after_on(start_hub: StartHub) -> None:

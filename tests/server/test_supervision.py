@@ -7,13 +7,12 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
+from edge.core.idempotency import Answer
 from edge.http.idempotency import run_once
-from edge.http.response import Response
 from edge.server.event_loop import EventLoopDriver
 from edge.server.systemd import Notifier
 from edge.supervisor import TASKS, Supervisor, end
@@ -143,17 +142,14 @@ async def test_a_request_that_fails_after_its_caller_has_left_is_reported() -> N
 
     async def at_once() -> None: ...
 
-    async def act(_ready: None) -> Response:
+    async def act(_ready: None) -> Answer:
         began.set()
         await release.wait()
         raise LookupError("unforeseen")
 
-    def published(_receipt: Any) -> Response:
-        raise AssertionError
-
     async with running() as hub:
         with capture_logs() as logged:
-            caller = asyncio.create_task(run_once(hub.context, None, b"", at_once, act, published))
+            caller = asyncio.create_task(run_once(hub.context, None, at_once, act))
             await began.wait()
             caller.cancel()
             await asyncio.wait((caller,))

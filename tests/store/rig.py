@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any, cast
 
 from edge.core import resume, sse
 from edge.core.connection import Connection
+from edge.core.errors import StoreUnavailable
 from edge.core.event import Event
 from edge.core.hub import Hub
-from edge.core.idempotency import Receipts
+from edge.core.idempotency import Answer, Key, Receipts
 from edge.core.limits import Limits
 from edge.core.observer import Observer, Receipt
 from edge.store.sqlite import SqliteStore
@@ -60,6 +62,12 @@ class Reader(Connection):
         return [frame.id for frame in map(sse.decode, frames) if not frame.type.startswith("edge.")]
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110 - what a test waits for sets no event
+            await asyncio.sleep(0.005)
+
+
 class Rig:
     """One life of a hub on a file."""
 
@@ -73,6 +81,7 @@ class Rig:
             observer=cast(Observer, Silent()),
         )
         self.receipts = Receipts(1000, 600.0)
+        self.refusal: StoreUnavailable | None = None
         self.store = SqliteStore(
             path,
             self.hub,
@@ -98,11 +107,58 @@ class Rig:
         self.hub.attach(project, reader, start, self.clock())
         return reader
 
+    async def answered(self, key: Key, fingerprint: bytes, answer: Answer) -> None:
+        """A request with `key` was done."""
+        self.receipts.begin(key, fingerprint)
+        self.receipts.answer(key, answer, self.clock())
+        await self.store.record_answer(key, fingerprint, answer)
+
+    async def crash(self) -> None:
+        """End as a process that is killed: nothing more is written, nothing is closed in order."""
+        store = self.store
+        if store._next_check is not None:
+            store._next_check.cancel()
+        if store._writer is not None:
+            store._writer.cancel()
+            await asyncio.wait([store._writer])
+        if store._file is not None:
+            await store._worker.call(store._file.abandon)
+        store._file = None
+
+    def resumed(self, event_id: str, project: str = "p") -> tuple[list[str], list[str]]:
+        """The ids, and the reasons of gaps, that a subscriber with `event_id` gets."""
+        reader = self.read(project, lambda history: resume.after_id(history, event_id))
+        gaps = [line for line in reader.sent.decode().splitlines() if line.startswith('data: {"asked"')]
+        ids = reader.ids
+        self.leave(reader)
+        return ids, [json.loads(gap.removeprefix("data: "))["reason"] for gap in gaps]
+
     async def healed(self) -> None:
         """Wait until the store takes events again."""
-        async with asyncio.timeout(60):
-            while self.store.problem is not None:  # noqa: ASYNC110 - it tells nobody when it does
-                await asyncio.sleep(0.05)
+        await until(lambda: self.store.problem is None)
+
+    async def written(self) -> None:
+        """Wait until the store has nothing left to write."""
+        store = self.store
+
+        def idle() -> bool:
+            if store._gathered or store._gathered.touched:
+                store._start()
+            return not (store._gathered or store._gathered.touched or store._writer)
+
+        await until(idle)
+
+    async def publish_until_refused(self, data: str = "x") -> list[str]:
+        """The ids of the events that were taken."""
+        ids = []
+        try:
+            async with asyncio.timeout(60):
+                while True:
+                    ids.append((await self.publish(data)).id)
+                    await asyncio.sleep(0.005)
+        except StoreUnavailable as refusal:
+            self.refusal = refusal
+            return ids
 
     def leave(self, reader: Reader, reason: str = "client") -> None:
         self.hub.detach(reader, reason, self.clock())

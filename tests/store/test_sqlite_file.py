@@ -11,10 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge.core.ledger import LedgerState
-from edge.store.rows import Batch, ProjectRow, ReceiptRow, Segment
-from edge.store.sqlite_file import SqliteFile, SqliteFileError
+from edge.store.base import StoreUnusableError
+from edge.store.sqlite_file import SqliteFile
+from edge.store.sqlite_rows import ProjectRow, ReceiptRow, Segment, Transaction
 
-EMPTY = Batch([], [], [], [], [], 0.0)
+EMPTY = Transaction()
 RING = 6
 
 
@@ -25,7 +26,7 @@ class Model:
         self.epochs: dict[str, int] = defaultdict(int)
         self.newest: dict[str, int] = {}
 
-    def batch(self, published: dict[str, int], deleted: set[str]) -> Batch:
+    def batch(self, published: dict[str, int], deleted: set[str]) -> Transaction:
         """Delete, then publish so many events to each."""
         for name in deleted & self.newest.keys():
             del self.newest[name]
@@ -37,7 +38,7 @@ class Model:
             first = max(first, last - RING + 1)
             segments.append(Segment(name, self._epoch(name), first, last, 1.0, self._text(name, first, last)))
             rows.append(ProjectRow(name, self._epoch(name), 1, max(1, last - RING + 1), last, LedgerState()))
-        return Batch(segments, rows, [name for name in deleted if name not in self.newest], [], [], 0.0)
+        return Transaction(segments, rows, [name for name in deleted if name not in self.newest])
 
     def _epoch(self, name: str) -> str:
         return f"e{self.epochs[name]}"
@@ -51,8 +52,8 @@ class Model:
         }
 
 
-def rings(journal: SqliteFile) -> dict[str, tuple[int, bytes]]:
-    return {one.row.name: (one.newest, b"".join(one.frames[-RING:])) for one in journal.projects()}
+def rings(file: SqliteFile) -> dict[str, tuple[int, bytes]]:
+    return {one.row.name: (one.newest, b"".join(one.frames[-RING:])) for one in file.projects()}
 
 
 STEPS = st.lists(
@@ -70,60 +71,60 @@ def test_the_file_holds_what_the_rings_hold_and_at_most_a_segment_a_project_more
     failed: set[int],
 ) -> None:
     path = tmp_path_factory.mktemp("rows") / "h.db"
-    journal, model = SqliteFile(path), Model()
+    file, model = SqliteFile(path), Model()
     for number, (published, deleted) in enumerate(steps):
         batch = model.batch(published, deleted)
         if number in failed:
             with pytest.raises(sqlite3.Error):
-                journal.write(batch._replace(receipts=[("not", "enough")]))  # type: ignore[list-item]
+                file.write(batch._replace(receipts=[("not", "enough")]))  # type: ignore[list-item]
         if number in reopened:
-            journal.close()
-            journal = SqliteFile(path)
-        journal.write(batch)
-        held = journal._db.execute("SELECT project, epoch, last_seq FROM segments").fetchall()
+            file.close(clean=True)
+            file = SqliteFile(path)
+        file.write(batch)
+        held = file._db.execute("SELECT project, epoch, last_seq FROM segments").fetchall()
         for name, epoch, last_seq in held:
             assert f"e{model.epochs[name]}" == epoch
             assert last_seq > model.newest[name] - RING
-    assert model.rings() == rings(journal)
-    journal.close()
+    assert model.rings() == rings(file)
+    file.close(clean=True)
 
 
 def test_receipts_past_their_time_are_looked_for_now_and_then(tmp_path: Path) -> None:
-    journal = SqliteFile(tmp_path / "h.db")
-    journal.projects()
+    file = SqliteFile(tmp_path / "h.db")
+    file.projects()
     for key, at_seconds in (("old", 5.0), ("young", 900.0)):
-        journal.write(EMPTY._replace(receipts=[ReceiptRow(key, b"", None, 200, None, b"", at_seconds)]))
-    journal.write(EMPTY._replace(receipts_since_seconds=10.0))
-    assert ["old", "young"] == [row.key for row in journal.receipts()]
-    journal.write(EMPTY._replace(receipts_since_seconds=600.0))
-    assert ["young"] == [row.key for row in journal.receipts()]
-    journal.close()
+        file.write(EMPTY._replace(receipts=[ReceiptRow(key, b"", None, 200, None, b"", at_seconds)]))
+    file.write(EMPTY._replace(receipts_since_seconds=10.0))
+    assert ["old", "young"] == [row.key for row in file.receipts()]
+    file.write(EMPTY._replace(receipts_since_seconds=600.0))
+    assert ["young"] == [row.key for row in file.receipts()]
+    file.close(clean=True)
 
 
 def test_what_is_given_up_is_given_back_when_there_is_nothing_else_to_do(tmp_path: Path) -> None:
-    journal = SqliteFile(tmp_path / "h.db")
+    file = SqliteFile(tmp_path / "h.db")
     row = ProjectRow("p", "e", 1, 1, 1, LedgerState())
     for seq in range(1, 101):
         segment = Segment("p", "e", seq, seq, 1.0, b"x" * 100_000 + b"\n\n")
-        journal.write(EMPTY._replace(segments=[segment], projects=[row._replace(newest=seq)]))
-    journal.write(EMPTY._replace(projects=[row._replace(oldest=96, newest=100)]))
-    given_back = [_given_back(journal) for _ in range(4)]
+        file.write(EMPTY._replace(segments=[segment], projects=[row._replace(newest=seq)]))
+    file.write(EMPTY._replace(projects=[row._replace(oldest=96, newest=100)]))
+    given_back = [_given_back(file) for _ in range(4)]
     assert [1024, 0] == [given_back[0], given_back[3]]
-    assert 2_000_000 > journal._db.execute("PRAGMA page_count").fetchone()[0] * 4096
-    assert [b"x" * 100_000 + b"\n\n"] * 5 == journal.projects()[0].frames
-    journal.close()
+    assert 2_000_000 > file._db.execute("PRAGMA page_count").fetchone()[0] * 4096
+    assert [b"x" * 100_000 + b"\n\n"] * 5 == file.projects()[0].frames
+    file.close(clean=True)
 
 
 def test_a_row_of_no_project_is_told_and_left_as_it_is(tmp_path: Path) -> None:
-    journal = SqliteFile(tmp_path / "h.db")
-    journal._db.execute("INSERT INTO segments VALUES ('p', 'e', 1, 1, 1.0, x'0a0a')")
-    with pytest.raises(SqliteFileError, match="belongs to no project"):
-        journal.projects()
-    journal.close()
+    file = SqliteFile(tmp_path / "h.db")
+    file._db.execute("INSERT INTO segments VALUES ('p', 'e', 1, 1, 1.0, x'0a0a')")
+    with pytest.raises(StoreUnusableError, match="belongs to no project"):
+        file.projects()
+    file.close(clean=True)
 
 
-def _given_back(journal: SqliteFile) -> int:
+def _given_back(file: SqliteFile) -> int:
     """How many pages one write of nothing gives back."""
-    before = journal._free_pages()
-    journal.write(EMPTY)
-    return before - journal._free_pages()
+    before = file._free_pages()
+    file.write(EMPTY)
+    return before - file._free_pages()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -170,32 +171,73 @@ def test_a_client_resumes_after_a_kill_with_its_id_and_no_gap(tmp_path: Path) ->
         assert f"id: {ids[1]}".encode() in text
 
 
-def test_a_second_process_on_the_file_stops_with_one_line(tmp_path: Path) -> None:
+def test_a_second_process_on_the_file_waits_until_the_first_has_ended(tmp_path: Path) -> None:
     path = tmp_path / "history.db"
-    with hub(path, "async"):
-        second = subprocess.run(
-            [sys.executable, "-m", "edge", "serve", "--port", "0"],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-            env={**os.environ, "EDGE_STORE_URL": f"sqlite:{path}"} | {"EDGE_SERVER_LOG_LEVEL": "error"},
-        )
-    assert 2 == second.returncode
-    assert "another process has it open" in second.stderr
-    assert 1 == len(second.stderr.splitlines())
+    with hub(path, "async") as (first, port):
+        event_id = json.loads(ask(port, "POST", "/projects/p/events", '{"data": 1}')[1])["id"]
+        with hub(path, "async") as (_, second_port):
+            status, body = ask(second_port, "GET", "/readyz")
+            assert (503, True) == (status, b"another process has it open" in body)
+            assert 503 == ask(second_port, "POST", "/projects/p/events", '{"data": 1}')[0]
+            first.terminate()
+            first.wait()
+            deadline = time.monotonic() + 60
+            while ask(second_port, "GET", "/readyz")[0] != 200:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            assert event_id in str(everything(second_port, "p"))
 
 
-@pytest.mark.linux
-def test_a_file_in_a_read_only_folder_stops_with_one_line(tmp_path: Path) -> None:
-    second = subprocess.run(
+def test_a_folder_that_cannot_be_written_to_shows_in_readyz() -> None:
+    with hub(Path("/proc/history.db"), "async") as (_, port):
+        status, body = ask(port, "GET", "/readyz")
+        assert (503, True) == (status, b"does its folder exist" in body)
+
+
+def test_another_programs_file_stops_the_start_with_one_line(tmp_path: Path) -> None:
+    (tmp_path / "history.db").write_bytes(b"not a database, but long enough to be looked at" * 100)
+    refused = subprocess.run(
         [sys.executable, "-m", "edge", "serve", "--port", "0"],
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
-        env={**os.environ, "EDGE_STORE_URL": "sqlite:/proc/history.db", "EDGE_SERVER_LOG_LEVEL": "error"},
+        env={**os.environ, "EDGE_STORE_URL": f"sqlite:{tmp_path / 'history.db'}", "EDGE_SERVER_LOG_LEVEL": "error"},
     )
-    assert 2 == second.returncode
-    assert "can't be opened" in second.stderr
-    assert "Traceback" not in second.stderr
+    assert 2 == refused.returncode
+    assert "it is not a database" in refused.stderr
+    assert 1 == len(refused.stderr.splitlines())
+
+
+def test_a_keyed_publish_that_was_answered_is_not_done_again_after_a_kill(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    for round_number in range(max(3, KILLS // 2)):
+        answers: dict[str, bytes] = {}
+        with hub(path, "commit") as (process, port):
+            workers = [
+                threading.Thread(target=_publish_keyed, args=(port, f"{round_number}-{n}", answers)) for n in range(4)
+            ]
+            for worker in workers:
+                worker.start()
+            time.sleep(random.Random(round_number).uniform(0.02, 0.3))
+            process.send_signal(signal.SIGKILL)
+            for worker in workers:
+                worker.join()
+        with hub(path, "commit") as (_, port):
+            held = len(everything(port, "k"))
+            for key, answer in answers.items():
+                status, again = ask(port, "POST", "/projects/k/events", '{"data": 1}', **{"Idempotency-Key": key})
+                assert (202, answer) == (status, again)
+            assert held == len(everything(port, "k"))
+
+
+def _publish_keyed(port: int, worker: str, answers: dict[str, bytes]) -> None:
+    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        for number in itertools.count():
+            key = f"{worker}-{number}"
+            connection.request("POST", "/projects/k/events", '{"data": 1}', {"Idempotency-Key": key})
+            answer = connection.getresponse().read()
+            answers[key] = answer
+    except (OSError, HTTPException):
+        connection.close()

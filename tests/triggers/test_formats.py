@@ -28,7 +28,7 @@ def test_json_holds_the_job_as_it_is() -> None:
 
 
 def test_inngest_puts_the_project_into_the_data() -> None:
-    expected = b'{"id":"j1","name":"api/iterate","ts":1700000000123,"data":{"a":1,"project":"p1"}}'
+    expected = b'{"id":"j1:f64551fcd6f0","name":"api/iterate","ts":1700000000123,"data":{"a":1,"project":"p1"}}'
     assert expected == encode_job(job(), "inngest")
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.triggers.retry import BASE_SECONDS, CAP_SECONDS, backoff_seconds, retry_after_seconds
+from edge.triggers.failure import BASE_SECONDS, CAP_SECONDS, backoff_seconds, retry_after_seconds
 
 NOW_MS = 1_700_000_000_000  # Tue, 14 Nov 2023 22:13:20 GMT
 

@@ -56,15 +56,14 @@ def dead_port() -> Iterator[int]:
 async def test_nobody_listens(dead_port: int) -> None:
     failure = await failed(f"http://127.0.0.1:{dead_port}/hook")
     assert failure.detail == (
-        f"The target http://127.0.0.1:{dead_port}/… can't be reached (Connection refused) (4 attempts):"
-        " start it, or correct trigger.url."
+        "The target can't be reached (Connection refused) (4 attempts): start it, or correct trigger.url."
     )
     assert fields(4, may_have_started=False) == failure.fields
 
 
 async def test_a_name_that_does_not_resolve() -> None:
     failure = await failed("http://nobody.invalid/hook", retries=1)
-    assert "http://nobody.invalid/… has a name that can't be resolved (2 attempts): " in failure.detail
+    assert "The target has a name that can't be resolved (2 attempts): " in failure.detail
     assert fields(2, may_have_started=False) == failure.fields
 
 
@@ -96,7 +95,7 @@ async def test_a_connection_lost_before_the_answer_is_tried_again_with_the_same_
     async with receiving(reply, reply, answer(200)) as receiver:
         delivery = await dispatch(receiver.url)
     assert (200, 3) == (delivery.status, delivery.attempts)
-    assert ["j1"] * 3 == [each.headers["webhook-id"] for each in receiver.requests]
+    assert [JOB.unique_id] * 3 == [each.headers["webhook-id"] for each in receiver.requests]
 
 
 @pytest.mark.parametrize("reply", [reset, raw()], ids=["reset", "closed"])

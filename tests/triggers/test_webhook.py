@@ -14,7 +14,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from structlog.testing import capture_logs
 
 from edge.core.errors import DispatchFailed, Draining, InvalidRequest
-from edge.triggers.job import Delivery, Job, Target
+from edge.triggers.job import JOB_ID, Delivery, Job, Target
 from edge.triggers.webhook import WebhookTarget
 from tests.triggers.receiver import Receiver, answer, receiving
 
@@ -73,7 +73,7 @@ async def test_the_job_arrives_at_a_real_server_as_one_post() -> None:
     }
     assert headers["Content-Type"] == "application/json"
     assert headers["User-Agent"] == "edge"
-    assert headers["webhook-id"] == "j1"
+    assert headers["webhook-id"] == job().unique_id
     assert headers["traceparent"] == TRACEPARENT
     assert "webhook-signature" not in headers
     assert "Authorization" not in headers
@@ -89,8 +89,8 @@ async def test_the_job_arrives_at_a_real_server_as_one_post() -> None:
     ],
 )
 async def test_every_format_has_its_content_type_and_a_true_signature(name: str, media_type: str) -> None:
-    async with receiving(answer(200)) as receiver:
-        await dispatch(receiver, format=name, secrets=(SECRET,))
+    async with receiving(answer(200, b'{"ids":["1"],"status":200}')) as receiver:
+        await dispatch(receiver, format=name, secrets=[SECRET])
     [request] = receiver.requests
     assert request.headers["content-type"] == media_type
     assert request.headers["content-length"] == str(len(request.body))
@@ -105,7 +105,7 @@ async def test_every_attempt_has_the_same_id_and_its_own_timestamp_and_signature
     async with receiving(answer(500), answer(200)) as receiver:
         await dispatch(receiver, secrets=(SECRET,), now_ms=lambda: next(clock))
     first, second = receiver.requests
-    assert ["j1", "j1"] == [each.headers["webhook-id"] for each in (first, second)]
+    assert [job().unique_id] * 2 == [each.headers["webhook-id"] for each in (first, second)]
     assert [str(seconds), str(seconds + 2)] == [each.headers["webhook-timestamp"] for each in (first, second)]
     assert first.headers["webhook-signature"] != second.headers["webhook-signature"]
     Webhook(SECRET).verify(second.body, second.headers)
@@ -301,7 +301,7 @@ async def test_a_redirect_is_not_followed(status: int) -> None:
             failure = await failed(receiver)
         assert [] == elsewhere.requests
     assert failure.detail == (
-        f"The target http://127.0.0.1:{receiver.port}/… answered {status}, a redirect, which is never"
+        f"The target answered {status}, a redirect, which is never"
         " followed: set trigger.url to the address it moved to."
     )
     assert {"attempts": 1, "last_status": status, "may_have_started": False} == failure.fields
@@ -328,7 +328,7 @@ async def test_a_longer_retry_after_is_handed_to_the_caller_instead() -> None:
         failure = await failed(receiver, sleep=waits)
     assert ([], 1, 3600.0) == (waits, len(receiver.requests), failure.retry_after_seconds)
     assert {"attempts": 1, "last_status": 429, "may_have_started": False} == failure.fields
-    assert "It asks to be left alone for 3600 s: come back then." in failure.detail
+    assert "It asks to be left alone for 3600 s: try again then." in failure.detail
 
 
 async def test_cookies_and_the_environments_proxy_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -380,3 +380,38 @@ async def test_a_proxy_gets_the_request_where_one_is_configured() -> None:
         await target.close()
     assert 200 == delivery.status
     assert "hooks.example" == proxy.requests[0].headers["host"]
+
+
+async def test_every_secret_signs() -> None:
+    other = "whsec_" + base64.b64encode(b"o" * 32).decode()
+    async with receiving(answer(200)) as receiver:
+        await dispatch(receiver, secrets=[SECRET, other], now_ms=lambda: time.time_ns() // 1_000_000)
+    [request] = receiver.requests
+    for secret in (SECRET, other):
+        Webhook(secret).verify(request.body, request.headers)
+
+
+def test_no_other_project_has_the_id_that_targets_deduplicate_by() -> None:
+    ids = {job(id=job_id, project=project).unique_id for job_id in ("1", "2") for project in ("a", "b", "a.b", "a-b")}
+    assert 8 == len(ids)
+    assert all(JOB_ID.fullmatch(unique_id) for unique_id in ids)
+
+
+@pytest.mark.parametrize(
+    ("body", "may_have_started"),
+    [(b"<html>", False), (b'{"ids":[]}', False), (b"", False), (b'{"ok":true}', False), (b"[" * 5000, True)],
+)
+async def test_an_inngest_answer_without_ids_is_a_failure(body: bytes, may_have_started: bool) -> None:
+    async with receiving(answer(200, body)) as receiver:
+        with pytest.raises(DispatchFailed, match="https://HOST/e/EVENT_KEY") as failure:
+            await dispatch(receiver, format="inngest")
+    assert may_have_started is failure.value.fields["may_have_started"]
+    assert 1 == len(receiver.requests)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+async def test_a_wrong_event_key_is_not_a_wrong_secret(status: int) -> None:
+    async with receiving(answer(status)) as receiver:
+        with pytest.raises(DispatchFailed, match="EVENT_KEY") as failure:
+            await dispatch(receiver, format="inngest")
+    assert "trigger.secret" not in failure.value.detail
