@@ -76,6 +76,10 @@ class Reading:
         """Wait for so many hellos: the client has come back so often, and once."""
         await self.until(lambda: len(self.own("edge.hello")) >= times)
 
+    async def over(self) -> None:
+        """Wait until the client has given up for good."""
+        await self.until(lambda: self.is_over)
+
     async def has(self, data: str) -> None:
         """Wait until an event with this data has come."""
         await self.until(lambda: any(event["data"] == data for event in self.events))

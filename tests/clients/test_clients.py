@@ -6,6 +6,7 @@ What is found out about each is in docs/clients.md; the last test holds that pag
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import socket
 from contextlib import AsyncExitStack
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.clients.client import CLIENTS, FINE, Reading, Verdict, judge, reading, runtimes
+from tests.clients.client import CLIENTS, FINE, INSTALLED, Reading, Verdict, end, judge, reading, runtimes
 from tests.clients.cutter import cutting
 from tests.faults.hub import HubProcess, serving
 from tests.faults.reader import open_stream
@@ -34,11 +35,11 @@ THE_END = "the end"
 Published = list[tuple[str, str]]
 
 
-async def publish(hub: HubProcess, project: str, *texts: str) -> Published:
+async def publish(hub: HubProcess, project: str, *texts: str, query: str = "") -> Published:
     for text in texts:
         status, receipt, _ = await hub.ask(
             "POST",
-            f"/projects/{project}/events?type=note",
+            f"/projects/{project}/events?type=note{query}",
             data=text.encode(),
             headers={"Content-Type": "text/plain"},
         )
@@ -245,6 +246,27 @@ def documented() -> dict[tuple[str, str], dict[int, str]]:
         for row in rows
         if len(row) == len(header) and row[1] in names
     }
+
+
+async def test_the_loop_of_the_page_loses_nothing(tmp_path: Path) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    program = tmp_path / "loop.py"
+    handle = "def handle(event):\n    print(event.data, flush=True)\n"
+    imports = "import random, sys, time\nimport httpx, httpx_sse\nurl = sys.argv[1]\n"
+    program.write_text(f"{imports}{handle}{''.join(blocks)}")
+    async with serving(**SETTINGS) as hub, cutting(hub.port, [_FIRST, _FIRST + rb"event: no"]) as line:
+        published = await publish(hub, "p", *numbered(1, 4))
+        process = await asyncio.create_subprocess_exec(
+            *(INSTALLED / "bin" / "python", program, f"{line.url}/projects/p/events?since=all"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        async with asyncio.timeout(60):
+            seen = [(await process.stdout.readline()).decode().strip() for _ in published]
+        process.kill()
+        await end(process)
+    assert [text for _, text in published] == seen
 
 
 def test_the_page_names_every_client_that_is_tried() -> None:
