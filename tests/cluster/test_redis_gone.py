@@ -7,19 +7,13 @@ import shutil
 import signal
 import socket
 import subprocess
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from redis import Redis
 
-from edge.cluster.client import RedisClient
-from edge.config.redis_url import parse_redis_url
-from edge.core.errors import StoreUnavailable
-from edge.supervisor import end
 from tests.cluster.conftest import RedisServer
 from tests.cluster.nodes import Node, Reader, node_process, numbers, start_process
-from tests.http.loops import run
 
 
 async def test_without_redis_nothing_is_promised_and_streams_go_on_when_it_is_back(
@@ -118,38 +112,6 @@ async def test_redis_that_comes_back_with_less_than_it_had_is_a_told_gap(
         await nodes[2].publish("on it goes")
         await reader.until(7)
         assert 4 == numbers(reader.ids)[-1]
-
-
-async def test_a_task_that_swallows_its_cancellation_is_ended_all_the_same() -> None:
-    async def stubborn() -> None:
-        with suppress(asyncio.CancelledError):
-            await asyncio.sleep(60)
-        await asyncio.sleep(60)
-
-    task = asyncio.create_task(stubborn())
-    await asyncio.sleep(0)
-    await end(task)
-    assert task.cancelled()
-
-
-def test_a_connection_closed_under_our_hands_is_a_redis_that_is_gone(redis_server: RedisServer) -> None:
-    """uvloop says RuntimeError, which is none of redis-py's errors; the hub runs on uvloop, these tests do not."""
-
-    async def close_and_ask() -> None:
-        redis = RedisClient(parse_redis_url(redis_server.url))
-        await redis.open()
-        async with redis.use() as client:
-            await client.ping()
-        (connection,) = redis._client.connection_pool._available_connections
-        assert isinstance(connection._writer, asyncio.StreamWriter)
-        connection._writer.transport.abort()
-        with pytest.raises(StoreUnavailable, match="RuntimeError"):
-            await redis.run("view", [*redis.keys.of("p", "stream", "meta", "pending", "presence"), redis.keys.nodes], 3)
-        with pytest.raises(StoreUnavailable, match="RuntimeError"):
-            redis.check()
-        await redis.close()
-
-    run("uvloop", close_and_ask)
 
 
 async def test_a_node_that_dies_takes_its_readers_out_and_what_nobody_got_is_missed(
