@@ -34,6 +34,8 @@ ENV EDGE_SERVER_HOST=0.0.0.0 \
     EDGE_AUTH_JWT_KEY_FILE=-/run/secrets/auth.jwt_key \
     EDGE_TRIGGER_URL_FILE=-/run/secrets/trigger.url \
     EDGE_TRIGGER_SECRET_FILE=-/run/secrets/trigger.secret \
+    EDGE_HOOKS_URL_FILE=-/run/secrets/hooks.url \
+    EDGE_HOOKS_SECRET_FILE=-/run/secrets/hooks.secret \
     EDGE_STORE_URL_FILE=-/run/secrets/store.url \
     SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
 USER 65532:65532

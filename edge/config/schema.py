@@ -27,11 +27,11 @@ Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 Permission = Literal["subscribe", "publish", "trigger", "status", "admin", "metrics"]
 
 # Never shown, whole or in part.
-SECRET_KEYS = frozenset({"auth.token", "auth.jwt_key", "trigger.secret"})
+SECRET_KEYS = frozenset({"auth.token", "auth.jwt_key", "trigger.secret", "hooks.secret"})
 # May carry a secret (a password, an Inngest event key in the path): shown as scheme and host.
-URL_KEYS = frozenset({"trigger.url", "auth.jwt_jwks_url", "store.url", "server.outbound_proxy"})
+URL_KEYS = frozenset({"trigger.url", "auth.jwt_jwks_url", "store.url", "server.outbound_proxy", "hooks.url"})
 # May be in a file that `<key>_file` names.
-FILE_KEYS = SECRET_KEYS | {"trigger.url", "store.url"}
+FILE_KEYS = SECRET_KEYS | {"trigger.url", "hooks.url", "store.url"}
 MASK = "***"
 UNIX_PREFIX = "unix:"
 
@@ -175,6 +175,13 @@ class CorsSettings(Section, frozen=True):
     origins: tuple[str, ...] = ()
 
 
+class HooksSettings(Section, frozen=True):
+    url: str | None = None
+    secret: tuple[str, ...] = ()
+    # Longer than a page takes to reload, or a client to reconnect after `stream.retry_ms`.
+    grace_seconds: Annotated[float, Meta(ge=0, le=_HOUR_SECONDS)] = 5.0
+
+
 class StoreSettings(Section, frozen=True):
     url: str = "memory:"
     durability: Literal["async", "commit"] = "async"
@@ -200,6 +207,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     trigger: TriggerSettings = TriggerSettings()
     auth: AuthSettings = AuthSettings()
     cors: CorsSettings = CorsSettings()
+    hooks: HooksSettings = HooksSettings()
     store: StoreSettings = StoreSettings()
     metrics: MetricsSettings = MetricsSettings()
 

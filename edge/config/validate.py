@@ -157,6 +157,8 @@ TEXT_RULES: dict[str, Callable[[str], str]] = {
     "server.trusted_proxies": _network,
     "trigger.url": _url,
     "trigger.secret": _signing_secret,
+    "hooks.url": _url,
+    "hooks.secret": _signing_secret,
     "auth.token": _token,
     "auth.jwt_key": _jwt_key,
     "auth.jwt_jwks_url": _url,
@@ -217,6 +219,13 @@ def conflict(config: Config, configured: Collection[str]) -> tuple[str, str] | N
     for key, other in _PAIRS:
         if value_of(config, key) is not None and value_of(config, other) is None:
             return key, f"needs {other} as well"
+    if config.hooks.secret and config.hooks.url is None:
+        return "hooks.secret", "does nothing without hooks.url"
+    if config.hooks.url is not None and config.store.url.startswith(SCHEMES):
+        return (
+            "hooks.url",
+            "is not available with several nodes: none of them knows when a project is vacated on all",
+        )
     return _auth_conflict(config)
 
 

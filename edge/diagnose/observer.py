@@ -35,6 +35,8 @@ class HubObserver:
         self._access_log = access_log
         self.connection_came: list[Callable[[str], None]] = []
         self.connection_left: list[Callable[[Project, Connection], None]] = []
+        self.missed: list[Callable[[Project, str], None]] = []
+        self.dropped: list[Callable[[Project], None]] = []
         self._missed_log: LogDeduplicator[str] = LogDeduplicator(period_seconds=FOLD_SECONDS, max_keys=_MAX_KEYS)
         self._limits: LogDeduplicator[str] = LogDeduplicator(period_seconds=FOLD_SECONDS, max_keys=_MAX_KEYS)
         self._readers: LogDeduplicator[str] = LogDeduplicator(
@@ -96,6 +98,8 @@ class HubObserver:
 
     def project_forgotten(self, project: Project) -> None:
         self._history.dropped(project)
+        for tell in self.dropped:
+            tell(project)
 
     def event_missed(self, project: Project, event_id: str, now: float) -> None:
         suppressed = self._missed_log.admit(project.name, now)
@@ -107,6 +111,8 @@ class HubObserver:
                 pending=len(project.ledger.pending),
                 **_more(suppressed),
             )
+        for tell in self.missed:
+            tell(project, event_id)
 
     def limit_reached(self, code: str, project: str | None, address: str | None, now: float) -> None:
         suppressed = self._limits.admit(code, now)

@@ -45,7 +45,8 @@ LIMITS = (
 class Watched(msgspec.Struct, frozen=True):
     """What is read at each scrape. `limits` are by the setting's name, `webhook` gives attempts and retries,
     `store` whether it is available and its errors, `rejected_messages` how many messages of other nodes were not
-    understood, `task_failures` the exceptions in each background task."""
+    understood, `task_failures` the exceptions in each background task, `hooks` the webhooks by outcome and those
+    that wait."""
 
     hub: Hub
     clock: Callable[[], float]
@@ -57,6 +58,7 @@ class Watched(msgspec.Struct, frozen=True):
     loop_lag_seconds: Histogram
     limits: Mapping[str, float]
     task_failures: Mapping[str, int]
+    hooks: Callable[[], tuple[Mapping[str, int], int]]
     top: BusiestProjects | None = None
     rejected_messages: Callable[[], int] = lambda: 0
 
@@ -72,6 +74,7 @@ class HubCollector:
         yield from self._misses()
         yield from self._events()
         yield from self._triggers()
+        yield from self._hooks()
         yield from self._bounds()
         if self._watched.top is not None:
             yield from _top(self._watched.top)
@@ -221,6 +224,17 @@ class HubCollector:
             "Requests that wait for a reader now. limits.max_waiting bounds them.",
             self._watched.waiting(),
         )
+
+    def _hooks(self) -> Iterator[Metric]:
+        outcomes, queued = self._watched.hooks()
+        yield _labelled(
+            "hooks",
+            "Webhooks to hooks.url, by outcome. failed: the receiver did not accept it after all retries. dropped: too "
+            "many were waiting, or the hub stopped.",
+            "outcome",
+            outcomes,
+        )
+        yield _gauge("hooks_queued", "Webhooks that wait to be sent. Growing: the receiver is too slow.", queued)
 
     def _bounds(self) -> Iterator[Metric]:
         hub, receipts = self._watched.hub, self._watched.receipts

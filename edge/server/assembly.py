@@ -36,6 +36,7 @@ from edge.store.idempotency import Idempotency, LocalIdempotency
 from edge.store.memory import MemoryStore
 from edge.store.sqlite import SqliteStore
 from edge.supervisor import Supervisor, end
+from edge.triggers.hooks import OUTCOMES, Hooks
 from edge.triggers.job import StreamTarget, Target
 from edge.triggers.readiness import Readiness
 from edge.triggers.webhook import WebhookTarget
@@ -92,12 +93,13 @@ async def assemble(
     target = target_of(config, sources or {}, store, driver.clock)
     context = Context(config, hub, nodes, target, store, receipts, history, driver.clock, verifier, supervisor)
     context.idempotency = idempotency
+    hooks = hooks_of(config, sources or {}, hub, driver.clock, log, supervisor)
 
     def limit_waiting(config: Config) -> None:
         here.max_waiting = config.limits.max_waiting
 
     context.on_reload.append(limit_waiting)
-    context.exposition = Exposition(watched(context, driver))
+    context.exposition = Exposition(watched(context, driver, hooks))
     app = routes.build(context)
 
     @asynccontextmanager
@@ -105,7 +107,11 @@ async def assemble(
         context.verifier.start()
         opening = await open_store(context, fail)
         ticking = supervisor.keep_running("tick", driver.run)
+        if hooks is not None:
+            hooks.start()
         yield
+        if hooks is not None:
+            await hooks.close()
         for task in (opening, ticking):
             await end(task)
         for connection in hub.streams:
@@ -278,7 +284,30 @@ def target_of(config: Config, sources: Sources, store: Store, clock: Callable[[]
         raise ConfigError("trigger.url", sources.get("trigger.url", DEFAULT_SOURCE), str(error)) from None
 
 
-def watched(context: Context, driver: EventLoopDriver) -> Watched:
+def hooks_of(
+    config: Config, sources: Sources, hub: Hub, clock: Callable[[], float], log: HubObserver, supervisor: Supervisor
+) -> Hooks | None:
+    """What reports to `hooks.url`, where it is set. Raises ConfigError."""
+    settings = config.hooks
+    if settings.url is None:
+        return None
+    try:
+        target = WebhookTarget(
+            settings.url,
+            secrets=settings.secret,
+            proxy=proxy_for(settings.url, config.server.outbound_proxy),
+        )
+    except ValueError as error:
+        raise ConfigError("hooks.url", sources.get("hooks.url", DEFAULT_SOURCE), str(error)) from None
+    hooks = Hooks(hub, target, clock, settings.grace_seconds, supervisor)
+    log.connection_came.append(hooks.connection_added)
+    log.connection_left.append(hooks.connection_removed)
+    log.missed.append(hooks.event_missed)
+    log.dropped.append(hooks.project_dropped)
+    return hooks
+
+
+def watched(context: Context, driver: EventLoopDriver, hooks: Hooks | None) -> Watched:
     """What `/metrics` shows."""
     config, target = context.config, context.target
     top = None
@@ -295,6 +324,7 @@ def watched(context: Context, driver: EventLoopDriver) -> Watched:
         store=lambda: (context.store_problem is None, context.store.errors),
         rejected_messages=lambda: context.nodes.rejected_messages,
         task_failures=context.supervisor.failures,
+        hooks=lambda: (hooks.outcomes, hooks.queued) if hooks is not None else (dict.fromkeys(OUTCOMES, 0), 0),
         loop_lag_seconds=driver.lag_seconds,
         limits={key: cast(float, value_of(config, key)) for key in LIMITS},
         top=top,

@@ -22,7 +22,7 @@ from edge.server.assembly import apply_settings, target_of, verifier_of
 from edge.server.listening import load_certificate, refuse_exposure, tls_context
 
 _log = get_logger("server")
-_SECTIONS = frozenset({"auth", "cors", "trigger", "limits", "hooks"})
+_SECTIONS = frozenset({"auth", "cors", "trigger", "limits"})
 _SERVER_KEYS = frozenset({"server.allowed_hosts", "server.trusted_proxies", "server.log_level"})
 _TLS_KEYS = frozenset({"server.tls_cert", "server.tls_key"})
 

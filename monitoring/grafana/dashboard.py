@@ -146,6 +146,7 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
                 "Open streams of each instance.",
                 "short",
                 (f"edge_connections{{{PICK}}}", "{{instance}}"),
+                (f"edge_observers{{{PICK}}}", "observers {{instance}}"),
             ),
             graph(
                 "What was missed, and what became of it?",
@@ -327,6 +328,7 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
                 (rate("edge_idempotency_keys_refused_total"), "idempotency keys"),
                 (rate("edge_background_task_failures_total"), "background tasks"),
                 (rate("edge_cluster_messages_rejected_total"), "messages of other nodes"),
+                (f"sum (edge_hooks_queued{{{PICK}}})", "webhooks waiting"),
             ),
             graph(
                 "What runs?",

@@ -25,6 +25,7 @@ from edge.diagnose.explain import LEFT, REFUSED, Cause
 from edge.http.problems import PROBLEMS
 from edge.metrics.collector import LIMITS
 from edge.supervisor import TASKS
+from edge.triggers.hooks import OUTCOMES
 from tests.observability.families import Shown, families
 
 ROOT = Path(__file__).parents[2]
@@ -95,6 +96,7 @@ def test_the_labels_values_are_those_of_the_code() -> None:
         "`reason` of `edge_gaps_total`": set(GAP_REASONS),
         "`reason` of `edge_ring_evicted_total`": set(EVICTION_REASONS),
         "`outcome` of `edge_triggers_total`": set(TRIGGER_OUTCOMES),
+        "`outcome` of `edge_hooks_total`": set(OUTCOMES),
         "`task` of `edge_background_task_failures_total`": set(TASKS),
         "`setting` of `edge_limit`": set(LIMITS),
     } == told
@@ -105,7 +107,7 @@ def test_the_page_on_operations_says_of_each_background_task_how_the_hub_goes_on
 
 
 def test_every_label_value_in_rules_and_dashboard_exists() -> None:
-    known = {*REMOVAL_REASONS, *REJECTION_REASONS, *TRIGGER_OUTCOMES, *LIMITS}
+    known = {*REMOVAL_REASONS, *REJECTION_REASONS, *TRIGGER_OUTCOMES, *OUTCOMES, *LIMITS}
     text = RULES + DASHBOARD.replace("\\", "")
     named = {
         value

@@ -20,6 +20,7 @@ from tests.auth.test_jwks import issuing, signed
 from tests.core.fakes import make_hub
 from tests.observability.rig import Hub, running, until
 from tests.server.faulty import FaultySupervisor, Place
+from tests.triggers.receiver import answer, receiving
 
 HEARTBEAT = {"stream": {"heartbeat_seconds": 0.05, "dead_after_seconds": 1}}
 
@@ -85,7 +86,20 @@ async def fetching(supervisor: FaultySupervisor, _tmp_path: Path) -> AsyncIterat
         await webtokens.close()
 
 
-SCENARIOS = {"tick": ticking, "readiness": waiting, "systemd": attending, "jwks": fetching}
+@asynccontextmanager
+async def hooked(_supervisor: FaultySupervisor, _tmp_path: Path) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    async with receiving(answer(200)) as receiver, running(hooks={"url": receiver.url, "grace_seconds": 0}) as hub:
+
+        async def come_and_go() -> None:
+            before = len(receiver.requests)
+            async with hub.reader("p"):
+                await until(lambda: len(receiver.requests) > before)
+            await until(lambda: len(receiver.requests) > before + 1)
+
+        yield come_and_go
+
+
+SCENARIOS = {"tick": ticking, "readiness": waiting, "systemd": attending, "jwks": fetching, "hooks": hooked}
 
 
 @pytest.mark.parametrize("task", SCENARIOS)
