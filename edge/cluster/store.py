@@ -246,6 +246,9 @@ class RedisStore:
         self._hub.counters.evicted["deleted"] += events
         return (connections, events) if known else None
 
+    async def deleted(self, name: str) -> None:
+        """Redis has deleted it."""
+
     # Time
 
     async def _send_heartbeats(self) -> None:

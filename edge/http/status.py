@@ -98,6 +98,7 @@ async def delete(context: Context, request: Request) -> Response:
     deleted = await context.nodes.delete(request.project)
     if deleted is None:
         return _unknown(request.project)
+    await context.store.deleted(request.project)
     return _json(schemas.Deleted(request.project, *deleted))
 
 

@@ -68,6 +68,9 @@ class Store(Protocol):
     def publish_many(self, name: str, events: Sequence[Event], now: float) -> Batch | None:
         """Publish events together: all or, raising, none. None where each needs a promise of its own."""
 
+    async def deleted(self, name: str) -> None:
+        """The project `name` was deleted; returns when that may be answered. Raises StoreUnavailable."""
+
     @property
     def problem(self) -> StoreUnavailable | None:
         """Why it takes nothing at the moment."""

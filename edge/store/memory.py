@@ -32,6 +32,9 @@ class MemoryStore:
     def publish_many(self, name: str, events: Sequence[Event], now: float) -> Batch:
         return self._hub.publish_many(name, events, now)
 
+    async def deleted(self, name: str) -> None:
+        """It is gone."""
+
     async def record_intent(self, key: Key, fingerprint: bytes, job_id: str) -> None:
         """No later process knows of it."""
 

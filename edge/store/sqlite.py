@@ -202,6 +202,15 @@ class SqliteStore:
             self._gathered.unwritten[project] = project.ring.newest - count + 1
         self._start()
 
+    async def deleted(self, name: str) -> None:
+        self._gathered.touched.add(name)
+        if not self._commit:
+            self._start()
+            return
+        if self._problem is not None:
+            raise self._refusal()
+        await self._written(self._gathered.intents)
+
     async def record_intent(self, key: Key, fingerprint: bytes, job_id: str) -> None:
         if self._problem is not None:
             raise self._refusal()

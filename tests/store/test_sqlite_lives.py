@@ -200,6 +200,17 @@ async def test_the_hubs_totals_begin_with_what_is_pending(tmp_path: Path, commit
         assert (5, 0, 3, 2) == rig.ledger()
 
 
+async def test_a_deletion_that_was_answered_outlives_a_kill(tmp_path: Path) -> None:
+    async with life(tmp_path / "h.db", commit=True) as rig:
+        await publish(rig, 2)
+        await rig.written()
+        rig.hub.delete("p", rig.clock())
+        await rig.store.deleted("p")
+        await rig.crash()
+    async with life(tmp_path / "h.db", commit=True) as rig:
+        assert {} == rig.hub.projects
+
+
 class TestClocks:
     @pytest.mark.parametrize("step_seconds", [3 * HOUR, -3 * HOUR, 50 * 365 * 24 * HOUR])
     async def test_a_step_while_it_runs_makes_nothing_young_or_old(
