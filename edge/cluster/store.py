@@ -45,11 +45,14 @@ _MAX_SCRIPT_BYTES = 1 << 20
 
 
 class _Queued(NamedTuple):
-    """An event to publish; where the key it is published under is kept, the claim, and what its answer says besides."""
+    """An event to publish. `claim`: where the key it is published under is kept, the claim, what its answer says
+    besides, and the number of events up to this one. Those of one key have the same `group`, and go in one script.
+    """
 
     text: bytes
     future: asyncio.Future[Receipt]
-    claim: tuple[str, str, bytes] | None
+    claim: tuple[str, str, bytes, int] | None
+    group: object | None = None
 
 
 class RedisStore:
@@ -154,8 +157,14 @@ class RedisStore:
         del now  # Redis has the time
         self._hub.check(event)
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        claim = None if keyed is None else (*self.idempotency.publishing(keyed.key), keyed.besides)
-        self._queues.setdefault(name, []).append(_Queued(sse.event_text(event), future, claim))
+        queue = self._queues.setdefault(name, [])
+        claim = group = None
+        if keyed is not None:
+            claim = (*self.idempotency.publishing(keyed.key), keyed.besides, keyed.events)
+            group = object()
+            first = len(queue) - keyed.events + 1
+            queue[first:] = [queued._replace(group=group) for queued in queue[first:]]
+        queue.append(_Queued(sse.event_text(event), future, claim, group))
         if self._sender is None:
             self._sender = self._supervisor.start("redis_sender", self._send_all())
         return future
@@ -184,14 +193,19 @@ class RedisStore:
 
     def _append(self, name: str, part: list[_Queued]) -> Call:
         keys, limits = self.redis.keys, self._hub.limits
-        claims = [(place, *queued.claim) for place, queued in enumerate(part, 1) if queued.claim is not None]
+        claims = [
+            (receipt, (last - events + 1, last, claim, besides))
+            for last, queued in enumerate(part, 1)
+            if queued.claim is not None
+            for receipt, claim, besides, events in (queued.claim,)
+        ]
         return (
             "append",
             [
                 *keys.of(name, "stream", "meta", "pending", "presence"),
                 keys.nodes,
                 keys.projects,
-                *(receipt for _, receipt, _, _ in claims),
+                *(receipt for receipt, _ in claims),
             ],
             [
                 self._new_epoch(),
@@ -205,7 +219,7 @@ class RedisStore:
                 self._keep_receipts_ms,
                 len(part),
                 *(queued.text for queued in part),
-                *(field for place, _, claim, besides in claims for field in (place, claim, besides)),
+                *(field for _, fields in claims for field in fields),
             ],
         )
 
@@ -293,15 +307,18 @@ class RedisStore:
 
 
 def _parts(queue: list[_Queued]) -> list[list[_Queued]]:
-    """A project's queue in pieces that one script may take."""
+    """A project's queue in pieces that one script may take; events of one key stay together."""
     parts: list[list[_Queued]] = []
     size_bytes = 0
+    group = None
     for queued in queue:
-        if not parts or len(parts[-1]) >= _MAX_SCRIPT_EVENTS or size_bytes + len(queued.text) > _MAX_SCRIPT_BYTES:
+        full = not parts or len(parts[-1]) >= _MAX_SCRIPT_EVENTS or size_bytes + len(queued.text) > _MAX_SCRIPT_BYTES
+        if full and (queued.group is None or queued.group is not group):
             parts.append([])
             size_bytes = 0
         parts[-1].append(queued)
         size_bytes += len(queued.text)
+        group = queued.group
     return parts
 
 

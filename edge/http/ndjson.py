@@ -202,7 +202,7 @@ async def publish_whole(context: Context, name: str, body: bytes, keyed: Keyed) 
             await asyncio.sleep(0)
     if not events:
         return answer_of(LinesTaken(0, None, None, context.hub.connected(name), 0), 202)
-    keyed = keyed._replace(besides=str(len(events)).encode())
+    keyed = keyed._replace(besides=str(len(events)).encode(), events=len(events))
     batch = context.store.publish_many(name, events, context.clock())
     if batch is not None:
         return keyed.answered(Receipt(name, batch.last_id, context.hub.connected(name), batch.missed))

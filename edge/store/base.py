@@ -29,6 +29,8 @@ class Keyed(NamedTuple):
     fingerprint: bytes
     answer: Callable[[Receipt, bytes], Answer]
     besides: bytes = b""
+    events: int = 1
+    """How many events of the project were published in this turn of the loop for the key; this one is the last."""
 
     def answered(self, receipt: Receipt) -> Answer:
         return self.answer(receipt, self.besides)
@@ -60,7 +62,7 @@ class Store(Protocol):
     def publish(self, name: str, event: Event, now: float, keyed: Keyed | None = None) -> Receipt | Awaitable[Receipt]:
         """Publish; the receipt comes at once or, where the event has to be safe first, later.
 
-        With `keyed`, event and key are kept in one step or not at all.
+        With `keyed`, its events and the key are kept in one step or not at all.
 
         Raises what `Hub.publish` raises, and StoreUnavailable (now or when awaited).
         """

@@ -87,6 +87,25 @@ async def test_a_job_of_the_stream_whose_receipt_was_lost_is_not_started_again(
         assert [7, "end"] == reader.data
 
 
+async def test_repeated_trigger_gets_the_answer_of_the_job_that_was_published(
+    nodes: list[Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Reader(nodes[2].port):
+        path, order = "/projects/p/trigger?timeout=10s", {"name": "go", "data": 7}
+        lose_answers(monkeypatch, nodes[0], "append")
+        key = {"Idempotency-Key": "once"}
+        async with nodes[0].client.post(path, json=order, headers=key) as lost:
+            assert 503 == lost.status
+        monkeypatch.undo()
+        answers = []
+        for node in nodes:
+            async with node.client.post(path, json=order, headers=key) as answer:
+                assert (202, "true") == (answer.status, answer.headers["Idempotency-Replayed"])
+                answers.append(await answer.json())
+        assert [answers[0]] * 3 == answers
+        assert (1, "acknowledged") == (answers[0]["connections"], answers[0]["confirmed"])
+
+
 async def test_a_claim_whose_answer_was_lost_is_given_back(nodes: list[Node], monkeypatch: pytest.MonkeyPatch) -> None:
     key = {"Idempotency-Key": "once"}
     lose_answers(monkeypatch, nodes[0], "claim")
@@ -129,6 +148,36 @@ async def test_a_claim_that_comes_too_late_takes_nothing(nodes: list[Node]) -> N
     with pytest.raises(StoreUnavailable, match="took too long"):
         await first.idempotency.claim(key, mark)
     assert await second.idempotency.claim(key, mark) is None
+
+
+async def test_all_lines_of_a_key_are_published_or_none(nodes: list[Node]) -> None:
+    """More than one script would take."""
+    body = "".join(f'{{"data": {number}}}\n' for number in range(1200))
+    headers = {"Content-Type": "application/x-ndjson", "Idempotency-Key": "lines"}
+    answers = []
+    for node in nodes:
+        async with node.client.post("/projects/p/events", data=body, headers=headers) as answer:
+            answers.append((answer.status, await answer.json()))
+    assert [answers[0]] * 3 == answers
+    epoch, _, last = answers[0][1]["last_id"].rpartition("-")
+    assert (202, 1200, f"{epoch}-1", "1200") == (
+        answers[0][0],
+        answers[0][1]["published"],
+        answers[0][1]["first_id"],
+        last,
+    )
+    key, mark = ("publish", "q", "k"), b"print"
+    first, second = nodes[0].store, nodes[1].store
+    assert await first.idempotency.claim(key, mark) is None
+    await first.redis._client.zadd(first.redis.keys.nodes, {first.node: 1})  # its last heartbeat was long ago
+    assert await second.idempotency.claim(key, mark) is None
+    event = Event("message", b"x")
+    keyed = Keyed(key, mark, lambda _receipt, _besides: Answer(200, b""), events=1000)
+    promised = [first.publish("q", event, 0.0, keyed if number == 999 else None) for number in range(1000)]
+    beside = first.publish("q", event, 0.0)
+    refused = await asyncio.gather(*promised, return_exceptions=True)
+    assert [StoreUnavailable] * 1000 == [type(error) for error in refused]
+    assert 1 == int((await beside).id.rpartition("-")[2])
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])

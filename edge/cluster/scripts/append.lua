@@ -1,8 +1,9 @@
--- Number events of one project and hold them: one step, so that all nodes see the same ids in the same order. An event
--- published under a claim that another request holds by now is left out.
+-- Number events of one project and hold them: one step, so that all nodes see the same ids in the same order. Events
+-- published under a claim that another request holds by now are left out.
 -- KEYS: stream, meta, pending, presence, nodes, projects, then the receipts of events that have a claim
 -- ARGV: new epoch, project, channel, max events, max bytes, max age, node ttl, keep ms, keep receipts ms, number of
---   events, the events, then for each receipt: the place of its event, the claim, what its answer says besides
+--   events, the events, then for each receipt: the places of its first and its last event, the claim, what its answer
+--   says besides
 -- Returns {epoch, first number, connections, places left out}
 local stream, meta, pending = KEYS[1], KEYS[2], KEYS[3]
 local now = now_seconds()
@@ -11,12 +12,14 @@ if redis.call('HEXISTS', meta, 'epoch') == 0 then begin(stream, meta, pending, A
 local epoch, seq = unpack(redis.call('HMGET', meta, 'epoch', 'seq'))
 local count, receipts, left_out, refused = tonumber(ARGV[10]), {}, {}, {}
 for i = 7, #KEYS do
-  local at = 10 + count + 3 * (i - 7) + 1
-  local place = tonumber(ARGV[at])
-  receipts[place] = { KEYS[i], ARGV[at + 2] }
-  if redis.call('HGET', KEYS[i], 'claim') ~= ARGV[at + 1] then
-    left_out[place] = true
-    refused[#refused + 1] = place
+  local at = 10 + count + 4 * (i - 7) + 1
+  local last = tonumber(ARGV[at + 1])
+  receipts[last] = { KEYS[i], ARGV[at + 3] }
+  if redis.call('HGET', KEYS[i], 'claim') ~= ARGV[at + 2] then
+    for place = tonumber(ARGV[at]), last do
+      left_out[place] = true
+      refused[#refused + 1] = place
+    end
   end
 end
 local bytes, events = 0, {}
