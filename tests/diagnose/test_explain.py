@@ -14,6 +14,7 @@ TOKEN = "a-token-of-some-length"
 UUID = "8b4aaa39-aa0f-431e-8d36-84407bf862de"
 
 
+@pytest.mark.linux
 async def test_connected_in_time() -> None:
     async with running() as hub, hub.reader("p"):
         assert await hub.publish("p") == 201

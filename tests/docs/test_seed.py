@@ -43,6 +43,7 @@ async def open_page(hub: HubProcess, count: int) -> asyncio.subprocess.Process:
     )
 
 
+@pytest.mark.linux
 async def test_the_six_steps() -> None:
     printed: asyncio.StreamReader
     shown: list[dict[str, int]] = []

@@ -46,6 +46,7 @@ async def samples(site: Site) -> dict[str, float]:
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
 
 
+@pytest.mark.linux
 async def test_a_project_with_readers(site: Site) -> None:
     first = (await site.publish("first")).json["id"]
     async with site.stream() as stream:

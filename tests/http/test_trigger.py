@@ -45,6 +45,7 @@ def outcomes(site: Site) -> dict[str, int]:
     return {outcome: count for outcome, count in site.context.triggers.outcomes.items() if count}
 
 
+@pytest.mark.linux
 async def test_it_blocks_until_somebody_is_there_and_then_starts_the_job(site: Site) -> None:
     triggering = asyncio.create_task(site.trigger({"name": "api/iterate", "data": {"a": 1}}, timeout="20s"))
     await until_waiting(site, 1)

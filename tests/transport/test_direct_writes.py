@@ -22,6 +22,8 @@ from edge.server.listening import listen
 from edge.transport import stream as stream_module
 from edge.transport.stream import Stream
 
+pytestmark = pytest.mark.linux
+
 uvloop.new_event_loop().close()  # with its first loop a process makes a pipe for signals, and keeps it
 EVENT = Event("message", b"x" * 10_000)
 

@@ -93,6 +93,7 @@ async def test_the_kernel_is_asked_in_growing_steps(monkeypatch: pytest.MonkeyPa
             await reader.close()
 
 
+@pytest.mark.linux
 async def test_a_peer_that_delays_its_acknowledgements_is_confirmed() -> None:
     async with serving() as hub:
         reader = await open_stream(("127.0.0.1", hub.port), "p")
