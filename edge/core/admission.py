@@ -1,9 +1,12 @@
-"""How many may come in: over the hub, into one project, from one address; and how many projects there may be.
+"""How many connections there may be: in the hub, in one project, from one address; and how many projects.
 
 Invariant: `_addresses` counts exactly the connections that have entered and not left.
 """
 
 from __future__ import annotations
+
+import ipaddress
+from functools import lru_cache
 
 from edge.core import sse
 from edge.core.counters import Counters
@@ -22,7 +25,7 @@ _CODES = {
 
 
 class Admission:
-    """Checks the limits; each refusal is counted and told."""
+    """Checks the limits; each refusal is counted and reported."""
 
     __slots__ = ("_addresses", "_counters", "_limits", "_observer")
 
@@ -58,19 +61,21 @@ class Admission:
         if in_project >= limits.max_connections_per_project:
             return "max_connections_per_project"
         per_address = limits.max_connections_per_address
-        if per_address and self._addresses.get(address, 0) >= per_address:
+        if per_address and self._addresses.get(network_of(address), 0) >= per_address:
             return "max_connections_per_address"
         return None
 
     def entered(self, address: str) -> None:
-        self._addresses[address] = self._addresses.get(address, 0) + 1
+        network = network_of(address)
+        self._addresses[network] = self._addresses.get(network, 0) + 1
 
     def left(self, address: str) -> None:
-        there = self._addresses[address] - 1
+        network = network_of(address)
+        there = self._addresses[network] - 1
         if there:
-            self._addresses[address] = there
+            self._addresses[network] = there
         else:
-            del self._addresses[address]
+            del self._addresses[network]
 
     def _refuse(self, key: str, project: str, address: str | None, now: float) -> None:
         limit: int = getattr(self._limits, key)
@@ -94,3 +99,16 @@ class Admission:
                 code="event_too_large",
                 limit_bytes=most_bytes,
             )
+
+
+def network_of(address: str) -> str:
+    """What an address counts as: itself, or its /64 for IPv6, of which each household has a whole one."""
+    return _network_of(address) if ":" in address else address
+
+
+@lru_cache(maxsize=4096)
+def _network_of(address: str) -> str:
+    try:
+        return str(ipaddress.ip_network((address.partition("%")[0], 64), strict=False))
+    except ValueError:
+        return address

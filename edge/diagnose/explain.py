@@ -187,9 +187,10 @@ def _while_connected(situation: Situation) -> tuple[Cause, str, list[str]]:
 def _refused(situation: Situation, refused: Fact) -> tuple[Cause, str, list[str]]:
     text = _refusal(refused.reason)
     times = "" if refused.count == 1 else f", {refused.count} times in all"
+    detail = f" ({refused.detail})" if refused.detail else ""
     return (
         "refused",
-        f"A subscriber was refused {ago(situation.now - refused.last_seconds)}{times}: {text.what}.",
+        f"A subscriber was refused {ago(situation.now - refused.last_seconds)}{times}: {text.what}{detail}.",
         [
             text.remedy,
             "Browsers hide the reason from the page: EventSource only fires `error`. Show users the connection state.",
@@ -260,7 +261,8 @@ def _sentence(situation: Situation, fact: Fact) -> str:
             unread = f" {count(fact.missed, 'event')} had not reached it." if fact.missed else ""
             return f"A subscriber{where} disconnected after {seconds}: {LEFT[fact.reason].what}{often}.{unread}"
         case "refused":
-            return f"A subscriber{where} was refused: {_refusal(fact.reason).what}{often}."
+            detail = f": {fact.detail}" if fact.detail else ""
+            return f"A subscriber{where} was refused: {_refusal(fact.reason).what}{often}{detail}."
         case "late" if fact.reason == "trigger":
             return f"A subscriber connected {seconds} after a trigger began to wait; it had timed out{often}."
         case "late":

@@ -50,6 +50,8 @@ class Fact(msgspec.Struct, gc=False):
     missed: int = 0
     recovered: int = 0
     lost: int = 0
+    detail: str | None = None
+    """Of a refusal: what was compared."""
 
 
 class _Record:
@@ -115,7 +117,7 @@ class ProjectHistory:
             ),
         )
 
-    def refused(self, name: str, code: str, address: str | None, now: float) -> None:
+    def refused(self, name: str, code: str, address: str | None, now: float, detail: str | None = None) -> None:
         """A subscriber of `name`, which may be anything, was refused."""
         name = name[:_MAX_NAME_CHARS]
         record = self._projects.get(name) or self._unknown.get(name)
@@ -125,7 +127,7 @@ class ProjectHistory:
                 self._unknown.popitem(last=False)
         elif name in self._unknown:
             self._unknown.move_to_end(name)
-        self._add(record, Fact("refused", code, now, now, address=address))
+        self._add(record, Fact("refused", code, now, now, address=address, detail=detail))
 
     def trigger(self, name: str, outcome: str, waited_seconds: float, now: float) -> None:
         """A trigger of `name` had to wait (`waited`), or failed (`no_connection`, `dispatched_anyway`, `failed`,

@@ -1,7 +1,8 @@
 """Access control: every request passes here, and what it may not do ends here.
 
-In this order: is it meant for this hub (`Host`), may the page that sent it (`Origin`), who sends it (a bearer token, a
-ticket, a cookie), may they do this. Whatever raises becomes a problem document.
+In this order: is the request for this hub (`Host`), may the page that sent it (`Origin`, `Sec-Fetch-Site`), who sends
+it (a bearer
+token, a ticket, a cookie), may they do this. Whatever raises becomes a problem document.
 
 Invariant: a handler whose route requires a permission runs only for a caller who has it on the project in the path. On
 a hub without any `auth` configured, which listens on this machine only, this costs two look-ups in the headers.
@@ -9,6 +10,7 @@ a hub without any `auth` configured, which listens on this machine only, this co
 
 from __future__ import annotations
 
+import re
 import time
 
 from edge.auth.hosts import Hosts, Origins, is_own
@@ -20,6 +22,7 @@ from edge.http.request import Request
 from edge.http.response import Response
 from edge.logs.ratelimit import LogDeduplicator
 from edge.logs.setup import get_logger
+from edge.logs.text import one_line, shorten
 
 _log = get_logger("http")
 
@@ -33,6 +36,8 @@ _CORS_HEADERS = (
 )
 _CORS_EXPOSED = "Idempotency-Replayed, Retry-After"
 _FOLD_SECONDS = 10.0
+_SHOWN_CHARS = 200
+_ECHOED_ORIGIN = re.compile(r"null|[a-z][a-z0-9+.-]*://[!-~]{1,300}", re.ASCII)
 
 
 class AccessControl:
@@ -59,58 +64,76 @@ class AccessControl:
         if self._check_hosts and not (request.authority is None and self._hosts.know(headers.get("Host"))):
             self._check_host(request)
         if request.method not in _SAFE:
-            if "Origin" in headers:
+            if "Origin" in headers or "Sec-Fetch-Site" in headers:
                 self._check_origin(request)
-        elif "Sec-Fetch-Site" in headers and request.method != "OPTIONS":
+        elif request.permission is not None and request.method != "OPTIONS":
             self._check_reading(request)
 
     def refused(self, request: Request, code: str) -> None:
-        """Log a refusal, now and then."""
+        """Log a refusal, at most one of each code in ten seconds."""
         suppressed = self._refusals.admit(code, self._context.clock()) if code in _LOGGED else None
         if suppressed is not None:
-            address = self._context.client_addresses.of(request)
-            _log.warning("request_refused", code=code, address=address, suppressed=suppressed)
+            _log.warning(
+                "request_refused",
+                code=code,
+                method=request.method,
+                path=request.path,
+                project=request.project or None,
+                address=self._context.client_addresses.of(request),
+                suppressed=suppressed,
+                **(compared(request) if code == "origin_not_allowed" else {}),
+            )
 
     # Where it comes from
 
     def _check_host(self, request: Request) -> None:
         if not self.open and request.permission is None:
-            return  # a probe by address: it learns no more than that the hub lives
+            return  # a health check by address, which learns no more than that the hub is up
         # In the absolute form (`GET http://name/ HTTP/1.1`) the target names the host a second time.
         named = request.headers.get("Host")
         if self._hosts.know(named) and (request.authority is None or self._hosts.know(request.authority)):
             return
         raise Forbidden(
-            "The Host of the request is neither local nor in server.allowed_hosts; ask for the hub by a name it has.",
+            "The Host of the request is neither local nor in server.allowed_hosts; add the name there.",
             code="wrong_host",
         )
 
     def _check_origin(self, request: Request) -> None:
-        origin, host = request.headers.get("Origin") or "", request.headers.get("Host")
-        if not self._origins.admits(origin, host):
-            raise Forbidden(
-                "Pages of this origin may not act on this hub; if they should, add it to cors.origins.",
-                code="origin_not_allowed",
-            )
+        """An unsafe request may come from the hub's own pages, from listed origins, and from what is not a browser."""
+        headers = request.headers
+        site, origin = headers.get("Sec-Fetch-Site"), headers.get("Origin")
+        # A page can't write Sec-Fetch-Site. Behind a proxy that rewrites Host it is what tells the hub's own pages.
+        if site == "same-origin" or (origin is None and site == "none"):
+            return
+        if origin is None or not self._origins.admits(origin, headers.get("Host")):
+            raise _foreign(request)
 
     def _check_reading(self, request: Request) -> None:
-        """A stream counts as a reader, so a page elsewhere may not open one, even where it couldn't read it."""
+        """A stream counts as a subscriber, so a foreign page may not open one, even where it could not read it: not by
+        fetch, frame, object, form or navigation.
+        """
         headers = request.headers
-        if headers.get("Sec-Fetch-Site") in ("same-origin", "none") or headers.get("Sec-Fetch-Mode") == "navigate":
+        site, origin = headers.get("Sec-Fetch-Site"), headers.get("Origin")
+        if site in ("same-origin", "none"):
             return
-        if request.permission is not None:
-            origin = headers.get("Origin")
-            if origin is None or not self._origins.admits(origin, headers.get("Host")):
-                raise Forbidden(
-                    "Pages of other origins may not open this; if they should, add theirs to cors.origins.",
-                    code="origin_not_allowed",
-                )
+        if origin is not None:
+            if not self._origins.admits(origin, headers.get("Host")):
+                raise _foreign(request)
+        elif site is not None:
+            # A navigation to anything but a stream shows the person what they asked for, and the page nothing.
+            if request.stream or headers.get("Sec-Fetch-Mode") != "navigate":
+                raise _foreign(request)
+        elif request.stream and "application/xhtml+xml" in headers.get("Accept", ""):
+            # A browser that sends no Sec-Fetch-Site (an old one, or any over plain HTTP beyond this machine) loads a
+            # page or a frame, and says neither whose.
+            raise _foreign(request)
 
     def options(self, request: Request) -> Response:
         """What may be done at a path; for a browser's preflight also from where and with which headers."""
         headers = {"Allow": request.allow}
         if "Origin" in request.headers and "Access-Control-Request-Method" in request.headers:
-            self._check_origin(request)
+            if not self._origins.admits(request.headers["Origin"], request.headers.get("Host")):
+                raise _foreign(request)
             headers["Access-Control-Allow-Methods"] = request.allow
             headers["Access-Control-Allow-Headers"] = _CORS_HEADERS
             headers["Access-Control-Max-Age"] = str(_CORS_MAX_AGE_SECONDS)
@@ -131,10 +154,19 @@ class AccessControl:
             lines += f"Access-Control-Expose-Headers: {_CORS_EXPOSED}\r\n"
         return lines.encode("latin-1")
 
+    def shared_problem(self, origin: str | None) -> bytes:
+        """As `shared`, for a problem: every page may read why it was refused."""
+        lines = self.shared(origin)
+        if origin is None or b"Allow-Origin" in lines or not _ECHOED_ORIGIN.fullmatch(origin):
+            return lines
+        vary = "" if lines else "Vary: Origin\r\n"
+        allow = f"Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Allow-Credentials: true\r\n"
+        return lines + f"{vary}{allow}Access-Control-Expose-Headers: {_CORS_EXPOSED}\r\n".encode("latin-1")
+
     # Who it is, and what they may
 
     async def authorize(self, request: Request) -> None:
-        """Find out who asks, and refuse a caller without the route's permission."""
+        """Authenticate the caller, and refuse one without the route's permission."""
         permission = request.permission
         if permission is None:
             return
@@ -152,13 +184,15 @@ class AccessControl:
         request.identity = identity
 
     async def _identity(self, request: Request) -> Identity | None:
-        """Who sends it; None when it shows nothing. A token that isn't good is refused."""
+        """The caller's identity, None without a credential. An invalid credential is refused."""
         verifier = self._context.verifier
         token = self._token(request)
         if token is None and (ticket := request.parameter(TICKET)) is not None:
+            if not request.stream:
+                raise Unauthenticated(f"A ticket opens a stream and nothing else; send a token instead of ?{TICKET}=.")
             identity = await self._context.nodes.redeem_ticket(ticket, request.project or None)
             if identity.expires_at_seconds is not None and identity.expires_at_seconds <= time.time():
-                raise Unauthenticated("The token that the ticket was given for has expired; get a new one.")
+                raise Unauthenticated("The token that the ticket was issued for has expired; get a new one.")
             return identity
         if token is None:
             token = self._cookie(request)
@@ -180,20 +214,43 @@ class AccessControl:
             return None
         tokens = cookie_values(cookies, COOKIE)
         if len(tokens) > 1:
-            raise Unauthenticated(f"The cookie {COOKIE} came twice; clear the one that isn't yours.")
+            raise Unauthenticated(f"The cookie {COOKIE} was sent twice; clear the one that isn't yours.")
         return tokens[0] if tokens else None
 
     def _trusts(self, request: Request) -> bool:
-        """Whether a cookie counts: browsers add it by themselves, also for pages that only `*` lets in."""
-        origin = request.headers.get("Origin")
-        return origin is None or self._origins.shares(origin) or is_own(origin, request.headers.get("Host"))
+        """Whether a cookie counts: browsers send it by themselves, also for pages that only `*` admits."""
+        headers = request.headers
+        origin = headers.get("Origin")
+        if origin is None or headers.get("Sec-Fetch-Site") == "same-origin":
+            return True
+        return self._origins.shares(origin) or is_own(origin, headers.get("Host"))
 
 
 _LOGGED = frozenset({"unauthenticated", "forbidden", "wrong_host", "origin_not_allowed", "keys_unavailable"})
 
 
+def compared(request: Request) -> dict[str, str | None]:
+    """The Origin and the Host of a request that were compared, fit to be shown."""
+    headers = request.headers
+    named = {"origin": headers.get("Origin"), "host": headers.get("Host"), "site": headers.get("Sec-Fetch-Site")}
+    return {name: None if value is None else one_line(shorten(value, _SHOWN_CHARS)) for name, value in named.items()}
+
+
+def _foreign(request: Request) -> Forbidden:
+    """The refusal of a page of another origin, with what was compared."""
+    named = compared(request)
+    origin, host = named["origin"] or "(none)", named["host"] or "(none)"
+    return Forbidden(
+        f"The page's Origin {origin} is neither the hub's own (Host {host}) nor in cors.origins. Add it there; or, if "
+        "a proxy has rewritten Host, have it pass on the browser's (nginx: proxy_set_header Host $http_host).",
+        code="origin_not_allowed",
+        origin=named["origin"],
+        host=named["host"],
+    )
+
+
 def expiry_of(request: Request, now: float) -> float | None:
-    """When who asks may no longer, on the hub's clock that says `now`; None for never."""
+    """When the caller's credential expires, on the hub's clock that says `now`; None for never."""
     expires_at_seconds = request.identity.expires_at_seconds
     return None if expires_at_seconds is None else now + expires_at_seconds - time.time()
 

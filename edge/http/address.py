@@ -51,6 +51,11 @@ class ClientAddresses:
         answers = {self._client(hops, peer) for hops in lists if hops}
         return str(answers.pop() if len(answers) == 1 else peer)
 
+    def is_proxy(self, address: str) -> bool:
+        """Whether `address` is a trusted proxy's."""
+        peer = _peer(address)
+        return peer is not None and self._trusts(peer)
+
     def _client(self, hops: list[str], peer: _Address) -> _Address:
         """The last hop that isn't trusted. What can't be read ends the search at whoever passed it on."""
         client = peer

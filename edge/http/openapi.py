@@ -37,7 +37,12 @@ _BY_PAGES = ("origin_not_allowed",)
 _SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "`auth.token`, or a JSON Web Token."},
     "cookie": {"type": "apiKey", "in": "cookie", "name": "edge_token", "description": "The same, for browsers."},
-    "ticket": {"type": "apiKey", "in": "query", "name": "ticket", "description": "For a browser's EventSource."},
+    "ticket": {
+        "type": "apiKey",
+        "in": "query",
+        "name": "ticket",
+        "description": "Opens one stream, for a browser's EventSource.",
+    },
 }
 
 
@@ -112,8 +117,9 @@ def _operation(operation: Operation, config: Config, reference: Mapping[Any, Any
         "responses": {str(answer.status): _answer(answer, reference) for answer in operation.answers},
     }
     if operation.permission is not None and config.auth.configured:
-        made["description"] += f" Takes the right `{operation.permission}`."
-        known: list[dict[str, list[str]]] = [{"bearer": []}, {"cookie": []}, {"ticket": []}]
+        made["description"] += f" Requires the permission `{operation.permission}`."
+        known: list[dict[str, list[str]]] = [{"bearer": []}, {"cookie": []}]
+        known += [{"ticket": []}] if operation.name in ("subscribe", "headers") else []
         made["security"] = [{}] if operation.permission in config.auth.anonymous else known
     if operation.parameters:
         made["parameters"] = [

@@ -274,7 +274,7 @@ class _Operations:
             "ticket",
             "Get a ticket",
             "For a browser's EventSource, which can't send headers: opens one request on the project, once, as "
-            "`?ticket=`, within the seconds it says, with the rights and until the end of the token that asked for it.",
+            "`?ticket=`, within the seconds it says. The stream ends with the token that asked for the ticket.",
             "subscribe",
             (Answer(201, "A ticket.", {JSON: schemas.Ticket}),),
             (_PROJECT,),
@@ -287,8 +287,9 @@ class _Operations:
             "/projects/{project}/connections/{connection}/ack",
             "ack",
             "Answer a probe",
-            "What a client does when it gets `edge.probe`, which somebody sent it by `confirm=client`.",
-            "subscribe",
+            "What a client does on `edge.probe`, which `confirm=client` sends. The token of the probe, which only its "
+            "stream has seen, is all the authorization this needs.",
+            None,
             (Answer(204, "Taken."),),
             (_PROJECT, Parameter("connection", "path", {"type": "string"}, "The id in `edge.hello`.")),
             {JSON: Ack},

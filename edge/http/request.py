@@ -44,6 +44,7 @@ class Request:
         "project",
         "query_string",
         "shared",
+        "stream",
         "target",
         "version",
     )
@@ -72,6 +73,8 @@ class Request:
         self.connection = ""
         self.permission: str | None = None
         """What the route requires; None where anybody may."""
+        self.stream = False
+        """Whether the route opens a stream."""
         self.allow = ""
         """The methods of the path, as the `Allow` header lists them; empty when nothing is there."""
         self.identity = OPEN

@@ -17,7 +17,7 @@ from edge.config.schema import Config
 from edge.core.counters import DOOR_REASONS
 from edge.core.errors import EdgeError
 from edge.http import explain, openapi, page, params, problems, publish, status, subscribe, ticket, trigger
-from edge.http.access_control import AccessControl
+from edge.http.access_control import AccessControl, compared
 from edge.http.context import Context
 from edge.http.request import HTTP_1_0, HTTP_1_1, Request
 from edge.http.response import Response, TakenOver
@@ -47,14 +47,14 @@ def routes(context: Context) -> tuple[Route, ...]:
     """Every path, in the order of the API page."""
     project, waiting = "/projects/{project}", ("connections", "timeout", "confirm")
     files = page.routes(with_page=context.config.server.page)
-    since = ("since", *subscribe.LAST_ID_PARAMETERS, "heartbeat")
+    since = ("since", *subscribe.LAST_ID_PARAMETERS, "heartbeat", "ticket")
     return (
         Route("GET", f"{project}/events", subscribe.subscribe, "subscribe", since),
         Route("POST", f"{project}/events", publish.publish, "publish", ("type", "require", "wait")),
         Route("GET", f"{project}/ready", status.ready, "status", waiting),
         Route("GET", f"{project}/explain", explain.explain, "status"),
         Route("POST", f"{project}/trigger", trigger.trigger, "trigger", (*waiting, "on_timeout")),
-        Route("POST", f"{project}/connections/{{connection}}/ack", ticket.ack, "subscribe"),
+        Route("POST", f"{project}/connections/{{connection}}/ack", ticket.ack, None, ("ticket",)),
         Route("POST", f"{project}/ticket", ticket.ticket, "subscribe"),
         Route("GET", project, status.project, "status"),
         Route("DELETE", project, status.delete, "admin"),
@@ -95,8 +95,7 @@ class Application:
         self._table: dict[str, dict[str, Route]] = {}
         for route in listed:
             methods = self._table.setdefault(route.path, {})
-            known = (*route.parameters, "ticket") if route.permission is not None else route.parameters
-            methods[route.method] = route._replace(parameters=known)
+            methods[route.method] = route
             if route.method == "GET":
                 methods["HEAD"] = methods["GET"]
 
@@ -121,6 +120,7 @@ class Application:
             except EdgeError as error:
                 response = problems.from_error(error)
             if response.status >= 400:
+                request.shared = self._access.shared_problem(origin)
                 self._refused(request, route, response)
         except ConnectionError:
             raise
@@ -175,6 +175,7 @@ class Application:
             request.allow = ", ".join(sorted({*methods, "OPTIONS"}))
             return None
         request.permission = route.permission
+        request.stream = route.handler is subscribe.subscribe
         return route
 
     def _refused(self, request: Request, route: Route | None, response: Response) -> None:
@@ -186,7 +187,12 @@ class Application:
         context = self.context
         if code in DOOR_REASONS:
             context.hub.counters.rejected[code] += 1
-        context.history.refused(request.project, code, context.client_addresses.of(request), context.clock())
+        detail = None
+        if code == "origin_not_allowed":
+            named = compared(request)
+            detail = f"Origin {named['origin']}, Host {named['host']}"
+        address = context.client_addresses.of(request)
+        context.history.refused(request.project, code, address, context.clock(), detail)
 
     def _log_access(self, request: Request, response: Response | None, began: float) -> None:
         """One line a request, once its answer is made. A stream has its line at its end, from `diagnose.observer`.

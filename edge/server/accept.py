@@ -1,4 +1,4 @@
-"""New connections: refused where descriptors run out, and let through a few a turn of the event loop.
+"""New connections: refused where descriptors run out or one address has too many, and let through a few a turn.
 
 aiohttp makes a parser, a protocol and a task for each connection before a byte has come. When ten thousand subscribers
 come back at once, an event loop hands over all that has arrived before anything else has its turn. So a new connection
@@ -16,10 +16,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import cast
 
-from edge.server.fd_limit import FdLimit
+from edge.core.admission import network_of
+from edge.core.errors import LimitReached
+from edge.http import problems
+from edge.server.fd_limit import FdLimit, refuse
 
 _A_TURN = 32
 """About four milliseconds of handshakes."""
+BESIDE_STREAMS = 16
+"""How many connections that are no streams an address may have beyond `limits.max_connections_per_address`."""
 _EARLY_BYTES = 64 * 1024
 """So much a connection may send while it waits for its turn; with more it is let through at once."""
 
@@ -52,21 +57,60 @@ class ConnectionThrottle:
 
 
 class Acceptor:
-    """What the new connections of one server share. `handler` makes the protocol that speaks HTTP."""
+    """What the new connections of one server share.
+
+    `handler` makes the protocol that speaks HTTP; it passes its argument to `uncount` when its connection is lost or
+    becomes a stream.
+    """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         fd_limit: FdLimit,
-        handler: Callable[[], asyncio.Protocol],
+        handler: Callable[[str | None], asyncio.Protocol],
         idle_seconds: float,
+        *,
+        max_per_address: int = 0,
+        is_proxy: Callable[[str], bool] = lambda _address: False,
     ) -> None:
         self.loop = loop
+        self._most = max_per_address + BESIDE_STREAMS if max_per_address else 0
+        self._is_proxy = is_proxy
+        self._per_address: dict[str, int] = {}
+        """Connections that are no streams, by address. Those of a trusted proxy are not counted."""
         self.fd_limit = fd_limit
         self.handler = handler
         self.idle_seconds = idle_seconds
         self.throttle = ConnectionThrottle(loop)
         self.pending: set[PendingConnection] = set()
+
+    def count(self, transport: asyncio.Transport) -> str | None:
+        """Count a new connection, or refuse it and raise LimitReached. Returns what `uncount` takes."""
+        address = transport.get_extra_info("peername")
+        if not self._most or not isinstance(address, tuple) or self._is_proxy(address[0]):
+            return None
+        network = network_of(address[0])
+        there = self._per_address.get(network, 0)
+        if there >= self._most:
+            raise LimitReached(
+                f"This address has {there} connections that are not streams (limits.max_connections_per_address and "
+                f"{BESIDE_STREAMS} more); close some.",
+                code="too_many_address_connections",
+                retry_after_seconds=1,
+                limit=self._most,
+            )
+        self._per_address[network] = there + 1
+        return network
+
+    def uncount(self, network: str | None) -> None:
+        """A counted connection has closed or become a stream, which the hub counts."""
+        if network is None:
+            return
+        there = self._per_address[network] - 1
+        if there:
+            self._per_address[network] = there
+        else:
+            del self._per_address[network]
 
     def close(self) -> None:
         """Close the connections that are pending."""
@@ -77,7 +121,7 @@ class Acceptor:
 class PendingConnection(asyncio.Protocol):
     """A connection whose first bytes are still to come, or wait for their turn."""
 
-    __slots__ = ("_acceptor", "_early", "_ended", "_expiry", "_transport")
+    __slots__ = ("_acceptor", "_early", "_ended", "_expiry", "_network", "_transport")
 
     def __init__(self, acceptor: Acceptor) -> None:
         self._acceptor = acceptor
@@ -85,13 +129,22 @@ class PendingConnection(asyncio.Protocol):
         self._expiry: asyncio.TimerHandle | None = None
         self._early = b""
         self._ended = False
+        self._network: str | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         acceptor = self._acceptor
-        if acceptor.fd_limit.admit(cast(asyncio.Transport, transport)):
-            self._transport = cast(asyncio.Transport, transport)
-            self._expiry = acceptor.loop.call_later(acceptor.idle_seconds, self.abort)
-            acceptor.pending.add(self)
+        transport = cast(asyncio.Transport, transport)
+        if not acceptor.fd_limit.admit(transport):
+            return
+        try:
+            self._network = acceptor.count(transport)
+        except LimitReached as error:
+            acceptor.fd_limit.report(error.code, transport)
+            refuse(transport, problems.from_error(error))
+            return
+        self._transport = transport
+        self._expiry = acceptor.loop.call_later(acceptor.idle_seconds, self.abort)
+        acceptor.pending.add(self)
 
     def data_received(self, data: bytes) -> None:
         first = not self._early
@@ -110,6 +163,7 @@ class PendingConnection(asyncio.Protocol):
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self._forget()
+        self._acceptor.uncount(self._network)
 
     def abort(self) -> None:
         if self._transport is not None:
@@ -126,7 +180,7 @@ class PendingConnection(asyncio.Protocol):
         if transport is None or transport.is_closing():
             return
         self._forget()
-        handler = self._acceptor.handler()
+        handler = self._acceptor.handler(self._network)
         transport.set_protocol(handler)
         handler.connection_made(transport)
         handler.data_received(self._early)

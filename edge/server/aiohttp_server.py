@@ -147,10 +147,12 @@ class Received(Request):
 class HubRequestHandler(web.RequestHandler):
     """One HTTP connection."""
 
-    __slots__ = ("_head", "half_closed", "peer", "request")
+    __slots__ = ("_head", "_network", "half_closed", "peer", "request")
 
-    def __init__(self, server: HubServer, **options: Any) -> None:
+    def __init__(self, server: HubServer, network: str | None, **options: Any) -> None:
         super().__init__(server, **options)
+        self._network = network
+        """What its connection is counted as."""
         self.half_closed = False
         self.peer: str | None = None
         self.request: Received | None = None
@@ -162,6 +164,14 @@ class HubRequestHandler(web.RequestHandler):
         super().connection_made(transport)
         address = self.peername
         self.peer = address[0] if isinstance(address, tuple) else None
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The connection was lost, or a stream has taken it over."""
+        network, self._network = self._network, None
+        server = self._manager
+        if isinstance(server, HubServer):
+            server.acceptor.uncount(network)
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -264,13 +274,20 @@ class HubServer(web.Server):
             keepalive_timeout=config.limits.idle_seconds,  # also the deadline of a request's headers
         )
         self.app = app
-        self.acceptor = Acceptor(loop, FdLimit(app.context.hub), self.handler, config.limits.idle_seconds)
+        self.acceptor = Acceptor(
+            loop,
+            FdLimit(app.context.hub),
+            self.handler,
+            config.limits.idle_seconds,
+            max_per_address=config.limits.max_connections_per_address,
+            is_proxy=app.context.client_addresses.is_proxy,
+        )
 
     def __call__(self) -> asyncio.Protocol:  # type: ignore[override]  # aiohttp's own is only ever called by a loop
         return PendingConnection(self.acceptor)
 
-    def handler(self) -> HubRequestHandler:
-        return HubRequestHandler(self, loop=self._loop, **self._kwargs)
+    def handler(self, network: str | None) -> HubRequestHandler:
+        return HubRequestHandler(self, network, loop=self._loop, **self._kwargs)
 
     def pre_shutdown(self) -> None:
         self.acceptor.close()

@@ -1,12 +1,12 @@
-"""At the limit of file descriptors: refuse in words while there is one left to do it with.
+"""At the limit of file descriptors: refuse with a response while there is a descriptor left for it.
 
 Out of descriptors a server can't even accept a connection to close it: clients hang, asyncio logs every attempt. The
 kernel gives a new descriptor the lowest free number, so a new connection's number says how many are left, and the
-last few are kept: those who come then are answered `too_many_descriptors` and closed, and what the hub itself has to
-open (a webhook's connection, a journal) still can be.
+last few are kept: connections that come then are answered `too_many_descriptors` and closed, but for health checks,
+which are answered as ever; and what the hub itself has to open (a webhook's connection, a file) still can be.
 
 A burst can take even those before a connection is looked at. Then the event loop stops accepting for a moment (uvloop
-closes what came, asyncio waits a second), whoever is connected notices nothing, and it goes on by itself.
+closes what came, asyncio waits a second), open connections notice nothing, and it goes on by itself.
 """
 
 from __future__ import annotations
@@ -20,19 +20,21 @@ from multidict import CIMultiDict
 from edge.core.hub import Hub
 from edge.http import problems
 from edge.http.request import HTTP_1_1, Request
+from edge.http.response import NO_STORE, Response
 
 MOST_KEPT = 64
 _CODE = "too_many_descriptors"
 _RETRY_AFTER_SECONDS = 5
 _REQUEST_SECONDS = 1.0
-"""How long a client that is refused has to send its request: it would not read an answer before."""
+"""How long a refused client has to send its request; it would not read a response before."""
 
 
 _ANY_REQUEST = Request("GET", "/", HTTP_1_1, CIMultiDict())
+_HEALTH_CHECKS = (b"GET /healthz ", b"GET /healthz?", b"HEAD /healthz ")
 
 
 class FdLimit:
-    """How many are left, and what is said when they are few. `limit` is the soft limit of the process."""
+    """How many are left, and the response when they are few. `limit` is the soft limit of the process."""
 
     def __init__(self, hub: Hub, limit: int | None = None) -> None:
         self._hub = hub
@@ -42,39 +44,45 @@ class FdLimit:
         self._last = self.limit - kept // 4
 
     def admit(self, transport: asyncio.Transport) -> bool:
-        """Whether the new connection may stay. If not it is dealt with, and has another protocol."""
+        """Whether the new connection may stay. If not, it is refused."""
         sock: socket.socket | None = transport.get_extra_info("socket")
         number = -1 if sock is None else sock.fileno()
         if number < self._few:
             return True
-        address = transport.get_extra_info("peername")
-        loop = asyncio.get_running_loop()
-        self._hub.refused(_CODE, str(address[0]) if isinstance(address, tuple) else None, loop.time())
+        self.report(_CODE, transport)
         if number >= self._last:
             transport.abort()
         else:
-            transport.set_protocol(Refused(loop, transport, self._answer()))
+            detail = f"All {self.limit} file descriptors of the hub are in use; try again later, or raise the limit."
+            refuse(transport, problems.response(_CODE, detail, retry_after_seconds=_RETRY_AFTER_SECONDS))
         return False
 
-    def _answer(self) -> bytes:
-        detail = f"All {self.limit} file descriptors of the hub are in use; come back later, or raise its limit."
-        answer = problems.response(_CODE, detail, retry_after_seconds=_RETRY_AFTER_SECONDS)
-        answer.keep_alive = False
-        return answer.encode(_ANY_REQUEST)
+    def report(self, code: str, transport: asyncio.Transport) -> None:
+        """Count and log that a connection was refused."""
+        address = transport.get_extra_info("peername")
+        now = asyncio.get_running_loop().time()
+        self._hub.refused(code, str(address[0]) if isinstance(address, tuple) else None, now)
 
 
-class Refused(asyncio.Protocol):
-    """Answers whatever is asked, once."""
+def refuse(transport: asyncio.Transport, problem: Response) -> None:
+    """Answer whatever comes with `problem`, once; a health check is answered as ever."""
+    transport.set_protocol(_Refused(transport, problem))
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, answer: bytes) -> None:
+
+class _Refused(asyncio.Protocol):
+    def __init__(self, transport: asyncio.Transport, problem: Response) -> None:
         self._transport = transport
-        self._answer = answer
-        self._ends = loop.call_later(_REQUEST_SECONDS, transport.abort)
+        self._problem = problem
+        self._ends = asyncio.get_running_loop().call_later(_REQUEST_SECONDS, transport.abort)
 
-    def data_received(self, _data: bytes) -> None:
-        if not self._transport.is_closing():
-            self._transport.write(self._answer)
-            self._transport.close()
+    def data_received(self, data: bytes) -> None:
+        if self._transport.is_closing():
+            return
+        healthy = data.startswith(_HEALTH_CHECKS)
+        response = Response(200, b'{"status":"ok"}\n', headers=NO_STORE) if healthy else self._problem
+        response.keep_alive = False
+        self._transport.write(response.encode(_ANY_REQUEST))
+        self._transport.close()
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self._ends.cancel()

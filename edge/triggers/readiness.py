@@ -302,7 +302,7 @@ class Readiness:
     def _answered(connection: Connection, watch: _Watch, now: float) -> bool:
         probe = watch.probes.get(connection.id)
         if probe is None or probe.stale(now):
-            token = secrets.token_hex(8)
+            token = secrets.token_hex(16)  # whoever sends it back has read the stream; no other credential is asked for
             watch.probes[connection.id] = _Probe(0, token)
             connection.control(sse.control_frame("probe", {"probe": token}), now)
             return False

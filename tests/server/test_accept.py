@@ -71,7 +71,7 @@ class Accepting:
 async def accepting() -> AsyncIterator[Accepting]:
     loop = asyncio.get_running_loop()
     handlers: list[Handler] = []
-    acceptor = Acceptor(loop, FdLimit(make_hub()), lambda: Handler(handlers), idle_seconds=0.3)
+    acceptor = Acceptor(loop, FdLimit(make_hub()), lambda _network: Handler(handlers), idle_seconds=0.3)
     server = await loop.create_server(lambda: PendingConnection(acceptor), "127.0.0.1", 0)
     yield Accepting(server.sockets[0].getsockname()[1], acceptor, handlers)
     acceptor.close()

@@ -64,7 +64,7 @@ async def test_every_connection_is_served_by_our_handler_with_all_options() -> N
     server = runner.server
     assert isinstance(server, HubServer)
     assert isinstance(server(), PendingConnection)
-    handler = server.handler()
+    handler = server.handler(None)
     assert (True, None) == (server.handler_cancellation, handler.access_logger)
     assert vars(server)["request_handler"] == app.answer
     handler.connection_lost(None)
