@@ -421,7 +421,7 @@ class TestAdmission:
         hub = make_hub()
         for number in range(20):
             connect(hub, connection_id=str(number))
-        assert {"::1": 20} == hub._admission._addresses
+        assert {"::/64": 20} == hub._admission._addresses
 
 
 def test_a_project_whose_flush_fails_holds_up_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
