@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from edge.core import flush_queue, resume
 from edge.core import hub as hub_module
 from edge.core import project as project_module
+from edge.core.admission import network_of
 from edge.core.connection import NEVER
 from edge.core.counters import EVICTION_REASONS, GAP_REASONS, REMOVAL_REASONS
 from edge.core.errors import Draining, LimitReached
@@ -643,7 +644,7 @@ class HubMachine(RuleBasedStateMachine):
         there = {reader.connection for reader in self.readers.values()}
         assert there == {one for project in self.all_projects for one in self.attached(project)}
         assert {connection for connection in there if connection.paused} == set(hub._stalled.paused)
-        assert Counter(connection.address for connection in there) == hub._admission._addresses
+        assert Counter(network_of(connection.address) for connection in there) == hub._admission._addresses
         queued = list(hub._flush_queue._dirty)
         assert len(queued) == len(set(queued))
         assert all(project.dirty for project in queued)
