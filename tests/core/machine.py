@@ -225,7 +225,7 @@ class HubMachine(RuleBasedStateMachine):
         room=rooms,
         chunked=st.booleans(),
         ping_as_event=st.booleans(),
-        address=st.sampled_from(("::1", "::2")),
+        address=st.sampled_from(("192.0.2.1", "192.0.2.2")),
         lifetime=st.sampled_from((NEVER, 10.0)),
         full_before=st.booleans(),
         observes=st.sampled_from((False, False, True)),
@@ -675,7 +675,7 @@ class HubMachine(RuleBasedStateMachine):
         with pytest.raises(Draining):
             self.hub.publish("a", text(), self.now)
         with pytest.raises(Draining):
-            self.hub.admit("a", "::1", self.now)
+            self.hub.admit("a", "192.0.2.1", self.now)
         for reader in list(self.readers.values()):
             self.lose(reader, "client", 0.5)
         self.ledgers_are_right()
