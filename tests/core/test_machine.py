@@ -83,7 +83,7 @@ class Walk:
             pick((*ROOMS, UNLIMITED)),
             pick((True, False)),
             pick((True, False)),
-            pick(("::1", "::2")),
+            pick(("192.0.2.1", "192.0.2.2")),
             pick((NEVER, NEVER, 10.0)),
             pick((True, False, False)),
             pick((True, False, False, False)),
