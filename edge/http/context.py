@@ -49,6 +49,8 @@ class Context:
         self.hub = hub
         self.readiness = nodes.readiness
         self.target = target
+        self.targets = [target]
+        """The target in use, and those that a reload has replaced."""
         self.store = store
         self.nodes = nodes
         self.receipts = receipts

@@ -43,10 +43,10 @@ LIMITS = (
 
 
 class Watched(msgspec.Struct, frozen=True):
-    """What is read at each scrape. `limits` are by the setting's name, `webhook` gives attempts and retries,
-    `store` whether it is available and its errors, `rejected_messages` how many messages of other nodes were not
-    understood, `task_failures` the exceptions in each background task, `hooks` the webhooks by outcome and those
-    that wait."""
+    """What is read at each scrape. `limits` are by the setting's name, `webhook` gives attempts and retries, `store`
+    whether it is available and its errors, `rejected_messages` how many messages of other nodes could not be decoded,
+    `task_failures` the exceptions in each background task, `hooks` the webhooks by outcome and those that wait.
+    """
 
     hub: Hub
     clock: Callable[[], float]
@@ -56,7 +56,7 @@ class Watched(msgspec.Struct, frozen=True):
     webhook: Callable[[], tuple[int, int]]
     store: Callable[[], tuple[bool, int]]
     loop_lag_seconds: Histogram
-    limits: Mapping[str, float]
+    limits: Callable[[], Mapping[str, float]]
     task_failures: Mapping[str, int]
     hooks: Callable[[], tuple[Mapping[str, int], int]]
     top: BusiestProjects | None = None
@@ -80,12 +80,13 @@ class HubCollector:
             yield from _top(self._watched.top)
         yield _counter(
             "log_lines_dropped",
-            "Log lines dropped as nobody read them. Growing: what reads standard error is stuck or too slow.",
+            "Log lines that could not be written. Growing: the reader of standard error is stuck or too slow.",
             setup.dropped_lines,
         )
         yield _histogram(
             "loop_lag_seconds",
-            "How late the hub's beat came. Above a tenth of a second: the process lacks CPU, or is flooded.",
+            "How late the hub's periodic tick ran. Above 100 ms: the process lacks CPU, or one task holds the event "
+            "loop.",
             self._watched.loop_lag_seconds,
         )
         yield _labelled(
@@ -96,39 +97,40 @@ class HubCollector:
             self._watched.task_failures,
         )
         build = GaugeMetricFamily(
-            "edge_build_info", "1, with the versions that run as labels.", labels=("version", "python")
+            "edge_build_info", "Always 1; the labels hold the running versions.", labels=("version", "python")
         )
         build.add_metric((__version__, platform.python_version()), 1)
         yield build
 
     def _readers(self) -> Iterator[Metric]:
         hub, counters = self._watched.hub, self._watched.hub.counters
-        yield _gauge("connections", "Open streams. Zero while triggers arrive: nobody listens.", len(hub.connections))
         yield _gauge(
-            "observers", "Open streams that only look (`?observe=true`): they count as nothing.", len(hub.observers)
+            "connections", "Open streams. Zero while triggers arrive: no subscriber is connected.", len(hub.connections)
         )
+        yield _gauge("observers", "Open streams with ?observe=true. They count as nothing else.", len(hub.observers))
         yield _counter(
             "connections_added",
-            "Streams opened. Much faster than edge_connections changes: readers come back again and again, so look at "
-            "why they leave (edge_connections_removed_total).",
+            "Streams opened. Growing much faster than edge_connections changes: clients reconnect in a loop; see "
+            "edge_connections_removed_total for the reason.",
             counters.added,
         )
         yield _labelled(
             "connections_removed",
-            "Streams that ended, by why. client: it closed. dead: its network vanished. slow: it did not keep up. "
-            "error: its transport failed. lifetime, expired, finished, deleted, restart, shutdown: the hub ended it.",
+            "Streams closed, by reason. client: the client closed it. dead: the peer vanished. slow: the peer did not "
+            "keep up. error: the transport failed. lifetime, expired, finished, deleted, restart, shutdown: the hub "
+            "closed it.",
             "reason",
             counters.removed,
         )
         yield _histogram(
             "dead_detection_seconds",
-            "From the last sign of life of a vanished peer to its removal. Too long: lower stream.dead_after_seconds.",
+            "Time from the last acknowledgement of a vanished peer to its removal. Too long: lower "
+            "stream.dead_after_seconds.",
             counters.dead_detection_seconds,
         )
         yield _labelled(
             "connections_rejected",
-            "Streams refused, by the error code they got; the page on errors says what to do about each. Their pages "
-            "show nothing.",
+            "Streams refused, by error code; the page on errors says what to do about each.",
             "reason",
             counters.rejected,
         )
@@ -139,7 +141,7 @@ class HubCollector:
         oldest = self._watched.hub.counters.oldest_miss.oldest()
         yield _gauge(
             "misses_oldest_pending_seconds",
-            "Age of the oldest pending miss, 0 if there is none. At ring.max_age_seconds it is lost.",
+            "Age of the oldest pending miss, 0 without one. At ring.max_age_seconds it is lost.",
             0.0 if oldest is None else round(max(0.0, self._watched.clock() - oldest), 3),
         )
 
@@ -147,50 +149,52 @@ class HubCollector:
     def _miss_totals(misses: MissTotals) -> Iterator[Metric]:
         yield _counter(
             "misses",
-            "Events published while nobody was connected, or written only to readers that were lost before they had "
-            "them. Growing while triggers succeed: look at edge_connections_removed_total.",
+            "Events published without a connected subscriber, or written only to connections that were lost before "
+            "their peer acknowledged them. Growing while triggers succeed: see edge_connections_removed_total.",
             misses.misses,
         )
         yield _counter(
             "misses_recovered",
-            "Missed events that a later reader got. As fast as edge_misses_total: readers come late, but lose nothing.",
+            "Missed events written to a later connection. As fast as edge_misses_total: subscribers are late, but "
+            "lose nothing.",
             misses.recovered,
         )
         yield _counter(
             "misses_lost",
-            "Missed events evicted before anybody got them. Growing: raise ring.* as edge_ring_evicted_total says.",
+            "Missed events evicted before any subscriber received them. Growing: raise the ring.* limit that "
+            "edge_ring_evicted_total names.",
             misses.lost,
         )
         yield _gauge(
             "misses_pending",
-            "Missed events held for the next reader. Growing: readers don't come at all.",
+            "Missed events held for the next subscriber. Growing: no subscriber connects.",
             misses.pending,
         )
 
     def _events(self) -> Iterator[Metric]:
         counters = self._watched.hub.counters
-        yield _counter("events_published", "Events taken. Standing still: look at the publishers.", counters.published)
+        yield _counter("events_published", "Events published. Not growing: check the publishers.", counters.published)
         yield _counter(
             "events_delivered",
-            "Events written to streams: one event to ten readers counts ten. Standing still while events are "
-            "published: nobody listens.",
+            "Events written to streams; one event to ten subscribers counts ten. Not growing while events are "
+            "published: no subscriber is connected.",
             counters.delivered,
         )
         yield _counter(
             "events_replayed",
-            "Of those delivered, the ones from before the reader came. A large share: readers drop and come back.",
+            "Delivered events that were published before the connection. A large share: clients drop and reconnect.",
             counters.replayed,
         )
         yield _labelled(
             "gaps",
-            "Times a reader was told that history it asked for is gone, by why. evicted: raise ring.*. restart: the "
-            "hub began anew. unknown: it asked for an id this hub never gave.",
+            "Gaps reported to subscribers, by reason. evicted: raise the ring.* limits. restart: the history is from "
+            "another epoch. unknown: the client sent an id that this hub never issued.",
             "reason",
             counters.gaps,
         )
         yield _counter(
             "heartbeats",
-            "Heartbeats written to quiet streams. Standing still while streams are open and quiet: the process hangs.",
+            "Heartbeats written to quiet streams. Not growing while quiet streams are open: the process hangs.",
             counters.heartbeats,
         )
 
@@ -198,30 +202,32 @@ class HubCollector:
         triggers = self._watched.triggers
         yield _labelled(
             "triggers",
-            "Triggers, by what became of them. no_connection: nobody came in time, ask explain. failed: the target did "
-            "not take the job. cancelled: the caller left while waiting. replayed: answered from memory.",
+            "Triggers, by outcome. no_connection: no subscriber was ready in time; ask explain. failed: the target did "
+            "not accept the job. cancelled: the caller disconnected while waiting. replayed: a repeated request got "
+            "the "
+            "first response.",
             "outcome",
             triggers.outcomes,
         )
         yield _histogram(
             "trigger_wait_seconds",
-            "How long triggers waited for a confirmed connection. Near trigger.wait_seconds: readers connect too late.",
+            "Time triggers waited for a confirmed connection. Near trigger.wait_seconds: subscribers connect too late.",
             triggers.wait_seconds,
         )
         attempts, retries = self._watched.webhook()
         yield _counter(
             "webhook_attempts",
-            "Requests sent to trigger.url. More than triggers: see edge_webhook_retries_total.",
+            "Requests sent to trigger.url, retries included.",
             attempts,
         )
         yield _counter(
             "webhook_retries",
-            "Of those, the repeated ones. Growing: the target answers 429 or 5xx, or not at all.",
+            "Retries among them. Growing: the target answers 429 or 5xx, or not at all.",
             retries,
         )
         yield _gauge(
             "waiting",
-            "Requests that wait for a reader now. limits.max_waiting bounds them.",
+            "Requests that are waiting for a subscriber, bounded by limits.max_waiting.",
             self._watched.waiting(),
         )
 
@@ -229,8 +235,9 @@ class HubCollector:
         outcomes, queued = self._watched.hooks()
         yield _labelled(
             "hooks",
-            "Webhooks to hooks.url, by outcome. failed: the receiver did not accept it after all retries. dropped: too "
-            "many were waiting, or the hub stopped.",
+            "Webhooks to hooks.url, by outcome. failed: not accepted after all retries. dropped: too many were "
+            "waiting, or "
+            "the hub stopped.",
             "outcome",
             outcomes,
         )
@@ -239,51 +246,57 @@ class HubCollector:
     def _bounds(self) -> Iterator[Metric]:
         hub, receipts = self._watched.hub, self._watched.receipts
         counters = hub.counters
-        yield _gauge("projects", "Projects the hub knows. limits.max_projects bounds them.", len(hub.projects))
+        yield _gauge("projects", "Known projects, bounded by limits.max_projects.", len(hub.projects))
         yield _gauge(
-            "ring_events", "Events held for replay. Falling to 0 without a restart: they aged.", counters.ring_events
+            "ring_events", "Events held for replay. Falling to 0 without a restart: they expired.", counters.ring_events
         )
         yield _gauge(
             "ring_bytes",
-            "Memory of events held for replay: their bytes, and 96 for each. At ring.total_bytes the project idle "
-            "longest loses its history.",
+            "Memory of events held for replay: their bytes, and 96 for each. At ring.total_bytes the history of the "
+            "project that is idle longest is evicted.",
             counters.ring_memory_bytes,
         )
         yield _labelled(
             "ring_evicted",
-            "Events given up, by which bound. count, bytes: raise ring.max_*. age: as configured. total: raise "
-            "ring.total_bytes. deleted: somebody deleted the project.",
+            "Events evicted, by limit. count: ring.max_events. bytes: ring.max_bytes. age: ring.max_age_seconds. "
+            "total: "
+            "ring.total_bytes. deleted: the project was deleted.",
             "reason",
             counters.evicted,
         )
         yield _gauge(
             "idempotency_keys",
-            "Idempotency keys remembered. limits.max_idempotency_keys bounds them.",
+            "Remembered idempotency keys, bounded by limits.max_idempotency_keys.",
             len(receipts),
         )
         yield _counter(
             "idempotency_keys_refused",
-            "Keys refused as limits.max_idempotency_keys was reached. Raise it, or lower limits.idempotency_seconds.",
+            "Idempotency keys refused at limits.max_idempotency_keys. Raise it, or lower limits.idempotency_seconds.",
             receipts.refused,
         )
         available, errors = self._watched.store()
-        yield _gauge("store_available", "1 while history can be kept, 0 while publishing is refused for it.", available)
-        yield _counter("store_errors", "Times the store could not write. See the store_error log lines.", errors)
+        yield _gauge(
+            "store_available",
+            "1 while the store accepts events, 0 while publishing is refused because of it.",
+            available,
+        )
+        yield _counter("store_errors", "Failed writes to the store. See the log lines store_error.", errors)
         yield _counter(
             "cluster_messages_rejected",
-            "Messages from Redis that this node did not understand; no event is lost by one. Growing after all nodes "
-            "have the same version: something else publishes to the hub's channels.",
+            "Messages from Redis that this node could not decode; no event is lost. Growing although all nodes have "
+            "the "
+            "same version: another program publishes to the hub's channels.",
             self._watched.rejected_messages(),
         )
         yield _gauge(
             "draining",
-            "1 while the process leaves. For minutes: streams don't end, look at their clients.",
+            "1 while the hub shuts down.",
             hub.draining,
         )
         limit = GaugeMetricFamily(
-            "edge_limit", "What is configured as the most, by setting: to compare with.", labels=("setting",)
+            "edge_limit", "Configured limits, by setting, to compare other metrics with.", labels=("setting",)
         )
-        for setting, value in self._watched.limits.items():
+        for setting, value in self._watched.limits().items():
             limit.add_metric((setting,), value)
         yield limit
 
@@ -296,7 +309,7 @@ def _top(top: BusiestProjects) -> Iterable[Metric]:
     )
     published = CounterMetricFamily(
         "edge_project_events_published",
-        "Events taken since the project became one of the busiest; the rest is _other.",
+        "Events published since the project became one of the busiest; the rest is _other.",
         labels=("project",),
     )
     misses = CounterMetricFamily(
@@ -323,7 +336,7 @@ class Exposition:
         GCCollector(registry=self._registry)
 
     def text(self, accept: str) -> tuple[bytes, str]:
-        """`(body, content type)`: OpenMetrics for who asks for it, else the plain format."""
+        """`(body, content type)`: OpenMetrics where `Accept` names it, else the plain format."""
         if "application/openmetrics-text" in accept:
             body: bytes = generate_openmetrics(self._registry)  # type: ignore[no-untyped-call]
             return body, OPENMETRICS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -182,6 +182,7 @@ def apply_settings(context: Context, config: Config, verifier: Verifier, target:
         context.supervisor.start("reload", old_verifier.close())
     if (config.trigger, limits.max_event_bytes) != (before.trigger, before.limits.max_event_bytes):
         old_target, context.target = context.target, target
+        context.targets.append(target)
         context.supervisor.start("reload", _close_when_idle(old_target, context.running))
     for callback in context.on_reload:
         callback(config)
@@ -309,7 +310,7 @@ def hooks_of(
 
 def watched(context: Context, driver: EventLoopDriver, hooks: Hooks | None) -> Watched:
     """What `/metrics` shows."""
-    config, target = context.config, context.target
+    config = context.config
     top = None
     if config.metrics.top_projects:
         top = BusiestProjects(context.hub, config.metrics.top_projects)
@@ -320,15 +321,21 @@ def watched(context: Context, driver: EventLoopDriver, hooks: Hooks | None) -> W
         triggers=context.triggers,
         receipts=context.receipts,
         waiting=lambda: context.readiness.waiting,
-        webhook=lambda: (target.attempts, target.retries) if isinstance(target, WebhookTarget) else (0, 0),
+        webhook=lambda: _webhook_requests(context.targets),
         store=lambda: (context.store_problem is None, context.store.errors),
         rejected_messages=lambda: context.nodes.rejected_messages,
         task_failures=context.supervisor.failures,
         hooks=lambda: (hooks.outcomes, hooks.queued) if hooks is not None else (dict.fromkeys(OUTCOMES, 0), 0),
         loop_lag_seconds=driver.lag_seconds,
-        limits={key: cast(float, value_of(config, key)) for key in LIMITS},
+        limits=lambda: {key: cast(float, value_of(context.config, key)) for key in LIMITS},
         top=top,
     )
+
+
+def _webhook_requests(targets: Iterable[Target]) -> tuple[int, int]:
+    """Attempts and retries of all targets since the start: a reload doesn't turn the counters back."""
+    webhooks = [target for target in targets if isinstance(target, WebhookTarget)]
+    return sum(target.attempts for target in webhooks), sum(target.retries for target in webhooks)
 
 
 def new_boot() -> str:
