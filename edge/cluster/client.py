@@ -126,7 +126,7 @@ class Keys:
 
     def reported(self, node: str) -> str:
         """The number of the last report of a node."""
-        return f"{self.prefix}told:{node}"
+        return f"{self.prefix}report:{node}"
 
     def followed(self, node: str) -> str:
         """The set of projects that have connections on a node."""

@@ -51,7 +51,7 @@ class ClusterIdempotency:
         self._numbers = count(1)
         self._held: dict[str, _Held] = {}
         """By where the key is kept in Redis: one request of this node at a time."""
-        self._unsettled: dict[str, tuple[str, bytes]] = {}
+        self._unconfirmed: dict[str, tuple[str, bytes]] = {}
         """What became of claims, by claim: where the key is kept, and the answer if any. Redis hasn't confirmed it."""
 
     async def claim(self, key: Key, fingerprint: bytes) -> Answer | Published | None:
@@ -72,7 +72,7 @@ class ClusterIdempotency:
                 known, found = await self._ask(key, receipt, fingerprint, claim)
                 claimed = known and found is None
             except BaseException:  # also when the caller has gone away
-                self._unsettled[claim] = (receipt, b"")
+                self._unconfirmed[claim] = (receipt, b"")
                 raise
             finally:
                 if not claimed:
@@ -120,7 +120,7 @@ class ClusterIdempotency:
         """
         receipt = self._receipt(key)
         held = self._held.pop(receipt)
-        self._unsettled[held.claim] = (receipt, b"" if answer is None else msgspec.json.encode(answer))
+        self._unconfirmed[held.claim] = (receipt, b"" if answer is None else msgspec.json.encode(answer))
         try:
             with suppress(StoreUnavailable):
                 await self.settle_rest()
@@ -134,17 +134,17 @@ class ClusterIdempotency:
 
     async def settle_rest(self) -> None:
         """Record what Redis hasn't confirmed. Raises StoreUnavailable."""
-        unsettled = self._unsettled.copy()
-        if not unsettled:
+        unconfirmed = self._unconfirmed.copy()
+        if not unconfirmed:
             return
         outcomes = await self._redis.run_all(
-            [("settle", [receipt], [claim, answer, self._keep_ms]) for claim, (receipt, answer) in unsettled.items()]
+            [("settle", [receipt], [claim, answer, self._keep_ms]) for claim, (receipt, answer) in unconfirmed.items()]
         )
-        for claim, outcome in zip(unsettled, outcomes, strict=True):
+        for claim, outcome in zip(unconfirmed, outcomes, strict=True):
             if isinstance(outcome, RedisError):
                 self._redis.failed(outcome)
             else:
-                self._unsettled.pop(claim, None)
+                self._unconfirmed.pop(claim, None)
 
     def publishing(self, key: Key) -> tuple[str, str]:
         """For the script that publishes under a claimed key: where the key is kept, and the claim."""

@@ -1,7 +1,7 @@
 """One subscription to Redis for all that a node wants to hear; it is made again after every break.
 
 Invariant: no message ends it. One that can't be handled, a newer node's or nonsense from outside, is counted, and its
-receiver is told that it missed something.
+receiver learns that it missed something.
 """
 
 from __future__ import annotations

@@ -127,19 +127,19 @@ class Roamer(Reader):
         self.restless = restless
         self._lost = 0
         """As the last gap said, that no event has followed yet."""
-        self.untold: list[str] = []
+        self.unreported: list[str] = []
         """Events that did not follow on the one before, nor on a gap that said so."""
 
     async def _take(self, fields: dict[str, str]) -> None:
         if fields.get("event") == "edge.gap":
             gap = json.loads(fields["data"])
             if gap["reason"] != "evicted":
-                self.untold.append(f"{gap} after {self.ids[-1:]}")
+                self.unreported.append(f"{gap} after {self.ids[-1:]}")
             self._lost = gap["lost"] or 0
         elif "id" in fields and not fields.get("event", "").startswith("edge."):
             before, now = numbers(self.ids[-1:] or ["-0"])[0], numbers([fields["id"]])[0]
             if now != before + 1 + self._lost:
-                self.untold.append(f"{fields['id']} after {self.ids[-1:]} and {self._lost} lost")
+                self.unreported.append(f"{fields['id']} after {self.ids[-1:]} and {self._lost} lost")
             self._lost = 0
         await super()._take(fields)
 
@@ -159,7 +159,7 @@ class Publisher:
         self._projects = projects
         self._random = random
         self.acknowledged: dict[str, dict[str, str | None]] = {project: {} for project in projects}
-        """By project: the data of each, and the id it was said to have; a trigger is told none."""
+        """By project: the data of each, and the id of its receipt; a trigger has none."""
         self.unsure = 0
         """How many were refused, or never answered, and not sent again."""
 

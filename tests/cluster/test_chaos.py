@@ -48,7 +48,7 @@ async def processes(far_redis: RedisServer, tmp_path: Path, ring_events: int) ->
 
 
 @pytest.mark.timeout(60 + 120 * ROUNDS)
-async def test_whatever_happens_each_reader_gets_all_in_one_order_and_what_was_promised_is_there_once(
+async def test_order_receipts_and_ledger_hold_whatever_happens(
     processes: list[Process], far_redis: RedisServer, ring_events: int
 ) -> None:
     for number in range(FIRST_ROUND, FIRST_ROUND + ROUNDS):
@@ -80,7 +80,7 @@ async def _round(number: int, processes: list[Process], redis: RedisServer, *, w
             last = await _published(ports[0], project)
             for reader in here:
                 await _until_last(reader, last)
-                assert [] == reader.untold
+                assert [] == reader.unreported
             for port in ports:
                 await _count(port, project, len(here))
             _check(here, project, publishers)
@@ -95,7 +95,7 @@ async def _round(number: int, processes: list[Process], redis: RedisServer, *, w
         f"round {number}: {storm.kills} kills, {storm.restarts} restarts of Redis, {storm.cuts} cuts, "
         f"{sum(len(one) for each in publishers for one in each.acknowledged.values())} acknowledged, "
         f"{sum(each.unsure for each in publishers)} refused, "
-        f"{sum(name == 'edge.gap' for reader in readers for name, _ in reader.controls)} gaps told"
+        f"{sum(name == 'edge.gap' for reader in readers for name, _ in reader.controls)} gaps"
     )
 
 
@@ -112,11 +112,11 @@ def _check(readers: list[Roamer], project: str, publishers: list[Publisher]) -> 
     ids = {str(data): event_id for event_id, data in seen.items()}
     assert len(seen) == len(ids)
     assert len({event_id.rpartition("-")[0] for event_id in seen}) == 1
-    told_of_gaps = any(name == "edge.gap" for reader in readers for name, _ in reader.controls)
+    any_gap = any(name == "edge.gap" for reader in readers for name, _ in reader.controls)
     for publisher in publishers:
-        for text, told_id in publisher.acknowledged[project].items():
-            assert told_of_gaps or text in ids
-            assert (told_id or ids.get(text)) == ids.get(text, told_id)
+        for text, receipt_id in publisher.acknowledged[project].items():
+            assert any_gap or text in ids
+            assert (receipt_id or ids.get(text)) == ids.get(text, receipt_id)
 
 
 async def _check_ledger(port: int, project: str, *, whole: bool) -> None:

@@ -1,4 +1,4 @@
-"""The cable to Redis is cut: nothing is refused, nothing is answered, and nobody is told."""
+"""The cable to Redis is cut: nothing is refused, and nothing is answered."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def two(far_redis: RedisServer) -> AsyncIterator[list[Node]]:
 @pytest.mark.parametrize(
     ("part", "join"), [(Cable.cut, Cable.mend), (Cable.pull_out, Cable.plug_in)], ids=["cut", "unplugged"]
 )
-async def test_nodes_cut_off_promise_nothing_keep_their_streams_and_go_on_by_themselves(
+async def test_nodes_that_are_cut_off_keep_their_streams_and_recover(
     two: list[Node], far_redis: RedisServer, part: Callable[[Cable], None], join: Callable[[Cable], None]
 ) -> None:
     cable = far_redis.cable
@@ -48,7 +48,7 @@ async def test_nodes_cut_off_promise_nothing_keep_their_streams_and_go_on_by_the
             _refused(two[0], "refused 2", ANSWER_SECONDS + SLACK_SECONDS),
             _refused(two[1], "refused 3", ANSWER_SECONDS + SLACK_SECONDS),
         )
-        # Now it is known, and nobody waits any more.
+        # Now it is known, and no request waits.
         await _refused(two[0], "refused 4", SLACK_SECONDS)
         for path in ("/readyz", "/projects/p", "/projects/p/events", "/projects/other/events"):
             answer = await two[0].get(path)
@@ -73,7 +73,7 @@ async def test_nodes_cut_off_promise_nothing_keep_their_streams_and_go_on_by_the
         await _count(two[0], 2)
 
 
-async def test_a_way_that_is_silent_for_the_listener_alone_is_noticed(far_redis: RedisServer) -> None:
+async def test_silent_subscription_is_noticed(far_redis: RedisServer) -> None:
     """What a firewall does that forgets a connection: its packets are dropped, and new connections work."""
     cable = far_redis.cable
     assert cable is not None
@@ -93,7 +93,7 @@ async def test_a_way_that_is_silent_for_the_listener_alone_is_noticed(far_redis:
     await node.stop()
 
 
-async def test_a_subscription_that_the_kernel_gave_up_is_made_anew(far_redis: RedisServer) -> None:
+async def test_subscription_that_the_kernel_gave_up_is_made_again(far_redis: RedisServer) -> None:
     node = await start_node(far_redis.url)
     async with Reader(node.port) as reader:
         await node.publish("before")

@@ -32,7 +32,7 @@ async def test_a_job_on_its_way_when_its_node_died_is_not_sent_by_another(nodes:
     first, second = nodes[0].store, nodes[1].store
     assert await first.idempotency.claim(key, mark) is None
     await first.idempotency.record_intent(key, "job-1")
-    with pytest.raises(TimeoutError):  # its node lives: whoever repeats the request waits for its answer
+    with pytest.raises(TimeoutError):  # its node lives: the repeated request waits for its answer
         await asyncio.wait_for(second.idempotency.claim(key, mark), 0.5)
     await first.redis._client.zadd(first.redis.keys.nodes, {first.node: 1})  # its last beat was long ago
     answer = await second.idempotency.claim(key, mark)
@@ -114,7 +114,7 @@ async def test_a_claim_whose_answer_was_lost_is_given_back(nodes: list[Node], mo
     assert 202 == (await nodes[1].publish("x", **key))["status"]  # with this node's next beat
 
 
-async def test_an_answer_that_redis_did_not_hear_is_told_later(
+async def test_answer_that_redis_did_not_confirm_is_recorded_later(
     nodes: list[Node], redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key, mark = ("trigger", "p", "k"), b"print"
@@ -126,7 +126,7 @@ async def test_an_answer_that_redis_did_not_hear_is_told_later(
     assert Answer(200, b"done") == await second.idempotency.claim(key, mark)
 
 
-async def test_what_is_published_under_a_claim_that_went_to_another_node_is_left_out(nodes: list[Node]) -> None:
+async def test_event_of_a_claim_that_another_node_holds_is_left_out(nodes: list[Node]) -> None:
     key, mark = ("publish", "p", "k"), b"print"
     first, second = nodes[0].store, nodes[1].store
     assert await first.idempotency.claim(key, mark) is None

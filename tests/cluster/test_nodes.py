@@ -11,7 +11,7 @@ from tests.cluster.conftest import RedisServer
 from tests.cluster.nodes import Node, Reader, lose_answers, numbers, start_node
 
 
-async def test_readers_on_all_nodes_see_one_order_of_what_is_published_on_all(nodes: list[Node]) -> None:
+async def test_all_nodes_see_one_order(nodes: list[Node]) -> None:
     async with Reader(nodes[0].port) as a, Reader(nodes[1].port) as b, Reader(nodes[2].port) as c:
 
         async def publish(node: Node, who: int) -> None:
@@ -28,7 +28,7 @@ async def test_readers_on_all_nodes_see_one_order_of_what_is_published_on_all(no
         assert all(a.data.index([who, n]) < a.data.index([who, n + 1]) for who in range(3) for n in range(59))
 
 
-async def test_a_reader_resumes_on_another_node_without_a_gap(nodes: list[Node]) -> None:
+async def test_client_resumes_on_another_node_without_a_gap(nodes: list[Node]) -> None:
     async with Reader(nodes[0].port) as first:
         for number in range(5):
             await nodes[1].publish(number)
@@ -42,7 +42,7 @@ async def test_a_reader_resumes_on_another_node_without_a_gap(nodes: list[Node])
         assert ["edge.hello"] == [name for name, _ in second.controls]
 
 
-async def test_a_reader_who_was_faster_than_the_node_it_comes_to_gets_neither_gap_nor_duplicate(
+async def test_client_that_is_ahead_of_its_new_node_gets_no_gap_and_no_duplicate(
     nodes: list[Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Reader(nodes[0].port) as first, Reader(nodes[1].port) as slow:
@@ -86,7 +86,7 @@ async def test_what_was_missed_anywhere_is_recovered_on_any_node(nodes: list[Nod
     await _totals(nodes, (3, 3, 0, 0))
 
 
-async def test_what_is_evicted_before_anybody_came_is_lost_and_told_once(redis_server: RedisServer) -> None:
+async def test_eviction_without_subscribers_is_lost_and_reported_once(redis_server: RedisServer) -> None:
     nodes = [await start_node(redis_server.url, max_events=3) for _ in range(2)]
     for number in range(5):
         await nodes[0].publish(number)
@@ -103,7 +103,7 @@ async def test_what_is_evicted_before_anybody_came_is_lost_and_told_once(redis_s
         await node.stop()
 
 
-async def test_readers_everywhere_are_counted(nodes: list[Node]) -> None:
+async def test_connections_of_all_nodes_are_counted(nodes: list[Node]) -> None:
     async with Reader(nodes[0].port), Reader(nodes[1].port), Reader(nodes[1].port):
         await asyncio.sleep(0.2)
         assert 3 == (await nodes[2].publish("x"))["connections"]
@@ -117,7 +117,7 @@ async def test_readers_everywhere_are_counted(nodes: list[Node]) -> None:
     assert 0 == (await nodes[2].publish("x"))["connections"]
 
 
-async def test_a_trigger_on_one_node_is_released_by_a_reader_on_another(nodes: list[Node]) -> None:
+async def test_trigger_is_released_by_a_connection_on_another_node(nodes: list[Node]) -> None:
     triggered = asyncio.create_task(nodes[0].post("/projects/p/trigger?timeout=10s", {"name": "go", "data": 7}))
     await asyncio.sleep(0.3)
     assert not triggered.done()
@@ -128,7 +128,7 @@ async def test_a_trigger_on_one_node_is_released_by_a_reader_on_another(nodes: l
         assert [7] == reader.data
 
 
-async def test_readers_of_several_nodes_make_a_project_ready_together(nodes: list[Node]) -> None:
+async def test_connections_of_several_nodes_make_a_project_ready(nodes: list[Node]) -> None:
     async with Reader(nodes[0].port), Reader(nodes[1].port), Reader(nodes[1].port):
         answer = await nodes[2].get("/projects/p/ready?connections=3&timeout=5s")
         assert (200, True, "acknowledged") == (answer["status"], answer["ready"], answer["confirmed"])
@@ -188,7 +188,7 @@ async def test_subscriber_gets_an_answer_although_its_project_is_deleted_meanwhi
         await deleting
 
 
-async def test_what_a_lost_reader_had_not_acknowledged_is_missed_unless_a_reader_elsewhere_has_it(
+async def test_unacknowledged_events_are_missed_unless_a_connection_elsewhere_has_them(
     nodes: list[Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Stream, "acked_bytes", lambda _self: 0)
@@ -207,9 +207,7 @@ async def test_what_a_lost_reader_had_not_acknowledged_is_missed_unless_a_reader
         await _eventually(nodes[1], (1, 1, 0, 0))
 
 
-async def test_a_node_follows_only_what_is_read_there_over_few_connections(
-    nodes: list[Node], redis_server: RedisServer
-) -> None:
+async def test_node_follows_only_projects_with_connections(nodes: list[Node], redis_server: RedisServer) -> None:
     for number in range(50):
         await nodes[0].publish("x", project=f"p{number}")
     assert 0 == len(nodes[1].context.hub.projects)
@@ -274,7 +272,7 @@ async def test_counters_never_fall_when_redis_comes_back_empty(nodes: list[Node]
     await _totals(nodes, (5, 3, 1, 1))
 
 
-async def test_what_nobody_came_for_until_it_was_over_age_is_lost_and_told(redis_server: RedisServer) -> None:
+async def test_pending_misses_over_age_are_lost_and_reported(redis_server: RedisServer) -> None:
     nodes = [await start_node(redis_server.url, max_age_seconds=1.0) for _ in range(2)]
     for number in range(3):
         await nodes[0].publish(number)
@@ -301,7 +299,7 @@ async def _totals(nodes: list[Node], misses: tuple[int, int, int, int]) -> None:
     raise AssertionError(f"{found} instead of {misses}")
 
 
-async def test_what_a_slow_reader_fell_out_of_its_ring_for_is_lost_unless_a_reader_elsewhere_has_it(
+async def test_overrun_events_are_lost_unless_a_connection_elsewhere_has_them(
     redis_server: RedisServer,
 ) -> None:
     nodes = [await start_node(redis_server.url, max_events=3) for _ in range(2)]

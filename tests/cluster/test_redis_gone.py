@@ -16,9 +16,7 @@ from tests.cluster.conftest import RedisServer
 from tests.cluster.nodes import Node, Reader, node_process, numbers, start_process
 
 
-async def test_without_redis_nothing_is_promised_and_streams_go_on_when_it_is_back(
-    nodes: list[Node], redis_server: RedisServer
-) -> None:
+async def test_streams_go_on_when_redis_is_back(nodes: list[Node], redis_server: RedisServer) -> None:
     async with Reader(nodes[0].port) as a, Reader(nodes[1].port) as b:
         await asyncio.sleep(0.2)
         before = [(await nodes[2].publish(number))["id"] for number in range(3)]
@@ -43,9 +41,7 @@ async def test_without_redis_nothing_is_promised_and_streams_go_on_when_it_is_ba
         assert 200 == (await nodes[2].get("/readyz"))["status"]
 
 
-async def test_redis_that_hangs_is_noticed_and_nothing_is_missing_afterwards(
-    nodes: list[Node], redis_server: RedisServer
-) -> None:
+async def test_hanging_redis_is_noticed_and_no_event_is_missing(nodes: list[Node], redis_server: RedisServer) -> None:
     """A cut cable looks like this from here: nothing is refused, nothing is answered."""
     assert redis_server.process is not None
     for node in nodes:
@@ -69,7 +65,7 @@ async def test_redis_that_hangs_is_noticed_and_nothing_is_missing_afterwards(
         assert list(range(1, len(reader.ids) + 1)) == numbers(reader.ids)
 
 
-async def test_redis_that_comes_back_empty_is_a_told_gap(nodes: list[Node], redis_server: RedisServer) -> None:
+async def test_redis_that_comes_back_empty_is_a_reported_gap(nodes: list[Node], redis_server: RedisServer) -> None:
     async with Reader(nodes[0].port, comes_back=True) as reader:
         await asyncio.sleep(0.2)
         await nodes[1].publish("old")
@@ -88,9 +84,7 @@ async def test_redis_that_comes_back_empty_is_a_told_gap(nodes: list[Node], redi
         await _publish_until_counted(nodes[1], 1)
 
 
-async def test_redis_that_comes_back_with_less_than_it_had_is_a_told_gap(
-    nodes: list[Node], redis_server: RedisServer
-) -> None:
+async def test_redis_that_comes_back_with_less_is_a_reported_gap(nodes: list[Node], redis_server: RedisServer) -> None:
     """What a power cut takes with `appendfsync everysec`, or a fail-over to a replica that lagged behind."""
     async with Reader(nodes[0].port, comes_back=True) as reader:
         for number in range(3):
@@ -114,7 +108,7 @@ async def test_redis_that_comes_back_with_less_than_it_had_is_a_told_gap(
         assert 4 == numbers(reader.ids)[-1]
 
 
-async def test_a_node_that_dies_takes_its_readers_out_and_what_nobody_got_is_missed(
+async def test_connections_of_a_dead_node_do_not_count_and_their_events_are_missed(
     nodes: list[Node], redis_server: RedisServer
 ) -> None:
     with node_process(redis_server.url) as (process, port):
@@ -124,8 +118,8 @@ async def test_a_node_that_dies_takes_its_readers_out_and_what_nobody_got_is_mis
             assert 1 == (await nodes[0].publish("seen"))["connections"]
             await reader.until(1)
             process.send_signal(signal.SIGKILL)
-            # It still counts until its beat is too old; what comes meanwhile reaches nobody.
-            assert 1 == (await nodes[0].publish("nobody"))["connections"]
+            # It still counts until its last heartbeat is too old; what is published meanwhile reaches no client.
+            assert 1 == (await nodes[0].publish("unseen"))["connections"]
         for _ in range(1200):
             await asyncio.sleep(0.1)
             if (await nodes[1].misses())[3]:
@@ -133,14 +127,12 @@ async def test_a_node_that_dies_takes_its_readers_out_and_what_nobody_got_is_mis
         assert 0 == (await nodes[1].get("/projects/p"))["connections_total"]
     async with Reader(nodes[2].port) as next_reader:
         await next_reader.until(1)
-        assert "nobody" == next_reader.data[-1]
+        assert "unseen" == next_reader.data[-1]
 
 
 @pytest.mark.proxies
 @pytest.mark.timeout(120)
-async def test_nodes_are_replaced_one_by_one_behind_haproxy_without_a_hole(
-    redis_server: RedisServer, tmp_path: Path
-) -> None:
+async def test_rolling_restart_behind_haproxy_has_no_gap(redis_server: RedisServer, tmp_path: Path) -> None:
     ports = []
     for _ in range(3):
         with socket.create_server(("127.0.0.1", 0)) as free:

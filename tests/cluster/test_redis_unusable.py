@@ -402,7 +402,7 @@ async def test_sentinel_fails_over_without_a_hole(tmp_path: Path) -> None:
     [
         ("rediss://{host}:{port}", "if it has no TLS, write redis://"),
         ("redis://:wrong@{host}:{port}", "does not accept the user and password"),
-        ("redis://nobody:wrong@{host}:{port}", "does not accept the user and password"),
+        ("redis://unknown:wrong@{host}:{port}", "does not accept the user and password"),
         ("redis+unix:///nowhere/r.sock", "no socket"),
         ("redis+sentinel://{host}:{port}/main", "not a Sentinel"),
     ],

@@ -28,7 +28,7 @@ def _fill(path: Path) -> list[str]:
     return asyncio.run(story())
 
 
-def test_a_history_goes_to_redis_and_back_with_its_ids_and_misses(redis_server: RedisServer, tmp_path: Path) -> None:
+def test_copy_to_redis_and_back_keeps_ids_and_misses(redis_server: RedisServer, tmp_path: Path) -> None:
     ids = _fill(tmp_path / "a.db")
     assert Copied(1, 4) == copy(f"sqlite:{tmp_path / 'a.db'}", redis_server.url)
 
@@ -57,7 +57,7 @@ def test_a_history_goes_to_redis_and_back_with_its_ids_and_misses(redis_server: 
     asyncio.run(from_the_file())
 
 
-def test_what_is_there_is_not_overwritten(redis_server: RedisServer, tmp_path: Path) -> None:
+def test_copy_does_not_overwrite(redis_server: RedisServer, tmp_path: Path) -> None:
     _fill(tmp_path / "a.db")
     copy(f"sqlite:{tmp_path / 'a.db'}", redis_server.url)
     with pytest.raises(CopyError, match="already"):
@@ -66,7 +66,7 @@ def test_what_is_there_is_not_overwritten(redis_server: RedisServer, tmp_path: P
         copy(redis_server.url, f"sqlite:{tmp_path / 'a.db'}")
 
 
-def test_only_histories_that_last_can_be_copied(tmp_path: Path) -> None:
+def test_copy_needs_two_lasting_stores(tmp_path: Path) -> None:
     with pytest.raises(CopyError, match="hold a history"):
         copy("memory:", f"sqlite:{tmp_path / 'a.db'}")
     with pytest.raises(CopyError, match="edge store backup"):
@@ -75,7 +75,7 @@ def test_only_histories_that_last_can_be_copied(tmp_path: Path) -> None:
         copy(f"sqlite:{tmp_path / 'nowhere.db'}", "redis://127.0.0.1:1/0")
 
 
-def test_the_command_says_what_it_did_and_refuses_while_nodes_run(redis_server: RedisServer, tmp_path: Path) -> None:
+def test_copy_command_reports_and_refuses_while_nodes_run(redis_server: RedisServer, tmp_path: Path) -> None:
     _fill(tmp_path / "a.db")
     done = _edge(f"sqlite:{tmp_path / 'a.db'}", redis_server.url)
     assert (0, "edge: copied 1 project with 4 events\n", "") == (done.returncode, done.stdout, done.stderr)

@@ -1,4 +1,4 @@
-"""The same story told to every store: the same receipts, the same readers, the same ledger."""
+"""The same story played on every store: the same receipts, the same events, the same ledger."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ _steps = st.one_of(
 Story = list[Publish | Connect | Leave]
 
 
-class Told(NamedTuple):
+class Outcome(NamedTuple):
     """What can be seen from outside, without epochs."""
 
     receipts: list[tuple[int, int, bool]]
     readers: list[tuple[list[int], int]]
-    """For each reader the numbers it got, and how many gaps it was told."""
+    """For each reader the numbers it got, and how many gaps it got."""
     ledgers: dict[str, tuple[int, int, int, int]]
 
 
@@ -133,17 +133,17 @@ def _ledgers(hub: Hub) -> dict[str, tuple[int, int, int, int]]:
     }
 
 
-async def in_memory(story: Story) -> Told:
+async def in_memory(story: Story) -> Outcome:
     hub = _hub()
 
     async def settle() -> None:
         for _ in range(3):
             await asyncio.sleep(0)
 
-    return Told(*await Teller(hub, MemoryStore(hub), settle).play(story), _ledgers(hub))
+    return Outcome(*await Teller(hub, MemoryStore(hub), settle).play(story), _ledgers(hub))
 
 
-async def in_sqlite(story: Story, path: Path, *, commit: bool) -> Told:
+async def in_sqlite(story: Story, path: Path, *, commit: bool) -> Outcome:
     """The ledgers are those of the next process."""
 
     def rig() -> tuple[Hub, SqliteStore]:
@@ -165,10 +165,10 @@ async def in_sqlite(story: Story, path: Path, *, commit: bool) -> Told:
     await store.open()
     ledgers = _ledgers(hub)
     await store.close()
-    return Told(receipts, readers, ledgers)
+    return Outcome(receipts, readers, ledgers)
 
 
-async def in_redis(story: Story, server: RedisServer) -> Told:
+async def in_redis(story: Story, server: RedisServer) -> Outcome:
     server.empty()
     hub = _hub()
     epochs = iter(range(10_000))
@@ -208,7 +208,7 @@ async def in_redis(story: Story, server: RedisServer) -> Told:
     ledgers = {
         name: (view.misses, view.recovered, view.lost, view.pending) for name, view in views.items() if view is not None
     }
-    return Told(receipts, readers, ledgers)
+    return Outcome(receipts, readers, ledgers)
 
 
 class _Reporter(Silent):
@@ -227,7 +227,7 @@ class _Reporter(Silent):
 @settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(story=st.lists(_steps, max_size=16))
 @example(story=_GOT_BEFORE_IT_WAS_LEFT_UNREAD)
-def test_every_store_tells_the_same_story(story: Story, redis_server: RedisServer, tmp_path_factory: Any) -> None:
+def test_all_stores_behave_alike(story: Story, redis_server: RedisServer, tmp_path_factory: Any) -> None:
     folder = tmp_path_factory.mktemp("alike")
     expected = asyncio.run(in_memory(story))
     assert expected == asyncio.run(in_sqlite(story, folder / "async.db", commit=False))

@@ -59,7 +59,7 @@ async def test_tickets_are_bounded_over_all_nodes(guarded: list[Node]) -> None:
     await _ticket(guarded[0])
 
 
-async def test_what_redis_holds_of_a_ticket_is_no_ticket(guarded: list[Node]) -> None:
+async def test_redis_holds_no_usable_ticket(guarded: list[Node]) -> None:
     ticket = await _ticket(guarded[0])
     cluster = guarded[0].store
     (key,) = [str(key, "ascii") for key in await cluster.redis._client.keys("edge:ticket:*") if isinstance(key, bytes)]

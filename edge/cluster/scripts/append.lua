@@ -50,7 +50,7 @@ while length > 1 do
   bytes, length, evicted = bytes - #oldest[2][4], length - 1, evicted + 1
 end
 if evicted > 0 then redis.call('HSET', meta, 'bytes', bytes) end
-tally(meta, pending, 'lost', lost)
+count_misses(meta, pending, 'lost', lost)
 recount(pending)
 for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], ARGV[8]) end
 redis.call('ZADD', KEYS[6], now, ARGV[2])

@@ -1,5 +1,5 @@
 -- Claim an idempotency key, or learn what became of it. A key that a dead node held before anything had begun is free
--- again. A claim that nobody waits for any more takes nothing.
+-- again. A claim whose request no longer waits takes nothing.
 -- KEYS: receipt, nodes    ARGV: fingerprint, node, claim, lease ms, node ttl, when the claim is void
 -- Returns {'new'}, {'late'} or {fingerprint, answer, job that is on its way, id of its event, connections then, what its
 --   answer says besides, 1 while its node lives}

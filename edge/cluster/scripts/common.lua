@@ -50,7 +50,7 @@ local function recount(pending)
 end
 
 -- Adds `count` misses that were `what` (misses, recovered, lost) to the totals, and to a project that still is.
-local function tally(meta, pending, what, count)
+local function count_misses(meta, pending, what, count)
   if count == 0 then return end
   local _, _, _, totals = of_all(pending)
   redis.call('HINCRBY', totals, what, count)
@@ -65,7 +65,7 @@ local function lose_pending(meta, pending)
   local lost = tonumber(redis.call('HGET', all, project) or '0')
   redis.call('DEL', pending)
   recount(pending)
-  tally(meta, pending, 'lost', lost)
+  count_misses(meta, pending, 'lost', lost)
   return lost
 end
 
@@ -92,8 +92,8 @@ local function miss(stream, meta, pending, lo, hi, now)
     redis.call('HSETNX', meta, 'first_miss', tostring(now))
     redis.call('HSET', meta, 'last_miss', tostring(now))
   end
-  tally(meta, pending, 'misses', missed)
-  tally(meta, pending, 'lost', lost)
+  count_misses(meta, pending, 'misses', missed)
+  count_misses(meta, pending, 'lost', lost)
   if missed > lost then
     local _, aging, project = of_all(pending)
     redis.call('ZADD', aging, now, project)

@@ -30,10 +30,10 @@ for i = 1, #dead, 2 do
     end
     miss_uncovered(at .. 'stream', at .. 'meta', at .. 'pending', there, from, lo, newest, now)
   end
-  redis.call('DEL', followed, prefix .. 'told:' .. node)
+  redis.call('DEL', followed, prefix .. 'report:' .. node)
   redis.call('ZREM', KEYS[1], node)
 end
--- What is over age and nobody received is lost; a part of it with each heartbeat.
+-- What is over age and no peer received is lost; a part of it with each heartbeat.
 for _, project in ipairs(redis.call('ZRANGEBYSCORE', aging, '-inf', now - tonumber(ARGV[5]), 'LIMIT', 0, 100)) do
   local at = prefix .. '{' .. project .. '}:'
   lose_pending(at .. 'meta', at .. 'pending')

@@ -4,5 +4,5 @@ local recovered = 0
 for i = 3, #ARGV, 2 do
   recovered = recovered + redis.call('ZREMRANGEBYSCORE', KEYS[3], ARGV[i], ARGV[i + 1])
 end
-tally(KEYS[2], KEYS[3], 'recovered', recovered)
+count_misses(KEYS[2], KEYS[3], 'recovered', recovered)
 recount(KEYS[3])
