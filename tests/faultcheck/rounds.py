@@ -130,7 +130,8 @@ class _Round:
         publishing = [asyncio.create_task(each.run()) for each in self._publishers]
         try:
             for fault in plan.faults:
-                await self._scene.moment(0.1, 1.0)
+                # Nodes look for a Redis that was gone once a second.
+                await self._scene.moment(0.1, 1.0 if self._scene.redis is None else 2.5)
                 await fault(self._scene)
             await self._scene.moment(0.1, 0.5)
             if await self._settle(publishing):
