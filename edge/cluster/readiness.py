@@ -67,7 +67,8 @@ class _Question:
     def __init__(self, count: int) -> None:
         self.count = count
         self.reports: dict[str, Report] = {}
-        self.enough: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.enough: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        """False when the node is shut down first. An exception would stay unretrieved while only this node is asked."""
 
     @property
     def connections(self) -> int:
@@ -139,7 +140,8 @@ class ClusterReadiness:
             done, _ = await asyncio.wait((question.enough,), timeout=patience_seconds)
             if not done:
                 raise await self._not_ready(project, count, timeout_seconds)
-            question.enough.result()
+            if not question.enough.result():
+                raise draining()
         finally:
             del self._questions[ask_id]
             if text:
@@ -162,7 +164,7 @@ class ClusterReadiness:
     def drain(self) -> None:
         for question in self._questions.values():
             if not question.enough.done():
-                question.enough.set_exception(draining())
+                question.enough.set_result(False)
         self._local.drain()
         for task in self._answering.values():
             task.cancel()
@@ -189,7 +191,7 @@ class ClusterReadiness:
             if question is not None:
                 question.reports[said.node] = said
                 if question.connections >= question.count and not question.enough.done():
-                    question.enough.set_result(None)
+                    question.enough.set_result(True)
         elif isinstance(said, Done):
             task = self._answering.get(said.id)
             if task is not None:

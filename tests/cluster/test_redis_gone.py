@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from edge.cluster.readiness import ClusterReadiness
 from tests.cluster.conftest import RedisServer
 from tests.cluster.nodes import Node, Reader, node_process, numbers, start_process
 
@@ -233,3 +234,19 @@ async def _publish_until_counted(node: Node, connections: int) -> int:
             return int(answer["id"].rpartition("-")[2])
         await asyncio.sleep(0.1)
     raise AssertionError("the readers don't count any more")
+
+
+async def test_a_trigger_that_waits_without_redis_ends_with_its_node_and_leaves_no_error(
+    nodes: list[Node], redis_server: RedisServer
+) -> None:
+    redis_server.stop()
+    waiting = asyncio.create_task(nodes[0].post("/projects/p/trigger?timeout=20s", {"name": "job"}))
+    readiness = nodes[0].context.readiness
+    assert isinstance(readiness, ClusterReadiness)
+    async with asyncio.timeout(60):
+        while not readiness._questions:  # noqa: ASYNC110 - nothing says when it waits
+            await asyncio.sleep(0.01)
+    [question] = readiness._questions.values()
+    readiness.drain()
+    assert 503 == (await waiting)["status"]
+    assert None is question.enough.exception(), "asyncio reports an exception that is never retrieved"
