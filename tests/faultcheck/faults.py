@@ -262,8 +262,10 @@ class Plan:
     fake_clock: bool
 
 
-def draw(store: str, dice: random.Random, count: int, only: tuple[str, ...] = ()) -> Plan:
-    """The faults of a round, `count` of them, and the settings that they need."""
+def draw(
+    store: str, dice: random.Random, count: int, only: tuple[str, ...] = (), sequence: tuple[str, ...] = ()
+) -> Plan:
+    """The faults of a round and the settings that they need: `count` of them, out of `only`; or `sequence` as it is."""
     kind = dice.choice(["usual", "usual", "usual", "gentle", "rare"])
     choices = REDIS if store.startswith("redis") else MEMORY if store == "memory" else SQLITE
     if kind == "gentle" and store != "memory":
@@ -277,6 +279,8 @@ def draw(store: str, dice: random.Random, count: int, only: tuple[str, ...] = ()
     if only:
         choices = tuple(NAMED[name] for name in only)
     faults = tuple(dice.choice(choices) for _ in range(count))
+    if sequence:
+        faults = tuple(NAMED[name] for name in sequence)
     small = fill_disk in faults or make_read_only in faults
     return Plan(faults, dice.random() < 0.25, dice.random() < 0.75, small, set_clock in faults)
 

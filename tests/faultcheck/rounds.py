@@ -35,10 +35,12 @@ class Result:
     violations: list[Violation]
 
 
-async def play(store: str, seed: str, folder: Path, *, faults: int = 10, only: tuple[str, ...] = ()) -> Result:
-    """Play the round that `seed` makes. `only` names the faults to draw from."""
+async def play(
+    store: str, seed: str, folder: Path, *, faults: int = 10, only: tuple[str, ...] = (), sequence: tuple[str, ...] = ()
+) -> Result:
+    """Play the round that `seed` makes. `only` names the faults to draw from, `sequence` all of them in order."""
     dice = random.Random(f"{store}/{seed}")
-    plan = draw(store, dice, faults, only)
+    plan = draw(store, dice, faults, only, sequence)
     history = History()
     async with _scene(store, plan, folder, history, dice) as scene:
         await _Round(scene, dice).run(plan)

@@ -12,24 +12,27 @@ from tests.faultcheck.judge import counts
 from tests.faultcheck.report import report
 from tests.faultcheck.rounds import play
 
-USUAL = ("kill", "terminate", "stand_still", "reset_behind_its_back")
-AROUND_REDIS = ("stall_redis", "kill_redis", "fill_redis", "kill", "terminate")
+ROOT, FAKETIME, REDIS = pytest.mark.root, pytest.mark.faketime, pytest.mark.redis
 
 
 @pytest.mark.slow
 @pytest.mark.linux
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    ("store", "faults"),
+    ("store", "sequence"),
     [
-        ("memory", USUAL),
-        pytest.param("redis", AROUND_REDIS, marks=pytest.mark.redis),
-        pytest.param("redis-two", AROUND_REDIS, marks=pytest.mark.redis),
+        ("memory", ("kill", "reset_behind_its_back", "terminate")),
+        ("sqlite-async", ("restore_backup", "kill", "restore_backup")),
+        ("sqlite-commit", ("kill", "delete_and_kill", "terminate")),
+        pytest.param("sqlite-commit", ("fill_disk", "make_read_only", "kill"), marks=ROOT),
+        pytest.param("sqlite-async", ("set_clock", "kill", "set_clock", "terminate"), marks=FAKETIME),
+        pytest.param("redis", ("stall_redis", "kill_redis", "kill"), marks=REDIS),
+        pytest.param("redis-two", ("kill", "fill_redis", "kill_redis"), marks=REDIS),
     ],
 )
-async def test_a_round_breaks_no_promise(store: str, faults: tuple[str, ...], tmp_path: Path) -> None:
-    result = await play(store, "ci", tmp_path / "round", faults=3, only=faults)
-    assert [] == result.violations, report(result, f"--store {store} --only {' '.join(faults)}")
+async def test_a_round_breaks_no_promise(store: str, sequence: tuple[str, ...], tmp_path: Path) -> None:
+    result = await play(store, "ci", tmp_path / "round", sequence=sequence)
+    assert [] == result.violations, report(result, f"{store}: {', '.join(sequence)}")
     found = counts(result.history, result.violations)
     assert 0 not in (found["receipts"], found["deliveries"], found["repeated"], found["connections"])
 
