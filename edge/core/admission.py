@@ -49,10 +49,6 @@ class Admission:
         if full is not None:
             self._refuse(full, name, address, now)
 
-    def has_room(self, projects: int, on_all_projects: int, in_project: int, address: str) -> bool:
-        """Whether neither of the two would raise; nothing is counted or told."""
-        return projects < self._limits.max_projects and self._full(on_all_projects, in_project, address) is None
-
     def _full(self, on_all_projects: int, in_project: int, address: str) -> str | None:
         """The limit that one more connection would be too many for."""
         limits = self._limits

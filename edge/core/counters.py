@@ -25,6 +25,7 @@ class Counters:
         "heartbeats",
         "misses",
         "oldest_miss",
+        "projects_displaced",
         "published",
         "rejected",
         "removed",
@@ -39,6 +40,8 @@ class Counters:
         """Events written to connections: one event to ten readers counts ten, replay included."""
         self.replayed = 0
         self.heartbeats = 0
+        self.projects_displaced = 0
+        """Idle projects that gave way to new ones at `limits.max_projects`."""
         self.added = 0
         self.dead_detection_seconds = Histogram(DETECTION_BOUNDS_SECONDS)
         """From the last acknowledgement of a dead peer to its removal."""
@@ -73,4 +76,4 @@ REJECTION_REASONS = (
     *DOOR_REASONS,
 )
 GAP_REASONS = ("evicted", "restart", "unknown")
-EVICTION_REASONS = ("count", "bytes", "age", "total", "deleted")
+EVICTION_REASONS = ("count", "bytes", "age", "total", "projects", "deleted")

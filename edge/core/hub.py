@@ -75,6 +75,10 @@ class Hub:
         """Epoch, newest number and whether it was finished, of projects that were forgotten because nothing was left of
         them. One that is made anew goes on from there, so that a client that has seen everything gets no gap.
         """
+        self._idle: OrderedDict[Project, None] = OrderedDict()
+        """Projects whose last stream left with nothing pending, the one idle longest first. What has changed since then
+        is looked at when one is to give way.
+        """
         self._frame_cache = FrameCache()
         self._wake = wake
         self._turn_wanted = False
@@ -194,6 +198,7 @@ class Hub:
         project = self.projects.pop(name, None)
         if project is not None:
             project.pinned = False
+            self._idle.pop(project, None)
             self._retention.drop(project)
             self._observer.project_forgotten(project)
 
@@ -242,16 +247,9 @@ class Hub:
         if self.draining:
             self.counters.rejected["draining"] += 1
             raise Draining("The hub is shutting down; connect again in a second.", retry_after_seconds=1)
-        if name not in self.projects:
+        if name not in self.projects and not self._may_give_way():
             self._admission.project(len(self.projects), name, address, now)
         self._admission.connection(*self._there(name), name, address, now)
-
-    def has_room(self, name: str, address: str) -> bool:
-        """Whether `admit` would let a reader in. Nothing is counted or told."""
-        new = name not in self.projects
-        return not self.draining and self._admission.has_room(
-            len(self.projects) if new else -1, *self._there(name), address
-        )
 
     def _there(self, name: str) -> tuple[int, int]:
         """How many streams there are, on all projects and of `name`. To the limits an observer is one, too."""
@@ -268,6 +266,7 @@ class Hub:
         else:
             # Not `_expire`: a project that has just become empty is not forgotten under a reader who comes back to it.
             self._retention.expire(project, now)
+            self._idle.pop(project, None)
         (self.observers if connection.observes else self.connections)[connection.id] = connection
         self._admission.entered(connection.address)
         self.counters.added += not connection.observes
@@ -444,6 +443,7 @@ class Hub:
             return None
         connections, events = len(project.connections), len(project.ring)
         del self.projects[name]
+        self._idle.pop(project, None)
         self.counters.misses.touch(name)
         streams = project.streams
         if len(streams) <= CLOSE_BUDGET:
@@ -534,6 +534,11 @@ class Hub:
         return receipt
 
     def _create(self, name: str, address: str | None, now: float) -> Project:
+        if len(self.projects) >= self.limits.max_projects and (idlest := self._may_give_way()) is not None:
+            self._retention.evict(idlest, len(idlest.ring), "projects", now)
+            self._forget_if_empty(idlest)
+            self.counters.projects_displaced += 1
+            self._observer.project_displaced(idlest, now)
         self._admission.project(len(self.projects), name, address, now)
         epoch, newest, finished = self._forgotten.pop(name, ("", 0, False))
         project = Project(name, epoch or self.new_epoch(), self.counters, self._frame_cache, newest=newest)
@@ -541,6 +546,15 @@ class Hub:
         self.projects[name] = project
         self.counters.misses.touch(name)
         return project
+
+    def _may_give_way(self) -> Project | None:
+        """The project idle longest that has no stream and nothing pending: it makes room for a new one."""
+        while self._idle:
+            project = next(iter(self._idle))
+            if self.projects.get(project.name) is project and project.is_idle:
+                return project
+            del self._idle[project]
+        return None
 
     def _enforce(self, project: Project, now: float) -> None:
         for emptied in self._retention.enforce(project, now):
@@ -553,7 +567,10 @@ class Hub:
     def _forget_if_empty(self, project: Project) -> None:
         if self.projects.get(project.name) is not project:
             return
+        if project.is_idle:
+            self._idle[project] = None
         if project.empty:
+            self._idle.pop(project, None)
             del self.projects[project.name]
             self._forgotten[project.name] = project.epoch, project.ring.newest, project.finished
             if len(self._forgotten) > _MAX_FORGOTTEN:

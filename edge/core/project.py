@@ -7,6 +7,7 @@ dirty. There is no other way for an event to reach a reader than `deliver`, and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 import msgspec
 
@@ -50,6 +51,8 @@ class FrameCache:
     @staticmethod
     def _make(project: Project, cursor: int, until: int, *, chunked: bool) -> tuple[bytes, int, int]:
         body, last = project.ring.batch(cursor, until, MAX_BATCH_BYTES)
+        if project.had_final:
+            body = sse.without_final(body)
         return (sse.chunk(body) if chunked else body), last, len(body)
 
 
@@ -99,6 +102,7 @@ class Project:
         "expiry_slot",
         "finished",
         "first_seq",
+        "had_final",
         "id_prefix",
         "last_connect_seconds",
         "last_disconnect",
@@ -123,6 +127,8 @@ class Project:
         self.ledger = Ledger(counters.misses, name, newest)
         self.finished = False
         """Its newest event is its last: streams end behind it. Publishing opens it again."""
+        self.had_final = False
+        """The ring may hold an event that finished it."""
         self.connections: list[Connection] = []
         self.observers: list[Connection] = []
         """Streams that count as nothing."""
@@ -159,7 +165,8 @@ class Project:
         project.pinned = past.pinned
         project.earlier = past.earlier
         project.ring.load(past.frames, past.times)
-        project.finished = bool(past.frames) and sse.is_final(past.frames[-1])
+        project.had_final = any(map(sse.is_final, past.frames))
+        project.finished = project.had_final and sse.is_final(past.frames[-1])
         counters.ring_events += len(project.ring)
         counters.ring_bytes += project.ring.size_bytes
         project.ledger.restore(past.ledger, project.ring.oldest, now)
@@ -170,6 +177,11 @@ class Project:
     def empty(self) -> bool:
         """Nothing is left to know: no connection, no event (and so no pending miss)."""
         return not (self.connections or self.observers or len(self.ring) or self.reserved or self.pinned)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no stream and no store is at it, and nothing that it holds is pending."""
+        return not (self.connections or self.observers or self.reserved or self.pinned or self.ledger.pending)
 
     @property
     def streams(self) -> list[Connection]:
@@ -225,7 +237,7 @@ class Project:
         ring, counters = self.ring, self._counters
         before_bytes = ring.size_bytes
         seq = ring.extend(frames, now)
-        self.finished = sse.is_final(frames[-1])
+        self._note_final(frames[-1])
         counters.published += len(frames)
         counters.ring_events += len(frames)
         counters.ring_bytes += ring.size_bytes - before_bytes
@@ -239,7 +251,7 @@ class Project:
     def append(self, frame: bytes, now: float) -> int:
         """Hold the next frame; who is to get it is `flush`'s business. Returns its number."""
         seq = self.ring.append(frame, now)
-        self.finished = sse.is_final(frame)
+        self._note_final(frame)
         counters = self._counters
         counters.ring_events += 1
         counters.ring_bytes += len(frame)
@@ -248,6 +260,11 @@ class Project:
             if self.pending_entry_seconds is None:
                 counters.oldest_miss.add(self)
         return seq
+
+    def _note_final(self, newest: bytes) -> None:
+        self.finished = sse.is_final(newest)
+        if self.finished:
+            self.had_final = True
 
     def evict(self, count: int, reason: str, now: float) -> None:
         """Give up the `count` oldest events."""
@@ -291,6 +308,23 @@ class Project:
             greeting += self._gap_frame(start.gap, connection)
         connection.control(greeting, now)
         self.deliver(connection, ring.newest, now)
+
+    def history(self, start: Start, count: int) -> list[tuple[float, sse.Decoded]]:
+        """The first `count` events held from `start` on, with the time of each. It is not a delivery."""
+        skips = Intervals() if start.skips is None else start.skips
+        first = max(start.cursor + 1, self.ring.oldest)
+        held = (seq for lo, hi in skips.outside(first, self.ring.newest) for seq in range(lo, hi + 1))
+        return [(self.ring.published_at(seq), sse.decode(self.ring.frame(seq))) for seq in islice(held, count)]
+
+    def gap_fields(self, gap: Gap) -> dict[str, object]:
+        """`gap` as it is reported."""
+        return {
+            "asked": gap.asked,
+            "oldest": self.oldest_id,
+            "newest": self.newest_id,
+            "lost": gap.lost,
+            "reason": gap.reason,
+        }
 
     def detach(self, connection: Connection, reason: str, now: float, *, reset: bool) -> int:
         """Let a connection go; what it alone had and did not acknowledge is missed. Returns how much that was."""
@@ -463,16 +497,7 @@ class Project:
             self._counters.gaps[gap.reason] += 1
             if gap.first is not None:
                 self.ledger.gap_reported(gap.first)
-        return sse.control_frame(
-            "gap",
-            {
-                "asked": gap.asked,
-                "oldest": self.oldest_id,
-                "newest": self.newest_id,
-                "lost": gap.lost,
-                "reason": gap.reason,
-            },
-        )
+        return sse.control_frame("gap", self.gap_fields(gap))
 
 
 def _connected_at(connection: Connection) -> tuple[float, int]:

@@ -103,6 +103,10 @@ class Ring:
         """When the held event `seq` was published."""
         return self._times[self._start + seq - self.oldest]
 
+    def frame(self, seq: int) -> bytes:
+        """The held event `seq`."""
+        return self._frames[self._start + seq - self.oldest]
+
     def batch(self, cursor: int, until: int, max_bytes: int) -> tuple[bytes, int]:
         """The held frames after `cursor` up to `until`, joined: at least one, and no more than `max_bytes` beyond it.
 

@@ -20,7 +20,10 @@ from edge.core.event import DEFAULT_TYPE, Event
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _ID_FIRST = b"id: "
 _FINAL = b": final\n"
-"""The first line of an event that finishes its project: a comment, which every store and node keeps with the event."""
+"""The first line of a held event that finishes its project, so that every store and node keeps it with the event.
+`without_final` takes it away before the event is sent.
+"""
+_FINAL_BEHIND = b"\n\n" + _FINAL
 
 PING_COMMENT = b": ping\n"
 """A single line: some clients make an empty event of a comment that is followed by an empty line."""
@@ -57,6 +60,11 @@ def event_text(event: Event) -> bytes:
 def is_final(frame: bytes) -> bool:
     """Whether the event of `frame` finishes its project."""
     return frame.startswith(_FINAL)
+
+
+def without_final(frames: bytes) -> bytes:
+    """`frames` as they are sent."""
+    return frames.removeprefix(_FINAL).replace(_FINAL_BEHIND, b"\n\n")
 
 
 def _type_line(event_type: str) -> bytes:

@@ -333,6 +333,10 @@ LEFT = {
     ),
     "lifetime": Reason("it reached stream.max_lifetime_seconds", "Nothing: its client reconnects and resumes."),
     "expired": Reason("its token expired", "Give the subscriber a new token or ticket before the old one expires."),
+    "finished": Reason(
+        "it had received the project's last event (published with ?final=true)",
+        "Nothing: the project is finished. Publishing to it opens it again.",
+    ),
     "error": Reason("its transport failed", "Check the network and the proxy in between: it broke the connection."),
 }
 """By the reason of `edge_connections_removed_total`."""

@@ -101,6 +101,11 @@ class HubObserver:
         for tell in self.dropped:
             tell(project)
 
+    def project_displaced(self, project: Project, now: float) -> None:
+        suppressed = self._limits.admit("project_displaced", now)
+        if suppressed is not None:
+            _log.warning("project_displaced", project=project.name, **_more(suppressed))
+
     def event_missed(self, project: Project, event_id: str, now: float) -> None:
         suppressed = self._missed_log.admit(project.name, now)
         if suppressed is not None:

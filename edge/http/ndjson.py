@@ -65,9 +65,9 @@ class Framing:
 
 
 class Lines:
-    """What one request has published so far."""
+    """What one request has published so far. `final`: its last event finishes the project, so one line is held back."""
 
-    def __init__(self, context: Context, name: str) -> None:
+    def __init__(self, context: Context, name: str, *, final: bool) -> None:
         self._context = context
         self._name = name
         self._max_event_bytes = context.config.limits.max_event_bytes
@@ -79,9 +79,16 @@ class Lines:
         self._connections = 0
         """As the last receipt told."""
         self._promised: list[Awaitable[Receipt]] = []
+        self._final = final
+        self._held_back: list[bytes] = []
+        """The last line so far that isn't empty, and the empty ones behind it."""
 
     async def take(self, lines: list[bytes]) -> None:
         """Publish `lines`; empty ones say nothing. Raises what a single publish raises."""
+        if self._final:
+            lines = self._held_back + lines
+            last = max((at for at, line in enumerate(lines) if line.strip()), default=len(lines))
+            lines, self._held_back = lines[:last], lines[last:]
         for at in range(0, len(lines), _LINES_A_TURN):
             part = lines[at : at + _LINES_A_TURN]
             if not self._publish_together(part):
@@ -92,6 +99,13 @@ class Lines:
             if len(part) == _LINES_A_TURN:
                 await asyncio.sleep(0)
         await self._settle()
+
+    async def end(self) -> None:
+        """There are no more lines."""
+        if self._held_back:
+            self._publish(self._held_back[0], final=True)
+            self._taken += 1
+            await self._settle()
 
     def _publish_together(self, lines: list[bytes]) -> bool:
         """Publish all of `lines`, at a third of the cost. False when nothing was: one of them will say why."""
@@ -114,8 +128,10 @@ class Lines:
         self._connections = self._context.hub.connected(self._name)
         return True
 
-    def _publish(self, line: bytes) -> None:
+    def _publish(self, line: bytes, *, final: bool = False) -> None:
         event = decode_json(line, self._max_event_bytes)
+        if final:
+            event = msgspec.structs.replace(event, final=True)
         receipt = self._context.store.publish(self._name, event, self._context.clock())
         if isinstance(receipt, Receipt):
             self._count(receipt)
@@ -159,9 +175,9 @@ class Lines:
         return error
 
 
-async def publish_arriving(context: Context, request: Request, name: str) -> Response:
+async def publish_arriving(context: Context, request: Request, name: str, *, final: bool) -> Response:
     """Publish lines as they arrive. A publisher still sending when the hub leaves is told what was taken."""
-    lines = Lines(context, name)
+    lines = Lines(context, name, final=final)
     limits = context.config.limits
     framing = Framing(limits.max_body_bytes)
     idle_seconds = limits.ndjson_idle_seconds
@@ -178,12 +194,13 @@ async def publish_arriving(context: Context, request: Request, name: str) -> Res
             await lines.take(framing.feed(data))
             framing.check()
         await lines.take([framing.end()])
+        await lines.end()
     except EdgeError as error:
         raise await lines.ended(error) from None
     return lines.answer()
 
 
-async def publish_whole(context: Context, name: str, body: bytes, keyed: Keyed) -> Answer:
+async def publish_whole(context: Context, name: str, body: bytes, keyed: Keyed, *, final: bool) -> Answer:
     """Publish the lines of a body that is here already: all of them or, raising, none, so that it can be done once."""
     events = []
     for number, line in enumerate(body.split(b"\n"), 1):
@@ -202,6 +219,8 @@ async def publish_whole(context: Context, name: str, body: bytes, keyed: Keyed) 
             await asyncio.sleep(0)
     if not events:
         return answer_of(LinesTaken(0, None, None, context.hub.connected(name), 0), 202)
+    if final:
+        events[-1] = msgspec.structs.replace(events[-1], final=True)
     keyed = keyed._replace(besides=str(len(events)).encode(), events=len(events))
     batch = context.store.publish_many(name, events, context.clock())
     if batch is not None:

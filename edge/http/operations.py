@@ -66,7 +66,8 @@ def operations(config: Config) -> tuple[Operation, ...]:
     made = _Operations(config)
     listed = (
         made.subscribe(), made.head_subscribe(), made.publish(), made.ready(), made.trigger(), made.ticket(),
-        made.ack(), made.project(), made.explain(), made.delete(), made.projects(), *made.life(), made.openapi(),
+        made.ack(), made.project(), made.history(), made.explain(), made.delete(), made.projects(), *made.life(),
+        made.openapi(),
     )  # fmt: skip
     return listed if config.metrics.port is not None else (*listed, made.metrics())
 
@@ -118,6 +119,7 @@ _WRITING = (
 )
 
 
+_FLAG: dict[str, Any] = {"type": "string", "enum": ["true", "false"], "default": "false"}
 _LAST_ID_PARAMETERS = {
     "last_event_id": "The same, for clients that can't set headers.",
     **dict.fromkeys(LAST_ID_PARAMETERS[1:], "The same, as polyfills of EventSource and other hubs call it."),
@@ -154,6 +156,13 @@ class _Operations:
                 {"type": "string", "enum": ["comment", "event"], "default": "comment"},
                 "How a heartbeat looks: a comment, or an event `edge.ping` for clients that can't see comments.",
             ),
+            Parameter(
+                "observe",
+                "query",
+                _FLAG,
+                "Open a stream that counts as nothing: not in receipts, readiness, connections, deliveries or misses. "
+                "It requires the permission `status`.",
+            ),
         )
 
     _STREAM_PROBLEMS = (
@@ -177,7 +186,10 @@ class _Operations:
             "Opens a stream: `edge.hello`, the replay, then live events, each once and in order. It goes on until one "
             "side ends it; the hub says `edge.closing` first.",
             "subscribe",
-            (Answer(200, "The stream.", {"text/event-stream": _FRAME}),),
+            (
+                Answer(200, "The stream.", {"text/event-stream": _FRAME}),
+                Answer(204, "The project is finished, and nothing is left to replay: do not reconnect."),
+            ),
             self._stream_parameters(),
             problems=self._STREAM_PROBLEMS,
         )
@@ -213,6 +225,12 @@ class _Operations:
                     "query",
                     {"type": "integer", "minimum": 0, "maximum": 1_000_000, "default": 0},
                     "Refuse, and store nothing, when fewer connections are there.",
+                ),
+                Parameter(
+                    "final",
+                    "query",
+                    _FLAG,
+                    "The project's last event: streams end once they have it. Publishing again reopens the project.",
                 ),
                 self._duration("wait", "First wait so long for `require` connections (one, without) to be confirmed."),
                 _KEY,
@@ -307,6 +325,22 @@ class _Operations:
             (Answer(200, "What the hub knows of it.", {JSON: schemas.ProjectStatus}),),
             (_PROJECT,),
             problems=("invalid_project", "unknown_project", "store_unavailable"),
+        )
+
+    def history(self) -> Operation:
+        since = [one for one in self._stream_parameters() if one.name not in ("heartbeat", "observe")]
+        since = [one._replace(schema={**one.schema, "default": "all"}) if one.name == "since" else one for one in since]
+        limit: dict[str, Any] = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}
+        return Operation(
+            "get",
+            "/projects/{project}/history",
+            "history",
+            "Read a project's history",
+            "The events that the ring holds, as one document. It is not a delivery: nothing counts as received by it.",
+            "subscribe",
+            (Answer(200, "The events, oldest first.", {JSON: schemas.History}),),
+            (*since, Parameter("limit", "query", limit, "At most so many events.")),
+            problems=("invalid_project", "invalid_parameter", "unknown_project", "store_unavailable"),
         )
 
     def explain(self) -> Operation:

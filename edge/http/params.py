@@ -84,6 +84,11 @@ def choice(request: Request, name: str, default: str, choices: Sequence[str]) ->
     return text
 
 
+def flag(request: Request, name: str) -> bool:
+    """`true` or `false` (the default) from the query."""
+    return choice(request, name, "false", ("true", "false")) == "true"
+
+
 def confirm(request: Request) -> Confirm:
     """Who has to confirm a connection: `?confirm=client`, or the peer's transport."""
     return cast(Confirm, choice(request, "confirm", "transport", CONFIRMS))

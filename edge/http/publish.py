@@ -6,6 +6,8 @@ nothing waits.
 
 from __future__ import annotations
 
+import msgspec
+
 from edge.core.errors import NotReady
 from edge.core.event import Event, check_type, decode_json, decode_text
 from edge.core.idempotency import Answer
@@ -24,7 +26,7 @@ async def publish(context: Context, request: Request) -> Response:
     """Publish to a project; the receipt says who was there."""
     name = request.project
     kind = bodies.media_type(request, (bodies.JSON, bodies.FORM, bodies.TEXT, bodies.NDJSON))
-    require, wait_seconds, event_type = 0, None, None
+    require, wait_seconds, event_type, final = 0, None, None, False
     if request.query_string:
         require = params.integer(request, "require", 0, lowest=0, highest=_MAX_REQUIRED)
         if request.parameter("wait") is not None:
@@ -32,28 +34,30 @@ async def publish(context: Context, request: Request) -> Response:
         event_type = request.parameter("type")
         if event_type is not None:
             check_type(event_type)
+        final = params.flag(request, "final")
     key = params.idempotency_key(request)
     if key is not None:
-        return await _publish_once(context, request, kind, key, require, wait_seconds)
+        return await _publish_once(context, request, kind, key, require, wait_seconds, final=final)
     if kind == bodies.NDJSON:
         await _ready(context, request, require, wait_seconds)
-        return await ndjson.publish_arriving(context, request, name)
-    event = _decode(context, request, kind, await bodies.read(context, request))
+        return await ndjson.publish_arriving(context, request, name, final=final)
+    event = _decode(context, request, kind, await bodies.read(context, request), final=final)
     if require or wait_seconds is not None:
         await _ready(context, request, require, wait_seconds)
     return response_of(await _publish(context, name, event))
 
 
 async def _publish_once(
-    context: Context, request: Request, kind: str, key: str, require: int, wait_seconds: float | None
+    context: Context, request: Request, kind: str, key: str, require: int, wait_seconds: float | None, *, final: bool
 ) -> Response:
     """Publish under an idempotency key. NDJSON too has to be known whole, to be compared with another body."""
     name = request.project
     body = await bodies.read(context, request)
-    event = None if kind == bodies.NDJSON else _decode(context, request, kind, body)
+    event = None if kind == bodies.NDJSON else _decode(context, request, kind, body, final=final)
+    kinds = [kind.encode(), b"final"] if final else [kind.encode()]
     keyed = Keyed(
         ("publish", name, key),
-        bodies.fingerprint(kind.encode(), b"" if event is None else event.type.encode(), body),
+        bodies.fingerprint(*kinds, b"" if event is None else event.type.encode(), body),
         published if event is not None else ndjson.published,
     )
     return await run_once(
@@ -61,7 +65,9 @@ async def _publish_once(
         keyed,
         lambda: _ready(context, request, require, wait_seconds),
         lambda _: (
-            ndjson.publish_whole(context, name, body, keyed) if event is None else _publish(context, name, event, keyed)
+            ndjson.publish_whole(context, name, body, keyed, final=final)
+            if event is None
+            else _publish(context, name, event, keyed)
         ),
     )
 
@@ -75,11 +81,13 @@ def published(receipt: Receipt, _: bytes = b"") -> Answer:
     return answer_of(receipt, 201 if receipt.connections else 202)
 
 
-def _decode(context: Context, request: Request, kind: str, body: bytes) -> Event:
+def _decode(context: Context, request: Request, kind: str, body: bytes, *, final: bool) -> Event:
     max_bytes = context.config.limits.max_event_bytes
     if kind == bodies.TEXT:
-        return decode_text(body, request.parameter("type"), max_bytes)
-    return decode_json(body, max_bytes)
+        event = decode_text(body, request.parameter("type"), max_bytes)
+    else:
+        event = decode_json(body, max_bytes)
+    return msgspec.structs.replace(event, final=True) if final else event
 
 
 async def _ready(context: Context, request: Request, require: int, wait_seconds: float | None) -> None:

@@ -47,16 +47,17 @@ def routes(context: Context) -> tuple[Route, ...]:
     """Every path, in the order of the API page."""
     project, waiting = "/projects/{project}", ("connections", "timeout", "confirm")
     files = page.routes(with_page=context.config.server.page)
-    since = ("since", *subscribe.LAST_ID_PARAMETERS, "heartbeat", "ticket")
+    since = ("since", *subscribe.LAST_ID_PARAMETERS)
     return (
-        Route("GET", f"{project}/events", subscribe.subscribe, "subscribe", since),
-        Route("POST", f"{project}/events", publish.publish, "publish", ("type", "require", "wait")),
+        Route("GET", f"{project}/events", subscribe.subscribe, "subscribe", (*since, "heartbeat", "observe", "ticket")),
+        Route("POST", f"{project}/events", publish.publish, "publish", ("type", "require", "wait", "final")),
         Route("GET", f"{project}/ready", status.ready, "status", waiting),
         Route("GET", f"{project}/explain", explain.explain, "status"),
         Route("POST", f"{project}/trigger", trigger.trigger, "trigger", (*waiting, "on_timeout")),
         Route("POST", f"{project}/connections/{{connection}}/ack", ticket.ack, None, ("ticket",)),
         Route("POST", f"{project}/ticket", ticket.ticket, "subscribe"),
         Route("GET", project, status.project, "status"),
+        Route("GET", f"{project}/history", status.history, "subscribe", (*since, "limit")),
         Route("DELETE", project, status.delete, "admin"),
         Route("GET", "/projects", status.projects, "status", ("limit", "offset")),
         *_PROBES,
@@ -176,6 +177,8 @@ class Application:
             return None
         request.permission = route.permission
         request.stream = route.handler is subscribe.subscribe
+        if request.stream and request.parameter("observe") == "true":
+            request.permission = "status"
         return route
 
     def _refused(self, request: Request, route: Route | None, response: Response) -> None:

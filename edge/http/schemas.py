@@ -91,6 +91,37 @@ class ProjectStatus(msgspec.Struct, frozen=True):
     last_connect: Moment | None
     last_disconnect: LastDisconnect | None
     last_ready: LastReady | None
+    finished: bool = False
+    """Its newest event was published with `final=true`. Publishing opens it again."""
+
+
+class HistoryEvent(msgspec.Struct, frozen=True):
+    """One event that the ring holds; `data` is the text that subscribers get."""
+
+    id: EventId
+    type: str
+    data: str
+    time: Moment
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """History that is no longer available, as in `edge.gap`."""
+
+    asked: str
+    oldest: EventId | None
+    newest: EventId | None
+    lost: Count | None
+    reason: Literal["evicted", "restart", "unknown"]
+
+
+class History(msgspec.Struct, frozen=True):
+    """Events that a project holds, oldest first. `newest` is the project's: ask again after the last id for more."""
+
+    project: str
+    oldest: EventId | None
+    newest: EventId | None
+    gap: Gap | None
+    events: list[HistoryEvent]
 
 
 class ProjectSummary(msgspec.Struct, frozen=True):

@@ -15,6 +15,7 @@ from edge.http.context import Context
 from edge.http.problems import response as problem
 from edge.http.request import Request
 from edge.http.response import NO_STORE, Response, json_response
+from edge.http.subscribe import last_event_id, start_at
 from edge.transport.stream import Stream
 
 _PAGE = 100
@@ -80,6 +81,31 @@ def _with_details(context: Context, status: schemas.ProjectStatus, here: Project
         last_connect=context.iso_time(here.last_connect_seconds),
         last_disconnect=left and schemas.LastDisconnect(context.iso_time(left[0]), left[1]),
         last_ready=confirmed and schemas.LastReady(context.iso_time(confirmed[0]), confirmed[1], confirmed[2]),
+        finished=here.finished,
+    )
+
+
+async def history(context: Context, request: Request) -> Response:
+    """What a project holds, as one document. It counts as nothing."""
+    name, now = request.project, context.clock()
+    limit = params.integer(request, "limit", _PAGE, lowest=1, highest=_MAX_PAGE)
+    last_id, since = last_event_id(request), request.parameter("since")
+    start = start_at("all" if since is None else since, last_id, now)
+    if await context.nodes.view(name) is None:
+        return _unknown(name)
+    await context.nodes.follow(name, last_id)
+    known = context.hub.project(name, now)
+    if known is None:
+        return _unknown(name)
+    place = start(known)
+    return _json(
+        schemas.History(
+            name,
+            known.oldest_id,
+            known.newest_id,
+            None if place.gap is None else msgspec.convert(known.gap_fields(place.gap), schemas.Gap),
+            [schemas.HistoryEvent(*event, context.iso_time(at)) for at, event in known.history(place, limit)],
+        )
     )
 
 

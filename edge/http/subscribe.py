@@ -41,10 +41,13 @@ async def subscribe(context: Context, request: Request) -> Response:
     last_id = last_event_id(request)
     since = request.parameter("since")
     start = start_at("missed" if since is None else since, last_id, context.clock())
+    observes = params.flag(request, "observe")
     ping_as_event = params.choice(request, "heartbeat", "comment", ("comment", "event")) == "event"
     if request.method == "HEAD":
         return Response(200, content_type=HEADERS["Content-Type"], headers=_ONLY_STREAMS)
     await context.nodes.follow(name, last_id)
+    if context.hub.is_over(name, start):
+        return Response(204)
     if request.half_closed:
         raise half_closed("A stream needs both sides of its connection")
     now = context.clock()
@@ -56,6 +59,7 @@ async def subscribe(context: Context, request: Request) -> Response:
         address,
         chunked=chunked,
         ping_as_event=ping_as_event,
+        observes=observes,
         expires_at_seconds=expiry_of(request, now),
     )
     head = stream_head(chunked=chunked) + date_line() + request.shared + b"\r\n"
@@ -111,7 +115,13 @@ def _unreadable(allowed: str) -> InvalidRequest:
 
 
 def _new_stream(
-    context: Context, address: str, *, chunked: bool, ping_as_event: bool, expires_at_seconds: float | None
+    context: Context,
+    address: str,
+    *,
+    chunked: bool,
+    ping_as_event: bool,
+    observes: bool,
+    expires_at_seconds: float | None,
 ) -> Stream:
     """A stream for a subscriber at `address`. It ends with its configured lifetime, or at `expires_at_seconds` of the
     hub's clock, when its token does, if that comes first.
@@ -130,6 +140,7 @@ def _new_stream(
         address,
         chunked=chunked,
         ping_as_event=ping_as_event,
+        observes=observes,
         ends_at_seconds=ends_at_seconds,
         ends_reason=ends_reason,
     )

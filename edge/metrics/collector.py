@@ -247,6 +247,12 @@ class HubCollector:
         hub, receipts = self._watched.hub, self._watched.receipts
         counters = hub.counters
         yield _gauge("projects", "Known projects, bounded by limits.max_projects.", len(hub.projects))
+        yield _counter(
+            "projects_displaced",
+            "Idle projects with nothing pending that gave way to new ones. Growing: raise limits.max_projects, or "
+            "lower ring.max_age_seconds.",
+            counters.projects_displaced,
+        )
         yield _gauge(
             "ring_events", "Events held for replay. Falling to 0 without a restart: they expired.", counters.ring_events
         )
@@ -259,8 +265,7 @@ class HubCollector:
         yield _labelled(
             "ring_evicted",
             "Events evicted, by limit. count: ring.max_events. bytes: ring.max_bytes. age: ring.max_age_seconds. "
-            "total: "
-            "ring.total_bytes. deleted: the project was deleted.",
+            "total: ring.total_bytes. projects: an idle project gave way to a new one. deleted: the project was deleted.",
             "reason",
             counters.evicted,
         )

@@ -131,6 +131,7 @@ class Recorder:
         self.added: list[str] = []
         self.removed: list[tuple[str, str, int]] = []
         self.forgotten: list[str] = []
+        self.displaced: list[str] = []
         self.nobody: list[str] = []
         self.limits: Counter[str] = Counter()
         self.failures: list[tuple[str, Exception]] = []
@@ -148,6 +149,9 @@ class Recorder:
 
     def project_forgotten(self, project: Project) -> None:
         self.forgotten.append(project.name)
+
+    def project_displaced(self, project: Project, now: float) -> None:
+        self.displaced.append(project.name)
 
     def event_missed(self, project: Project, event_id: str, now: float) -> None:
         self.nobody.append(event_id)

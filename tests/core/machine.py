@@ -120,6 +120,9 @@ class HubMachine(RuleBasedStateMachine):
         self.stored = stored
         """Whether a store takes each event before it is held, some steps later."""
         self.came = 0
+        self.idle: list[ModelProject] = []
+        """Without stream and pending event since their last stream left, in the order in which it did."""
+        self.displaced: list[str] = []
         self.ended: dict[str, tuple[str, int, bool]] = {}
         """Where the history of projects ended that were forgotten."""
         self.reserved: deque[tuple[ModelProject, project_module.Project, bytes, Event]] = deque()
@@ -135,7 +138,7 @@ class HubMachine(RuleBasedStateMachine):
     def publish(self, name: str, data: str, event_type: str, final: bool) -> None:
         event = text(data, event_type, final=final)
         project = self.current.get(name)
-        if project is None and len(self.current) >= self.limits.max_projects:
+        if project is None and self.no_room():
             self.refused("too_many_projects", lambda: self.hub.publish(name, event, self.now))
             return
         if project is None:
@@ -200,7 +203,7 @@ class HubMachine(RuleBasedStateMachine):
     def publish_many(self, name: str, count: int) -> None:
         """All at once, as the lines of one piece of NDJSON."""
         project = self.current.get(name)
-        if self.stored or (project is None and len(self.current) >= self.limits.max_projects):
+        if self.stored or (project is None and self.no_room()):
             return
         if project is None:
             project = self.create(name)
@@ -276,6 +279,7 @@ class HubMachine(RuleBasedStateMachine):
             return self.start(real, start)
 
         self.hub.attach(name, connection, begin, self.now)
+        self.idle = [one for one in self.idle if one is not project]
         reader = ModelReader(connection, project, expected, self.now)
         if observes:
             project.observers.append(reader)
@@ -415,12 +419,26 @@ class HubMachine(RuleBasedStateMachine):
         return readers[which % len(readers)]
 
     def create(self, name: str) -> ModelProject:
+        if len(self.current) >= self.limits.max_projects:
+            idlest = self.idle[0]
+            self.displaced.append(idlest.name)
+            while idlest.held:
+                self.evict(idlest, "projects")
+            self.forget_if_empty(idlest)
         project = self.current[name] = ModelProject(name, self.ended.pop(name, ("", 0, False)))
         self.all_projects.append(project)
         return project
 
+    def no_room(self) -> bool:
+        """Whether one more project is one too many, and none can give way."""
+        self.look()
+        for project in self.current.values():
+            project.settle()
+        self.idle = [one for one in self.idle if self.current.get(one.name) is one and one.is_idle]
+        return len(self.current) >= self.limits.max_projects and not self.idle
+
     def refusal(self, project: ModelProject | None, address: str) -> str | None:
-        if project is None and len(self.current) >= self.limits.max_projects:
+        if project is None and self.no_room():
             return "too_many_projects"
         if len(self.readers) >= self.limits.max_connections:
             return "too_many_connections"
@@ -482,6 +500,8 @@ class HubMachine(RuleBasedStateMachine):
         self.removed[reason] += not reader.observes
         if self.current.get(reader.project.name) is reader.project:
             self.forget_if_empty(reader.project)
+            if reader.project.is_idle and reader.project not in self.idle:
+                self.idle.append(reader.project)
 
     def offer(self, project: ModelProject, eligible: list[ModelReader]) -> None:
         """What is missed goes to those that never had it."""
@@ -636,6 +656,8 @@ class HubMachine(RuleBasedStateMachine):
         assert dict(self.rejected) == {code: count for code, count in counters.rejected.items() if count}
         assert self.rejected == self.recorder.limits
         assert self.nobody == self.recorder.nobody
+        assert self.displaced == self.recorder.displaced
+        assert len(self.displaced) == counters.projects_displaced
 
     def nothing_is_left_behind(self) -> None:
         hub = self.hub

@@ -71,6 +71,10 @@ class ModelProject:
         return self.base + len(self.events)
 
     @property
+    def is_idle(self) -> bool:
+        return not (self.readers or self.observers or self.reserved or self.with_status(PENDING))
+
+    @property
     def held(self) -> list[ModelEvent]:
         return self.events[self.oldest - 1 - self.base :]
 
@@ -182,8 +186,6 @@ class ModelReader:
         self.looked_at += len(items)
         for item in items:
             assert not self.closed or isinstance(item, Message) is False, "something behind edge.closing"
-            if isinstance(item, Comment) and item.text == " final":
-                continue
             if isinstance(item, Comment):
                 assert " ping" == item.text
                 assert now - self.last_write >= heartbeat_seconds, "a ping before its time"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from edge.core import resume
+from edge.core.errors import LimitReached
 from edge.core.hub import CLOSE_BUDGET, Hub
 from tests.core.fakes import FakeConnection, Recorder, make_hub, text, woken
 
@@ -157,4 +158,5 @@ class TestObservers:
     def test_they_are_bounded_like_connections(self) -> None:
         hub = make_hub(max_connections=1)
         connect(hub, "looker", observes=True)
-        assert not hub.has_room("p", "::1")
+        with pytest.raises(LimitReached):
+            hub.admit("p", "::1", 0.0)

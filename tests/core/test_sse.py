@@ -82,6 +82,20 @@ def test_frames_of_both_versions_are_decoded(data: str, event_type: str, seq: in
         assert (f"e-{seq}", event_type, lines_of(data)) == sse.decode(frame)
 
 
+@given(st.lists(st.tuples(types, texts, st.booleans()), min_size=1, max_size=6))
+def test_what_finishes_a_project_is_known_and_not_sent(events: list[tuple[str, str, bool]]) -> None:
+    held = [
+        sse.event_frame(b"e-", seq, Event(name, data.encode(), final))
+        for seq, (name, data, final) in enumerate(events, 1)
+    ]
+    sent = [sse.event_frame(b"e-", seq, Event(name, data.encode())) for seq, (name, data, _) in enumerate(events, 1)]
+    assert [final for _, _, final in events] == [sse.is_final(frame) for frame in held]
+    assert b"".join(sent) == sse.without_final(b"".join(held))
+    for frame, plain, (name, data, final) in zip(held, sent, events, strict=True):
+        assert sse.decode(plain) == sse.decode(frame)
+        assert sse.text_of(frame) == sse.event_text(Event(name, data.encode(), final))
+
+
 def test_the_bytes_of_a_frame() -> None:
     assert b"data: {}\nid: e-7\n\n" == sse.event_frame(b"e-", 7, Event("message", b"{}"))
     assert b"event: tick\ndata: a\ndata: b\nid: e-7\n\n" == sse.event_frame(b"e-", 7, Event("tick", b"a\r\nb"))
