@@ -33,7 +33,7 @@ def test_by_count() -> None:
     for _ in range(5):
         hub.publish("p", text(), 0.0)
     assert {"p": [3, 4, 5]} == held(hub)
-    assert {"count": 2, "bytes": 0, "age": 0, "total": 0, "deleted": 0} == hub.counters.evicted
+    assert {"count": 2, "bytes": 0, "age": 0, "total": 0, "projects": 0, "deleted": 0} == hub.counters.evicted
 
 
 def test_by_bytes() -> None:
