@@ -75,6 +75,7 @@ class ServerSettings(Section, frozen=True):
     # Who may connect to a Unix socket: its owner and group.
     unix_mode: str = "0660"
     unix_group: str | None = None
+    base_path: str | None = None  # For proxies that can't strip a prefix.
     tls_cert: str | None = None
     tls_key: str | None = None
     # Readers get `edge.closing` and a moment to leave; systemd's and Docker's own patience is 10 s or more.

@@ -19,6 +19,7 @@ from edge.config.units import format_value
 
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?", re.ASCII)
+_BASE_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]{1,128}){0,16}", re.ASCII)
 WILDCARD_ORIGIN = re.compile(r"(https?)://\*((?:\.[a-z0-9-]{1,63})+(?::[0-9]{1,5})?)", re.ASCII)
 """`https://*.example.org`, with or without a port: every subdomain of it, at any depth, but not the domain itself."""
 _BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750's b64token.
@@ -58,6 +59,12 @@ def _outbound_proxy(text: str) -> str:
 def _host(text: str) -> str:
     if not _is_ip(text) and not _HOST_NAME.fullmatch(text):
         raise ValueError("must be an IP address or a host name, without scheme, port or brackets")
+    return text
+
+
+def _base_path(text: str) -> str:
+    if not _BASE_PATH.fullmatch(text):
+        raise ValueError("must be a path such as /hub, of letters, digits and . _ ~ -, without a slash at its end")
     return text
 
 
@@ -153,6 +160,7 @@ TEXT_RULES: dict[str, Callable[[str], str]] = {
     "server.host": _listening_host,
     "server.unix_mode": _file_mode,
     "server.outbound_proxy": _outbound_proxy,
+    "server.base_path": _base_path,
     "server.allowed_hosts": _allowed_host,
     "server.trusted_proxies": _network,
     "trigger.url": _url,

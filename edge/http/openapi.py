@@ -71,6 +71,7 @@ def document(config: Config) -> dict[str, Any]:
             "description": "A Server-Sent Events hub that loses nothing in silence.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
+        **({"servers": [{"url": config.server.base_path}]} if config.server.base_path else {}),
         "paths": paths,
         "components": {"schemas": {**schemas, "Problem": _PROBLEM}},
     }

@@ -86,13 +86,22 @@ def _both_encodings(name: str) -> tuple[Asset, Asset]:
 _FILES = {name: _both_encodings(name) for name in _CLIENT_FILES + _PAGE_FILES}
 
 
-def routes(*, with_page: bool) -> Iterator[tuple[str, Handler]]:
+def routes(*, with_page: bool, base_path: str) -> Iterator[tuple[str, Handler]]:
     """Paths and their handlers: the client's files, and the page's unless it is turned off."""
+    if with_page and base_path:
+        yield "", _to_slash(base_path)  # links of the page are relative
     for name in _CLIENT_FILES:
         yield f"/{name}", _serve(name, _CLIENT_HEADERS)
     if with_page:
         for name in _PAGE_FILES:
             yield "/" if name == "index.html" else f"/{name}", _serve(name, _PAGE_HEADERS)
+
+
+def _to_slash(base_path: str) -> Handler:
+    async def redirect(_context: Context, _request: Request) -> Response:
+        return Response(308, content_type="text/plain; charset=utf-8", headers={"Location": f"{base_path}/"})
+
+    return redirect
 
 
 def _serve(name: str, headers: dict[str, str]) -> Handler:

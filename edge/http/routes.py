@@ -46,7 +46,7 @@ class Route(NamedTuple):
 def routes(context: Context) -> tuple[Route, ...]:
     """Every path, in the order of the API page."""
     project, waiting = "/projects/{project}", ("connections", "timeout", "confirm")
-    files = page.routes(with_page=context.config.server.page)
+    files = page.routes(with_page=context.config.server.page, base_path=context.config.server.base_path or "")
     since = ("since", *subscribe.LAST_ID_PARAMETERS)
     return (
         Route("GET", f"{project}/events", subscribe.subscribe, "subscribe", (*since, "heartbeat", "observe", "ticket")),
@@ -69,6 +69,8 @@ def routes(context: Context) -> tuple[Route, ...]:
 
 _PROBES = (Route("GET", "/healthz", status.healthz, None), Route("GET", "/readyz", status.readyz, None))
 _METRICS = Route("GET", "/metrics", status.metrics, "metrics")
+_OUTSIDE = ("/healthz", "/readyz", "/metrics", "*")
+"""What is served without `server.base_path`, too."""
 
 
 def build(context: Context) -> Application:
@@ -93,6 +95,7 @@ class Application:
         self._no_origin = self.shared(None)
         context.on_reload.append(self._configure)
         self._logs = context.config.server.access_log
+        self._base_path = context.config.server.base_path or ""
         self._table: dict[str, dict[str, Route]] = {}
         for route in listed:
             methods = self._table.setdefault(route.path, {})
@@ -161,6 +164,13 @@ class Application:
         if "%" in path:
             parts = [unquote(part, errors="surrogateescape") for part in parts]
             path = "/".join(parts)
+        base_path = self._base_path
+        if base_path:
+            if path.startswith(base_path) and path[len(base_path) : len(base_path) + 1] in ("", "/"):
+                path = path[len(base_path) :]
+                parts = path.split("/")
+            elif path not in _OUTSIDE:
+                return None
         if len(parts) > 2 and parts[1] == "projects":
             request.project, parts[2] = parts[2], "{project}" if parts[2] else ""
             if len(parts) == 6 and parts[3] == "connections" and parts[4]:
