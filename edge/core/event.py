@@ -7,6 +7,7 @@ through as it came: it is checked to be JSON and UTF-8, never re-encoded.
 
 from __future__ import annotations
 
+import codecs
 from typing import Annotated
 
 import msgspec
@@ -54,18 +55,31 @@ def decode_json(body: bytes | memoryview, max_bytes: int) -> Event:
         decoded = _decoder.decode(body)
         data = bytes(decoded.data)
         data.decode()  # msgspec skips over raw text without looking at its encoding
-    except UnicodeDecodeError:
-        raise InvalidRequest("The body is not UTF-8; send JSON in UTF-8.", code="invalid_event") from None
-    except RecursionError:
-        raise InvalidRequest("The JSON is nested too deeply; flatten it.", code="invalid_event") from None
-    except msgspec.DecodeError as error:
-        raise InvalidRequest(
-            f'The body is not an event: {error}. Send {{"type": "progress", "data": <any JSON>}}.',
-            code="invalid_event",
-        ) from None
+    except (UnicodeDecodeError, RecursionError, msgspec.DecodeError) as error:
+        reason = why_not_json(bytes(body), error)
+        if reason is None:
+            reason = f'The body is not an event: {error}. Send {{"type": "progress", "data": <any JSON>}}.'
+            if "unknown field `event`" in str(error):
+                reason += " Write `type` in place of `event`."
+            elif not isinstance(error, msgspec.ValidationError):
+                reason += " To send text as it is, say Content-Type: text/plain."
+        raise InvalidRequest(reason, code="invalid_event") from None
     if decoded.type not in _checked_types:
         check_type(decoded.type)
     return Event(decoded.type, bounded(data, max_bytes))
+
+
+def why_not_json(body: bytes, error: Exception) -> str | None:
+    """What is wrong with the encoding of `body`, which no decoder could read as JSON; None where that isn't it."""
+    if body.startswith(codecs.BOM_UTF8):
+        return "The body begins with a byte order mark; send JSON in UTF-8 without one."
+    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in body[:4]:
+        return "The body is UTF-16 or UTF-32; send JSON in UTF-8."
+    if isinstance(error, UnicodeDecodeError):
+        return "The body is not UTF-8; send JSON in UTF-8."
+    if isinstance(error, RecursionError):
+        return "The JSON is nested too deeply; flatten it."
+    return None if body.strip() else "The body is empty; send JSON."
 
 
 def decode_plain_lines(lines: list[bytes], max_bytes: int) -> list[Event] | None:

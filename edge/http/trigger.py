@@ -15,7 +15,7 @@ from typing import Annotated
 import msgspec
 
 from edge.core.errors import EdgeError, InvalidRequest, NotReady
-from edge.core.event import check_type
+from edge.core.event import check_type, why_not_json
 from edge.core.idempotency import Answer
 from edge.core.observer import Receipt
 from edge.http import bodies, params, patterns
@@ -91,13 +91,10 @@ def decode(body: bytes) -> Trigger:
         order = _decoder.decode(body)
         bytes(order.data).decode()  # msgspec skips over raw text without looking at its encoding
         check_type(order.name)
-    except UnicodeDecodeError:
-        raise _invalid("The body is not UTF-8; send JSON in UTF-8.") from None
-    except RecursionError:
-        raise _invalid("The JSON is nested too deeply; flatten it.") from None
-    except msgspec.DecodeError as error:
+    except (UnicodeDecodeError, RecursionError, msgspec.DecodeError) as error:
+        reason = why_not_json(body, error)
         raise _invalid(
-            f'The body is not a trigger: {error}. Send {{"name": "api/iterate", "data": <any JSON>}}.'
+            reason or f'The body is not a trigger: {error}. Send {{"name": "api/iterate", "data": <any JSON>}}.'
         ) from None
     except InvalidRequest as error:
         raise _invalid(error.detail.replace("event type", "name")) from None

@@ -120,6 +120,27 @@ def test_data_may_be_as_long_as_allowed(size: int, fits: bool) -> None:
         assert {"limit_bytes": MAX_BYTES} == refused.value.fields
 
 
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"", "is empty"),
+        (b" \n", "is empty"),
+        (b"hello", "Content-Type: text/plain"),
+        (b'{"event":"progress","data":1}', "`type` in place of `event`"),
+        ('\ufeff{"data":1}'.encode(), "byte order mark"),
+        ('{"data":1}'.encode("utf-16"), "UTF-16"),
+        ('{"data":1}'.encode("utf-16-le"), "UTF-16"),
+        ('{"data":1}'.encode("utf-32"), "UTF-16 or UTF-32"),
+        (b'{"data":"\xff"}', "not UTF-8"),
+    ],
+)
+def test_a_common_mistake_is_named(body: bytes, says: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        decode_json(body, 100)
+    assert says in refused.value.detail
+    assert refused.value.detail.endswith(".")
+
+
 def test_json_may_come_from_a_view() -> None:
     assert Event("message", b'"x"') == decode_json(memoryview(b'{"data":"x"}'), 10)
 
