@@ -79,7 +79,7 @@ def why_not_json(body: bytes, error: Exception) -> str | None:
         return "The body is not UTF-8; send JSON in UTF-8."
     if isinstance(error, RecursionError):
         return "The JSON is nested too deeply; flatten it."
-    return None if body.strip() else "The body is empty; send JSON."
+    return None if body.strip() else "The body is empty. Send a JSON object."
 
 
 def decode_plain_lines(lines: list[bytes], max_bytes: int) -> list[Event] | None:

@@ -21,7 +21,7 @@ UNKNOWN = "local"
 """Of a peer without an address, as on a Unix socket."""
 MAX_HOPS = 32
 """Read from the end: a list that is longer was written by somebody who wants us to work."""
-_FORWARDED_FOR = re.compile(r'(?:^|;)\s*for\s*=\s*(?:"([^"]*)"|([^\s;"]*))\s*(?=;|$)', re.ASCII | re.IGNORECASE)
+_MAX_ADDRESS_CHARS = 64
 _WITH_PORT = re.compile(r"\[(?P<v6>[^\]]*)\](?::\w+)?|(?P<v4>[\d.]+):\w+", re.ASCII)
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -78,17 +78,25 @@ def _hops(lines: Iterable[str]) -> list[str]:
 
 
 def _forwarded_for(part: str) -> str:
-    found = _FORWARDED_FOR.search(part)
-    return (found[1] or found[2] or "") if found is not None else ""
+    """The value of `for=` in one element of `Forwarded`, without its quotes; empty where there is none."""
+    for pair in part.split(";"):
+        name, _, value = pair.partition("=")
+        if name.strip().lower() == "for":
+            value = value.strip()
+            return value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
+    return ""
 
 
 def _parse(text: str) -> _Address | None:
     """An address, with or without port and brackets; None for what is none (`unknown`, `_hidden`, nonsense)."""
+    if len(text) > _MAX_ADDRESS_CHARS:
+        return None
     found = _WITH_PORT.fullmatch(text)
     if found is not None:
         text = found["v6"] or found["v4"]
     try:
-        address = ipaddress.ip_address(text)
+        # A zone is only known on its own machine, and may hold any bytes.
+        address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return None
     if isinstance(address, ipaddress.IPv6Address):

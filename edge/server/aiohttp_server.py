@@ -41,6 +41,9 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _HTTP_2_PREFACE = b"PRI * HTTP/2.0\r\n"
 _MAX_FAILED_HEAD_BYTES = 64 * 1024
 _SHOWN_BYTES = 64
+_LINGER_SECONDS = 1.0
+_MAX_PIECES = 64
+"""Of one read. More than aiohttp takes of pipelined requests; a body full of empty lines costs no more than this."""
 _SHORT_BODY_BYTES = 64 * 1024
 _ORIGIN = re.compile(rb"\n[Oo][Rr][Ii][Gg][Ii][Nn]:[ \t]*([!-~]{1,300})[ \t]*\r?\n")
 
@@ -48,7 +51,7 @@ _ORIGIN = re.compile(rb"\n[Oo][Rr][Ii][Gg][Ii][Nn]:[ \t]*([!-~]{1,300})[ \t]*\r?
 class Received(Request):
     """A request that aiohttp has received; it knows where its body comes from and where its answer goes."""
 
-    __slots__ = ("_handler", "_message", "_payload", "_task", "continued", "leash")
+    __slots__ = ("_broken", "_handler", "_message", "_payload", "_task", "continued", "leash")
 
     def __init__(
         self,
@@ -60,6 +63,7 @@ class Received(Request):
         super().__init__(message.method, message.path, message.version, message.headers, handler.peer)
         self._message = message
         self._payload = payload
+        self._broken = False
         self._handler = handler
         self._task = task  # aiohttp clears it
         self.leash: asyncio.Timeout | None = None
@@ -81,6 +85,8 @@ class Received(Request):
             return b""
         try:
             pieces = payload._buffer
+            if self._broken:
+                raise _broken_body()
             # Reading by `read_nowait` has the parser and the transport go on, which a short body has not paused.
             if len(pieces) == 1 and len(pieces[0]) <= _SHORT_BODY_BYTES and payload.exception() is None:
                 return pieces[0]
@@ -95,9 +101,17 @@ class Received(Request):
             if self.version == HTTP_1_1 and self._handler.transport is not None:
                 self._handler.transport.write(_CONTINUE)
         try:
-            return await payload.readany()
+            chunk = await payload.readany()
         except web.RequestPayloadError:
             raise _broken_body() from None
+        if not chunk and self._broken:
+            raise _broken_body()
+        return chunk
+
+    def break_off(self) -> None:
+        """The rest of the body will never come, or can't be read: a handler gets what there is, then the error."""
+        self._broken = True
+        self._payload.feed_eof()
 
     @property
     def half_closed(self) -> bool:
@@ -126,7 +140,7 @@ class Received(Request):
             return
         if (
             self._message.should_close
-            or (handler.half_closed and not handler._messages)
+            or ((handler.half_closed or handler.failed) and not handler._messages)
             # Whether the caller will still send the body it holds back can't be known.
             or ("Expect" in self.headers and not self.continued and not self._payload.is_eof())
         ):
@@ -134,6 +148,8 @@ class Received(Request):
         transport.write(response.encode(self))
         if handler.writing_paused:
             await handler._drain_helper()
+        if handler.failed and not handler._messages and transport.can_write_eof():
+            await handler.linger(transport)
 
     # What aiohttp asks for
 
@@ -147,7 +163,7 @@ class Received(Request):
 class HubRequestHandler(web.RequestHandler):
     """One HTTP connection."""
 
-    __slots__ = ("_head", "_network", "half_closed", "peer", "request")
+    __slots__ = ("_closed_by_caller", "_head", "_network", "failed", "half_closed", "peer", "request")
 
     def __init__(self, server: HubServer, network: str | None, **options: Any) -> None:
         super().__init__(server, **options)
@@ -157,6 +173,9 @@ class HubRequestHandler(web.RequestHandler):
         self.peer: str | None = None
         self.request: Received | None = None
         """The one that is being answered."""
+        self._closed_by_caller: asyncio.Future[None] | None = None
+        self.failed = False
+        """Whether the parser has given up; what comes behind has no meaning."""
         self._head = b""
         """What has come of a head that isn't complete: the parser gives an error, but not what it is about."""
 
@@ -174,6 +193,19 @@ class HubRequestHandler(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        """Give the parser one head at a time: it forgets those before a malformed one that come in the same piece."""
+        begin = 0
+        for _ in range(_MAX_PIECES):
+            end = data.find(b"\r\n\r\n", begin) + 4
+            if end == 3 or end == len(data):
+                break
+            self._feed(data[begin:end])
+            begin = end
+        self._feed(data[begin:] if begin else data)
+
+    def _feed(self, data: bytes) -> None:
+        if self.failed:
+            return
         super().data_received(data)
         messages = self._messages
         if not messages:
@@ -185,21 +217,42 @@ class HubRequestHandler(web.RequestHandler):
             self._head = b""
         else:
             self._head += data
+            self.failed = True
             self._break_body()
 
     def _break_body(self) -> None:
-        """Tell a handler that its body has broken. aiohttp would only queue an error behind the request, and whoever
-        reads the body would wait for the rest until the client goes away.
+        """End a body that has broken. aiohttp would only queue an error behind its request, and the handler that reads
+        it would wait for the rest until the client goes away.
         """
-        request = self.request
-        if request is not None and not request._payload.is_eof():
-            self._messages.pop()
-            request._payload.set_exception(web.RequestPayloadError("The body is not well-formed."))
-            request._payload.feed_eof()  # or aiohttp would read on after the answer
-            self.close()
+        request, messages = self.request, self._messages
+        if len(messages) > 1:
+            payload = messages[-2][1]
+        elif request is not None:
+            payload = request._payload
+        else:
+            return
+        if payload.is_eof():
+            return
+        messages.pop()
+        _log.debug("malformed_http", address=self.peer, error="body")
+        if len(messages):
+            payload.set_exception(web.RequestPayloadError("The body is not well-formed."))
+            payload.feed_eof()
+        elif request is not None:
+            request.break_off()
+
+    async def linger(self, transport: asyncio.Transport) -> None:
+        """Close our side and wait for the caller's: closing with bytes unread would reset the connection, and the
+        answer might be lost with it (RFC 9112, 9.6).
+        """
+        transport.write_eof()
+        self._closed_by_caller = self._loop.create_future()
+        await asyncio.wait((self._closed_by_caller,), timeout=_LINGER_SECONDS)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's always closes
         """RFC 9112, 9.6: what came whole is answered, then the connection closes."""
+        if self._closed_by_caller is not None and not self._closed_by_caller.done():
+            self._closed_by_caller.set_result(None)
         request = self.request
         if (request is None and not self._messages) or self.ssl_context is not None:
             return False
@@ -207,8 +260,7 @@ class HubRequestHandler(web.RequestHandler):
         if request is not None and request.leash is not None:
             request.leash.reschedule(self._loop.time())
         if request is not None and not request._payload.is_eof():
-            request._payload.set_exception(web.RequestPayloadError("The body has ended early."))
-            request._payload.feed_eof()
+            request.break_off()
         return True
 
     def handle_error(  # type: ignore[override]  # our answers are ours

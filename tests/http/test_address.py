@@ -51,6 +51,9 @@ def forwarded(text: str) -> tuple[str, str]:
         ("10.0.0.1", "10.0.0.1", [forwarded("xfor=198.51.100.1")]),
         ("198.51.100.1", "10.0.0.1", [forwarded("for=198.51.100.1"), xff("198.51.100.1")]),
         ("10.0.0.1", "10.0.0.1", [forwarded("for=6.6.6.6"), xff("198.51.100.1")]),  # one of them is a lie
+        ("fe80::1", "10.0.0.1", [xff("fe80::1%eth0")]),  # zones mean nothing on another machine
+        ("fe80::1", "10.0.0.1", [xff("fe80::1%\udcff")]),
+        ("10.0.0.1", "10.0.0.1", [forwarded('for="198.51.100.1')]),
         ("local", "", [xff("198.51.100.1")]),
     ],
 )
