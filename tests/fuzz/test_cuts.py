@@ -26,7 +26,7 @@ CONFIG = Config(
     limits=LimitsSettings(max_body_bytes=MAX_BODY_BYTES, max_event_bytes=MAX_EVENT_BYTES, max_projects=3),
     trigger=TriggerSettings(wait_seconds=0.01, max_wait_seconds=0.02),
     cors=CorsSettings(origins=("https://app.example.org",)),
-    auth=AuthSettings(token="token", anonymous=("subscribe", "publish", "status", "trigger")),
+    auth=AuthSettings(token=("token",), anonymous=("subscribe", "publish", "status", "trigger")),
 )
 HEADERS = [
     *("Accept: */*", "Accept: text/html", "Accept: text/event-stream;q=0", "Accept-Encoding: gzip"),

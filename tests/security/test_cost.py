@@ -24,7 +24,7 @@ from tests.security.wire import Wire
 CONFIG = Config(
     server=ServerSettings(trusted_proxies=("127.0.0.0/8", "10.0.0.0/8"), allowed_hosts=("hub.example.org",)),
     auth=AuthSettings(
-        token="t" * 32,
+        token=("t" * 32,),
         jwt_key="k" * 32,
         anonymous=("subscribe", "publish", "trigger", "status", "admin", "metrics"),
     ),
