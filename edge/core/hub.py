@@ -15,6 +15,7 @@ from __future__ import annotations
 import random
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from edge.core import sse
 from edge.core.admission import Admission
@@ -26,7 +27,7 @@ from edge.core.flush_queue import FlushQueue
 from edge.core.limits import Limits
 from edge.core.observer import Batch, Observer, Receipt
 from edge.core.pending_acks import PendingAcks
-from edge.core.project import FrameCache, Project, SavedProject
+from edge.core.project import FrameCache, PastEpoch, Project, SavedProject
 from edge.core.resume import Start
 from edge.core.retention import Retention
 from edge.core.stalled import StallDetector
@@ -54,6 +55,15 @@ class _Closing:
         self.reason = reason
 
 
+class Forgotten(NamedTuple):
+    """What is known of a project of which nothing is left."""
+
+    epoch: str
+    newest: int
+    finished: bool = False
+    earlier: tuple[PastEpoch, ...] = ()
+
+
 class Hub:
     """The machine. `boot` names this process's life in the epochs: lower-case letters and digits, new
     at every start.
@@ -71,9 +81,9 @@ class Hub:
         self._surely_fits_bytes = (limits.max_frame_bytes - _MOST_FRAME_BYTES_BESIDE_DATA) // 7
         """Data so long makes a frame that fits its ring, whatever it holds; a longer one is looked at."""
         self._epochs_given = 0
-        self._forgotten: OrderedDict[str, tuple[str, int, bool]] = OrderedDict()
-        """Epoch, newest number and whether it was finished, of projects that were forgotten because nothing was left of
-        them. One that is made anew goes on from there, so that a client that has seen everything gets no gap.
+        self.forgotten: OrderedDict[str, Forgotten] = OrderedDict()
+        """Projects that were forgotten because nothing was left of them. One that is made anew goes on from there, so
+        that a client that has seen everything gets no gap.
         """
         self._idle: OrderedDict[Project, None] = OrderedDict()
         """Projects whose last stream left with nothing pending, the one idle longest first. What has changed since then
@@ -121,10 +131,10 @@ class Hub:
         """Whether `name` is finished, with nothing left to replay to a subscriber that starts at `start`."""
         project = self.projects.get(name)
         if project is None:
-            epoch, newest, finished = self._forgotten.get(name, ("", 0, False))
-            if not finished:
+            left = self.forgotten.get(name)
+            if left is None or not left.finished:
                 return False
-            project = Project(name, epoch, self.counters, self._frame_cache, newest=newest)
+            project = self._from_forgotten(name, left)
         elif not project.finished:
             return False
         where = start(project)
@@ -438,7 +448,8 @@ class Hub:
     def delete(self, name: str, now: float) -> tuple[int, int] | None:
         """Close a project's streams and drop its history. Returns `(connections, events)`; None when it isn't there."""
         project = self.projects.get(name)
-        self._forgotten.pop(name, None)
+        if self.forgotten.pop(name, None) is not None:
+            self.counters.misses.touch(name)
         if project is None:
             return None
         connections, events = len(project.connections), len(project.ring)
@@ -540,9 +551,8 @@ class Hub:
             self.counters.projects_displaced += 1
             self._observer.project_displaced(idlest, now)
         self._admission.project(len(self.projects), name, address, now)
-        epoch, newest, finished = self._forgotten.pop(name, ("", 0, False))
-        project = Project(name, epoch or self.new_epoch(), self.counters, self._frame_cache, newest=newest)
-        project.finished = finished
+        left = self.forgotten.pop(name, None)
+        project = self._from_forgotten(name, left or Forgotten(self.new_epoch(), 0))
         self.projects[name] = project
         self.counters.misses.touch(name)
         return project
@@ -555,6 +565,12 @@ class Hub:
                 return project
             del self._idle[project]
         return None
+
+    def _from_forgotten(self, name: str, left: Forgotten) -> Project:
+        project = Project(name, left.epoch, self.counters, self._frame_cache, newest=left.newest)
+        project.finished = left.finished
+        project.earlier = left.earlier
+        return project
 
     def _enforce(self, project: Project, now: float) -> None:
         for emptied in self._retention.enforce(project, now):
@@ -572,9 +588,11 @@ class Hub:
         if project.empty:
             self._idle.pop(project, None)
             del self.projects[project.name]
-            self._forgotten[project.name] = project.epoch, project.ring.newest, project.finished
-            if len(self._forgotten) > _MAX_FORGOTTEN:
-                self._forgotten.popitem(last=False)
+            self.forgotten[project.name] = Forgotten(
+                project.epoch, project.ring.newest, project.finished, project.earlier
+            )
+            if len(self.forgotten) > _MAX_FORGOTTEN:
+                self.counters.misses.touch(self.forgotten.popitem(last=False)[0])
             self._observer.project_forgotten(project)
             self.counters.misses.touch(project.name)
 

@@ -82,6 +82,7 @@ class SavedProject(msgspec.Struct, frozen=True):
     ledger: LedgerState
     pinned: bool = False
     earlier: tuple[PastEpoch, ...] = ()
+    finished: bool = False
 
 
 class Project:
@@ -166,7 +167,7 @@ class Project:
         project.earlier = past.earlier
         project.ring.load(past.frames, past.times)
         project.had_final = any(map(sse.is_final, past.frames))
-        project.finished = project.had_final and sse.is_final(past.frames[-1])
+        project.finished = past.finished or (project.had_final and sse.is_final(past.frames[-1]))
         counters.ring_events += len(project.ring)
         counters.ring_bytes += project.ring.size_bytes
         project.ledger.restore(past.ledger, project.ring.oldest, now)

@@ -37,7 +37,15 @@ from edge.core.project import PastEpoch, SavedProject
 from edge.logs.setup import get_logger
 from edge.store.base import Keyed, StoreUnusableError
 from edge.store.sqlite_file import SqliteFile, SqliteFileError, Stored
-from edge.store.sqlite_gathered import Gathered, PendingCommit, key_text, project_row, receipt_row, shifted
+from edge.store.sqlite_gathered import (
+    Gathered,
+    PendingCommit,
+    forgotten_row,
+    key_text,
+    project_row,
+    receipt_row,
+    shifted,
+)
 from edge.store.sqlite_rows import ProjectRow, ReceiptRow, Transaction
 from edge.store.worker import Worker
 
@@ -157,6 +165,7 @@ class SqliteStore:
             times,
             ledger,
             earlier=tuple(earlier),
+            finished=row.finished,
         )
         assert file.index is not None
         file.index.go_on(saved.name, saved.epoch)
@@ -362,7 +371,10 @@ class SqliteStore:
         dropped: list[str] = []
         for name in part.touched | {segment.project for segment in segments}:
             if (project := self._hub.projects.get(name)) is None:
-                dropped.append(name)
+                if left := self._hub.forgotten.get(name):
+                    rows.append(forgotten_row(name, left))
+                else:
+                    dropped.append(name)
                 continue
             rows.append(project_row(project, self._offset_seconds))
             if rows[-1].ledger.waiting:

@@ -6,7 +6,7 @@ import asyncio
 
 import msgspec
 
-from edge.core.hub import Hub
+from edge.core.hub import Forgotten, Hub
 from edge.core.idempotency import Answer, Key
 from edge.core.ledger import LedgerState
 from edge.core.observer import Receipt
@@ -112,7 +112,22 @@ class Gathered:
 def project_row(project: Project, offset_seconds: float) -> ProjectRow:
     ring = project.ring
     ledger = shifted(project.ledger.state(ring.newest), offset_seconds)
-    return ProjectRow(project.name, project.epoch, project.first_seq, ring.oldest, ring.newest, ledger, project.earlier)
+    return ProjectRow(
+        project.name,
+        project.epoch,
+        project.first_seq,
+        ring.oldest,
+        ring.newest,
+        ledger,
+        project.earlier,
+        project.finished,
+    )
+
+
+def forgotten_row(name: str, left: Forgotten) -> ProjectRow:
+    """Of a project that holds nothing: where it goes on when it comes back."""
+    after = left.newest + 1
+    return ProjectRow(name, left.epoch, after, after, left.newest, LedgerState(), left.earlier, left.finished)
 
 
 def receipt_row(key: Key, fingerprint: bytes, answer: Answer, at_seconds: float) -> ReceiptRow:

@@ -31,6 +31,7 @@ class ProjectRow(NamedTuple):
     newest: int
     ledger: LedgerState
     earlier: tuple[PastEpoch, ...] = ()
+    finished: bool = False
 
 
 class ReceiptRow(NamedTuple):

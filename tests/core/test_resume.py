@@ -213,7 +213,7 @@ class TestTheIdOfHello:
         hello = reader.messages[0]
         assert ("edge.hello", True, last_id) == (hello.type, hello.own_id, hello.id)
 
-    def test_a_project_that_was_forgotten_with_nothing_in_it_is_no_gap(self) -> None:
+    def test_a_project_that_wasforgotten_with_nothing_in_it_is_no_gap(self) -> None:
         hub = make_hub()
         reader = come_back(hub, "old-7")
         assert ["restart"] == [gap["reason"] for gap in reader.told("gap")]
@@ -247,10 +247,10 @@ class TestTheIdOfHello:
         hub.delete("p", 0.0)
         assert ["restart"] == [gap["reason"] for gap in come_back(hub, last_id).told("gap")]
 
-    def test_of_forgotten_projects_only_so_many_are_known(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_offorgotten_projects_only_so_many_are_known(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(hub_module, "_MAX_FORGOTTEN", 2)
         hub = make_hub()
         for name in "abc":
             hub.attach(name, reader := FakeConnection(hub, name), resume.missed, 0.0)
             hub.detach(reader, "client", 0.0)
-        assert ["b", "c"] == list(hub._forgotten)
+        assert ["b", "c"] == list(hub.forgotten)

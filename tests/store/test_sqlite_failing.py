@@ -63,12 +63,23 @@ class TestKeys:
             assert entry is not None
             assert answer(receipt, b"besides") == entry.answer
 
-    async def test_the_answer_that_is_remembered_is_the_one_that_is_given(self, tmp_path: Path) -> None:
+    async def test_the_answer_that_is_remembered_is_the_one_that_is_given(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """A subscriber comes between the transaction and the receipt."""
+        came = threading.Event()
+        write = SqliteFile.write
+
+        def wait_for_it(*arguments: Any) -> None:
+            came.wait()
+            write(*arguments)
+
         async with life(tmp_path / "h.db", commit=True) as rig:
+            monkeypatch.setattr(SqliteFile, "write", wait_for_it)
             promised = keyed_publish(rig)
             await until(lambda: rig.store._writing is not None)
             rig.read()
+            came.set()
             receipt = await promised
             assert 1 == receipt.connections
             await rig.crash()

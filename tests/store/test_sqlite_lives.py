@@ -200,6 +200,23 @@ async def test_the_hubs_totals_begin_with_what_is_pending(tmp_path: Path, commit
         assert (5, 0, 3, 2) == rig.ledger()
 
 
+async def test_a_client_of_a_project_that_holds_nothing_gets_no_gap(tmp_path: Path, commit: bool) -> None:
+    ids: list[str] = []
+    for number in range(3):
+        async with life(tmp_path / "h.db", commit=commit, limits=Limits(max_age_seconds=0.05)) as rig:
+            for event_id in ids:
+                assert (0, []) == (len(rig.resumed(event_id)[0]), rig.resumed(event_id)[1])
+            reader = rig.read()
+            hello = reader.sent.decode()
+            ids = [hello.partition("\nid: ")[2].partition("\n")[0]]
+            rig.leave(reader)
+            if number:
+                ids = [*ids, *await publish(rig, 1)][-1:]
+            await asyncio.sleep(0.1)
+            rig.hub.project("p", rig.clock())
+            assert {} == rig.hub.projects
+
+
 async def test_a_deletion_that_was_answered_outlives_a_kill(tmp_path: Path) -> None:
     async with life(tmp_path / "h.db", commit=True) as rig:
         await publish(rig, 2)
