@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
+from redis import Redis
 
 from edge.transport.stream import Stream
 from tests.cluster.conftest import RedisServer
@@ -347,3 +349,28 @@ async def _newest(node: Node, asked: Node) -> None:
             return
         await asyncio.sleep(0.05)
     raise AssertionError("the node doesn't hear")
+
+
+async def test_project_of_version_0_1_is_read_and_goes_on(redis_server: RedisServer) -> None:
+    client = Redis(host=redis_server.host, port=redis_server.port)
+    for seq in range(1, 4):
+        client.xadd("edge:{p}:stream", {"t": str(time.time()), "e": f"event: old\ndata: {seq}\n\n"}, id=f"{seq}-0")
+    client.hset(
+        "edge:{p}:meta", mapping={"epoch": "abc", "seq": 3, "bytes": 60, "misses": 2, "recovered": 0, "lost": 0}
+    )
+    client.zadd("edge:{p}:pending", {"2": 2, "3": 3})
+    client.hset("edge:pending", mapping={"": 2, "p": 2})
+    client.zadd("edge:aging", {"p": time.time()})
+    client.zadd("edge:projects", {"p": time.time()})
+    client.close()
+    node = await start_node(redis_server.url)
+    try:
+        await _totals([node], (2, 0, 0, 2))
+        async with Reader(node.port, query="?since=all") as reader:
+            await node.publish("new")
+            await reader.until(4)
+            assert [1, 2, 3, "new"] == reader.data
+            assert [f"abc-{seq}" for seq in range(1, 5)] == reader.ids
+        await _totals([node], (2, 2, 0, 0))
+    finally:
+        await node.stop()

@@ -245,6 +245,21 @@ async def test_heartbeats_and_reports_go_on_after_an_unforeseen_error(
     assert [1, 1, 1] == [failures[task] for task in ("redis_heartbeat", "redis_presence", "redis_sender")]
 
 
+@pytest.mark.usefixtures("quiet")
+async def test_node_that_fails_to_confirm_is_counted_and_the_next_question_is_answered(
+    nodes: list[Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: Any) -> Any:
+        raise KeyError("unforeseen")
+
+    async with Reader(nodes[1].port):
+        monkeypatch.setattr(nodes[1].store.readiness._local, "wait", fail)
+        assert 409 == (await nodes[0].get("/projects/p/ready?timeout=500ms"))["status"]
+        assert 1 == nodes[1].context.supervisor.failures["redis_readiness"]
+        monkeypatch.undo()
+        assert 200 == (await nodes[0].get("/projects/p/ready?timeout=20s"))["status"]
+
+
 # Keys
 
 
