@@ -8,20 +8,16 @@ the source held.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from edge.config.redis_url import SCHEMES
 from edge.core.errors import StoreUnavailable
-from edge.core.ledger import LedgerState
 from edge.store.base import StoreUnusableError
 from edge.store.sqlite_file import Lock, SqliteFile, SqliteFileError, Stored
 from edge.store.sqlite_file import backup as copy_file
-from edge.store.sqlite_rows import ProjectRow, Segment, Transaction
-
-_PROJECTS_A_BATCH = 100
+from edge.store.sqlite_rows import Segment, Transaction
 
 
 class Copied(NamedTuple):
@@ -51,10 +47,12 @@ def _copy(source: str, destination: str) -> Copied:
         raise CopyError("Both are files: use edge store backup and edge store restore.")
     if not set(kinds) <= {"sqlite", *SCHEMES}:
         raise CopyError("Only sqlite:PATH and redis://HOST:PORT hold a history that can be copied.")
-    projects = _from_file(source) if kinds[0] == "sqlite" else iter(_from_redis(source))
+    from edge.cluster.transfer import read_all, write_all  # noqa: PLC0415 - redis is imported only where it is used
+
+    projects = _from_file(source) if kinds[0] == "sqlite" else iter(asyncio.run(read_all(source)))
     if kinds[1] == "sqlite":
         return _into_file(destination, projects)
-    return _into_redis(destination, projects)
+    return Copied(*asyncio.run(write_all(destination, list(projects))))
 
 
 def backup(url: str, destination: Path) -> None:
@@ -137,61 +135,3 @@ def _into_file(url: str, projects: Iterator[Stored]) -> Copied:
         return copied
     finally:
         file.close(clean=clean)
-
-
-def _from_redis(url: str) -> list[Stored]:
-    from edge.cluster.transfer import read_all  # noqa: PLC0415 - redis is imported only where it is used
-
-    return [
-        Stored(
-            ProjectRow(
-                name=one.name,
-                epoch=one.epoch,
-                first_seq=1,
-                oldest=one.newest - len(one.frames) + 1,
-                newest=one.newest,
-                ledger=LedgerState(
-                    misses=one.misses,
-                    recovered=one.recovered,
-                    lost=one.lost,
-                    unreported_lost=one.untold,
-                    unreported_from=one.newest - len(one.frames) if one.untold else None,
-                    pending=tuple((seq, seq) for seq in one.pending),
-                ),
-            ),
-            one.newest,
-            one.frames,
-            one.times,
-        )
-        for one in asyncio.run(read_all(url))
-    ]
-
-
-def _into_redis(url: str, projects: Iterator[Stored]) -> Copied:
-    from edge.cluster.transfer import StoredProject, write_all  # noqa: PLC0415 - as above
-
-    def write(batch: list[StoredProject]) -> Copied:
-        asyncio.run(write_all(url, batch, first=not copied.projects))
-        return Copied(copied.projects + len(batch), copied.events + sum(len(one.frames) for one in batch))
-
-    copied = Copied(0, 0)
-    batch: list[StoredProject] = []
-    for stored in projects:
-        ledger = stored.row.ledger
-        batch.append(
-            StoredProject(
-                name=stored.row.name,
-                epoch=stored.row.epoch,
-                newest=stored.newest,
-                frames=stored.frames,
-                times=stored.times or [time.time()],
-                misses=ledger.misses,
-                recovered=ledger.recovered,
-                lost=ledger.lost,
-                untold=ledger.unreported_lost,
-                pending=[seq for lo, hi in (*ledger.pending, *ledger.waiting) for seq in range(lo, hi + 1)],
-            )
-        )
-        if len(batch) == _PROJECTS_A_BATCH:
-            copied, batch = write(batch), []
-    return write(batch)

@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
-
-import msgspec
 
 from edge.cluster.client import RedisClient
 from edge.config.redis_url import parse_redis_url
 from edge.core import sse
 from edge.core.errors import StoreUnavailable
+from edge.core.ledger import LedgerState
+from edge.store.sqlite_file import Stored
+from edge.store.sqlite_rows import ProjectRow
 
 _KEEP_SECONDS = 86_400
 """How long a copied project is kept unused; the first publish or subscriber sets the usual time."""
 
 
-class StoredProject(msgspec.Struct, frozen=True):
-    """One project in Redis: `frames` end with number `newest`, `times` are seconds since 1970."""
-
-    name: str
-    epoch: str
-    newest: int
-    frames: list[bytes]
-    times: list[float]
-    misses: int
-    recovered: int
-    lost: int
-    untold: int
-    pending: list[int]
-
-
-async def read_all(url: str) -> list[StoredProject]:
+async def read_all(url: str) -> list[Stored]:
     """Every project. Raises StoreUnavailable."""
     redis = RedisClient(parse_redis_url(url))
     try:
@@ -43,17 +30,19 @@ async def read_all(url: str) -> list[StoredProject]:
         await redis.close()
 
 
-async def write_all(url: str, projects: list[StoredProject], *, first: bool) -> None:
-    """Write `projects`; with `first`, into a Redis that must not have any. Raises StoreUnavailable."""
+async def write_all(url: str, projects: list[Stored]) -> tuple[int, int]:
+    """Write `projects` into a Redis that has none; returns how many, and how many events. Raises StoreUnavailable."""
     redis = RedisClient(parse_redis_url(url))
+    count = events = 0
     try:
-        if first:
-            await _refuse_nodes(redis)
-            async with redis.use() as client:
-                if await client.zcard(redis.keys.projects):
-                    raise StoreUnavailable("The destination holds projects already; name an empty database.")
+        await _refuse_nodes(redis)
+        async with redis.use() as client:
+            if await client.zcard(redis.keys.projects):
+                raise StoreUnavailable("The destination holds projects already; name an empty database.")
         for project in projects:
             await _write(redis, project)
+            count, events = count + 1, events + len(project.frames)
+        return count, events
     finally:
         await redis.close()
 
@@ -66,7 +55,7 @@ async def _refuse_nodes(redis: RedisClient) -> None:
         raise StoreUnavailable("Nodes are running around this Redis; stop them first.")
 
 
-async def _read(redis: RedisClient, name: str) -> StoredProject | None:
+async def _read(redis: RedisClient, name: str) -> Stored | None:
     stream, meta_key, pending_key = redis.keys.of(name, "stream", "meta", "pending")
     async with redis.use() as client, client.pipeline(transaction=True) as pipeline:
         pipeline.hgetall(meta_key)
@@ -76,51 +65,47 @@ async def _read(redis: RedisClient, name: str) -> StoredProject | None:
     meta = {key.decode(): value.decode() for key, value in fields.items()}
     if "epoch" not in meta:
         return None
-    prefix = f"{meta['epoch']}-".encode()
-    return StoredProject(
-        name=name,
-        epoch=meta["epoch"],
-        newest=int(meta["seq"]),
-        frames=[sse.numbered(prefix, int(entry_id.partition(b"-")[0]), event[b"e"]) for entry_id, event in entries],
-        times=[float(event[b"t"]) for _, event in entries],
+    prefix, newest = f"{meta['epoch']}-".encode(), int(meta["seq"])
+    unreported = int(meta.get("untold", 0))
+    ledger = LedgerState(
         misses=int(meta.get("misses", 0)),
         recovered=int(meta.get("recovered", 0)),
         lost=int(meta.get("lost", 0)),
-        untold=int(meta.get("untold", 0)),
-        pending=[int(seq) for seq in pending],
+        unreported_lost=unreported,
+        unreported_from=newest - len(entries) if unreported else None,
+        pending=tuple((int(seq), int(seq)) for seq in pending),
+    )
+    return Stored(
+        ProjectRow(name, meta["epoch"], 1, newest - len(entries) + 1, newest, ledger),
+        newest,
+        [sse.numbered(prefix, int(entry_id.partition(b"-")[0]), event[b"e"]) for entry_id, event in entries],
+        [float(event[b"t"]) for _, event in entries],
     )
 
 
-async def _write(redis: RedisClient, project: StoredProject) -> None:
-    stream, meta, pending = redis.keys.of(project.name, "stream", "meta", "pending")
-    oldest = project.newest - len(project.frames) + 1
+async def _write(redis: RedisClient, project: Stored) -> None:
+    name, ledger = project.row.name, project.row.ledger
+    stream, meta, pending = redis.keys.of(name, "stream", "meta", "pending")
+    oldest, now = project.newest - len(project.frames) + 1, time.time()
+    last = project.times[-1] if project.times else now
+    waiting = [seq for lo, hi in (*ledger.pending, *ledger.waiting) for seq in range(lo, hi + 1)]
+    counts = {"misses": ledger.misses, "recovered": ledger.recovered, "lost": ledger.lost}
     async with redis.use() as client, client.pipeline(transaction=True) as pipeline:
         size_bytes = 0
-        for seq, (at, frame) in enumerate(zip(project.times, project.frames, strict=False), oldest):
+        for seq, (at, frame) in enumerate(zip(project.times, project.frames, strict=True), oldest):
             text = sse.text_of(frame)
             size_bytes += len(text)
             pipeline.xadd(stream, {"t": str(at), "e": text}, id=f"{seq}-0")
-        pipeline.hset(
-            meta,
-            mapping={
-                "epoch": project.epoch,
-                "seq": project.newest,
-                "bytes": size_bytes,
-                "misses": project.misses,
-                "recovered": project.recovered,
-                "lost": project.lost,
-                "untold": project.untold,
-            },
-        )
-        counts = {"misses": project.misses, "recovered": project.recovered, "lost": project.lost}
+        fields: dict[Any, Any] = {"epoch": project.row.epoch, "seq": project.newest, "bytes": size_bytes}
+        pipeline.hset(meta, mapping=fields | counts | {"untold": ledger.unreported_lost})
         for what, number in counts.items():
             pipeline.hincrby(redis.keys.totals, what, number)
-        if project.pending:
-            pipeline.zadd(pending, {str(seq): seq for seq in project.pending})
-            pipeline.hset(redis.keys.pending, project.name, str(len(project.pending)))
-            pipeline.hincrby(redis.keys.pending, "", len(project.pending))
-            pipeline.zadd(redis.keys.aging, {project.name: project.times[-1]})
-        pipeline.zadd(redis.keys.projects, {project.name: project.times[-1]})
+        if waiting:
+            pipeline.zadd(pending, {str(seq): seq for seq in waiting})
+            pipeline.hset(redis.keys.pending, name, str(len(waiting)))
+            pipeline.hincrby(redis.keys.pending, "", len(waiting))
+            pipeline.zadd(redis.keys.aging, {name: last})
+        pipeline.zadd(redis.keys.projects, {name: last})
         for key in (stream, meta, pending):
             pipeline.expire(key, _KEEP_SECONDS)
         await pipeline.execute()
