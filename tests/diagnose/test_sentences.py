@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.core.counters import REMOVAL_REASONS
-from edge.diagnose.explain import REFUSED, Misses, Situation, count, duration, explain
+from edge.diagnose.explain import Misses, Situation, explain
 from edge.diagnose.history import Fact
+from edge.diagnose.reasons import REFUSED, count, duration
 
 KINDS = [
     *(("left", reason) for reason in REMOVAL_REASONS),

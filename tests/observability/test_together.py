@@ -21,7 +21,8 @@ from edge.core.counters import (
     REMOVAL_REASONS,
 )
 from edge.core.trigger_counters import TRIGGER_OUTCOMES
-from edge.diagnose.explain import LEFT, REFUSED, Cause
+from edge.diagnose.explain import Cause
+from edge.diagnose.reasons import LEFT, REFUSED
 from edge.http.problems import PROBLEMS
 from edge.metrics.collector import LIMITS
 from edge.supervisor import TASKS
