@@ -32,7 +32,7 @@ def unknown_fate(job: str | None) -> Answer:
     """The answer for a job of which it isn't known whether it was sent: the key must not send it once more."""
     document = {
         "type": "urn:edge:problem:dispatch_failed",
-        "title": "The target did not take the job",
+        "title": "Dispatch failed",
         "status": 502,
         "detail": "The hub was stopped while this job was being sent, so it may have started and is not sent again: "
         "look for the job's id at the target.",
