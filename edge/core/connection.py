@@ -11,14 +11,12 @@ written; what it covers up to `acknowledged` has been acknowledged by its peer.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from edge.core import sse
+from edge.core.batches import BatchLog
 from edge.core.intervals import Intervals, Run
 from edge.core.resume import Start
-
-if TYPE_CHECKING:
-    from edge.core.project import Project
 
 _REFRESH_EVERY = 64
 """Ask what was acknowledged once in so many entries of `_marks` (two a write)."""
@@ -29,6 +27,16 @@ _DOUBT_SECONDS = 1.0
 """A replay that was not read within this time, and then reset, counts as not received."""
 
 NEVER = float("inf")
+
+
+class Home(Protocol):
+    """What a connection needs of its project."""
+
+    name: str
+    first_seq: int
+    batches: BatchLog
+
+    def event_id(self, seq: int) -> str: ...
 
 
 class Connection:
@@ -87,7 +95,7 @@ class Connection:
         self.ends_at_seconds = ends_at_seconds
         self.ends_reason = ends_reason
         self.ping = _PINGS[chunked, ping_as_event]
-        self.project: Project | None = None
+        self.project: Home | None = None
         self.index = -1
         """Its place in `project.connections`."""
         self.start = self.cursor = self.acknowledged = self.replay_to = 0

@@ -5,7 +5,8 @@ Only what can't be derived is counted: the number of connections is the size of 
 
 from __future__ import annotations
 
-from edge.core.histogram import Histogram
+from bisect import bisect_left
+
 from edge.core.ledger import MissTotals
 from edge.core.oldest_miss import OldestMiss
 from edge.core.ring import EVENT_OVERHEAD_BYTES
@@ -77,3 +78,47 @@ REJECTION_REASONS = (
 )
 GAP_REASONS = ("evicted", "restart", "unknown")
 EVICTION_REASONS = ("count", "bytes", "age", "total", "projects", "deleted")
+
+TRIGGER_OUTCOMES = ("dispatched", "no_connection", "failed", "cancelled", "replayed")
+WAIT_BOUNDS_SECONDS = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+)
+
+
+class Histogram:
+    """Observations counted by the first bound they do not pass; one more bucket takes what lies beyond the last."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+
+class TriggerCounters:
+    """Outcomes, and how long triggers waited for a connection (whether one came or not)."""
+
+    __slots__ = ("outcomes", "wait_seconds")
+
+    def __init__(self) -> None:
+        self.outcomes = dict.fromkeys(TRIGGER_OUTCOMES, 0)
+        self.wait_seconds = Histogram(WAIT_BOUNDS_SECONDS)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import random
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from edge.core import sse
 from edge.core.admission import Admission
@@ -26,12 +26,10 @@ from edge.core.event import Event
 from edge.core.flush_queue import FlushQueue
 from edge.core.limits import Limits
 from edge.core.observer import Batch, Observer, Receipt
-from edge.core.pending_acks import PendingAcks
 from edge.core.project import FrameCache, PastEpoch, Project, SavedProject
 from edge.core.resume import Start
 from edge.core.retention import Retention
-from edge.core.stalled import StallDetector
-from edge.core.timing_wheel import TimingWheel
+from edge.core.timers import PendingAcks, StallDetector, TimingWheel
 
 TICK_BUDGET = 512
 CLOSE_BUDGET = 32
@@ -302,7 +300,7 @@ class Hub:
         """
         if (self.observers if connection.observes else self.connections).pop(connection.id, None) is None:
             return
-        project = connection.project
+        project = cast("Project | None", connection.project)
         assert project is not None
         missed = project.detach(connection, reason, now, reset=reset)
         connection.project = None
@@ -332,7 +330,7 @@ class Hub:
         """`connection`'s transport takes bytes again: it catches up from the ring."""
         connection.paused = False
         self._stalled.paused.pop(connection, None)
-        project = connection.project
+        project = cast("Project | None", connection.project)
         if project is not None:
             project.deliver(connection, project.ring.newest, now)
             if connection.takes_missed and project.ledger.pending:
@@ -500,7 +498,7 @@ class Hub:
                 self._want_turn()
 
     def _close_of(self, closing: _Closing, connection: Connection, now: float) -> None:
-        project = connection.project
+        project = cast("Project | None", connection.project)
         if project is None:
             return
         try:

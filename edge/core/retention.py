@@ -10,9 +10,9 @@ from collections import OrderedDict
 from collections.abc import Iterator
 
 from edge.core.counters import Counters
-from edge.core.expiry import ExpiryWheel
 from edge.core.limits import Limits
 from edge.core.project import Project
+from edge.core.timers import ExpiryWheel
 
 
 class Retention:

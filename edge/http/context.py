@@ -11,10 +11,10 @@ from typing import Any, TypeVar, overload
 from edge.auth.tokens import Verifier
 from edge.cluster.local import Nodes
 from edge.config.schema import Config
+from edge.core.counters import TriggerCounters
 from edge.core.errors import Draining, StoreUnavailable, TooSlow
 from edge.core.hub import Hub
 from edge.core.idempotency import Receipts
-from edge.core.trigger_counters import TriggerCounters
 from edge.diagnose.history import ProjectHistory
 from edge.http.address import ClientAddresses
 from edge.metrics.collector import Exposition

@@ -19,11 +19,10 @@ from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPEN
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from edge import __version__
-from edge.core.histogram import Histogram
+from edge.core.counters import Histogram, TriggerCounters
 from edge.core.hub import Hub
 from edge.core.idempotency import Receipts
 from edge.core.ledger import MissTotals
-from edge.core.trigger_counters import TriggerCounters
 from edge.logs import setup
 from edge.metrics.busiest import BusiestProjects
 from edge.metrics.process import ProcessCollector

@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 from collections.abc import Callable
 
-from edge.core.histogram import Histogram
+from edge.core.counters import Histogram
 from edge.core.hub import Hub
 from edge.supervisor import Supervisor
 

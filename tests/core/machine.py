@@ -487,7 +487,7 @@ class HubMachine(RuleBasedStateMachine):
         missed = reader.project.misses - misses
         del self.readers[connection.id]
         real = connection.project
-        assert real is not None
+        assert isinstance(real, project_module.Project)
         eligible = [each for each in self.readers.values() if each.takes_missed and not each.connection.paused]
         self.hub.detach(connection, reason, self.now)
         if missed:
@@ -596,7 +596,7 @@ class HubMachine(RuleBasedStateMachine):
             assert (connection.leaving is not None) == reader.closed
             assert len(connection.seqs) == connection.events_sent
             real = connection.project
-            assert real is not None
+            assert isinstance(real, project_module.Project)
             assert reader.observes or connection is real.connections[connection.index]
             if real.finished and not real.dirty and not self.hub._closing and not connection.paused:
                 assert reader.closed, "nothing more will come, and it goes on"

@@ -5,9 +5,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.core.counters import DETECTION_BOUNDS_SECONDS, Counters
-from edge.core.histogram import Histogram
-from edge.core.trigger_counters import TRIGGER_OUTCOMES, WAIT_BOUNDS_SECONDS, TriggerCounters
+from edge.core.counters import (
+    DETECTION_BOUNDS_SECONDS,
+    TRIGGER_OUTCOMES,
+    WAIT_BOUNDS_SECONDS,
+    Counters,
+    Histogram,
+    TriggerCounters,
+)
 
 BOUNDS = (0.5, 1.0, 2.0)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from edge.core.counters import Counters
-from edge.core.expiry import STEPS, ExpiryWheel
 from edge.core.project import FrameCache, Project
+from edge.core.timers import STEPS, ExpiryWheel
 
 AGE_SECONDS = 64.0
 

@@ -15,7 +15,7 @@ from edge.config.schema import Config, StreamSettings
 from edge.core.connection import NEVER
 from edge.core.counters import DETECTION_BOUNDS_SECONDS
 from edge.core.event import Event
-from edge.core.stalled import StallDetector
+from edge.core.timers import StallDetector
 from edge.http.context import Context
 from edge.transport import tcp
 from edge.transport.stream import Stream

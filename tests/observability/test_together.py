@@ -19,8 +19,8 @@ from edge.core.counters import (
     GAP_REASONS,
     REJECTION_REASONS,
     REMOVAL_REASONS,
+    TRIGGER_OUTCOMES,
 )
-from edge.core.trigger_counters import TRIGGER_OUTCOMES
 from edge.diagnose.explain import Cause
 from edge.diagnose.reasons import LEFT, REFUSED
 from edge.http.problems import PROBLEMS

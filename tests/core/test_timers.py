@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.core.timing_wheel import TimingWheel
+from edge.core.timers import TimingWheel
 from tests.core.fakes import FakeConnection, make_hub
 
 TICK = 0.25  # a power of two, so that no rounding stands between the test and the truth
