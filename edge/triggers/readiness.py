@@ -67,6 +67,12 @@ class _Waiter:
         self.count = count
         self.future = future
 
+    def fail(self, error: Exception) -> None:
+        """End the wait with `error`; one cancelled at the same moment never retrieves it, and that is no bug."""
+        if not self.future.done():
+            self.future.set_exception(error)
+            self.future.exception()
+
 
 class _Probe:
     """What one connection was asked: to acknowledge up to a byte, or to answer `token`."""
@@ -223,8 +229,7 @@ class Readiness:
         """Answer everybody who waits: the process is leaving."""
         for watch in self._watches.values():
             for waiter in watch.waiters:
-                if not waiter.future.done():
-                    waiter.future.set_exception(draining())
+                waiter.fail(draining())
             watch.changed.set()
 
     async def _serve(self, name: str, watch: _Watch) -> None:
@@ -243,8 +248,7 @@ class Readiness:
                     watch.wake()
         except Exception as error:
             for waiter in watch.waiters:
-                if not waiter.future.done():
-                    waiter.future.set_exception(error)
+                waiter.fail(error)
             raise
         finally:
             del self._watches[name, watch.confirm]

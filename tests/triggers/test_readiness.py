@@ -10,6 +10,7 @@ import pytest
 
 from edge.config.schema import Config
 from edge.transport import tcp
+from edge.triggers.readiness import Readiness
 from tests.faults.cable import cable
 from tests.faults.hub import LOOPS, serving, until
 from tests.faults.inside import OPEN, hub_inside
@@ -186,3 +187,18 @@ async def test_more_clients_are_asked_while_the_first_are_silent() -> None:
         assert (200, "client", 1) == (status, answer["confirmed"], answer["connections"])
         for reader in readers:
             await reader.close()
+
+
+async def test_a_wait_that_is_cancelled_while_its_process_ends_leaves_no_error() -> None:
+    async with hub_inside(Config(auth=OPEN)) as (context, _):
+        readiness = context.readiness
+        assert isinstance(readiness, Readiness)
+        waiting = asyncio.create_task(readiness.wait("p", 1, 60.0))
+        await asyncio.sleep(0)
+        [watch] = readiness._watches.values()
+        [waiter] = watch.waiters
+        readiness.drain()
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert not waiter.future._log_traceback, "asyncio reports an exception that is never retrieved"
