@@ -374,3 +374,36 @@ async def test_project_of_version_0_1_is_read_and_goes_on(redis_server: RedisSer
         await _totals([node], (2, 2, 0, 0))
     finally:
         await node.stop()
+
+
+async def test_project_finished_on_one_node_is_finished_on_all(nodes: list[Node]) -> None:
+    async with Reader(nodes[1].port) as reader:
+        await nodes[0].publish("first")
+        last = await nodes[0].post("/projects/p/events?final=true", {"data": "last"})
+        assert 201 == last["status"]
+        closing = await reader.until_control("edge.closing")
+        assert ("finished", ["first", "last"]) == (closing["reason"], reader.data)
+    for node in nodes:
+        async with node.client.get("/projects/p/events", headers={"Last-Event-ID": last["id"]}) as answer:
+            assert 204 == answer.status
+    await nodes[2].publish("open again")
+    async with Reader(nodes[1].port, query="?since=all") as again:
+        await again.until(3)
+        assert ["first", "last", "open again"] == again.data
+
+
+async def test_observers_and_history_count_as_nothing_on_any_node(nodes: list[Node]) -> None:
+    async with Reader(nodes[1].port, query="?observe=true") as observer:
+        receipt = await nodes[0].publish("x")
+        assert (202, 0, True) == (receipt["status"], receipt["connections"], receipt["missed"])
+        await observer.until(1)
+        history = await nodes[2].get("/projects/p/history")
+        assert (200, [receipt["id"]]) == (history["status"], [event["id"] for event in history["events"]])
+        for node in nodes:
+            await _totals(nodes, (1, 0, 0, 1))
+            assert 0 == (await node.get("/projects/p"))["connections_total"]
+        ready = await nodes[0].get("/projects/p/ready?timeout=300ms")
+        assert 409 == ready["status"]
+    async with Reader(nodes[2].port) as reader:
+        await reader.until(1)
+    await _totals(nodes, (1, 1, 0, 0))
