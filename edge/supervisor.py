@@ -73,7 +73,7 @@ class Supervisor:
         return task
 
     def report(self, name: str, task: asyncio.Task[Any]) -> None:
-        """From now on nobody awaits `task`: report its exception when it ends."""
+        """Report the exception of `task` when it ends: its caller no longer awaits it."""
 
         def ended(task: asyncio.Task[Any]) -> None:
             error = None if task.cancelled() else task.exception()
@@ -115,7 +115,7 @@ class Supervisor:
 
 
 def _cancelled() -> bool:
-    """Whether somebody cancelled this task; if not, a CancelledError came from what it awaited, and is a failure."""
+    """Whether this task was cancelled; if not, a CancelledError came from what it awaited, and is a failure."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 

@@ -24,7 +24,7 @@ def own_url(config: Config, path: str = DEFAULT_PATH) -> str:
 
 
 def wrong_with(url: str) -> str | None:
-    """Why `url` can't be asked, or None."""
+    """What is wrong with `url`, or None."""
     try:
         target = urlsplit(url)
         usable = target.scheme in ("http", "https") and bool(target.hostname) and target.port != 0

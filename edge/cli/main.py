@@ -1,6 +1,6 @@
 """The command line. Imports little, and each command imports what it needs, so that `--version` is quick.
 
-Exit status: see `edge.cli.exit_codes`. What a user does wrong is one line on standard error, never a traceback.
+Exit status: see `edge.cli.exit_codes`. A user's mistake is one line on standard error, never a traceback.
 """
 
 from __future__ import annotations

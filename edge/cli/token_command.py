@@ -13,9 +13,9 @@ _GRANT = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._~-]{0,127})?\*?", re.ASCII)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `edge token` is told."""
+    """The arguments of `edge token`."""
     parser.description = (
-        "Makes a JSON Web Token that a hub with this configuration takes, and prints it. Signed with auth.jwt_key if "
+        "Print a JSON Web Token that a hub with this configuration accepts. Signed with auth.jwt_key if "
         "that is a shared secret, else with the private key in --key-file."
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file (default: $EDGE_CONFIG)")
@@ -25,11 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             action="append",
             default=[],
             metavar="PROJECTS",
-            help=f"the right {permission} on these, comma-separated; team-* is a prefix, * all (may be repeated)",
+            help=f"permission {permission} for projects, comma-separated; team-* is a prefix, * all (may be repeated)",
         )
-    parser.add_argument("--metrics", action="store_true", help="the right metrics")
-    parser.add_argument("--ttl", default="1h", metavar="DURATION", help="how long it is good (default: 1h)")
-    parser.add_argument("--subject", metavar="NAME", help="whom it is for (the claim sub)")
+    parser.add_argument("--metrics", action="store_true", help="permission metrics")
+    parser.add_argument("--ttl", default="1h", metavar="DURATION", help="how long it is valid (default: 1h)")
+    parser.add_argument("--subject", metavar="NAME", help="the claim sub: whom it is for")
     parser.add_argument("--key-file", type=Path, metavar="FILE", help="private key (PEM) to sign with")
 
 
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace, auth: AuthSettings) -> str:
     if arguments.metrics:
         grants["metrics"] = ["*"]
     if not any(grants.values()):
-        raise ValueError("a token without rights opens nothing: give it one, such as --subscribe p1")
+        raise ValueError("a token without permissions is useless: add one, such as --subscribe p1")
     try:
         ttl_seconds = parse_duration(arguments.ttl)
     except ValueError as error:
@@ -65,5 +65,5 @@ def _projects(permission: str, given: list[str]) -> list[str]:
     projects = [name for name in (part.strip() for text in given for part in text.split(",")) if name]
     for name in projects:
         if _GRANT.fullmatch(name) is None:
-            raise ValueError(f"--{permission} {name} is no project and no prefix with a * at its end")
+            raise ValueError(f"--{permission} {name} is neither a project id nor a prefix that ends in *")
     return projects

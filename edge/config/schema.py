@@ -37,7 +37,7 @@ UNIX_PREFIX = "unix:"
 
 
 def mask(key: str, value: object) -> object:
-    """`value` of the key `section.name` as it may be shown to anybody: secrets become `***`."""
+    """`value` of the key `section.name` as it may be shown: secrets become `***`."""
     if value is None or (key not in SECRET_KEYS and key not in URL_KEYS):
         return value
     if key in SECRET_KEYS:
@@ -78,7 +78,7 @@ class ServerSettings(Section, frozen=True):
     base_path: str | None = None  # For proxies that can't strip a prefix.
     tls_cert: str | None = None
     tls_key: str | None = None
-    # Readers get `edge.closing` and a moment to leave; systemd's and Docker's own patience is 10 s or more.
+    # Streams get `edge.closing` and a moment to end; systemd and Docker wait 10 s or more.
     drain_seconds: Annotated[float, Meta(ge=0, le=_HOUR_SECONDS)] = 5.0
     allowed_hosts: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
@@ -96,7 +96,7 @@ class StreamSettings(Section, frozen=True):
     heartbeat_seconds: Annotated[float, Meta(ge=0.05, le=_HOUR_SECONDS)] = 15.0
     # Two heartbeats: a peer that missed one may be late, one that missed two is gone.
     dead_after_seconds: Annotated[float, Meta(ge=0.1, le=_DAY_SECONDS)] = 30.0
-    # 0 would make every browser come back in a tight loop.
+    # 0 would make every browser reconnect in a tight loop.
     retry_ms: Annotated[int, Meta(ge=1, le=3_600_000)] = 1000
     max_lifetime_seconds: Annotated[float, Meta(ge=0, le=_YEAR_SECONDS)] = 0.0  # 0: as long as it likes.
 
@@ -116,11 +116,11 @@ class LimitsSettings(Section, frozen=True):
     # A whole JSON or text body. Four times an event: JSON has fields around it and may write `\uXXXX`.
     max_body_bytes: Bytes = _MIB
     # At 2 KiB of ours and some 6 KiB of the kernel's each, 50,000 fill less than half a gigabyte and stay
-    # under the usual 65,536 descriptors. No "0 = unlimited": out of descriptors a server accepts nobody.
+    # under the usual 65,536 descriptors. No "0 = unlimited": out of descriptors a server accepts no connection.
     max_connections: Count = 50_000
     # Under half of the whole, so that one project can't lock out all others.
     max_connections_per_project: Count = 20_000
-    # 0 = no limit, as behind a proxy or a company's NAT every reader has the same address.
+    # 0 = no limit, as behind a proxy or a company's NAT every client has the same address.
     max_connections_per_address: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 0
     max_projects: Count = 100_000
     # A remembered receipt is about 500 bytes: 50 MB when full.

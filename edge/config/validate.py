@@ -1,6 +1,6 @@
 """What a value may be beyond its type and bounds: alone (`TEXT_RULES`) and with the others (`conflict`).
 
-Messages never contain the value: it may be a secret, and whoever raises knows how to show it.
+Messages never contain the value: it may be a secret, and the caller knows how to show it.
 """
 
 from __future__ import annotations
@@ -183,7 +183,11 @@ _ORDER = (
     ("limits.max_event_bytes", "limits.max_body_bytes", "or no request could carry the largest event"),
     ("ring.max_bytes", "ring.total_bytes", "or one project could not fill its ring"),
     ("trigger.wait_seconds", "trigger.max_wait_seconds", "which bounds it"),
-    ("stream.heartbeat_seconds", "stream.dead_after_seconds", "or a quiet peer would die unasked"),
+    (
+        "stream.heartbeat_seconds",
+        "stream.dead_after_seconds",
+        "or a quiet peer would be removed before it gets a heartbeat",
+    ),
 )
 _PAIRS = (("server.tls_cert", "server.tls_key"), ("server.tls_key", "server.tls_cert"))
 
@@ -214,9 +218,9 @@ def warnings(config: Config) -> list[tuple[str, str]]:
 
 
 def conflict(config: Config, configured: Collection[str]) -> tuple[str, str] | None:
-    """The first two values that can't be had together: the key to blame and a sentence, or None.
+    """The first two values that can't be combined: the key to blame and a sentence, or None.
 
-    `configured` are the keys that somebody set: one of those is blamed, not a default.
+    `configured` are the keys that are set: one of those is blamed, not a default.
     """
     for small, large, why in _ORDER:
         low, high = cast(float, value_of(config, small)), cast(float, value_of(config, large))
@@ -241,7 +245,7 @@ def _auth_conflict(config: Config) -> tuple[str, str] | None:
     auth = config.auth
     algorithms = set(auth.jwt_algorithms)
     if auth.jwt_key is not None and auth.jwt_jwks_url is not None:
-        return "auth.jwt_jwks_url", "can't be had together with auth.jwt_key: there is one source of keys"
+        return "auth.jwt_jwks_url", "can't be combined with auth.jwt_key: there is one source of keys"
     if auth.jwt_key is None and auth.jwt_jwks_url is None:
         for key in ("jwt_algorithms", "jwt_audience", "jwt_issuer"):
             if getattr(auth, key):
@@ -250,7 +254,7 @@ def _auth_conflict(config: Config) -> tuple[str, str] | None:
         if algorithms & _PUBLIC_KEY:
             return "auth.jwt_algorithms", "must be of HS256, HS384, HS512: auth.jwt_key is a shared secret"
     elif algorithms & _HMAC:
-        return "auth.jwt_algorithms", "must not be HMAC: with a public key for a secret anybody can sign"
+        return "auth.jwt_algorithms", "must not be HMAC: anyone could sign tokens with the public key as the secret"
     return None
 
 

@@ -1,7 +1,7 @@
-"""What the hub tells, as log lines in the words the seed asked for; handed on to the chronicle and to whoever waits.
+"""The hub's observer: writes what the hub does to the log, and passes it on to the history and to callbacks.
 
-One line a fact. What can come thousands of times a second is folded: "published to nobody" for each project, limits for
-each limit, readers who come and go once there are more than `BURST_LINES` a second of them.
+One line per event. Lines that could come thousands of times a second are deduplicated: `event_missed` by project,
+`limit_reached` by code, connections added and removed beyond `BURST_LINES` a second.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class HubObserver:
         self.dropped: list[Callable[[Project], None]] = []
         self._missed_log: LogDeduplicator[str] = LogDeduplicator(period_seconds=FOLD_SECONDS, max_keys=_MAX_KEYS)
         self._limits: LogDeduplicator[str] = LogDeduplicator(period_seconds=FOLD_SECONDS, max_keys=_MAX_KEYS)
-        self._readers: LogDeduplicator[str] = LogDeduplicator(
+        self._connections_log: LogDeduplicator[str] = LogDeduplicator(
             period_seconds=BURST_SECONDS, max_keys=_MAX_KEYS, lines=BURST_LINES
         )
 
     def connection_added(self, project: Project, connection: Connection) -> None:
-        suppressed = self._readers.admit("connection_added", connection.connected_at_seconds)
+        suppressed = self._connections_log.admit("connection_added", connection.connected_at_seconds)
         if suppressed is not None:
             _log.info(
                 "connection_added",
@@ -55,8 +55,8 @@ class HubObserver:
                 **_more(suppressed),
             )
         self._history.connected(project, connection)
-        for tell in self.connection_came:
-            tell(project.name)
+        for callback in self.connection_came:
+            callback(project.name)
 
     def connection_removed(
         self, project: Project, connection: Connection, reason: str, missed: int, now: float
@@ -64,7 +64,7 @@ class HubObserver:
         self._history.disconnected(project, connection, reason, missed, now)
         remaining = len(project.connections)
         event = "connection_removed" if remaining else "last_connection_removed"
-        suppressed = self._readers.admit(event, now)
+        suppressed = self._connections_log.admit(event, now)
         if suppressed is not None:
             _log.info(
                 event,
@@ -89,17 +89,17 @@ class HubObserver:
                 connection=connection.id,
                 events=connection.events_sent,
             )
-        for tell in self.connection_left:
-            tell(project, connection)
+        for callback in self.connection_left:
+            callback(project, connection)
 
     def observer_removed(self, project: Project, connection: Connection) -> None:
-        for tell in self.connection_left:
-            tell(project, connection)
+        for callback in self.connection_left:
+            callback(project, connection)
 
     def project_forgotten(self, project: Project) -> None:
         self._history.dropped(project)
-        for tell in self.dropped:
-            tell(project)
+        for callback in self.dropped:
+            callback(project)
 
     def project_displaced(self, project: Project, now: float) -> None:
         suppressed = self._limits.admit("project_displaced", now)
@@ -116,8 +116,8 @@ class HubObserver:
                 pending=len(project.ledger.pending),
                 **_more(suppressed),
             )
-        for tell in self.missed:
-            tell(project, event_id)
+        for callback in self.missed:
+            callback(project, event_id)
 
     def limit_reached(self, code: str, project: str | None, address: str | None, now: float) -> None:
         suppressed = self._limits.admit(code, now)
@@ -125,12 +125,12 @@ class HubObserver:
             _log.warning("limit_reached", code=code, project=project, address=address, **_more(suppressed))
 
     def flush_suppressed(self, now: float) -> None:
-        """Say what has been folded and not said since; called now and then."""
+        """Log what was suppressed and not counted since; called every second."""
         for project, suppressed in self._missed_log.due(now):
             _log.warning("event_missed", project=project, suppressed=suppressed)
         for code, suppressed in self._limits.due(now):
             _log.warning("limit_reached", code=code, suppressed=suppressed)
-        for event, suppressed in self._readers.due(now):
+        for event, suppressed in self._connections_log.due(now):
             if event is not None:  # there are fewer events than keys
                 _log.info(event, suppressed=suppressed)
 

@@ -1,8 +1,8 @@
-"""Structured logs on standard error: one line a fact, for people (`console`) or machines (`json`).
+"""Structured logs on standard error: one line per event, for people (`console`) or machines (`json`).
 
-Invariants. Nothing inside a value can end or forge a line, or reach a terminal as a command. And the log
-never holds up or ends the program: a line that can't be written at once (reader gone or stalled, disk full)
-is counted in `dropped_lines` and forgotten.
+Invariants: nothing inside a value can end or forge a line, or reach a terminal as a command. The log never blocks or
+ends the program: a line that can't be written at once (reader gone or stalled, disk full) is counted in `dropped_lines`
+and dropped.
 
     log = get_logger(__name__)
     log.info("connection added", project=project, total=3)
@@ -61,7 +61,7 @@ def configure(log_format: LogFormat, level: str, *, fd: int | None = None) -> No
 
     Call it once, before the first line: a logger keeps the level it had when it was first used.
     """
-    # None where the process was started without: descriptor 2 may be anybody's socket by now.
+    # None where the process was started without it: descriptor 2 may be a socket by now.
     _output.fd = fd if fd is not None else (2 if sys.stderr is not None else None)
     _output.torn = False
     _output.priorities = _PRIORITIES if _is_journal(_output.fd) else {}
@@ -195,7 +195,7 @@ def _bounded(value: object) -> object:
 def _render_json(fields: dict[str, object]) -> str:
     try:
         line = json.dumps(fields, default=_to_text, allow_nan=False)
-    except (ValueError, TypeError, RecursionError):  # NaN, a circle, a key that is no text
+    except (ValueError, TypeError, RecursionError):  # NaN, a cycle, a key that is not a string
         line = json.dumps({key: _to_text(value) for key, value in fields.items()})
     # ASCII by now, and without controls but for this one.
     return line.replace("\x7f", "\\u007f")
@@ -271,7 +271,7 @@ def _trace(frames: TracebackType | None) -> str:
 
 
 def _is_client_error(error: BaseException | None) -> bool:
-    """The peer's doing: it went away, or doesn't speak HTTP. To aiohttp that is an error with a traceback."""
+    """Whether the peer caused it: it disconnected, or sent malformed HTTP. aiohttp logs that with a traceback."""
     if isinstance(error, ConnectionError):
         return True
     # Not imported: without aiohttp in the process there is none of its exceptions either.
@@ -283,11 +283,11 @@ def _is_client_error(error: BaseException | None) -> bool:
 
 
 class _StandardLibraryHandler(logging.Handler):
-    """Takes what asyncio, aiohttp and others log through the same pipeline, folded, one line each."""
+    """Takes what asyncio, aiohttp and others log through the same pipeline, deduplicated, one line each."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._folded: LogDeduplicator[tuple[str, int, str, str]] = LogDeduplicator(
+        self._deduplicator: LogDeduplicator[tuple[str, int, str, str]] = LogDeduplicator(
             period_seconds=_FOREIGN_PERIOD_SECONDS, max_keys=_FOREIGN_MAX_KEYS
         )
 
@@ -299,12 +299,12 @@ class _StandardLibraryHandler(logging.Handler):
                 return
             level = "debug"
         key = (record.name, record.levelno, _to_text(record.msg), type(error).__name__)
-        suppressed = self._folded.admit(key, time.monotonic())
+        suppressed = self._deduplicator.admit(key, time.monotonic())
         if suppressed is None:
             return
         try:
             event = record.getMessage()
-        except Exception:  # noqa: BLE001 - a wrong format string in a library: say what there is
+        except Exception:  # noqa: BLE001 - a wrong format string in a library: log its parts
             event = f"{_to_text(record.msg)} {_to_text(record.args)}"
         fields: dict[str, object] = {"event": event, "logger_name": record.name}
         if error is not None:

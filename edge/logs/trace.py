@@ -18,7 +18,7 @@ _WELL_FORMED = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-
 
 
 def well_formed(traceparent: str) -> bool:
-    """Whether it is one; a broken one is to be ignored, says the standard."""
+    """Whether it is a valid traceparent; the standard says to ignore an invalid one."""
     return _WELL_FORMED.fullmatch(traceparent) is not None
 
 

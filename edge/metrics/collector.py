@@ -1,4 +1,4 @@
-"""The hub's integers as Prometheus metrics: one collector that reads them when somebody scrapes.
+"""The hub's integers as Prometheus metrics: one collector that reads them at each scrape.
 
 Nothing is counted here, so a scrape costs the same with one connection and with ten thousand. No label holds a project
 id, but for the busiest few where `metrics.top_projects` asks for them. Each help text says what to do with the number.
@@ -69,7 +69,7 @@ class HubCollector:
         self._watched = watched
 
     def collect(self) -> Iterator[Metric]:
-        yield from self._readers()
+        yield from self._connections()
         yield from self._misses()
         yield from self._events()
         yield from self._triggers()
@@ -101,7 +101,7 @@ class HubCollector:
         build.add_metric((__version__, platform.python_version()), 1)
         yield build
 
-    def _readers(self) -> Iterator[Metric]:
+    def _connections(self) -> Iterator[Metric]:
         hub, counters = self._watched.hub, self._watched.hub.counters
         yield _gauge(
             "connections", "Open streams. Zero while triggers arrive: no subscriber is connected.", len(hub.connections)

@@ -63,7 +63,7 @@ async def assemble(
     """The application for `config`, on the running loop: what it does in the background starts and ends with it.
 
     `fail` is called when the store turns out to be unusable after the application has started. Raises ConfigError,
-    which `sources` say more of, for settings that can't work; its start raises StoreUnusableError.
+    for settings that can't work, naming their origin from `sources`; its start raises StoreUnusableError.
     """
     supervisor = Supervisor()
     verifier = verifier_of(config, sources or {}, supervisor)
@@ -85,7 +85,7 @@ async def assemble(
         store = nodes = cluster = cluster_of(config, hub, driver, here, log, supervisor)
         idempotency = cluster.idempotency
     else:
-        store = local = store_of(config, hub, receipts, driver)
+        store = local = store_of(config, hub, receipts, driver, supervisor)
         idempotency = LocalIdempotency(receipts, local, driver.clock)
         tickets = Tickets(limits.max_tickets, limits.project_share(limits.max_tickets))
         nodes = LocalNode(hub, here, tickets, driver.clock)
@@ -118,7 +118,7 @@ async def assemble(
             connection.abort()
         await context.target.close()
         await context.verifier.close()
-        # The store closes last: what the readers had not acknowledged is known when their transports are gone.
+        # The store closes last: what subscribers have not acknowledged is known only when their transports are closed.
         for _ in range(_TURNS_TO_LEAVE):
             await asyncio.sleep(0)
         await store.close()
@@ -214,7 +214,9 @@ def bounds(config: Config) -> Limits:
     )
 
 
-def store_of(config: Config, hub: Hub, receipts: Receipts, driver: EventLoopDriver) -> LocalStore:
+def store_of(
+    config: Config, hub: Hub, receipts: Receipts, driver: EventLoopDriver, supervisor: Supervisor
+) -> LocalStore:
     """Where history lives, by the scheme of `store.url`."""
     scheme, _, path = config.store.url.partition(":")
     if scheme == "memory":
@@ -227,6 +229,7 @@ def store_of(config: Config, hub: Hub, receipts: Receipts, driver: EventLoopDriv
         commit=config.store.durability == "commit",
         flush_seconds=config.store.flush_ms / 1000,
         keep_receipts_seconds=config.limits.idempotency_seconds,
+        supervisor=supervisor,
     )
 
 

@@ -191,7 +191,7 @@ class Process:
         _log.info("draining", connections=len(context.hub.connections), drain_seconds=drain_seconds)
         # 1. No new connections: listening ends.
         await runner.stop_listening()
-        # 2. Every waiting request is answered, every stream is told and ended.
+        # 2. Every waiting request is answered, every stream gets `edge.closing` and ends.
         context.drain()
         # 3. What has begun may end: responses in progress, jobs at their target, streams with a full buffer.
         while (context.hub.streams or context.running) and loop.time() < deadline:  # noqa: ASYNC110 - two sets

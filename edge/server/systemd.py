@@ -1,8 +1,8 @@
-"""What passes between this process and systemd: listening sockets in; READY, STATUS, WATCHDOG and STOPPING out.
+"""systemd: listening sockets from it; READY, STATUS, WATCHDOG and STOPPING to it.
 
 The protocols are those of sd_listen_fds(3) and sd_notify(3): environment variables, and datagrams to a Unix socket.
-Invariant: nothing waits for systemd but `ready`, `reloading` and `stopping`, and those `_PATIENCE_SECONDS` at most.
-The watchdog is fed by a task of the event loop: a loop that no longer turns is a service that systemd restarts.
+Invariant: only `ready`, `reloading` and `stopping` wait for systemd, each at most `_PATIENCE_SECONDS`.
+A task on the event loop feeds the watchdog, so systemd restarts a service whose loop hangs.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def inherited_sockets(environ: MutableMapping[str, str]) -> list[socket.socket]:
 
 
 class Notifier:
-    """Tells systemd how this process is. Where nobody asked (no NOTIFY_SOCKET) every call does nothing."""
+    """Notifies systemd of the state of this process. Without NOTIFY_SOCKET every call does nothing."""
 
     def __init__(self, environ: MutableMapping[str, str]) -> None:
         """Takes the variables out of `environ`: a child must not speak for us. Raises OSError."""
@@ -63,7 +63,7 @@ class Notifier:
 
     @property
     def asked(self) -> bool:
-        """Whether anybody listens."""
+        """Whether systemd expects notifications."""
         return self._socket is not None
 
     def ready(self, status: str) -> bool:
@@ -71,35 +71,35 @@ class Notifier:
         return self._send(f"READY=1\nSTATUS={status}", _PATIENCE_SECONDS)
 
     def reloading(self) -> None:
-        """What was configured is read again; `ready` says when that is done."""
+        """The configuration is being read again; `ready` follows."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}", _PATIENCE_SECONDS)
 
     def stopping(self, status: str, patience_seconds: float) -> None:
-        """The service is leaving, and asks for `patience_seconds` whatever its unit says."""
+        """The service is shutting down, and asks for `patience_seconds` whatever its unit file allows."""
         microseconds = int(patience_seconds * _MICROSECONDS)
         self._send(f"STOPPING=1\nSTATUS={status}\nEXTEND_TIMEOUT_USEC={microseconds}", _PATIENCE_SECONDS)
 
     async def attend(self, status: Callable[[], str]) -> None:
-        """Feed the watchdog, and tell `status()` when it has changed, until cancelled."""
+        """Feed the watchdog, and send `status()` when it has changed, until cancelled."""
         if not self.asked:
             return
         pause = min(_STATUS_SECONDS, self.watchdog_seconds / 3 or _STATUS_SECONDS)
-        told = ""
+        sent_status = ""
         while True:
             await asyncio.sleep(pause)
             now = status()
-            # Not taken (systemd is behind, or is being replaced): the next turn says it again.
-            if self._send("WATCHDOG=1" + (f"\nSTATUS={now}" if now != told else "")):
-                told = now
+            # Not accepted (systemd is busy, or is being replaced): the next turn sends it again.
+            if self._send("WATCHDOG=1" + (f"\nSTATUS={now}" if now != sent_status else "")):
+                sent_status = now
 
     def close(self) -> None:
-        """Say no more."""
+        """Send nothing more."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
     def _send(self, message: str, patience_seconds: float = 0.0) -> bool:
-        """Whether `message` was taken, or nobody wants it."""
+        """Whether systemd accepted `message`, or expects none."""
         if self._socket is None:
             return True
         self._socket.settimeout(patience_seconds)

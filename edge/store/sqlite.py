@@ -48,6 +48,7 @@ from edge.store.sqlite_gathered import (
 )
 from edge.store.sqlite_rows import ProjectRow, ReceiptRow, Transaction
 from edge.store.worker import Worker
+from edge.supervisor import Supervisor
 
 _log = get_logger("store")
 _RETRY_SECONDS = 0.5
@@ -76,7 +77,9 @@ class SqliteStore:
         commit: bool,
         flush_seconds: float,
         keep_receipts_seconds: float,
+        supervisor: Supervisor | None = None,
     ) -> None:
+        self._supervisor = supervisor or Supervisor()
         self._path = path
         self._hub = hub
         self._receipts = receipts
@@ -296,7 +299,7 @@ class SqliteStore:
         elif self._file is not None and (self._gathered.touched or self._file.has_free_pages):
             self._start()
         elif self._file is not None and self._writer is None:
-            self._writer = asyncio.create_task(self._check_file(self._file))
+            self._writer = self._supervisor.start("store_writer", self._check_file(self._file))
 
     async def _check_file(self, file: SqliteFile) -> None:
         self._writing = Gathered(), self._clock()
@@ -311,10 +314,10 @@ class SqliteStore:
 
     def _start(self) -> None:
         if self._writer is None and self._file is not None and not self._closing:
-            self._writer = asyncio.create_task(self._write_all())
+            self._writer = self._supervisor.start("store_writer", self._write_all())
 
     async def _write_all(self) -> None:
-        """Gather and write in turns until nothing is left."""
+        """Gather and write in turns until nothing is left. After an exception `_check` starts it again."""
         try:
             while True:
                 await self._pause()
@@ -431,8 +434,9 @@ class SqliteStore:
             _refuse(one.future, self._refusal())
         self._refuse_waiting(self._gathered)
         if is_news:
-            foreseen = isinstance(error, (sqlite3.Error, SqliteFileError, StoreUnusableError, OSError))
-            _log.error("store_error", error=str(error), full=full, exc_info=None if foreseen else error)
+            _log.error("store_error", error=str(error), full=full)
+        if not isinstance(error, (sqlite3.Error, SqliteFileError, StoreUnusableError, OSError)):
+            self._supervisor.failed("store_writer", error)
 
     def _refuse_waiting(self, part: Gathered) -> None:
         for waiting in part.intents:

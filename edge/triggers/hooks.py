@@ -3,7 +3,7 @@
     occupied   the project's first connection is confirmed, after there was none
     vacated    its last connection has been gone for `grace_seconds`
     missed     an event was published without a subscriber: the first one since the last subscriber
-    lost       missed events were evicted before anybody got them
+    lost       missed events were evicted before any subscriber received them
 
 Invariants: the hub never waits for a webhook. Those of one project are sent one after another, in order; at most
 `MAX_QUEUED` wait, and what comes beyond is counted as dropped. Each is signed and retried as a triggered job is.

@@ -55,12 +55,12 @@ def test_edge_token_signs_with_a_private_key_from_a_file(
 @pytest.mark.parametrize(
     ("arguments", "environment", "sentence"),
     [
-        ((), {"EDGE_AUTH_JWT_KEY": SECRET}, "a token without rights opens nothing"),
+        ((), {"EDGE_AUTH_JWT_KEY": SECRET}, "a token without permissions is useless"),
         (("--subscribe", "p1"), {}, "there is nothing to sign with"),
         (("--subscribe", "p1"), {"EDGE_AUTH_JWT_KEY": public_pem("Ed25519")}, "is a public key"),
         (("--subscribe", "p1", "--ttl", "soon"), {"EDGE_AUTH_JWT_KEY": SECRET}, "--ttl must be a duration"),
         (("--subscribe", "p1", "--ttl", "0"), {"EDGE_AUTH_JWT_KEY": SECRET}, "a second or more"),
-        (("--subscribe", "*p1"), {"EDGE_AUTH_JWT_KEY": SECRET}, "is no project and no prefix"),
+        (("--subscribe", "*p1"), {"EDGE_AUTH_JWT_KEY": SECRET}, "is neither a project id nor a prefix"),
         (("--subscribe", "p1", "--key-file", "/nowhere"), {}, "--key-file can't read the file"),
         (("--subscribe", "p1", "--key-file", __file__), {}, "no private key in PEM"),
     ],

@@ -99,7 +99,28 @@ async def hooked(_supervisor: FaultySupervisor, _tmp_path: Path) -> AsyncIterato
         yield come_and_go
 
 
-SCENARIOS = {"tick": ticking, "readiness": waiting, "systemd": attending, "jwks": fetching, "hooks": hooked}
+@asynccontextmanager
+async def storing(_supervisor: FaultySupervisor, tmp_path: Path) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    path = tmp_path / "history.db"
+    async with running(store={"url": f"sqlite:{path}", "durability": "commit"}) as hub:
+
+        async def publish_durably() -> None:
+            async with asyncio.timeout(60):
+                while await hub.publish("p") != 202:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+
+        yield publish_durably
+    path.unlink()
+
+
+SCENARIOS = {
+    "tick": ticking,
+    "readiness": waiting,
+    "systemd": attending,
+    "jwks": fetching,
+    "hooks": hooked,
+    "store_writer": storing,
+}
 
 
 @pytest.mark.parametrize("task", SCENARIOS)
