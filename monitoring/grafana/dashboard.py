@@ -326,6 +326,7 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
                 "ops",
                 (rate("edge_log_lines_dropped_total"), "log lines"),
                 (rate("edge_idempotency_keys_refused_total"), "idempotency keys"),
+                (rate("edge_projects_displaced_total"), "idle projects"),
                 (rate("edge_background_task_failures_total"), "background tasks"),
                 (rate("edge_cluster_messages_rejected_total"), "messages of other nodes"),
                 (f"sum (edge_hooks_queued{{{PICK}}})", "webhooks waiting"),
