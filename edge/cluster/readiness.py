@@ -114,7 +114,7 @@ class ClusterReadiness:
         self, project: str, count: int, timeout_seconds: float, confirm: Confirm = "transport"
     ) -> Confirmation:
         """As `Readiness.wait`, on all nodes. Without Redis only connections of this node are asked."""
-        self._local.check(len(self._questions))
+        self._local.check(project, len(self._questions))
         began = self._clock()
         question = _Question(count)
         ask_id = secrets.token_hex(8)

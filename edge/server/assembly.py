@@ -77,7 +77,7 @@ async def assemble(
     receipts = Receipts(
         limits.max_idempotency_keys, limits.idempotency_seconds, limits.project_share(limits.max_idempotency_keys)
     )
-    here = Readiness(hub, driver.clock, config.limits.max_waiting, supervisor)
+    here = Readiness(hub, driver.clock, limits.max_waiting, limits.project_share(limits.max_waiting), supervisor)
     store: Store
     nodes: Nodes
     idempotency: Idempotency
@@ -97,6 +97,7 @@ async def assemble(
 
     def limit_waiting(config: Config) -> None:
         here.max_waiting = config.limits.max_waiting
+        here.max_per_project = config.limits.project_share(config.limits.max_waiting)
 
     context.on_reload.append(limit_waiting)
     context.exposition = Exposition(watched(context, driver, hooks))

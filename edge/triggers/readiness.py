@@ -142,10 +142,13 @@ class _Watch:
 class Readiness:
     """Answers `wait`; told of new connections by `connection_added`, and by `answer` of clients that speak."""
 
-    def __init__(self, hub: Hub, clock: Callable[[], float], max_waiting: int, supervisor: Supervisor) -> None:
+    def __init__(
+        self, hub: Hub, clock: Callable[[], float], max_waiting: int, max_per_project: int, supervisor: Supervisor
+    ) -> None:
         self._hub = hub
         self._clock = clock
         self.max_waiting = max_waiting
+        self.max_per_project = max_per_project
         self._supervisor = supervisor
         self._watches: dict[tuple[str, Confirm], _Watch] = {}
         self.waiting = 0
@@ -160,7 +163,7 @@ class Readiness:
             Draining: the process is leaving.
             LimitReached: `too_many_waiting`.
         """
-        self.check()
+        self.check(project)
         began = self._clock()
         waiter = _Waiter(count, asyncio.get_running_loop().create_future())
         watch = self._watches.get((project, confirm))
@@ -189,16 +192,27 @@ class Readiness:
             found.last_ready = (now, connections, confirmed)
         return Confirmation(connections, confirmed, round((now - began) * 1000, 3))
 
-    def check(self, more: int = 0) -> None:
-        """Raise unless one more may wait, besides `more` that wait elsewhere. Raises Draining, LimitReached."""
+    def check(self, project: str, more: int = 0) -> None:
+        """Raise unless one more may wait for `project`, besides `more` that wait elsewhere.
+
+        Raises Draining, LimitReached.
+        """
         if self._hub.draining:
             raise draining()
         if self.waiting + more >= self.max_waiting:
             raise LimitReached(
-                f"{self.waiting + more} callers wait already (limits.max_waiting); try again soon.",
+                f"{self.waiting + more} requests wait already (limits.max_waiting); try again soon.",
                 code="too_many_waiting",
                 retry_after_seconds=1,
                 limit=self.max_waiting,
+            )
+        if self.waiting >= self.max_per_project and self.waiting_for(project) >= self.max_per_project:
+            raise LimitReached(
+                f"{self.max_per_project} requests wait for {project} already, its share of limits.max_waiting "
+                "(limits.project_share_percent); try again soon.",
+                code="too_many_waiting",
+                retry_after_seconds=1,
+                limit=self.max_per_project,
             )
 
     def waiting_for(self, project: str) -> int:

@@ -178,7 +178,7 @@ async def in_redis(story: Story, server: RedisServer) -> Outcome:
         parse_redis_url(server.url),
         hub,
         clock,
-        Readiness(hub, clock, 10, supervisor),
+        Readiness(hub, clock, 10, 10, supervisor),
         supervisor,
         new_epoch=lambda: f"e{next(epochs)}",
         keep_receipts_seconds=60.0,

@@ -10,6 +10,7 @@ import pytest
 from edge.config.schema import Config, LimitsSettings, RingSettings
 from edge.core import event
 from edge.diagnose.history import ProjectHistory
+from tests.faults.hub import until
 from tests.security.hub import RunningHub, code_of, running
 
 MANY = 400
@@ -66,6 +67,23 @@ async def test_waiting_callers_without_end_are_no_more_than_the_limit() -> None:
         answers = await asyncio.gather(*(wait() for _ in range(15)))
         assert 5 == answers.count((409, "no_connection"))
         assert 10 == answers.count((503, "too_many_waiting"))
+
+
+async def test_one_project_takes_no_more_than_its_share_of_the_waiting_requests() -> None:
+    async with running(Config(limits=LimitsSettings(max_waiting=400, project_share_percent=25))) as hub:
+        waiting = [
+            asyncio.create_task(hub.context.readiness.wait("p1", 1, 30.0, how))
+            for how in ("transport", "client")
+            for _ in range(50)
+        ]
+        await until(lambda: asyncio.sleep(0, hub.context.readiness.waiting), lambda count: count == 100)
+        async with hub.client.get(f"{hub.url}/projects/p1/ready?timeout=0") as response:
+            assert (503, "too_many_waiting") == await code_of(response)
+        async with hub.client.get(f"{hub.url}/projects/p2/ready?timeout=0") as response:
+            assert (409, "no_connection") == await code_of(response)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
 
 
 async def test_a_caller_that_waits_and_leaves_makes_room() -> None:

@@ -30,7 +30,7 @@ def test_without_it_the_hub_does_not_start() -> None:
         timeout=60,
     )
     assert (2, "") == (run.returncode, run.stdout)
-    assert "edge: aiohttp (from this installation): its C parser isn't there" in run.stderr
+    assert "edge: aiohttp (from this installation): its C parser is missing" in run.stderr
 
 
 def test_the_refusal_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
