@@ -146,6 +146,7 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
                 "Open streams of each instance.",
                 "short",
                 (f"edge_connections{{{PICK}}}", "{{instance}}"),
+                (f"edge_observers{{{PICK}}}", "{{instance}}, observers"),
                 (f"edge_observers{{{PICK}}}", "observers {{instance}}"),
             ),
             graph(
