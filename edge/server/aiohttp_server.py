@@ -195,12 +195,15 @@ class HubRequestHandler(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Give the parser one head at a time: it forgets those before a malformed one that come in the same piece."""
         begin = 0
+        end = data.find(b"\r\n\r\n") + 4
+        if end != 3 and data.startswith(b"POST ") and data.find(b" HTTP/", end) < 0:
+            end = 3  # one request and its body
         for _ in range(_MAX_PIECES):
-            end = data.find(b"\r\n\r\n", begin) + 4
             if end == 3 or end == len(data):
                 break
             self._feed(data[begin:end])
             begin = end
+            end = data.find(b"\r\n\r\n", begin) + 4
         self._feed(data[begin:] if begin else data)
 
     def _feed(self, data: bytes) -> None:

@@ -116,7 +116,7 @@ async def test_an_event_that_was_committed_and_not_yet_given_out_is_pending_afte
 async def test_only_commit_makes_a_publisher_wait(tmp_path: Path, commit: bool) -> None:
     async with life(tmp_path / "h.db", commit=commit) as rig:
         receipt = rig.store.publish("p", Event("message", b"1"), rig.clock())
-        assert commit is not rig.store.at_once  # what opens the express lane
+        assert commit is not rig.store.at_once
         assert commit is not isinstance(receipt, Receipt)
         if not isinstance(receipt, Receipt):
             await receipt
