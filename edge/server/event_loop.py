@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
+import time
 from collections.abc import Callable
 
 from edge.core.counters import Histogram
@@ -16,6 +18,11 @@ from edge.supervisor import Supervisor
 
 LAG_BOUNDS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _SECOND = 1.0
+
+
+# Unlike the loop's clock it goes on while the machine is suspended, so that ages and times shown are right afterwards.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+_seconds = functools.partial(time.clock_gettime, _CLOCK)
 
 
 class EventLoopDriver:
@@ -30,7 +37,7 @@ class EventLoopDriver:
         """Called about once a second with the time."""
         self.lag_seconds = Histogram(LAG_BOUNDS_SECONDS)
         """How late each tick came: how long other work held the loop."""
-        self.clock = self._loop.time
+        self.clock = _seconds
         # A flush serves many publishers: it doesn't run in the context (and under the trace) of the first of them.
         self._context = contextvars.copy_context()
 

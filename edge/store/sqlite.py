@@ -36,7 +36,7 @@ from edge.core.observer import Batch, Receipt
 from edge.core.project import PastEpoch, SavedProject
 from edge.logs.setup import get_logger
 from edge.store.base import Keyed, StoreUnusableError
-from edge.store.sqlite_file import SqliteFile, SqliteFileError, Stored
+from edge.store.sqlite_file import DRIFT_NOTED_SECONDS, SqliteFile, SqliteFileError, Stored
 from edge.store.sqlite_gathered import (
     Gathered,
     PendingCommit,
@@ -276,7 +276,8 @@ class SqliteStore:
         if not clean:
             self._log_unwritten()
         try:
-            await self._worker.call(lambda: file.close(clean=clean))
+            drift_seconds = self._drift_seconds()
+            await self._worker.call(lambda: file.close(clean=clean, drift_seconds=drift_seconds))
         except sqlite3.Error as error:
             _log.error("store_error", error=str(error))
         self._file = None
@@ -296,7 +297,11 @@ class SqliteStore:
         self._next_check = asyncio.get_running_loop().call_later(_CHECK_SECONDS, self._check)
         if self._stalled:
             self._refuse_stalled()
-        elif self._file is not None and (self._gathered.touched or self._file.has_free_pages):
+        elif self._file is not None and (
+            self._gathered.touched
+            or self._file.has_free_pages
+            or abs(self._drift_seconds() - self._file.drift_seconds) > DRIFT_NOTED_SECONDS
+        ):
             self._start()
         elif self._file is not None and self._writer is None:
             self._writer = self._supervisor.start("store_writer", self._check_file(self._file))
@@ -390,7 +395,7 @@ class SqliteStore:
             receipts=[row for row in part.receipts.values() if row is not None] + part.keyed_rows(now),
             dropped_keys=[key for key, row in part.receipts.items() if row is None],
             receipts_since_seconds=now - self._keep_receipts_seconds,
-            drift_seconds=time.time() - now,
+            drift_seconds=self._drift_seconds(),
         )
 
     def _committed(self, one: PendingCommit) -> None:
@@ -486,6 +491,10 @@ class SqliteStore:
         """A fresh exception each: one that is raised twice would gather the traces of both."""
         assert self._problem is not None
         return _unavailable(self._problem.detail, status=self._problem.status)
+
+    def _drift_seconds(self) -> float:
+        """How far the wall clock is ahead of the file's."""
+        return time.time() - self._now()
 
     def _now(self) -> float:
         """The file's clock."""

@@ -70,7 +70,7 @@ _WAL_SHARE_OF_FREE_SPACE = 8
 """The log may take an eighth of what the disk has left, or a small disk would be full of it."""
 _LOG_BOUNDED_EVERY = 16
 """Transactions: what is free changes slowly, and to ask takes as long as a small transaction."""
-_DRIFT_NOTED_SECONDS = 0.5
+DRIFT_NOTED_SECONDS = 0.5
 _RECEIPTS_EXPIRED_EVERY_SECONDS = 30.0
 """Finding the old ones means looking at all."""
 _FRAME_END = b"\n\n"
@@ -210,7 +210,7 @@ class SqliteFile:
         assert self.index is not None
         change = self.index.change(batch)
         expired_due = batch.receipts_since_seconds >= self._receipts_expired_seconds + _RECEIPTS_EXPIRED_EVERY_SECONDS
-        drifted = abs(batch.drift_seconds - self.drift_seconds) > _DRIFT_NOTED_SECONDS
+        drifted = abs(batch.drift_seconds - self.drift_seconds) > DRIFT_NOTED_SECONDS
         try:
             db.execute("BEGIN IMMEDIATE")
             if batch.idle or drifted:
@@ -268,12 +268,13 @@ class SqliteFile:
         except sqlite3.Error as error:
             raise self._unusable(error) from error
 
-    def close(self, *, clean: bool) -> None:
+    def close(self, *, clean: bool, drift_seconds: float | None = None) -> None:
         """Give space back, fold the log into the file and close it. `clean`: nothing is left to write."""
+        drift_seconds = self.drift_seconds if drift_seconds is None else drift_seconds
         try:
             self._free(_FREED_AT_THE_END_PAGES)
             if clean:
-                self._db.execute("UPDATE life SET clean = 1")
+                self._db.execute("UPDATE life SET clean = 1, drift_seconds = ?", (drift_seconds,))
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
             self.abandon()

@@ -15,8 +15,9 @@ from edge.core import resume
 from edge.core.errors import StoreUnavailable
 from edge.core.idempotency import Answer
 from edge.core.limits import Limits
+from edge.store import sqlite
 from edge.store.sqlite_file import SqliteFile, SqliteFileError, backup
-from tests.store.rig import Rig, life
+from tests.store.rig import Rig, life, until
 
 HOUR = 3600.0
 
@@ -246,6 +247,23 @@ class TestClocks:
                 assert all(-0.001 <= age < 60 for age in ages)
                 assert rig.receipts.find(key, b"", rig.clock()) is not None
 
+    async def test_a_step_is_noted_though_nothing_is_published_behind_it(
+        self, tmp_path: Path, commit: bool, wall: Wall, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sqlite, "_CHECK_SECONDS", 0.02)
+        for step_seconds, killed in ((26 * HOUR, False), (52 * HOUR, True)):
+            async with life(tmp_path / "h.db", commit=commit) as rig:
+                await publish(rig, 1)
+                await rig.written()
+                wall.ahead_seconds = step_seconds
+                if killed:
+                    await _noted(rig)
+                    await rig.crash()
+        async with life(tmp_path / "h.db", commit=commit) as rig:
+            ages = [rig.clock() - at for _, at, _ in rig.hub.projects["p"].ring.frames()]
+            assert 2 == len(ages)
+            assert all(-0.001 <= age < 60 for age in ages)
+
     async def test_time_passes_while_it_is_down(self, tmp_path: Path, commit: bool, wall: Wall) -> None:
         async with life(tmp_path / "h.db", commit=commit) as rig:
             await publish(rig, 1)
@@ -287,3 +305,10 @@ async def test_a_store_that_is_not_ready_is_opened_later(tmp_path: Path, commit:
     await rig.store.open()
     assert ids == rig.read(start=resume.everything).ids
     await rig.store.close()
+
+
+async def _noted(rig: Rig) -> None:
+    """Wait until the file knows how far the wall clock is ahead."""
+    file = rig.store._file
+    assert file is not None
+    await until(lambda: abs(rig.store._drift_seconds() - file.drift_seconds) < 1)
