@@ -76,6 +76,9 @@ class _Case:
                 answers[sent.project, sent.token].add(sent.id)
         self.redone = {token for (_, token), ids in answers.items() if len(ids) > 1}
         """Published once more after a loss, under another id."""
+        self.epoch_began: dict[str, float] = {}
+        for seen in self.seen:
+            self.epoch_began.setdefault(split(seen.id)[0], seen.at)
         self.walks = [follow(each, issued) for each in frames.values()]
 
     def lossy(self, since: float, until: float, *, keys: bool = False) -> bool:
@@ -94,11 +97,10 @@ def in_step(case: _Case) -> Iterator[Violation]:
 
 def gaps_have_reasons(case: _Case) -> Iterator[Violation]:
     """A gap reports an allowed loss: an eviction where rings are small, a restart after what may lose."""
-    given = {sent.id: sent.at for sent in case.sent if sent.id}
     for walk in case.walks:
-        for position, gap, reached in walk.leaps:
+        for position, gap in walk.leaps:
             # A hub can't know whether an id of an earlier epoch was read before the loss or in a replay behind it.
-            if not case.lossy(min(reached, given.get(position, reached)), gap.at):
+            if not case.lossy(case.epoch_began.get(split(position)[0], walk.began), gap.at):
                 text = f"{walk.name} read a gap `{gap.reason}` after {position}, and no fault before it may lose events"
                 yield violation("loss", text, gap, walk.name, position)
         for gap in walk.evictions if not case.promise.evicts else ():
@@ -153,7 +155,7 @@ def receipts_were_seen(case: _Case) -> Iterator[Violation]:
         for sent in case.sent:
             if sent.project != walk.project or sent.token in walk.tokens or not _promised(sent):
                 continue
-            if any(case.lossy(sent.at, gap.at) for _, gap, _ in walk.leaps):
+            if any(case.lossy(sent.at, gap.at) for _, gap in walk.leaps):
                 continue  # the loss that this gap reports may have taken it
             if sent.id and sent.way != "trigger":
                 excused = sent.until < walk.began or walk.excuses(*split(sent.id))

@@ -37,8 +37,8 @@ class Walk:
     """Epoch, first and last number of what came without a hole."""
     evicted: list[tuple[int, int]] = field(default_factory=list)
     """Numbers that gaps reported as evicted."""
-    leaps: list[tuple[str, Gap, float]] = field(default_factory=list)
-    """The position before a gap `restart`, and when the connection opened on which its epoch was reached."""
+    leaps: list[tuple[str, Gap]] = field(default_factory=list)
+    """The position before a gap `restart`."""
     evictions: list[Gap] = field(default_factory=list)
     caught: bool = False
     faults: list[Violation] = field(default_factory=list)
@@ -47,7 +47,7 @@ class Walk:
         """Whether it may have missed it: it lies before its beginning, a gap reported it, or its epoch ended."""
         if any(low <= number <= high for low, high in self.evicted):
             return True
-        if any(epoch == split(before)[0] and number > split(before)[1] for before, _, _ in self.leaps):
+        if any(epoch == split(before)[0] and number > split(before)[1] for before, _ in self.leaps):
             return True
         mine = [low for known, low, _ in self.ranges if known == epoch]
         return number < min(mine) if mine else bool(self.leaps)
@@ -57,8 +57,6 @@ def follow(frames: list[Record], issued: set[str]) -> Walk:  # noqa: PLR0912 - o
     first = next(frame for frame in frames if isinstance(frame, Opened))
     walk = Walk(first.subscriber, first.project, first.since, first.at)
     position, hello, opened = "", "", first
-    reached: dict[str, float] = {}
-    """By epoch: when the connection opened on which the first event of it came."""
     for frame in frames:
         if isinstance(frame, Opened):
             opened = frame
@@ -88,7 +86,7 @@ def follow(frames: list[Record], issued: set[str]) -> Walk:  # noqa: PLR0912 - o
                     walk.evicted.append((number + 1, following))
                     walk.evictions.append(frame)
                 else:
-                    walk.leaps.append((position, frame, reached.get(epoch, first.at)))
+                    walk.leaps.append((position, frame))
             position = next_position
         elif isinstance(frame, Seen):
             epoch, number = split(frame.id)
@@ -102,7 +100,6 @@ def follow(frames: list[Record], issued: set[str]) -> Walk:  # noqa: PLR0912 - o
                 walk.ranges[-1] = (epoch, walk.ranges[-1][1], number)
             walk.tokens[frame.token] = frame.id
             position = frame.id
-            reached.setdefault(epoch, opened.at)
         else:
             walk.caught = True
     return walk
