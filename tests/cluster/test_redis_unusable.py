@@ -338,6 +338,7 @@ async def test_hubs_of_two_databases_or_prefixes_do_not_meet(redis_server: Redis
 # Ways to Redis
 
 
+@pytest.mark.redis
 async def test_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "r.sock"
     process = _start(["redis-server", "--port", "0", "--unixsocket", str(path), "--save", "", "--dir", str(tmp_path)])
@@ -353,7 +354,8 @@ async def test_unix_socket(tmp_path: Path) -> None:
         process.wait()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.redis
+@pytest.mark.timeout(240)
 async def test_sentinel_fails_over_without_a_hole(tmp_path: Path) -> None:
     ports = []
     for _ in range(3):
