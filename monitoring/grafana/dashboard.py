@@ -146,7 +146,6 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
                 "Open streams of each instance.",
                 "short",
                 (f"edge_connections{{{PICK}}}", "{{instance}}"),
-                (f"edge_observers{{{PICK}}}", "{{instance}}, observers"),
                 (f"edge_observers{{{PICK}}}", "observers {{instance}}"),
             ),
             graph(
