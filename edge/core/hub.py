@@ -13,12 +13,13 @@ Invariants:
 from __future__ import annotations
 
 import random
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, cast
 
 from edge.core import sse
 from edge.core.admission import Admission
+from edge.core.closing import CloseQueue
 from edge.core.connection import Connection
 from edge.core.counters import Counters
 from edge.core.errors import Draining
@@ -32,25 +33,12 @@ from edge.core.retention import Retention
 from edge.core.timers import PendingAcks, StallDetector, TimingWheel
 
 TICK_BUDGET = 512
-CLOSE_BUDGET = 32
-"""Streams closed in one turn of the loop: two or three milliseconds."""
 _CLOSING_SPREAD = 2.0
 """Readers told to come back do so within `retry_ms` and this many times more, so that they don't come at once."""
 _MAX_FORGOTTEN = 10_000
 """Of so many projects that were forgotten the hub knows where their history ended; about 300 bytes each."""
 _MOST_FRAME_BYTES_BESIDE_DATA = 512
 """Id, type and field names; a line end in the data may become seven bytes."""
-
-
-class _Closing:
-    """Streams that are to be closed for one reason, all of one project unless `project` is None."""
-
-    __slots__ = ("project", "reason", "streams")
-
-    def __init__(self, project: Project | None, streams: list[Connection], reason: str) -> None:
-        self.project = project
-        self.streams = streams
-        self.reason = reason
 
 
 class Forgotten(NamedTuple):
@@ -90,7 +78,7 @@ class Hub:
         self._frame_cache = FrameCache()
         self._wake = wake
         self._turn_wanted = False
-        self._closing: deque[_Closing] = deque()
+        self._closing = CloseQueue(self._want_turn, self.close, self.connection_failed, self._evict_deleted)
         self._flush_queue = FlushQueue(self._want_turn, self._end_streams)
         self._stalled = StallDetector(limits.dead_after_seconds)
         self._pending_acks = PendingAcks()
@@ -234,7 +222,7 @@ class Hub:
         try:
             self._flush_queue.flush(now)
         finally:
-            self._close_some(now)
+            self._closing.run(now)
         return self._turn_wanted
 
     def _want_turn(self) -> None:
@@ -454,14 +442,8 @@ class Hub:
         del self.projects[name]
         self._idle.pop(project, None)
         self.counters.misses.touch(name)
-        streams = project.streams
-        if len(streams) <= CLOSE_BUDGET:
-            for connection in streams.copy():
-                project.deliver(connection, project.ring.newest, now)
-                self.close(connection, "deleted", now)
-            self._evict_deleted(project, now)
-        else:
-            self._close_all(project, streams, "deleted")
+        self._closing.add(project.streams, "deleted", project)
+        self._closing.run(now)
         return connections, events
 
     def drain(self, now: float) -> None:
@@ -470,45 +452,11 @@ class Hub:
         What doesn't fit into this turn is done by the next calls of `flush`.
         """
         self.draining = True
-        self._close_all(None, self.streams, "shutdown")
-        self._close_some(now)
+        self._closing.add(self.streams, "shutdown")
+        self._closing.run(now)
 
     def _end_streams(self, project: Project) -> None:
-        self._close_all(project, project.streams, "finished")
-
-    def _close_all(self, project: Project | None, streams: list[Connection], reason: str) -> None:
-        """Close `streams` within the next turns. A `project` that was deleted is evicted when all of its are closed."""
-        self._closing.append(_Closing(project, streams.copy(), reason))
-        self._want_turn()
-
-    def _close_some(self, now: float) -> None:
-        budget = CLOSE_BUDGET
-        try:
-            while self._closing and budget > 0:
-                closing = self._closing[0]
-                while closing.streams and budget > 0:
-                    self._close_of(closing, closing.streams.pop(), now)
-                    budget -= 1
-                if not closing.streams:
-                    self._closing.popleft()
-                    if closing.reason == "deleted" and closing.project is not None:
-                        self._evict_deleted(closing.project, now)
-        finally:
-            if self._closing:
-                self._want_turn()
-
-    def _close_of(self, closing: _Closing, connection: Connection, now: float) -> None:
-        project = cast("Project | None", connection.project)
-        if project is None:
-            return
-        try:
-            if closing.reason != "finished":
-                project.deliver(connection, project.ring.newest, now)
-            elif not (project.finished and project.has_all(connection)):
-                return  # opened again, or its transport is full: `drained` closes it
-            self.close(connection, closing.reason, now)
-        except Exception as error:  # noqa: BLE001 - the other streams are closed
-            self.connection_failed(connection, error, "close")
+        self._closing.add(project.streams, "finished")
 
     def _evict_deleted(self, project: Project, now: float) -> None:
         self._retention.evict(project, len(project.ring), "deleted", now)

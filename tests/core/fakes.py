@@ -14,6 +14,7 @@ from edge.core.connection import Connection
 from edge.core.event import Event
 from edge.core.hub import Hub
 from edge.core.limits import Limits
+from edge.supervisor import TASKS
 from tests.core.eventstream import Item, Message, Parser, unchunk
 
 if TYPE_CHECKING:
@@ -157,6 +158,7 @@ class Recorder:
         self.nobody.append(event_id)
 
     def failed(self, task: str, error: Exception) -> None:
+        assert task in TASKS
         self.failures.append((task, error))
 
     def limit_reached(self, code: str, project: str | None, address: str | None, now: float) -> None:

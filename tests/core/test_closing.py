@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from edge.core import resume
+from edge.core.closing import CLOSE_BUDGET
 from edge.core.errors import LimitReached
-from edge.core.hub import CLOSE_BUDGET, Hub
+from edge.core.hub import Hub
 from tests.core.fakes import FakeConnection, Recorder, make_hub, text, woken
 
 MANY = 3 * CLOSE_BUDGET + 1
