@@ -192,6 +192,23 @@ async def test_a_hub_that_restarts(
         assert (["shutdown"] if number is signal.SIGTERM else []) == closings, one.client
 
 
+@runtimes
+async def test_a_project_that_is_finished_ends_the_clients_that_stop_at_204(runtime: str) -> None:
+    async with serving(**SETTINGS) as hub:
+        url = f"{hub.url}/projects/p/events"
+        async with reading(runtime, ((client, url) for client in CLIENTS[runtime])) as readings:
+            for one in readings:
+                await one.greeted()
+            published = await publish(hub, "p", *numbered(1, 3))
+            published += await publish(hub, "p", THE_END, query="&final=true")
+            assert {} == await verdicts(readings, published)
+            table = documented()
+            for one in readings:
+                assert "finished" == one.own("edge.closing")[0]["reason"], one.client
+                if table[runtime, one.client][204] == "stops":
+                    await one.over()
+
+
 STATUSES = (204, 401, 403, 404, 409, 503)
 
 
