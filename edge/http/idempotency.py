@@ -48,13 +48,15 @@ async def run_once(
     except BaseException:
         await context.outcome(context.spawn(context.idempotency.settle(keyed.key, None)))
         raise
-    return response_of(await _finished(context, _settled(context, keyed, action(ready))))
+    return response_of(await _finished(context, _settled(context, keyed, action, ready)))
 
 
-async def _settled(context: Context, keyed: Keyed, action: Awaitable[Answer]) -> Answer:
+async def _settled(
+    context: Context, keyed: Keyed, action: Callable[[Ready], Coroutine[Any, Any, Answer]], ready: Ready
+) -> Answer:
     keys = context.idempotency
     try:
-        answer = await action
+        answer = await action(ready)
     except EdgeError as error:
         refusal = problems.from_error(error)
         started = error.fields.get("may_have_started")
