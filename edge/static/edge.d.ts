@@ -25,6 +25,8 @@ export interface StreamOptions {
   credentials?: RequestCredentials;
   /** Where to begin when nothing has been received yet: `missed` (default), `all`, `none`, an event id, or a duration such as `10m`. */
   since?: string;
+  /** See everything and count as nothing; requires the permission `status`. */
+  observe?: boolean;
   /** One connection for all tabs of this origin. Needs Web Locks (https or localhost); elsewhere each tab has its own. */
   shared?: boolean;
 }
@@ -35,7 +37,7 @@ export class EdgeError extends Error {
   readonly name: "EdgeError";
   /**
    * The hub's code (`no_connection`, `unauthenticated`, `forbidden`, `draining`, …), `http_<status>` where the answer had
-   * none, or one of edge.js: `not_connected`, `network`, `silent`, `ended`, `not_a_stream`.
+   * none, or one of edge.js: `not_connected`, `network`, `silent`, `ended`, `finished`, `not_a_stream`.
    */
   readonly code: string;
   /** The HTTP status, where there was an answer. */

@@ -197,6 +197,7 @@ export class ProjectStream extends EventTarget {
   }
 
   #isFinal(status) {
+    if (status === 204) return true; // the project is finished
     if (status === 401 && (this.#options.token?.call || this.#options.ticket?.call)) return this.#renewals++ > 0;
     return status >= 400 && status < 500 && ![408, 425, 429].includes(status);
   }
@@ -234,14 +235,16 @@ export class ProjectStream extends EventTarget {
   }
 
   async #open(signal) {
-    const { ticket, since = "missed" } = this.#options;
+    const { ticket, observe, since = "missed" } = this.#options;
     const query = new URLSearchParams({ heartbeat: "event" });
+    if (observe) query.set("observe", "true");
     const headers = { Accept: "text/event-stream" };
     if (this.#lastId) headers["Last-Event-ID"] = this.#lastId;
     else query.set("since", this.#fromStart ? "all" : since);
     const once = await given(ticket);
     if (once) query.set("ticket", once);
     const response = await this.#fetch(`events?${query}`, { headers, signal });
+    if (response.status === 204) throw finished();
     if (/^text\/event-stream\b/.test(response.headers.get("Content-Type"))) return response;
     throw new EdgeError("not_a_stream", `${this.#base}events is not an event stream.`, { status: response.status });
   }
@@ -254,6 +257,7 @@ export class ProjectStream extends EventTarget {
     else if (event.name === "edge.closing") {
       this.#closingMs = fields.retry_ms;
       this.#tell({ closing: fields });
+      if (fields.reason === "finished") throw finished();
     } else if (event.name === "edge.probe") {
       // An answer that is lost is asked for again.
       this.#post(`connections/${this.#hello.connection}/ack`, fields).catch(() => {});
@@ -380,6 +384,8 @@ export class ProjectStream extends EventTarget {
     this.#enter("closed", error, 0);
   }
 }
+
+const finished = () => new EdgeError("finished", "The project is finished.", { status: 204 });
 
 const given = (value) => (value?.call ? value() : value);
 

@@ -120,3 +120,32 @@ test("a trigger whose answer the network loses is asked again under the same key
     opened.close();
   });
 });
+
+/** The error with which a stream is closed, and how many requests it made. */
+async function end(answer, options = {}) {
+  const asked = [];
+  const count = (request, response) => {
+    asked.push(request.url);
+    answer(request, response);
+  };
+  return withServer(count, async (url) => {
+    const stream = new ProjectStream(url, { project: "p", ...options });
+    const detail = await new Promise((resolve) => {
+      stream.addEventListener("statechange", (event) => event.detail.state === "closed" && resolve(event.detail));
+    });
+    return { code: detail.error.code, asked };
+  });
+}
+
+test("a finished project closes the stream for good", async () => {
+  const closing = 'event: edge.closing\ndata: {"reason":"finished","retry_ms":1}\n\n';
+  for (const answer of [stream(HELLO + closing), (request, response) => response.writeHead(204).end()]) {
+    const { code, asked } = await end(answer);
+    assert.deepEqual([code, asked.length], ["finished", 1]);
+  }
+});
+
+test("a stream that observes asks for it", async () => {
+  const { asked } = await end((request, response) => response.writeHead(204).end(), { observe: true });
+  assert.match(asked[0], /[?&]observe=true/);
+});
