@@ -14,11 +14,11 @@ PAGE = Path(__file__).with_name("api.md")
 _HEAD = """\
 # HTTP interface
 
-Made from `/openapi.json` by `make docs`; what is written here is what the hub answers, and what schemathesis checks.
-Every refusal is a problem document with a stable `code`: [errors.md](errors.md). Who may do what:
-[access.md](access.md).
+`make docs` generates this page from `/openapi.json`; schemathesis checks that the hub behaves so.
+Every error is a problem document with a stable `code`: [errors.md](errors.md).
+Permissions: [access.md](access.md).
 
-Every answer may also be one of {everywhere}.
+Every endpoint may also return {everywhere}.
 """
 
 
@@ -40,17 +40,17 @@ def page() -> str:
 def _operation(heading: str, operation: dict[str, Any], everywhere: dict[str, str]) -> Iterator[str]:
     yield from (f"## {operation['summary']}", "", f"`{heading}`", "", operation["description"], "")
     if parameters := operation.get("parameters"):
-        yield from ("| parameter | in | takes | meaning |", "| --- | --- | --- | --- |")
+        yield from ("| parameter | in | type | meaning |", "| --- | --- | --- | --- |")
         for one in parameters:
             name = f"**{one['name']}**" if one["required"] else one["name"]
             yield f"| {name} | {one['in']} | {_takes(one)} | {one['description']} |"
         yield ""
     if body := operation.get("requestBody"):
-        yield from ("| body | takes |", "| --- | --- |")
+        yield from ("| body | type |", "| --- | --- |")
         for kind, content in body["content"].items():
             yield f"| `{kind}` | {_type(content['schema'])} |"
         yield ""
-    yield from ("| status | answer |", "| --- | --- |")
+    yield from ("| status | response |", "| --- | --- |")
     for status, answer in operation["responses"].items():
         if int(status) < 400:
             yield f"| {status} | {_answer(answer)} |"
@@ -80,7 +80,7 @@ def _answer(answer: dict[str, Any]) -> str:
 def _takes(parameter: dict[str, Any]) -> str:
     schema = parameter["schema"]
     told = _type(schema)
-    return told + (f", else `{schema['default']}`" if "default" in schema else "")
+    return told + (f", default `{schema['default']}`" if "default" in schema else "")
 
 
 def _type(schema: dict[str, Any]) -> str:  # noqa: PLR0911 - a case a line
@@ -108,7 +108,7 @@ def _struct(name: str, schema: dict[str, Any]) -> Iterator[str]:
     yield from (f"### {name}", "", text, "", "| field | type |", "| --- | --- |")
     required = schema.get("required", ())
     for field, told in schema.get("properties", {}).items():
-        optional = "" if field in required else " (may be left out)"
+        optional = "" if field in required else " (optional)"
         yield f"| `{field}` | {_type(told)}{optional} |"
     yield ""
 

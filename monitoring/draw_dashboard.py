@@ -30,15 +30,15 @@ from tests.observability import live  # noqa: E402 - found only now
 
 PICTURE = HERE.parent / "docs/images/dashboard.png"
 SHOWN = (
-    "Are events delivered?",
-    "Who is connected?",
-    "What was missed, and what became of it?",
-    "Who dropped, and why?",
-    "Who was refused, and why?",
-    "What became of triggers?",
-    "How long did triggers wait for their reader?",
-    "Waits, by share of triggers",
-    "Why were events given up?",
+    "Events published and delivered",
+    "Open streams by instance",
+    "Misses, recovered and lost",
+    "Streams closed, by reason",
+    "Streams refused, by error code",
+    "Triggers, by outcome",
+    "Time triggers waited",
+    "Trigger wait, p50 and p95",
+    "Events evicted, by reason",
 )
 UNITS = {"ops": "{:g}/s", "s": "{:g} s", "bytes": "{:.3g} B", "percentunit": "{:.0%}", "short": "{:g}"}
 BACKGROUND, TEXT, GRID = "#181b1f", "#ccccdc", "#2c3235"

@@ -75,7 +75,7 @@ class KeySet:
             found = self._fitting(kid, algorithm)
         if self._age_seconds() >= STALE_SECONDS:
             raise KeysUnavailable(
-                "The keys that tokens are checked with can't be fetched; the hub's log says why.",
+                "The keys that verify tokens are unavailable; the hub's log says why.",
                 retry_after_seconds=COOLDOWN_SECONDS,
             )
         return found

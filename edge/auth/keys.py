@@ -44,7 +44,7 @@ def from_setting(text: str, wanted: Collection[str]) -> Key:
     try:
         material = load_pem_public_key(text.strip().encode())
     except (ValueError, UnsupportedAlgorithm):
-        raise ValueError("is no public key in PEM; `openssl pkey -in private.pem -pubout` writes one") from None
+        raise ValueError("is not a public key in PEM; `openssl pkey -in private.pem -pubout` writes one") from None
     return _limited(Key(None, material, algorithms_of(material)), wanted)
 
 
@@ -55,7 +55,7 @@ def from_set(document: object, wanted: Collection[str]) -> list[Key]:
     """
     listed = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(listed, list):
-        raise ValueError("is no JSON Web Key Set")  # noqa: TRY004 - one kind of refusal
+        raise ValueError("is not a JSON Web Key Set")  # noqa: TRY004 - one kind of refusal
     if len(listed) > MAX_KEYS:
         raise ValueError(f"holds more than {MAX_KEYS} keys")
     found = []

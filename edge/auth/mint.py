@@ -49,10 +49,10 @@ def _signing_key(auth: AuthSettings, private_pem: str | None) -> tuple[str | byt
         try:
             public = load_pem_private_key(private_pem.strip().encode(), password=None).public_key()
         except (ValueError, TypeError):
-            raise ValueError("the file holds no private key in PEM without a pass phrase") from None
+            raise ValueError("the file contains no unencrypted PEM private key") from None
         return private_pem.strip(), keys.algorithms_of(public)
     if auth.jwt_key is None:
-        raise ValueError("there is nothing to sign with: set auth.jwt_key to a shared secret, or give --key-file")
+        raise ValueError("no signing key: set auth.jwt_key to a shared secret, or give --key-file")
     key = keys.from_setting(auth.jwt_key, ())
     if not isinstance(key.material, bytes):
         raise ValueError("auth.jwt_key is a public key; give the private one with --key-file")  # noqa: TRY004

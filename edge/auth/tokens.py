@@ -78,12 +78,12 @@ class Verifier:
 
     async def _verify(self, token: str) -> Identity:
         if len(token) > MAX_TOKEN_CHARS:
-            raise Unauthenticated("The token is too long to be one.")
+            raise Unauthenticated("The token is too long.")
         if (identity := self.static(token)) is not None:
             return identity
         if self.webtokens is not None and token.count(".") == 2:
             return await self.webtokens.verify(token)
-        raise Unauthenticated("The hub doesn't know this token; check that it is whole, and meant for this hub.")
+        raise Unauthenticated("Unknown token; check that it is complete and meant for this hub.")
 
     def static(self, token: str) -> Identity | None:
         """Whose `token` is, if it is the static one."""

@@ -158,7 +158,7 @@ class ClusterIdempotency:
 def _check(fingerprint: bytes, known: bytes) -> None:
     if known != fingerprint:
         raise InvalidRequest(
-            "This idempotency key was used with another body; take a new key for a new request.",
+            "This idempotency key was used with a different body; use a new key for a new request.",
             code="idempotency_mismatch",
         )
 

@@ -108,7 +108,7 @@ class Replicator:
                 await self._follow(name)
         except TimeoutError:
             raise StoreUnavailable(
-                f"The history of {name} did not come from Redis in time; try again soon.", retry_after_seconds=1
+                f"The history of {name} did not arrive from Redis in time; try again soon.", retry_after_seconds=1
             ) from None
 
     async def _follow(self, name: str) -> None:
@@ -235,7 +235,7 @@ class Replicator:
 
     def _restore(self, name: str, epoch: str, newest: int, held: dict[int, Any], redis_now: float) -> None:
         if held and list(held) != list(range(newest - len(held) + 1, newest + 1)):
-            raise StoreUnavailable(f"The stream of {name} in Redis has a hole; delete the project.")
+            raise StoreUnavailable(f"The stream of {name} in Redis has missing entries; delete the project.")
         prefix, now = f"{epoch}-".encode(), self._clock()
         frames = [sse.numbered(prefix, seq, fields[3]) for seq, fields in held.items()]
         times = [min(now, now - (redis_now - float(fields[1]))) for fields in held.values()]

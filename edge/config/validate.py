@@ -146,7 +146,7 @@ def _store_url(text: str) -> str:
         return text
     if scheme == "sqlite" and colon:
         if not path.strip("/"):
-            raise ValueError("names no file: write sqlite:PATH, such as sqlite:/var/lib/edge/history.db")
+            raise ValueError("has no path: write sqlite:PATH, such as sqlite:/var/lib/edge/history.db")
     elif scheme in SCHEMES and colon:
         parse_redis_url(text)
     elif scheme == "unix":
@@ -211,7 +211,9 @@ def warnings(config: Config) -> list[tuple[str, str]]:
     if auth.jwt_jwks_url is not None:
         url = urlsplit(auth.jwt_jwks_url)
         if url.scheme == "http" and not _is_local(url.hostname or ""):
-            found.append(("auth.jwt_jwks_url", "The keys are fetched without TLS: anyone on the way can replace them."))
+            found.append(
+                ("auth.jwt_jwks_url", "The keys are fetched without TLS: anyone on the network path can replace them.")
+            )
     if (auth.jwt_key is not None or auth.jwt_jwks_url is not None) and not auth.require_exp:
         found.append(("auth.require_exp", "Tokens without exp are accepted and never expire; set it to refuse them."))
     return found
@@ -232,7 +234,7 @@ def conflict(config: Config, configured: Collection[str]) -> tuple[str, str] | N
         if value_of(config, key) is not None and value_of(config, other) is None:
             return key, f"needs {other} as well"
     if config.hooks.secret and config.hooks.url is None:
-        return "hooks.secret", "does nothing without hooks.url"
+        return "hooks.secret", "has no effect without hooks.url"
     if config.hooks.url is not None and config.store.url.startswith(SCHEMES):
         return (
             "hooks.url",
@@ -249,10 +251,10 @@ def _auth_conflict(config: Config) -> tuple[str, str] | None:
     if auth.jwt_key is None and auth.jwt_jwks_url is None:
         for key in ("jwt_algorithms", "jwt_audience", "jwt_issuer"):
             if getattr(auth, key):
-                return f"auth.{key}", "does nothing without auth.jwt_key or auth.jwt_jwks_url"
+                return f"auth.{key}", "has no effect without auth.jwt_key or auth.jwt_jwks_url"
     elif auth.jwt_key is not None and not _is_pem(auth.jwt_key):
         if algorithms & _PUBLIC_KEY:
-            return "auth.jwt_algorithms", "must be of HS256, HS384, HS512: auth.jwt_key is a shared secret"
+            return "auth.jwt_algorithms", "must be one or more of HS256, HS384, HS512: auth.jwt_key is a shared secret"
     elif algorithms & _HMAC:
         return "auth.jwt_algorithms", "must not be HMAC: anyone could sign tokens with the public key as the secret"
     return None

@@ -79,7 +79,7 @@ class Admission:
         self._counters.rejected[code] += 1
         self._observer.limit_reached(code, project, address, now)
         raise LimitReached(
-            f"limits.{key} is {limit} and all are taken; come back later, or raise the limit.",
+            f"limits.{key} is {limit} and all are in use; try again later, or raise the limit.",
             code=code,
             retry_after_seconds=_RETRY_AFTER_SECONDS,
             limit=limit,
@@ -91,7 +91,7 @@ class Admission:
         most_bytes = self._limits.max_frame_bytes
         if size_bytes > most_bytes:
             raise LimitReached(
-                f"As an event stream the event has {size_bytes} bytes; ring.max_bytes allows {most_bytes}.",
+                f"The encoded event has {size_bytes} bytes; ring.max_bytes allows {most_bytes}.",
                 code="event_too_large",
                 limit_bytes=most_bytes,
             )

@@ -62,7 +62,7 @@ def decode_json(body: bytes | memoryview, max_bytes: int) -> Event:
             if "unknown field `event`" in str(error):
                 reason += " Write `type` in place of `event`."
             elif not isinstance(error, msgspec.ValidationError):
-                reason += " To send text as it is, say Content-Type: text/plain."
+                reason += " To send plain text, set Content-Type: text/plain."
         raise InvalidRequest(reason, code="invalid_event") from None
     if decoded.type not in _checked_types:
         check_type(decoded.type)
@@ -120,9 +120,9 @@ def check_type(name: str) -> None:
     if not name:
         reason = "The event type is empty; leave it out for `message`."
     elif any(character in name for character in "\r\n\0"):
-        reason = "The event type holds CR, LF or NUL; remove it."
+        reason = "The event type contains CR, LF or NUL; remove it."
     elif name.startswith(RESERVED_PREFIX):
-        reason = "Types that begin with `edge.` are the hub's own; choose another name."
+        reason = "Types that begin with `edge.` are reserved; choose another name."
     else:
         try:
             name.encode()

@@ -88,7 +88,7 @@ class Receipts:
         entry = self._answered.get(key) or self._in_progress.get(key)
         if entry is not None and entry.fingerprint != fingerprint:
             raise InvalidRequest(
-                "This idempotency key was used with another body; take a new key for a new request.",
+                "This idempotency key was used with a different body; use a new key for a new request.",
                 code="idempotency_mismatch",
             )
         return entry

@@ -189,7 +189,7 @@ class AccessControl:
         token = self._token(request)
         if token is None and (ticket := request.parameter(TICKET)) is not None:
             if not request.stream:
-                raise Unauthenticated(f"A ticket opens a stream and nothing else; send a token instead of ?{TICKET}=.")
+                raise Unauthenticated(f"A ticket only opens streams; send a token instead of ?{TICKET}=.")
             identity = await self._context.nodes.redeem_ticket(ticket, request.project or None)
             if identity.expires_at_seconds is not None and identity.expires_at_seconds <= time.time():
                 raise Unauthenticated("The token that the ticket was issued for has expired; get a new one.")

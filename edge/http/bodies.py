@@ -23,11 +23,15 @@ def media_type(request: Request, accepted: tuple[str, ...]) -> str:
     """
     headers = request.headers
     if (headers.get("Content-Encoding") or "").strip().lower() not in ("identity", ""):
-        raise InvalidRequest("Send the body as it is; compressed bodies are not read.", code="unsupported_encoding")
+        raise InvalidRequest(
+            "Compressed bodies are not supported; send the body uncompressed.", code="unsupported_encoding"
+        )
     # aiohttp frames a body by its last transfer coding and hands on what is inside another one, still coded.
     codings = headers.get("Transfer-Encoding")
     if codings is not None and (codings.strip().lower() != "chunked" or request.version < HTTP_1_1):
-        raise InvalidRequest("Transfer-Encoding may be chunked, in HTTP/1.1.", code="unsupported_encoding")
+        raise InvalidRequest(
+            "The only supported Transfer-Encoding is chunked, over HTTP/1.1.", code="unsupported_encoding"
+        )
     given = headers.get("Content-Type")
     if given is None or given == accepted[0]:
         return accepted[0]
@@ -62,7 +66,7 @@ async def read(context: Context, request: Request) -> bytes:
     if length is not None and int(length) > max_bytes:
         raise _too_large(max_bytes)
     limit_seconds = limits.idle_seconds
-    too_slow = f"The body was not there within {limit_seconds:g} s (limits.idle_seconds)."
+    too_slow = f"The body did not arrive within {limit_seconds:g} s (limits.idle_seconds)."
     chunks, size_bytes = [], 0
     async with context.until_drain(limit_seconds, too_slow):
         while chunk := await request.next_chunk():
@@ -75,7 +79,7 @@ async def read(context: Context, request: Request) -> bytes:
 
 def _too_large(max_bytes: int) -> LimitReached:
     return LimitReached(
-        f"The body is longer than limits.max_body_bytes ({max_bytes}) allows; send less, or NDJSON line by line.",
+        f"The body exceeds limits.max_body_bytes ({max_bytes}); send less, or stream NDJSON line by line.",
         code="body_too_large",
         limit_bytes=max_bytes,
     )

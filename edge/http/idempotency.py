@@ -77,7 +77,7 @@ async def _finished(context: Context, action: Coroutine[Any, Any, Answer]) -> An
         if not acting.cancelled():
             raise
         raise Draining(
-            "The hub shut down before this was done. It may have been done in part: look before you send it again.",
+            "The hub shut down before the request was complete. It may have taken effect in part; check first.",
             retry_after_seconds=1,
             may_have_started=True,
         ) from None

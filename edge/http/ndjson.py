@@ -54,7 +54,7 @@ class Framing:
         """Raise LimitReached (`event_too_large`) when the line that is still open is too long already."""
         if self._rest_bytes > self._limit_bytes:
             raise LimitReached(
-                f"The line is longer than limits.max_body_bytes ({self._limit_bytes}) allows.",
+                f"The line exceeds limits.max_body_bytes ({self._limit_bytes}).",
                 code="event_too_large",
                 limit_bytes=self._limit_bytes,
             )
@@ -181,7 +181,7 @@ async def publish_arriving(context: Context, request: Request, name: str, *, fin
     limits = context.config.limits
     framing = Framing(limits.max_body_bytes)
     idle_seconds = limits.ndjson_idle_seconds
-    too_slow = f"Nothing came for {idle_seconds:g} s; an empty line now and then keeps a long request open."
+    too_slow = f"No data arrived for {idle_seconds:g} s; send an empty line now and then to keep a long request open."
     expires_at_seconds = expiry_of(request, context.clock())
     try:
         while True:
@@ -190,7 +190,7 @@ async def publish_arriving(context: Context, request: Request, name: str, *, fin
             if not data:
                 break
             if expires_at_seconds is not None and context.clock() >= expires_at_seconds:
-                raise Unauthenticated("The token has expired while the request went on; get a new one.")
+                raise Unauthenticated("The token expired during the request; get a new one.")
             await lines.take(framing.feed(data))
             framing.check()
         await lines.take([framing.end()])
@@ -212,7 +212,7 @@ async def publish_whole(context: Context, name: str, body: bytes, keyed: Keyed, 
             nothing = LinesTaken(0, None, None, context.hub.connected(name), 0)
             error.fields = {**error.fields, "line": number, **msgspec.structs.asdict(nothing)}
             error.detail += (
-                f" This is line {number}. With an Idempotency-Key all lines are published or none: none was."
+                f" This is line {number}. With an Idempotency-Key all lines are published or none; none was."
             )
             raise
         if number % _LINES_A_TURN == 0:

@@ -76,19 +76,19 @@ _PROJECT = Parameter(
     "project",
     "path",
     {"type": "string", "pattern": patterns.PROJECT},
-    "The project's id: 1 to 128 letters, digits, `.`, `_`, `~`, `-`, with a letter or digit first.",
+    "The project's id: 1 to 128 letters, digits, `.`, `_`, `~`, `-`, starting with a letter or digit.",
 )
 _KEY = Parameter(
     "Idempotency-Key",
     "header",
     {"type": "string", "pattern": patterns.IDEMPOTENCY_KEY},
-    "Makes it safe to repeat the request: within 10 minutes the same key gives the first answer again.",
+    "Makes it safe to repeat the request: within 10 minutes, the same key returns the first response again.",
 )
-_REPLAYED = {"Idempotency-Replayed": "`true` when this is the answer to an earlier request with the same key."}
+_REPLAYED = {"Idempotency-Replayed": "`true` if this is the response to an earlier request with the same key."}
 _SAME = {"project": "$request.path.project"}
 _AFTER_PUBLISHING = {"project": _SAME, "explain": _SAME, "subscribe": _SAME}
 _FRAME = {
-    "description": "An event of the stream. Names that begin with `edge.` are the hub's own.",
+    "description": "An event of the stream. Names that begin with `edge.` are reserved for control events.",
     "type": "object",
     "properties": {
         "id": {"type": "string", "pattern": patterns.EVENT_ID},
@@ -101,7 +101,7 @@ _CONNECTIONS = Parameter(
     "connections",
     "query",
     {"type": "integer", "minimum": 1, "maximum": 1_000_000, "default": 1},
-    "How many connections have to be confirmed.",
+    "How many connections must be confirmed.",
 )
 _CONFIRM = Parameter(
     "confirm",
@@ -122,7 +122,7 @@ _WRITING = (
 _FLAG: dict[str, Any] = {"type": "string", "enum": ["true", "false"], "default": "false"}
 _LAST_ID_PARAMETERS = {
     "last_event_id": "The same, for clients that can't set headers.",
-    **dict.fromkeys(LAST_ID_PARAMETERS[1:], "The same, as polyfills of EventSource and other hubs call it."),
+    **dict.fromkeys(LAST_ID_PARAMETERS[1:], "An alias that EventSource polyfills and other hubs use."),
 }
 
 
@@ -136,7 +136,7 @@ class _Operations:
         if default is not None:
             schema["default"] = default
         most = format_duration(highest)
-        return Parameter(name, "query", schema, f"{text} A duration such as `500ms` or `3s`, {most} at the most.")
+        return Parameter(name, "query", schema, f"{text} A duration such as `500ms` or `3s`, at most {most}.")
 
     def _stream_parameters(self) -> tuple[Parameter, ...]:
         return (
@@ -154,7 +154,7 @@ class _Operations:
                 "heartbeat",
                 "query",
                 {"type": "string", "enum": ["comment", "event"], "default": "comment"},
-                "How a heartbeat looks: a comment, or an event `edge.ping` for clients that can't see comments.",
+                "The form of a heartbeat: a comment, or an event `edge.ping` for clients that can't see comments.",
             ),
             Parameter(
                 "observe",
@@ -183,8 +183,8 @@ class _Operations:
             "/projects/{project}/events",
             "subscribe",
             "Subscribe",
-            "Opens a stream: `edge.hello`, the replay, then live events, each once and in order. It goes on until one "
-            "side ends it; the hub says `edge.closing` first.",
+            "Opens a stream: `edge.hello`, the replay, then live events, each once and in order. It ends when "
+            "either side closes it; the hub sends `edge.closing` first.",
             "subscribe",
             (
                 Answer(200, "The stream.", {"text/event-stream": _FRAME}),
@@ -198,8 +198,8 @@ class _Operations:
         return self.subscribe()._replace(
             method="head",
             name="headers",
-            title="Look at a stream's headers",
-            text="Answers the headers of a stream at once and opens none.",
+            title="Get a stream's headers",
+            text="Returns the headers of a stream and opens none.",
             answers=(Answer(200, "The headers."),),
         )
 
@@ -210,21 +210,21 @@ class _Operations:
             "/projects/{project}/events",
             "publish",
             "Publish",
-            "Takes one event as JSON, or a text that is the data of one; or, as NDJSON, an event a line, published as "
-            "its line arrives. What comes as `application/x-www-form-urlencoded`, curl's default, is read as JSON.",
+            "Accepts one event as JSON; plain text as the data of one event; or NDJSON, one event a line, each "
+            "published as its line arrives. `application/x-www-form-urlencoded`, curl's default, is parsed as JSON.",
             "publish",
             (
-                Answer(201, "Published, and somebody was there.", receipt, _REPLAYED, _AFTER_PUBLISHING),
-                Answer(202, "Published and held: nobody was there.", receipt, _REPLAYED, _AFTER_PUBLISHING),
+                Answer(201, "Published while a subscriber was connected.", receipt, _REPLAYED, _AFTER_PUBLISHING),
+                Answer(202, "Published and held: no subscriber was connected.", receipt, _REPLAYED, _AFTER_PUBLISHING),
             ),
             (
                 _PROJECT,
-                Parameter("type", "query", _EVENT_TYPE, "The type of a `text/plain` event; `message` without."),
+                Parameter("type", "query", _EVENT_TYPE, "The type of a `text/plain` event; `message` by default."),
                 Parameter(
                     "require",
                     "query",
                     {"type": "integer", "minimum": 0, "maximum": 1_000_000, "default": 0},
-                    "Refuse, and store nothing, when fewer connections are there.",
+                    "With fewer connections, refuse the request and store nothing.",
                 ),
                 Parameter(
                     "final",
@@ -232,7 +232,9 @@ class _Operations:
                     _FLAG,
                     "The project's last event: streams end once they have it. Publishing again reopens the project.",
                 ),
-                self._duration("wait", "First wait so long for `require` connections (one, without) to be confirmed."),
+                self._duration(
+                    "wait", "First wait this long until `require` connections (default: one) are confirmed."
+                ),
                 _KEY,
             ),
             {JSON: NewEvent, TEXT: {"type": "string"}, "application/x-ndjson": {"type": "string"}},
@@ -244,11 +246,11 @@ class _Operations:
             "get",
             "/projects/{project}/ready",
             "ready",
-            "Wait for a reader",
-            "Answers as soon as enough connections are confirmed: registered, their replay written, and every byte "
+            "Wait for a subscriber",
+            "Returns as soon as enough connections are confirmed: registered, their replay written, and every byte "
             "acknowledged.",
             "status",
-            (Answer(200, "Somebody is really there.", {JSON: schemas.Ready}),),
+            (Answer(200, "The project is ready.", {JSON: schemas.Ready}),),
             (_PROJECT, self._wait(), _CONNECTIONS, _CONFIRM),
             problems=(
                 *("invalid_project", "invalid_parameter", "no_connection", "draining", "too_many_waiting"),
@@ -265,7 +267,7 @@ class _Operations:
             "/projects/{project}/trigger",
             "trigger",
             "Trigger a job",
-            "Waits until somebody is really there, then dispatches the job exactly once.",
+            "Waits until a subscriber is confirmed, then dispatches the job exactly once.",
             "trigger",
             (Answer(202, "Dispatched.", {JSON: schemas.Triggered}, _REPLAYED),),
             (
@@ -277,7 +279,7 @@ class _Operations:
                     "on_timeout",
                     "query",
                     {"type": "string", "enum": ["fail", "dispatch"], "default": "fail"},
-                    "What to do when nobody is ready in time.",
+                    "What to do when no subscriber is ready in time.",
                 ),
                 _KEY,
             ),
@@ -291,8 +293,8 @@ class _Operations:
             "/projects/{project}/ticket",
             "ticket",
             "Get a ticket",
-            "For a browser's EventSource, which can't send headers: opens one request on the project, once, as "
-            "`?ticket=`, within the seconds it says. The stream ends with the token that asked for the ticket.",
+            "For a browser's EventSource, which can't send headers: opens one stream of the project as "
+            "`?ticket=`, once, before it expires. The stream ends when the token that requested the ticket expires.",
             "subscribe",
             (Answer(201, "A ticket.", {JSON: schemas.Ticket}),),
             (_PROJECT,),
@@ -305,10 +307,10 @@ class _Operations:
             "/projects/{project}/connections/{connection}/ack",
             "ack",
             "Answer a probe",
-            "What a client does on `edge.probe`, which `confirm=client` sends. The token of the probe, which only its "
-            "stream has seen, is all the authorization this needs.",
+            "A client's response to `edge.probe`, which `confirm=client` sends. The probe's token, which only its "
+            "stream has received, is the authorization.",
             None,
-            (Answer(204, "Taken."),),
+            (Answer(204, "Accepted."),),
             (_PROJECT, Parameter("connection", "path", {"type": "string"}, "The id in `edge.hello`.")),
             {JSON: Ack},
             ("invalid_project", "invalid_request", "unknown_connection", "stale_probe", "store_unavailable", *_BODY),
@@ -319,10 +321,10 @@ class _Operations:
             "get",
             "/projects/{project}",
             "project",
-            "Look at a project",
+            "Get a project",
             "Its connections, its ring, its misses.",
             "status",
-            (Answer(200, "What the hub knows of it.", {JSON: schemas.ProjectStatus}),),
+            (Answer(200, "The project's state.", {JSON: schemas.ProjectStatus}),),
             (_PROJECT,),
             problems=("invalid_project", "unknown_project", "store_unavailable"),
         )
@@ -336,10 +338,10 @@ class _Operations:
             "/projects/{project}/history",
             "history",
             "Read a project's history",
-            "The events that the ring holds, as one document. It is not a delivery: nothing counts as received by it.",
+            "The events in the ring, as one document. It does not count as a delivery.",
             "subscribe",
             (Answer(200, "The events, oldest first.", {JSON: schemas.History}),),
-            (*since, Parameter("limit", "query", limit, "At most so many events.")),
+            (*since, Parameter("limit", "query", limit, "The maximum number of events.")),
             problems=("invalid_project", "invalid_parameter", "unknown_project", "store_unavailable"),
         )
 
@@ -348,10 +350,10 @@ class _Operations:
             "get",
             "/projects/{project}/explain",
             "explain",
-            "Why was nobody connected?",
-            "The answer in sentences; as JSON for those who accept it by name.",
+            "Explain why no subscriber was connected",
+            "The explanation as text, or as JSON if `Accept` names it.",
             "status",
-            (Answer(200, "The answer.", {TEXT: {"type": "string"}, JSON: explain.Explanation}),),
+            (Answer(200, "The explanation.", {TEXT: {"type": "string"}, JSON: explain.Explanation}),),
             (_PROJECT,),
             problems=("invalid_project", "store_unavailable"),
         )
@@ -364,7 +366,7 @@ class _Operations:
             "Delete a project",
             "Closes its streams and drops its history.",
             "admin",
-            (Answer(200, "It is gone.", {JSON: schemas.Deleted}),),
+            (Answer(200, "Deleted.", {JSON: schemas.Deleted}),),
             (_PROJECT,),
             problems=("invalid_project", "unknown_project", "store_unavailable"),
         )
@@ -381,8 +383,8 @@ class _Operations:
             "status",
             (Answer(200, "A page.", {JSON: schemas.ProjectPage}),),
             (
-                Parameter("limit", "query", limit, "How many."),
-                Parameter("offset", "query", offset, "How many to pass over."),
+                Parameter("limit", "query", limit, "The maximum number of projects."),
+                Parameter("offset", "query", offset, "How many to skip."),
             ),
             problems=("invalid_parameter", "store_unavailable"),
         )
@@ -390,24 +392,24 @@ class _Operations:
     def life(self) -> tuple[Operation, Operation]:
         return (
             Operation(
-                "get", "/healthz", "healthz", "Does it live?", "The process lives and its loop turns.", None,
-                (Answer(200, "It does.", {JSON: schemas.Sign}),),
+                "get", "/healthz", "healthz", "Liveness", "The process runs and its event loop responds.", None,
+                (Answer(200, "Alive.", {JSON: schemas.Sign}),),
             ),
             Operation(
-                "get", "/readyz", "readyz", "Should new work come here?", "Not while it shuts down.", None,
-                (Answer(200, "It should.", {JSON: schemas.Sign}),), problems=("draining", "store_unavailable"),
+                "get", "/readyz", "readyz", "Readiness", "Fails in a drain, or without the store.", None,
+                (Answer(200, "Ready.", {JSON: schemas.Sign}),), problems=("draining", "store_unavailable"),
             ),
         )  # fmt: skip
 
     def metrics(self) -> Operation:
         either = {TEXT: {"type": "string"}, "application/openmetrics-text": {"type": "string"}}
         return Operation(
-            "get", "/metrics", "metrics", "Metrics", "The hub's numbers, for Prometheus.", "metrics",
-            (Answer(200, "The numbers.", either),),
+            "get", "/metrics", "metrics", "Metrics", "Metrics for Prometheus.", "metrics",
+            (Answer(200, "The metrics.", either),),
         )  # fmt: skip
 
     def openapi(self) -> Operation:
         return Operation(
-            "get", "/openapi.json", "openapi", "This document", "All of this, for machines.", None,
+            "get", "/openapi.json", "openapi", "This document", "The OpenAPI description of this interface.", None,
             (Answer(200, "OpenAPI 3.1.", {JSON: {"type": "object"}}),),
         )  # fmt: skip

@@ -36,9 +36,9 @@ def check_known(request: Request, known: Collection[str]) -> None:
         if name in known or name.startswith("_"):
             continue
         nearest = get_close_matches(shorten(name, 64).lower(), known, 1, 0.5)
-        advice = f"the nearest is {nearest[0]}." if nearest else f"known here: {', '.join(sorted(known)) or 'none'}."
+        advice = f"did you mean {nearest[0]}?" if nearest else f"it supports {', '.join(sorted(known)) or 'none'}."
         raise InvalidRequest(
-            f"{one_line(shorten(name, 64))} is not a parameter of this request; {advice}",
+            f"{one_line(shorten(name, 64))} is not a parameter of this endpoint; {advice}",
             code="unknown_parameter",
             parameter=one_line(shorten(name, 64)),
         )
@@ -47,7 +47,9 @@ def check_known(request: Request, known: Collection[str]) -> None:
 def check_expectation(request: Request) -> None:
     """Raise InvalidRequest (`expectation_failed`) for an `Expect` header that asks for anything but `100-continue`."""
     if (request.headers.get("Expect") or "").lower() != "100-continue":
-        raise InvalidRequest("Expect may be 100-continue; leave the header out.", code="expectation_failed")
+        raise InvalidRequest(
+            "The only supported Expect value is 100-continue; leave the header out.", code="expectation_failed"
+        )
 
 
 def integer(request: Request, name: str, default: int, *, lowest: int, highest: int) -> int:
@@ -70,7 +72,7 @@ def seconds(request: Request, name: str, default: float, *, highest: float) -> f
     except ValueError as error:
         raise _unreadable(name, text, str(error)) from None
     if value > highest:
-        raise _unreadable(name, text, f"may be {highest:g}s at the most")
+        raise _unreadable(name, text, f"must be at most {highest:g}s")
     return value
 
 

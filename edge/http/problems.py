@@ -1,4 +1,4 @@
-"""Every error the hub answers, in one table, and how it is written: RFC 9457, `application/problem+json`.
+"""All errors of the hub in one table, and their encoding: RFC 9457, `application/problem+json`.
 
 `code` is the stable name; `docs/errors.md` has a row for each, and a test holds the two together.
 """
@@ -18,7 +18,7 @@ CONTENT_TYPE = "application/problem+json"
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """A row: the HTTP status and the title, which is the same whenever the code is."""
+    """The HTTP status and the title of an error code."""
 
     status: int
     title: str
@@ -52,8 +52,8 @@ PROBLEMS: Mapping[str, Problem] = {
     "expectation_failed": Problem(417, "Expectation failed"),
     "wrong_host": Problem(421, "Wrong host"),
     "idempotency_mismatch": Problem(422, "Idempotency key reused with another body"),
-    "too_many_project_connections": Problem(429, "Too many connections of the project"),
-    "too_many_address_connections": Problem(429, "Too many connections of the address"),
+    "too_many_project_connections": Problem(429, "Too many connections to the project"),
+    "too_many_address_connections": Problem(429, "Too many connections from the address"),
     "header_too_large": Problem(431, "Header too large"),
     "internal": Problem(500, "Internal error"),
     "dispatch_failed": Problem(502, "Dispatch failed"),
@@ -79,7 +79,7 @@ def response(
     status: int | None = None,
     fields: Mapping[str, object] | None = None,
 ) -> Response:
-    """The answer for `code`; `detail` says what to do next, `fields` are the problem's own."""
+    """The response for `code`; `detail` says what to do next, `fields` are further members of the document."""
     problem = PROBLEMS[code]
     document: dict[str, Any] = {
         "type": f"urn:edge:problem:{code}",
@@ -100,7 +100,7 @@ def response(
 
 
 def from_error(error: EdgeError) -> Response:
-    """The answer for a refusal of ours."""
+    """The response for an EdgeError."""
     return response(
         error.code,
         error.detail,
@@ -111,19 +111,19 @@ def from_error(error: EdgeError) -> Response:
 
 
 def no_route(allow: str) -> Response:
-    """The answer where no handler is; `allow` are the methods of the path, if there are any."""
+    """The response where no route matches; `allow` lists the methods of the path, if it exists."""
     if allow:
-        return response("method_not_allowed", f"Use one of {allow} here.", headers={"Allow": allow})
-    return response("not_found", "There is nothing at this path; GET /openapi.json lists all there is.")
+        return response("method_not_allowed", f"This path supports {allow}.", headers={"Allow": allow})
+    return response("not_found", "There is no resource at this path. GET /openapi.json lists all of them.")
 
 
 def unsupported_version() -> Response:
-    """The answer to HTTP/0.9 and HTTP/2, which the parser lets through."""
-    answer = response("unsupported_http_version", "The hub speaks HTTP/1.1 and HTTP/1.0.")
+    """The response to HTTP/0.9 and HTTP/2, which the parser lets through."""
+    answer = response("unsupported_http_version", "The hub supports HTTP/1.1 and HTTP/1.0.")
     answer.keep_alive = False
     return answer
 
 
 def internal() -> Response:
-    """The answer to what nobody foresaw."""
-    return response("internal", "This is a bug in the hub; its log has the details under unexpected_error.")
+    """The response to an unexpected exception."""
+    return response("internal", "This is a bug in the hub. Its log has the details under unexpected_error.")

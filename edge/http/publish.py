@@ -101,7 +101,7 @@ async def _ready(context: Context, request: Request, require: int, wait_seconds:
         there = await context.nodes.connections(name)
     if there < require:
         raise NotReady(
-            f"{there} of {require} required connections are there and nothing was stored; "
+            f"{there} of {require} required connections are open and nothing was stored; "
             "publish without require, or with wait.",
             retry_after_seconds=1,
             project=name,

@@ -134,4 +134,4 @@ class Request:
 
 def half_closed(why: str) -> InvalidRequest:
     """The refusal of what needs a caller that keeps its side open."""
-    return InvalidRequest(f"{why}; keep the sending side open until the answer is there.", code="half_closed")
+    return InvalidRequest(f"{why}; keep the sending side open until the response arrives.", code="half_closed")

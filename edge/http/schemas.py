@@ -1,4 +1,4 @@
-"""What the hub answers, as structs: what is written out and what `/openapi.json` says of it come from one place."""
+"""Response bodies as structs: what the hub sends and what `/openapi.json` describes come from one place."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ring(msgspec.Struct, frozen=True):
-    """What a project holds for replay."""
+    """The events a project holds for replay."""
 
     oldest: EventId | None
     newest: EventId | None
@@ -35,7 +35,7 @@ class Ring(msgspec.Struct, frozen=True):
 
 
 class Misses(msgspec.Struct, frozen=True):
-    """Events that nobody got when they were published: total = recovered + lost + pending."""
+    """Events that no subscriber received when they were published: total = recovered + lost + pending."""
 
     total: Count
     recovered: Count
@@ -44,14 +44,14 @@ class Misses(msgspec.Struct, frozen=True):
 
 
 class MissesInTime(Misses, frozen=True):
-    """Misses, and when there were some."""
+    """Misses, with the time of the first and the last one."""
 
     first: Moment | None
     last: Moment | None
 
 
 class ConnectionStatus(msgspec.Struct, frozen=True):
-    """One reader."""
+    """One open stream."""
 
     id: str
     since: Moment
@@ -61,18 +61,18 @@ class ConnectionStatus(msgspec.Struct, frozen=True):
     round_trip_ms: Annotated[float, Meta(ge=0)] | None
     paused: bool
     confirmable: Literal["acknowledged", "written"]
-    """What a confirmation of it can mean: Linux tells what its peer's TCP has acknowledged."""
+    """How it can be confirmed: on Linux, by what its peer's TCP stack has acknowledged."""
 
 
 class LastDisconnect(msgspec.Struct, frozen=True):
-    """When the last reader left, and why."""
+    """When the last connection closed, and why."""
 
     at: Moment
     reason: str
 
 
 class LastReady(msgspec.Struct, frozen=True):
-    """When somebody who waited last found the project ready, with how many connections, confirmed how."""
+    """When a waiting request last found the project ready, with how many connections, confirmed how."""
 
     at: Moment
     connections: int
@@ -80,7 +80,7 @@ class LastReady(msgspec.Struct, frozen=True):
 
 
 class ProjectStatus(msgspec.Struct, frozen=True):
-    """What the hub knows of one project. Of very many connections the newest are shown, and the number of all."""
+    """The state of one project. Of very many connections it lists the newest, and the number of all."""
 
     project: str
     ring: Ring
@@ -92,11 +92,11 @@ class ProjectStatus(msgspec.Struct, frozen=True):
     last_disconnect: LastDisconnect | None
     last_ready: LastReady | None
     finished: bool = False
-    """Its newest event was published with `final=true`. Publishing opens it again."""
+    """Its newest event was published with `final=true`. Publishing again reopens it."""
 
 
 class HistoryEvent(msgspec.Struct, frozen=True):
-    """One event that the ring holds; `data` is the text that subscribers get."""
+    """One event in the ring; `data` is the text that subscribers receive."""
 
     id: EventId
     type: str
@@ -115,7 +115,7 @@ class Gap(msgspec.Struct, frozen=True):
 
 
 class History(msgspec.Struct, frozen=True):
-    """Events that a project holds, oldest first. `newest` is the project's: ask again after the last id for more."""
+    """Events of a project, oldest first. `newest` is the project's: continue after the last id for more."""
 
     project: str
     oldest: EventId | None
@@ -134,7 +134,7 @@ class ProjectSummary(msgspec.Struct, frozen=True):
 
 
 class ProjectPage(msgspec.Struct, frozen=True):
-    """A page of projects, busiest first; `next_offset` is where the next one begins."""
+    """A page of projects, busiest first; `next_offset` is the offset of the next page."""
 
     projects: list[ProjectSummary]
     total: Count
@@ -142,7 +142,7 @@ class ProjectPage(msgspec.Struct, frozen=True):
 
 
 class Deleted(msgspec.Struct, frozen=True):
-    """A project is gone."""
+    """The project was deleted."""
 
     project: str
     connections_closed: Count
@@ -150,13 +150,13 @@ class Deleted(msgspec.Struct, frozen=True):
 
 
 class Sign(msgspec.Struct, frozen=True):
-    """A sign of life."""
+    """The state of the process."""
 
     status: Literal["ok", "ready"]
 
 
 class LinesTaken(msgspec.Struct, frozen=True):
-    """What became of an NDJSON request."""
+    """The result of an NDJSON request."""
 
     published: Count
     first_id: EventId | None
@@ -179,7 +179,7 @@ class Triggered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ticket(msgspec.Struct, frozen=True):
-    """A ticket, and for how many seconds it is good."""
+    """A ticket, and the number of seconds it is valid."""
 
     ticket: str
     expires_in: Count

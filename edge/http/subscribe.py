@@ -49,7 +49,7 @@ async def subscribe(context: Context, request: Request) -> Response:
     if context.hub.is_over(name, start):
         return Response(204)
     if request.half_closed:
-        raise half_closed("A stream needs both sides of its connection")
+        raise half_closed("A stream requires both directions of its connection")
     now = context.clock()
     address = context.client_addresses.of(request)
     context.hub.admit(name, address, now)
@@ -106,7 +106,7 @@ def _since(since: str, now: float) -> Callable[[Project], Start]:
     except ValueError:
         raise _unreadable("missed, all, none, last, last:20, an event id or a duration such as 10m") from None
     if seconds > patterns.LONGEST_SPAN_SECONDS:
-        raise _unreadable("a span of ten years at the most, such as 10m; it is not a point in time")
+        raise _unreadable("a duration of at most ten years, such as 10m, not a point in time")
     return lambda project: resume.younger_than(project, since, seconds, now)
 
 

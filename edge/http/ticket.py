@@ -40,10 +40,12 @@ async def ack(context: Context, request: Request) -> Response:
     try:
         answer = _decoder.decode(await bodies.read(context, request))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise InvalidRequest('Send the data of the edge.probe event as it came: {"probe": "…"}.') from None
+        raise InvalidRequest('Send the data of the edge.probe event unchanged: {"probe": "…"}.') from None
     expected = await context.nodes.answer_probe(request.project, request.connection, answer.probe)
     if expected is None:
-        return problem("unknown_connection", "This connection is not there (any more); take the id of edge.hello.")
+        return problem(
+            "unknown_connection", "There is no such connection, or it has closed; use the id from edge.hello."
+        )
     if not expected:
-        return problem("stale_probe", "Nobody waits for this answer (any more); answer the edge.probe that came last.")
+        return problem("stale_probe", "This probe is no longer open; answer the latest edge.probe.")
     return Response(204)

@@ -99,7 +99,7 @@ def decode(body: bytes) -> Trigger:
     except InvalidRequest as error:
         raise _invalid(error.detail.replace("event type", "name")) from None
     if order.id is not None and JOB_ID.fullmatch(order.id) is None:
-        raise _invalid("id must have 1 to 128 of A-Z a-z 0-9 _ : ~ - as its characters.")
+        raise _invalid("id must have 1 to 128 characters out of A-Z a-z 0-9 _ : ~ -.")
     return order
 
 

@@ -128,7 +128,7 @@ class Received(Request):
                 pass
             finally:
                 self.leash = None
-        raise half_closed("A request that waits ends when its caller closes its side, and nothing has been done")
+        raise half_closed("The client closed its side while the request was waiting, so nothing was done")
 
     async def send(self, response: Response) -> None:
         """Write the answer; wait while the caller doesn't take what was written before."""

@@ -33,7 +33,7 @@ class MemoryStore:
         return self._hub.publish_many(name, events, now)
 
     async def deleted(self, name: str) -> None:
-        """It is gone."""
+        """Deleted."""
 
     async def record_intent(self, key: Key, fingerprint: bytes, job_id: str) -> None:
         """No later process knows of it."""

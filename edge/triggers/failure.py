@@ -49,9 +49,9 @@ class Failure(msgspec.Struct, frozen=True):
         tried = f" ({attempts} attempts)" if attempts > 1 else ""
         text = f"The target {self.what}{tried}: {self.advice}."
         if self.asks_too_long:
-            text += f" It asks to be left alone for {self.retry_after_seconds:.0f} s: try again then."
+            text += f" It asks for {self.retry_after_seconds:.0f} s without requests (Retry-After): try again then."
         if may_have_started:
-            text += " It may have started the job: look there before you trigger it again."
+            text += " It may have started the job: check the target before you trigger it again."
         return text
 
 
@@ -67,7 +67,7 @@ def from_status(status: int, retry_after_seconds: float, *, inngest: bool) -> Fa
             retry_after_seconds,
         )
     if status >= 500:
-        return Failure(f"answered {status}", "look into its log", True, True, status, retry_after_seconds)
+        return Failure(f"answered {status}", "check its log", True, True, status, retry_after_seconds)
     if inngest and status in (401, 403, 404, 405, 410):
         advice = _INNGEST_URL
     elif status in (401, 403):
@@ -83,7 +83,7 @@ def from_status(status: int, retry_after_seconds: float, *, inngest: bool) -> Fa
             status,
         )
     else:
-        advice = "look into its log, and check that trigger.format is the one it expects"
+        advice = "check its log, and check that trigger.format is the one it expects"
     return Failure(f"refused the job with {status}", advice, False, False, status)
 
 
@@ -98,13 +98,13 @@ def from_timeout(sent: bool, timeout_seconds: float) -> Failure:
     if sent:
         return Failure(
             f"did not answer within {timeout_seconds:g} s",
-            "let it answer before it works, or raise trigger.timeout_seconds",
+            "let it respond before it starts the work, or raise trigger.timeout_seconds",
             False,
             True,
         )
     return Failure(
         f"could not be reached within {timeout_seconds:g} s",
-        "check that it runs and that no firewall drops the way to it",
+        "check that it runs and that no firewall drops the traffic to it",
         True,
         False,
     )
@@ -120,13 +120,13 @@ def from_error(error: aiohttp.ClientError | OSError, sent: bool) -> Failure:
             False,
         )
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return Failure("has a name that can't be resolved", "correct trigger.url, or mend DNS", True, False)
+        return Failure("has a name that can't be resolved", "correct trigger.url, or fix DNS", True, False)
     if isinstance(error, aiohttp.ClientSSLError):
         return Failure("does not speak TLS", "correct trigger.url: http instead of https?", True, False)
     if not isinstance(error, (aiohttp.ClientConnectionError, OSError)):
         return Failure("answered something that is not HTTP", "correct trigger.url", False, sent)
     if sent:
-        return Failure("closed the connection without an answer", "look into its log", True, True)
+        return Failure("closed the connection without an answer", "check its log", True, True)
     number = error.errno if isinstance(error, OSError) else None
     reason = f" ({os.strerror(number)})" if number else ""
     return Failure(f"can't be reached{reason}", "start it, or correct trigger.url", True, False)

@@ -201,7 +201,7 @@ class Readiness:
             raise draining()
         if self.waiting + more >= self.max_waiting:
             raise LimitReached(
-                f"{self.waiting + more} requests wait already (limits.max_waiting); try again soon.",
+                f"{self.waiting + more} requests are waiting already (limits.max_waiting); try again soon.",
                 code="too_many_waiting",
                 retry_after_seconds=1,
                 limit=self.max_waiting,
@@ -329,7 +329,7 @@ class Readiness:
     @staticmethod
     def nobody(name: str, count: int, timeout_seconds: float, there: int) -> NotReady:
         """The refusal of who has waited in vain, with `there` connections in sight."""
-        seen = "nobody is connected" if not there else f"{there} connected, but fewer than {count} confirmed"
+        seen = "no subscriber is connected" if not there else f"{there} connected, but fewer than {count} confirmed"
         return NotReady(
             f"No ready connection within {timeout_seconds:g} s: {seen}. "
             f"Open GET /projects/{name}/events, then try again.",

@@ -125,9 +125,9 @@ class WebhookTarget:
 
     async def dispatch(self, job: Job) -> Delivery:
         if self._closed:
-            raise Draining("The hub is shutting down and starts no more jobs: try again.", retry_after_seconds=1)
+            raise Draining("The hub is shutting down and starts no more jobs; try again.", retry_after_seconds=1)
         if not JOB_ID.fullmatch(job.id):
-            raise InvalidRequest("The job's id is not 1 to 128 of A-Z a-z 0-9 _ : ~ -: give another.")
+            raise InvalidRequest("The job's id must have 1 to 128 characters out of A-Z a-z 0-9 _ : ~ -.")
         body = encode_job(job, self._format)
         may_have_started, last_status = False, None
         attempt = 0

@@ -1,6 +1,6 @@
 """Writes `edge.json`, the dashboard: `python monitoring/grafana/dashboard.py`. A test holds the two together.
 
-The JSON is what Grafana imports; this is what people change. A panel is one question, and its title asks it.
+Grafana imports the JSON; edit this file. Each panel answers one question.
 """
 
 from __future__ import annotations
@@ -89,41 +89,41 @@ def heatmap(title: str, about: str, metric: str) -> Panel:
 
 ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
     (
-        "Is anybody listening?",
+        "Overview",
         4,
         (
-            stat("Open streams", "How many readers are connected now.", "short", total("edge_connections")),
+            stat("Open streams", "Connections that are open now.", "short", total("edge_connections")),
             stat(
                 "Projects",
-                "How many projects the hub knows: read, or with events held.",
+                "Known projects: with connections, events or pending misses.",
                 "short",
                 total("edge_projects"),
             ),
             stat(
-                "Missed, held for the next reader",
-                "Events that nobody got yet. `edge explain PROJECT` says why.",
+                "Pending misses",
+                "Missed events held for the next subscriber. `edge explain PROJECT` says why.",
                 "short",
                 total("edge_misses_pending"),
                 (1, "orange"),
             ),
             stat(
                 "Lost in the last hour",
-                "Events given up before anybody got them: raise ring.*.",
+                "Events evicted before any subscriber received them: raise ring.*.",
                 "short",
                 f"sum (increase(edge_misses_lost_total{{{PICK}}}[1h]))",
                 (1, "red"),
             ),
             stat(
-                "Triggers without a reader",
-                "Share of triggers that gave up since nobody came.",
+                "Triggers without a subscriber",
+                "Share of triggers for which no subscriber was ready in time.",
                 "percentunit",
                 rate("edge_triggers_total", labels='outcome="no_connection"') + " / " + rate("edge_triggers_total"),
                 (0.01, "orange"),
                 (0.1, "red"),
             ),
             stat(
-                "Hubs that answer",
-                "How many of the scraped instances are up.",
+                "Instances up",
+                "Scraped instances that respond.",
                 "short",
                 f"sum (up{{{PICK}}})",
             ),
@@ -134,23 +134,23 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
         8,
         (
             graph(
-                "Are events delivered?",
-                "One event to ten readers counts ten. None delivered while some are published: nobody listens.",
+                "Events published and delivered",
+                "One event to ten subscribers counts ten. Published but not delivered: no subscriber is connected.",
                 "ops",
                 (rate("edge_events_published_total"), "published"),
                 (rate("edge_events_delivered_total"), "delivered"),
                 (rate("edge_events_replayed_total"), "of those, replayed"),
             ),
             graph(
-                "Who is connected?",
+                "Open streams by instance",
                 "Open streams of each instance.",
                 "short",
                 (f"edge_connections{{{PICK}}}", "{{instance}}"),
                 (f"edge_observers{{{PICK}}}", "observers {{instance}}"),
             ),
             graph(
-                "What was missed, and what became of it?",
-                "Missed = recovered + lost + pending. Recovered keeps up: readers are late, but nothing is lost.",
+                "Misses, recovered and lost",
+                "Missed = recovered + lost + pending. Recovered keeps up: subscribers are late, but lose nothing.",
                 "ops",
                 (rate("edge_misses_total"), "missed"),
                 (rate("edge_misses_recovered_total"), "recovered"),
@@ -159,33 +159,33 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
         ),
     ),
     (
-        "Readers",
+        "Connections",
         8,
         (
             graph(
-                "Who dropped, and why?",
-                "client: it closed. dead: it vanished. slow: it did not keep up. The hub ended the rest.",
+                "Streams closed, by reason",
+                "client: closed by the client. dead: the peer vanished. slow: it did not keep up. Others: by the hub.",
                 "ops",
                 (rate("edge_connections_removed_total", by="reason"), "{{reason}}"),
                 stacked=True,
             ),
             graph(
-                "Who was refused, and why?",
-                "By error code. Their pages show nothing: EventSource tells no reason.",
+                "Streams refused, by error code",
+                "Users see no reason: EventSource does not report one.",
                 "ops",
                 (rate("edge_connections_rejected_total", by="reason"), "{{reason}}"),
                 stacked=True,
             ),
             graph(
-                "Do the same ones come again and again?",
-                "Many more that come than are there: a reconnect storm.",
+                "Streams opened and closed",
+                "Far more opened than are open: clients reconnect in a loop.",
                 "ops",
-                (rate("edge_connections_added_total"), "came"),
-                (rate("edge_connections_removed_total"), "left"),
+                (rate("edge_connections_added_total"), "opened"),
+                (rate("edge_connections_removed_total"), "closed"),
             ),
             graph(
-                "Who was told of a gap?",
-                "Readers whose history was gone: evicted, from before a restart, or never this hub's.",
+                "Gaps reported, by reason",
+                "evicted: by a ring limit. restart: from an earlier epoch. unknown: an id this hub never issued.",
                 "ops",
                 (rate("edge_gaps_total", by="reason"), "{{reason}}"),
                 stacked=True,
@@ -197,27 +197,27 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
         8,
         (
             graph(
-                "What became of triggers?",
-                "no_connection: nobody came in time. failed: the target did not take the job.",
+                "Triggers, by outcome",
+                "no_connection: no subscriber was ready in time. failed: the target did not accept the job.",
                 "ops",
                 (rate("edge_triggers_total", by="outcome"), "{{outcome}}"),
                 stacked=True,
             ),
             heatmap(
-                "How long did triggers wait for their reader?",
-                "Near trigger.wait_seconds: readers connect too late.",
+                "Time triggers waited",
+                "Near trigger.wait_seconds: subscribers connect too late.",
                 "edge_trigger_wait_seconds",
             ),
             graph(
-                "Waits, by share of triggers",
-                "Half, and nineteen of twenty, waited no longer.",
+                "Trigger wait, p50 and p95",
+                "50 % and 95 % of the triggers waited no longer.",
                 "s",
                 (quantile(0.5, "edge_trigger_wait_seconds"), "p50"),
                 (quantile(0.95, "edge_trigger_wait_seconds"), "p95"),
             ),
             graph(
-                "Does the target take its jobs?",
-                "Retries: it answered 429 or 5xx, or not at all. Waiting: requests that wait for a reader now.",
+                "Requests to the target",
+                "Retries: it answered 429 or 5xx, or not at all. Waiting: requests that wait for a subscriber.",
                 "short",
                 (rate("edge_webhook_attempts_total"), "requests a second"),
                 (rate("edge_webhook_retries_total"), "retries a second"),
@@ -230,28 +230,28 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
         8,
         (
             graph(
-                "How full are the rings?",
-                "All rings together, and what ring.total_bytes allows.",
+                "Ring memory",
+                "All rings together, and ring.total_bytes.",
                 "bytes",
                 (total("edge_ring_bytes"), "held"),
                 (total("edge_limit", 'setting="ring.total_bytes"'), "allowed"),
             ),
             graph(
-                "How many events are held?",
-                "For those who come (back) later.",
+                "Events held",
+                "Events in the rings, for replay.",
                 "short",
                 (total("edge_ring_events"), "events"),
             ),
             graph(
-                "Why were events given up?",
-                "count, bytes: raise ring.max_*. age: as configured. total: raise ring.total_bytes.",
+                "Events evicted, by reason",
+                "count, bytes: raise ring.max_*. age: ring.max_age_seconds. total: raise ring.total_bytes.",
                 "ops",
                 (rate("edge_ring_evicted_total", by="reason"), "{{reason}}"),
                 stacked=True,
             ),
             graph(
-                "Can history be stored?",
-                "1 while the store takes what is published; and its errors.",
+                "Store",
+                "1 while the store accepts events, and its errors.",
                 "short",
                 (f"min (edge_store_available{{{PICK}}})", "available"),
                 (rate("edge_store_errors_total"), "errors a second"),
@@ -263,14 +263,14 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
         8,
         (
             graph(
-                "Is the CPU enough?",
-                "The hub uses one core: 1 is full.",
+                "CPU",
+                "Cores used by the process; the hub can use one.",
                 "short",
                 (f"rate(process_cpu_seconds_total{{{PICK}}}[$__rate_interval])", "{{instance}}"),
             ),
             graph(
-                "Is the loop on time?",
-                "How late nine beats of ten came at the most.",
+                "Event loop lag",
+                "How late 90 % of the periodic ticks ran at most.",
                 "s",
                 (quantile(0.9, "edge_loop_lag_seconds"), "p90"),
             ),
@@ -281,8 +281,8 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
                 (f"process_resident_memory_bytes{{{PICK}}}", "{{instance}}"),
             ),
             graph(
-                "Is a limit near?",
-                "How much of each limit is taken; the rule EdgeNearLimit fires at four fifths.",
+                "Use of limits",
+                "Share of each limit in use; the alert EdgeNearLimit fires at 80 %.",
                 "percentunit",
                 (
                     f'edge_connections{{{PICK}}} / on (job, instance) edge_limit{{setting="limits.max_connections"}}',
@@ -305,23 +305,23 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
         ),
     ),
     (
-        "Little things",
+        "Details",
         6,
         (
             graph(
-                "How soon are dead peers noticed?",
-                "From the last sign of life to the removal, nineteen of twenty.",
+                "Detection of dead peers",
+                "Time from the last acknowledgement to the removal, 95 % of them.",
                 "s",
                 (quantile(0.95, "edge_dead_detection_seconds"), "p95"),
             ),
             graph(
                 "Heartbeats",
-                "Written to quiet streams. Standing still while streams are open and quiet: the process hangs.",
+                "Heartbeats written to quiet streams. None while quiet streams are open: the process hangs.",
                 "ops",
                 (rate("edge_heartbeats_total"), "heartbeats"),
             ),
             graph(
-                "What was dropped, refused or failed inside?",
+                "Internal drops, refusals and failures",
                 "Dropped log lines, idempotency keys beyond their limit, exceptions in background tasks.",
                 "ops",
                 (rate("edge_log_lines_dropped_total"), "log lines"),
@@ -332,7 +332,7 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
                 (f"sum (edge_hooks_queued{{{PICK}}})", "webhooks waiting"),
             ),
             graph(
-                "What runs?",
+                "Running versions",
                 "Versions, and 1 while an instance drains.",
                 "short",
                 (f"count by (version, python) (edge_build_info{{{PICK}}})", "{{version}}, Python {{python}}"),
@@ -346,14 +346,14 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
         (
             graph(
                 "Streams",
-                "Of the busiest projects; _other is all the rest.",
+                "Of the busiest projects; all others are _other.",
                 "short",
                 (f"sum by (project) (edge_project_connections{{{PICK}}})", "{{project}}"),
                 stacked=True,
             ),
             graph(
                 "Events published",
-                "Of the busiest projects; _other is all the rest.",
+                "Of the busiest projects; all others are _other.",
                 "ops",
                 (rate("edge_project_events_published_total", by="project"), "{{project}}"),
                 stacked=True,
@@ -405,7 +405,7 @@ def dashboard() -> dict[str, Any]:
     return {
         "uid": "edge-hub",
         "title": "edge",
-        "description": "Is anybody listening, what was missed, and what became of it.",
+        "description": "Connections, deliveries and misses of edge hubs.",
         "tags": ["edge", "sse"],
         "editable": True,
         "graphTooltip": 1,

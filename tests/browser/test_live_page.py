@@ -153,7 +153,7 @@ async def test_publishing_says_who_got_it(hub: HubProcess, open_tab: OpenTab, pr
     await until(lambda: rows(tab), lambda shown: any("note {not json" in row for row in shown))
     await tab.page.fill(f"{PUBLISH} [name=type]", "edge.mine")
     await tab.page.click(f"{PUBLISH} button.primary")
-    await tab.shows(f"{PUBLISH} output", "Types that begin with `edge.` are the hub's own")
+    await tab.shows(f"{PUBLISH} output", "Types that begin with `edge.` are reserved")
 
 
 async def test_an_event_unfolds_and_copies_as_the_curl_command_that_publishes_it_again(

@@ -56,13 +56,13 @@ def test_edge_token_signs_with_a_private_key_from_a_file(
     ("arguments", "environment", "sentence"),
     [
         ((), {"EDGE_AUTH_JWT_KEY": SECRET}, "a token without permissions is useless"),
-        (("--subscribe", "p1"), {}, "there is nothing to sign with"),
+        (("--subscribe", "p1"), {}, "no signing key"),
         (("--subscribe", "p1"), {"EDGE_AUTH_JWT_KEY": public_pem("Ed25519")}, "is a public key"),
         (("--subscribe", "p1", "--ttl", "soon"), {"EDGE_AUTH_JWT_KEY": SECRET}, "--ttl must be a duration"),
         (("--subscribe", "p1", "--ttl", "0"), {"EDGE_AUTH_JWT_KEY": SECRET}, "a second or more"),
         (("--subscribe", "*p1"), {"EDGE_AUTH_JWT_KEY": SECRET}, "is neither a project id nor a prefix"),
         (("--subscribe", "p1", "--key-file", "/nowhere"), {}, "--key-file can't read the file"),
-        (("--subscribe", "p1", "--key-file", __file__), {}, "no private key in PEM"),
+        (("--subscribe", "p1", "--key-file", __file__), {}, "no unencrypted PEM private key"),
     ],
 )
 def test_edge_token_says_in_one_line_what_is_wrong(
@@ -155,7 +155,7 @@ def test_it_listens_there_once_somebody_said_who_may_do_what(
 @pytest.mark.parametrize(
     ("key", "algorithms", "sentence"),
     [
-        ("-----BEGIN PUBLIC KEY-----\nMCow\n-----END PUBLIC KEY-----", None, "is no public key in PEM"),
+        ("-----BEGIN PUBLIC KEY-----\nMCow\n-----END PUBLIC KEY-----", None, "is not a public key in PEM"),
         (public_pem("RSA"), "ES256", "fits none of auth.jwt_algorithms"),
         (SECRET, "HS512", "fits none of auth.jwt_algorithms"),
     ],

@@ -261,7 +261,7 @@ def test_a_variable_that_names_no_section_belongs_to_others() -> None:
             "STORE_URL",
             "sqlite:",
             (
-                "store.url = sqlite: (from EDGE_STORE_URL): names no file: write sqlite:PATH, "
+                "store.url = sqlite: (from EDGE_STORE_URL): has no path: write sqlite:PATH, "
                 "such as sqlite:/var/lib/edge/history.db"
             ),
         ),
@@ -438,7 +438,7 @@ def test_a_broken_value_is_told_even_where_a_later_layer_would_win(tmp_path: Pat
             {"EDGE_SERVER_TLS_KEY": "k.pem"},
             "server.tls_key = k.pem (from EDGE_SERVER_TLS_KEY): needs server.tls_cert",
         ),
-        ({"EDGE_AUTH_JWT_ISSUER": "me"}, "does nothing without auth.jwt_key or auth.jwt_jwks_url"),
+        ({"EDGE_AUTH_JWT_ISSUER": "me"}, "has no effect without auth.jwt_key or auth.jwt_jwks_url"),
         (
             {"EDGE_AUTH_JWT_KEY": PUBLIC_PEM, "EDGE_AUTH_JWT_ALGORITHMS": "RS256,HS256"},
             "auth.jwt_algorithms = RS256, HS256 (from EDGE_AUTH_JWT_ALGORITHMS): must not be HMAC",

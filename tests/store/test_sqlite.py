@@ -257,7 +257,7 @@ async def test_an_answer_is_given_again_by_the_next_process(tmp_path: Path, comm
         entry = second.receipts.find(key, b"print", second.clock())
         assert entry is not None
         assert Answer(201, b"{}") == entry.answer
-        with pytest.raises(InvalidRequest, match="another body"):
+        with pytest.raises(InvalidRequest, match="different body"):
             second.receipts.find(key, b"other", second.clock())
 
 

@@ -85,7 +85,7 @@ async def test_a_target_that_hangs_is_not_asked_again_for_it_may_be_at_work() ->
         failure = await failed(receiver.url, timeout_seconds=SHORT_SECONDS)
         await receiver.dropped.wait()
     assert "did not answer within 0.3 s: " in failure.detail
-    assert failure.detail.endswith("It may have started the job: look there before you trigger it again.")
+    assert failure.detail.endswith("It may have started the job: check the target before you trigger it again.")
     assert fields(1, may_have_started=True) == failure.fields
     assert len(receiver.requests) == 1
 

@@ -282,7 +282,7 @@ async def test_retries_are_bounded(retries: int, requests: int) -> None:
         failure = await failed(receiver, retries=retries)
     assert requests == len(receiver.requests)
     assert {"attempts": requests, "last_status": 503, "may_have_started": True} == failure.fields
-    assert failure.detail.endswith("It may have started the job: look there before you trigger it again.")
+    assert failure.detail.endswith("It may have started the job: check the target before you trigger it again.")
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 409, 410, 413, 422])
@@ -328,7 +328,7 @@ async def test_a_longer_retry_after_is_handed_to_the_caller_instead() -> None:
         failure = await failed(receiver, sleep=waits)
     assert ([], 1, 3600.0) == (waits, len(receiver.requests), failure.retry_after_seconds)
     assert {"attempts": 1, "last_status": 429, "may_have_started": False} == failure.fields
-    assert "It asks to be left alone for 3600 s: try again then." in failure.detail
+    assert "It asks for 3600 s without requests (Retry-After): try again then." in failure.detail
 
 
 async def test_cookies_and_the_environments_proxy_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
