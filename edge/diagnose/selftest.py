@@ -1,4 +1,4 @@
-"""`edge selftest`: is a reader behind this very URL served as it should be? Each step is tried, timed, told in words.
+"""`edge selftest`: is a stream behind this very URL served as it should be? Each step is tried, timed, told in words.
 
 It does what a page does: it subscribes, has events published and a job triggered, goes away and comes back, keeps quiet
 for a while. What goes wrong for readers is nearly always something between them and the hub, and each step knows the
@@ -35,13 +35,13 @@ _MAX_DETAIL_CHARS = 300
 
 
 _BUFFERED = (
-    "A proxy on the way buffers or compresses the stream: turn both off for it (nginx: proxy_buffering off; Next.js, "
+    "A proxy in between buffers or compresses the stream: turn both off for it (nginx: proxy_buffering off; Next.js, "
     "webpack-dev-server, Express with compression: let the hub's Cache-Control: no-transform through)"
 )
 
 
 class Step(msgspec.Struct, frozen=True):
-    """What became of one step; `seconds` is what it measured (None where there was nothing to measure)."""
+    """The result of one step; `seconds` is the measured time, None if there is none."""
 
     name: str
     ok: bool
@@ -54,10 +54,10 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Failed(Exception):
-    """A step failed; the text says in words what is wrong."""
+    """A step failed; the text says why."""
 
 
-class _Reader:
+class _Stream:
     """A stream, read by a task: events with the time of their arrival, and heartbeats."""
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
@@ -66,7 +66,7 @@ class _Reader:
         """`(when it came, id, data)` of events of the project."""
         encoding = response.headers.get("Content-Encoding")
         self.held_back_by = (
-            _BUFFERED if encoding is None else f"It comes with Content-Encoding: {encoding}. {_BUFFERED}"
+            _BUFFERED if encoding is None else f"The response has Content-Encoding: {encoding}. {_BUFFERED}"
         )
         self.gap: dict[str, Any] | None = None
         self.pings = 0
@@ -77,7 +77,7 @@ class _Reader:
         self._task = asyncio.create_task(self._read(response))
 
     async def until(self, so: Callable[[], bool], timeout_seconds: float) -> bool:
-        """Wait for something to come; returns whether it did."""
+        """Wait until `so()`; returns whether it became true."""
         try:
             async with asyncio.timeout(timeout_seconds):
                 while not so() and self.ended_seconds is None:
@@ -101,7 +101,7 @@ class _Reader:
                     self._take(line.decode(errors="replace"))
                 self._changed.set()
         except (aiohttp.ClientError, OSError):
-            pass  # an end like any other: whoever waits sees `ended_seconds`
+            pass  # an end like any other: `until` sees `ended_seconds`
         finally:
             self.ended_seconds = time.monotonic()
             self._changed.set()
@@ -179,98 +179,100 @@ class SelfTest:
         took = time.monotonic() - began
         if response.status != 200 or '"status":"ok"' not in body.replace(" ", ""):
             raise Failed(
-                f"something answers there ({response.status}, {response.headers.get('Server', 'unnamed')}), but not a "
-                "hub: the URL leads elsewhere, or a proxy has no way to the hub"
+                f"another server answers ({response.status}, {response.headers.get('Server', 'unnamed')}), not a hub; "
+                "the URL leads elsewhere, or a proxy cannot reach the hub"
             )
-        return took, "a hub answers"
+        return took, "the hub responds"
 
     async def _subscribe(self) -> tuple[float, str]:
         began = time.monotonic()
-        async with self._stream() as reader:
+        async with self._stream() as stream:
             took = time.monotonic() - began
-            heartbeat = reader.hello.get("heartbeat_seconds")
-        return took, f"the stream begins at once; it promises a heartbeat every {heartbeat:g} s"
+            heartbeat = stream.hello.get("heartbeat_seconds")
+        return took, f"the stream starts at once, with a heartbeat every {heartbeat:g} s"
 
     async def _publish(self) -> tuple[float, str]:
         sent: list[float] = []
-        async with self._stream() as reader:
+        async with self._stream() as stream:
             for number in range(_EVENTS):
                 sent.append(time.monotonic())
                 await self._post("events", {"type": "selftest", "data": number})
                 await asyncio.sleep(_PACE_SECONDS)
-            if not await reader.until(lambda: len(reader.events) >= _EVENTS, _ANSWER_SECONDS):
-                came_count = f"{len(reader.events)} of {_EVENTS} events came within {_ANSWER_SECONDS:g} s"
-                raise Failed(f"held back: {came_count}. {reader.held_back_by}")
-            came = [when for when, _, _ in reader.events]
-            self._last_id = reader.events[-1][1]
+            if not await stream.until(lambda: len(stream.events) >= _EVENTS, _ANSWER_SECONDS):
+                came_count = f"{len(stream.events)} of {_EVENTS} events arrived within {_ANSWER_SECONDS:g} s"
+                raise Failed(f"held back: {came_count}. {stream.held_back_by}")
+            came = [when for when, _, _ in stream.events]
+            self._last_id = stream.events[-1][1]
         late = [arrived - left for arrived, left in zip(came, sent, strict=False)]
         lumped = sum(after - before < _LUMP_SECONDS for before, after in pairwise(came))
         if max(late) > _PACE_SECONDS and lumped >= _EVENTS // 2:
-            raise Failed(f"buffered: events come in lumps, up to {max(late):.1f} s late. {reader.held_back_by}")
-        return sorted(late)[len(late) // 2], f"{_EVENTS} events came one by one"
+            raise Failed(f"buffered: events arrive in batches, up to {max(late):.1f} s late. {stream.held_back_by}")
+        return sorted(late)[len(late) // 2], f"{_EVENTS} events arrived one by one"
 
     async def _trigger(self) -> tuple[float, str]:
-        async with self._stream() as reader:
+        async with self._stream() as stream:
             began = time.monotonic()
-            known = len(reader.events)
+            known = len(stream.events)
             answer = await self._post("trigger?timeout=3s", {"name": "selftest", "data": "selftest"})
             took = time.monotonic() - began
             target = answer["target"]
             if target["kind"] != "stream":
-                return took, f"the job went to trigger.url, which answered {target['status']}"
-            if not await reader.until(lambda: len(reader.events) > known, _ANSWER_SECONDS):
-                raise Failed(f"the job was started, but its event did not come within {_ANSWER_SECONDS:g} s")
-            self._last_id = reader.events[-1][1]
-            return reader.events[-1][0] - began, f"the reader was confirmed in {answer['waited_ms']:g} ms, the job came"
+                return took, f"the job was sent to trigger.url, which responded {target['status']}"
+            if not await stream.until(lambda: len(stream.events) > known, _ANSWER_SECONDS):
+                raise Failed(f"the job was started, but its event did not arrive within {_ANSWER_SECONDS:g} s")
+            self._last_id = stream.events[-1][1]
+            return stream.events[-1][
+                0
+            ] - began, f"the connection was confirmed in {answer['waited_ms']:g} ms, the job arrived"
 
     async def _resume(self) -> tuple[float, str]:
-        # Somebody else reads them: only then is nothing replayed to a reader whose Last-Event-ID is lost on the way.
+        # A second subscriber reads them: only then does a lost Last-Event-ID mean that nothing is replayed.
         async with self._stream() as other:
             for number in range(2):
                 await self._post("events", {"type": "selftest", "data": f"missed {number}"})
             if not await other.until(lambda: len(other.events) >= 2, _ANSWER_SECONDS):
-                raise Failed(f"{len(other.events)} of 2 events came within {_ANSWER_SECONDS:g} s")
+                raise Failed(f"{len(other.events)} of 2 events arrived within {_ANSWER_SECONDS:g} s")
         began = time.monotonic()
-        async with self._stream(last_event_id=self._last_id) as reader:
-            if reader.gap is not None:
+        async with self._stream(last_event_id=self._last_id) as stream:
+            if stream.gap is not None:
                 raise Failed(
-                    f"no resume: the hub says that it has no such history ({reader.gap['reason']}). There is more than "
-                    "one hub behind the URL, or it was restarted just now"
+                    f"no resume: the hub reports a gap ({stream.gap['reason']}). The URL leads to several hubs, or "
+                    "the hub was just restarted"
                 )
-            await reader.until(lambda: len(reader.events) >= 2, _ANSWER_SECONDS)
+            await stream.until(lambda: len(stream.events) >= 2, _ANSWER_SECONDS)
             took = time.monotonic() - began
-            got = [data for _, _, data in reader.events]
+            got = [data for _, _, data in stream.events]
         if got != ['"missed 0"', '"missed 1"']:
             raise Failed(
-                f"no resume: {len(got)} events were replayed in place of the 2 that were missed. Something on the way "
-                "takes Last-Event-ID out of the request: let it through, or use ?last_event_id="
+                f"no resume: {len(got)} events were replayed instead of the 2 that were missed. A proxy in between "
+                "removes Last-Event-ID from the request: let it through, or use ?last_event_id="
             )
-        return took, "the 2 events of a pause were replayed, each once"
+        return took, "2 missed events were replayed, each once"
 
     async def _idle(self) -> tuple[float, str]:
-        async with self._stream() as reader:
-            heartbeat_seconds = float(reader.hello["heartbeat_seconds"])
-            began = reader.last_byte_seconds
-            came = await reader.until(lambda: reader.pings > 0, heartbeat_seconds + _SLACK_SECONDS)
+        async with self._stream() as stream:
+            heartbeat_seconds = float(stream.hello["heartbeat_seconds"])
+            began = stream.last_byte_seconds
+            came = await stream.until(lambda: stream.pings > 0, heartbeat_seconds + _SLACK_SECONDS)
             now = time.monotonic()
             if came:
-                return now - began, f"a quiet stream is kept alive by its heartbeat ({heartbeat_seconds:g} s)"
-            if reader.ended_seconds is not None:
+                return now - began, f"an idle stream is kept alive by its heartbeat ({heartbeat_seconds:g} s)"
+            if stream.ended_seconds is not None:
                 raise Failed(
-                    f"cut off: the stream was ended after {reader.ended_seconds - began:.1f} s of silence, before its "
-                    f"heartbeat ({heartbeat_seconds:g} s). That is an idle time-out on the way: raise it, or set "
-                    "stream.heartbeat_seconds below it"
+                    f"cut off: the stream ended after {stream.ended_seconds - began:.1f} s of silence, before its "
+                    f"heartbeat ({heartbeat_seconds:g} s). An idle timeout in between closed it: raise it, or "
+                    "set stream.heartbeat_seconds below it"
                 )
             raise Failed(
-                f"no heartbeat came within {now - began:.1f} s, though one is promised every {heartbeat_seconds:g} s: "
-                "something on the way drops comments, or holds them back"
+                f"no heartbeat arrived within {now - began:.1f} s, although the interval is {heartbeat_seconds:g} s: "
+                "a proxy in between drops or delays comments"
             )
 
     # What they are made of
 
     @asynccontextmanager
-    async def _stream(self, last_event_id: str | None = None) -> AsyncIterator[_Reader]:
-        """A reader whose hello has come."""
+    async def _stream(self, last_event_id: str | None = None) -> AsyncIterator[_Stream]:
+        """A stream that has received its hello."""
         url = f"{self._hub.url}/projects/{self._project}/events"
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-cache"}
         if last_event_id is not None:
@@ -281,22 +283,22 @@ class SelfTest:
                 response = await self._session.get(url, headers=headers, params=query)
         except TimeoutError:
             raise Failed(
-                f"held back: not even the headers of the stream came within {_ANSWER_SECONDS:g} s. {_BUFFERED}"
+                f"held back: the headers of the stream did not arrive within {_ANSWER_SECONDS:g} s. {_BUFFERED}"
             ) from None
         try:
             if response.status != 200:
                 raise await self._refused("subscribing", response)
             if response.content_type != "text/event-stream":
-                raise Failed(f"what came is {response.content_type}, no event stream: another server answers there")
-            reader = _Reader(response)
+                raise Failed(f"the response is {response.content_type}, not an event stream: another server responded")
+            stream = _Stream(response)
             try:
-                if not await reader.until(lambda: bool(reader.hello), _ANSWER_SECONDS):
+                if not await stream.until(lambda: bool(stream.hello), _ANSWER_SECONDS):
                     raise Failed(
-                        f"held back: the headers came, but no event within {_ANSWER_SECONDS:g} s. {reader.held_back_by}"
+                        f"held back: the headers arrived, no event within {_ANSWER_SECONDS:g} s. {stream.held_back_by}"
                     )
-                yield reader
+                yield stream
             finally:
-                await reader.close()
+                await stream.close()
         finally:
             response.close()
 
@@ -316,11 +318,11 @@ class SelfTest:
             document = json.loads(body)
             detail = f"{document['code']}: {document['detail']}"
         except (ValueError, KeyError, TypeError):
-            detail = f"by {response.headers.get('Server', 'something')} on the way, not by the hub"
-        return Failed(f"refused: {what} was answered with {response.status}, {shorten(detail, _MAX_DETAIL_CHARS)}")
+            detail = f"by {response.headers.get('Server', 'a proxy')}, not by the hub"
+        return Failed(f"refused: {what} got {response.status}, {shorten(detail, _MAX_DETAIL_CHARS)}")
 
     async def _clean_up(self) -> None:
-        """Drop the project, if we may; if not, its events age."""
+        """Delete the project if permitted; otherwise its events expire."""
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 (await self._session.delete(f"{self._hub.url}/projects/{self._project}")).release()
@@ -329,15 +331,15 @@ class SelfTest:
 
 
 def _in_words(error: Exception) -> str:
-    """What a failure of the network means."""
+    """A network error in words."""
     match error:
         case aiohttp.ClientConnectorCertificateError():
             return f"the certificate is not valid for this name: {error.certificate_error}"
         case aiohttp.ClientConnectorDNSError():
-            return "there is no such host: the name can't be resolved"
+            return "the host name can't be resolved"
         case aiohttp.ClientConnectorError():
-            return f"refused: nobody takes connections there ({error.os_error.strerror or error.os_error})"
+            return f"refused: no process accepts connections there ({error.os_error.strerror or error.os_error})"
         case TimeoutError():
-            return f"no answer within {_ANSWER_SECONDS:g} s"
+            return f"no response within {_ANSWER_SECONDS:g} s"
         case _:
             return f"the connection broke: {str(error) or type(error).__name__}"
