@@ -13,6 +13,18 @@ from tests.cluster.conftest import RedisServer
 from tests.cluster.nodes import Node, Reader, lose_answers, numbers, start_node
 
 
+async def test_a_project_that_is_finished_on_one_node_is_finished_on_all(nodes: list[Node]) -> None:
+    async with Reader(nodes[0].port) as a, Reader(nodes[1].port) as b:
+        await nodes[2].publish("first")
+        async with nodes[2].client.post("/projects/p/events?final=true", json={"data": "last"}) as answer:
+            assert 201 == answer.status
+        for reader in (a, b):
+            await reader.until(2)
+            assert "finished" == (await reader.until_control("edge.closing"))["reason"]
+        for node in nodes:
+            assert 204 == (await node.client.get(f"/projects/p/events?last_event_id={a.ids[-1]}")).status
+
+
 async def test_all_nodes_see_one_order(nodes: list[Node]) -> None:
     async with Reader(nodes[0].port) as a, Reader(nodes[1].port) as b, Reader(nodes[2].port) as c:
 

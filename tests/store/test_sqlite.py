@@ -30,6 +30,18 @@ def commit(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
 
 
+async def test_a_finished_project_is_finished_in_the_next_process(tmp_path: Path, commit: bool) -> None:
+    async with life(tmp_path / "h.db", commit=commit) as first:
+        await first.publish("1")
+        promised = first.store.publish("p", Event("message", b"2", final=True), first.clock())
+        last = promised if isinstance(promised, Receipt) else await promised
+    async with life(tmp_path / "h.db", commit=commit) as second:
+        assert second.hub.is_over("p", lambda project: resume.after_id(project, last.id))
+        assert b": final" not in second.read(start=resume.everything).sent
+        await second.publish("3")
+        assert not second.hub.projects["p"].finished
+
+
 async def test_a_reader_resumes_in_the_next_process_without_a_gap(tmp_path: Path, commit: bool) -> None:
     async with life(tmp_path / "h.db", commit=commit) as first:
         reader = first.read()
