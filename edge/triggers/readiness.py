@@ -1,15 +1,15 @@
-"""Wait until somebody is really there.
+"""Wait until a project is ready: until enough of its connections are *confirmed*.
 
-A project is ready when enough of its connections are *confirmed*: the replay is written, and every byte so far has
-been acknowledged by the peer's TCP stack, after the question was asked. A connection that owes nothing is sent a
-comment first, so that a half-open one never counts. All who wait for one project share one watch and its probes; it
-is woken by connections and asks the kernel in steps that grow from "the next turn of the loop" to 50 ms. (Measured:
-p50 0.18 ms, p99 2.7 ms, 42 ms where the peer delays its acknowledgements.)
+A connection is confirmed when its replay is written and its peer's TCP stack has acknowledged every byte so far, after
+the wait began. A connection with nothing left to acknowledge is sent a comment first, so a half-open one never counts.
+All callers that wait for one project share one watch and its probes. New connections wake the watch; it asks the kernel
+in steps that grow from "the next turn of the loop" to 50 ms. (Measured: p50 0.18 ms, p99 2.7 ms, 42 ms where the peer
+delays its acknowledgements.)
 
-Behind a proxy the peer's stack is the proxy's. With `confirm=client` the client itself is asked: an `edge.probe`
-event that it answers by a request of its own (`answer`). Then the kernel isn't asked, and nothing polls.
+Behind a proxy the peer's stack is the proxy's. With `confirm=client` the client itself is asked, by an `edge.probe`
+event that it answers with a request of its own (`answer`). Then the kernel isn't asked, and nothing polls.
 
-Invariant: nobody waits beyond their time-out, and a watch lives exactly as long as somebody waits on it.
+Invariant: no caller waits beyond its timeout, and a watch lives exactly as long as a caller waits on it.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from edge.core.hub import Hub
 from edge.supervisor import Supervisor
 
 FRESH_SECONDS = 1.0
-"""What a connection has proved so long ago still counts, while others prove themselves and for who joins a watch."""
+"""A confirmation counts for so long: while others are confirmed, and for callers that join the watch."""
 SHORTEST_SECONDS = 0.1
-"""A connection that is there has so long to prove it, however short the time-out: over twice a delayed ACK."""
+"""An existing connection has so long to answer, however short the timeout: over twice a delayed ACK."""
 _SPIN_TURNS = 5
 _FIRST_PAUSE_SECONDS = 0.001
 _LONGEST_PAUSE_SECONDS = 0.05
 _CLIENT_PAUSE_SECONDS = 0.25
-"""How long the clients asked so far have for their answer before more of them are asked."""
+"""How long the clients asked so far have to answer before more of them are asked."""
 _FIRST_ROUND = 8
 
 Confirm = Literal["transport", "client"]
-"""Who has to confirm: the peer's TCP stack, or the client itself."""
+"""What confirms a connection: its peer's TCP stack, or the client itself."""
 CONFIRMS: tuple[Confirm, ...] = ("transport", "client")
 Confirmed = Literal["acknowledged", "written", "client"]
 
@@ -89,7 +89,7 @@ class _Probe:
 
 
 class _Watch:
-    """Those who wait for one project in one way, and what was asked for them."""
+    """The callers that wait for one project in one way, and the probes sent for them."""
 
     __slots__ = ("changed", "confirm", "probes", "task", "turn", "waiters")
 
@@ -117,13 +117,13 @@ class _Watch:
         self.changed.set()
 
     def release(self, count: int, confirmed: Confirmed) -> None:
-        """Answer those whom `count` connections suffice."""
+        """Answer the callers for which `count` connections suffice."""
         for waiter in self.waiters:
             if waiter.count <= count and not waiter.future.done():
                 waiter.future.set_result((count, confirmed))
 
     async def pause(self) -> None:
-        """Until it is worth while to look again."""
+        """Wait until it is time to look again."""
         if self.confirm == "client":
             pause_seconds = _CLIENT_PAUSE_SECONDS
         elif self.turn <= _SPIN_TURNS:
@@ -160,7 +160,7 @@ class Readiness:
 
         Raises:
             NotReady: `no_connection`, after `timeout_seconds`.
-            Draining: the process is leaving.
+            Draining: the process is shutting down.
             LimitReached: `too_many_waiting`.
         """
         self.check(project)
@@ -221,7 +221,7 @@ class Readiness:
         return sum(len(watch.waiters) for watch in watches if watch is not None)
 
     def connection_added(self, project: str) -> None:
-        """A reader of `project` has come."""
+        """`project` has a new connection."""
         for confirm in CONFIRMS:
             watch = self._watches.get((project, confirm))
             if watch is not None:
@@ -240,7 +240,7 @@ class Readiness:
         return True
 
     def drain(self) -> None:
-        """Answer everybody who waits: the process is leaving."""
+        """Answer every caller that waits: the process is shutting down."""
         for watch in self._watches.values():
             for waiter in watch.waiters:
                 waiter.fail(draining())
