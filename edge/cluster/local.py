@@ -6,15 +6,18 @@ Handlers don't know which they have. This module does not import redis, which wo
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from heapq import nsmallest
 from itertools import islice
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 import msgspec
 
 from edge.auth.permissions import Identity
 from edge.auth.tickets import Tickets
 from edge.core.hub import Hub
+from edge.core.project import Project
 from edge.triggers.readiness import Confirm, Confirmation, Readiness
 
 
@@ -59,6 +62,24 @@ class TicketLimits(Protocol):
     max_per_project: int
 
 
+Order = Literal["busiest", "connections", "lost", "pending", "name"]
+ORDERS: tuple[Order, ...] = get_args(Order)
+PROJECTS_A_TURN = 1_000
+
+
+def rank(project: Project, order: Order) -> int:
+    """Where `project` stands in `order`; projects of the same rank follow by name."""
+    match order:
+        case "lost":
+            return -project.ledger.lost
+        case "pending":
+            return -len(project.ledger.pending)
+        case "name":
+            return 0
+        case _:
+            return -len(project.connections)
+
+
 class Nodes(Protocol):
     """All of it may raise StoreUnavailable."""
 
@@ -81,8 +102,10 @@ class Nodes(Protocol):
     async def view(self, name: str) -> View | None:
         """None when `name` is unknown."""
 
-    async def page(self, offset: int, count: int) -> tuple[list[tuple[str, View]], int]:
-        """Projects, and how many there are: on one node the busiest first, on several the one published to last."""
+    async def page(self, offset: int, count: int, order: Order, match: str) -> tuple[list[tuple[str, View]], int]:
+        """Projects with `match` in their name, and how many they are. The default order is the busiest first on one
+        node, and the one published to last on several.
+        """
 
     async def delete(self, name: str) -> tuple[int, int] | None:
         """Close the streams of `name` and drop its history: `(connections, events)`; None when it is unknown."""
@@ -134,10 +157,26 @@ class LocalNode:
             last_miss_seconds=ledger.last_miss_seconds,
         )
 
-    async def page(self, offset: int, count: int) -> tuple[list[tuple[str, View]], int]:
-        names = [project.name for project in islice(self._hub.busiest(), offset, offset + count)]
+    async def page(self, offset: int, count: int, order: Order, match: str) -> tuple[list[tuple[str, View]], int]:
+        if order == "busiest" and not match:
+            names = [project.name for project in islice(self._hub.busiest(), offset, offset + count)]
+            total = len(self._hub.projects)
+        else:
+            names, total = await self._sorted(offset, count, order, match.lower())
         views = [(name, await self.view(name)) for name in names]
-        return [(name, view) for name, view in views if view is not None], len(self._hub.projects)
+        return [(name, view) for name, view in views if view is not None], total
+
+    async def _sorted(self, offset: int, count: int, order: Order, match: str) -> tuple[list[str], int]:
+        """Names in `order`, a slice of all projects in each turn of the loop."""
+        best: list[tuple[int, str]] = []
+        total = 0
+        projects = iter(list(self._hub.projects.values()))
+        while part := list(islice(projects, PROJECTS_A_TURN)):
+            keys = [(rank(project, order), project.name) for project in part if match in project.name.lower()]
+            total += len(keys)
+            best = nsmallest(offset + count, [*best, *keys])
+            await asyncio.sleep(0)
+        return [name for _, name in best[offset:]], total
 
     async def delete(self, name: str) -> tuple[int, int] | None:
         return self._hub.delete(name, self._clock())

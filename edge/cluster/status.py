@@ -7,7 +7,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from edge.cluster.client import NODE_TTL_SECONDS, RedisClient
-from edge.cluster.local import View
+from edge.cluster.local import PROJECTS_A_TURN, Order, View
 
 
 class ClusterStatus:
@@ -66,8 +66,20 @@ class ClusterStatus:
     def _moment(self, redis_time: str | None) -> float | None:
         return None if redis_time is None else float(redis_time) - self._redis.ahead_seconds
 
-    async def page(self, offset: int, count: int) -> tuple[list[tuple[str, View]], int]:
-        """Projects, most recently published first, and how many there are. Raises StoreUnavailable."""
+    async def page(self, offset: int, count: int, order: Order, match: str) -> tuple[list[tuple[str, View]], int]:
+        """As `Nodes.page`, the most recently published first by default. Raises StoreUnavailable."""
+        if order == "busiest" and not match:
+            return await self._recent(offset, count)
+        found: list[tuple[str, View]] = []
+        at, total = 0, 1
+        while at < total:
+            part, total = await self._recent(at, PROJECTS_A_TURN)
+            found += [(name, view) for name, view in part if match.lower() in name.lower()]
+            at += PROJECTS_A_TURN
+        found.sort(key=lambda one: (_rank(one[1], order), one[0]))
+        return found[offset : offset + count], len(found)
+
+    async def _recent(self, offset: int, count: int) -> tuple[list[tuple[str, View]], int]:
         keys = self._redis.keys
         async with self._redis.use() as client:
             oldest = f"({(await client.time())[0] - self._keep_ms // 1000}"
@@ -77,3 +89,15 @@ class ClusterStatus:
         names = [name.decode() for name in found]
         views = zip(names, await self.views(names), strict=True)
         return [(name, view) for name, view in views if view is not None], total
+
+
+def _rank(view: View, order: Order) -> int:
+    match order:
+        case "lost":
+            return -view.lost
+        case "pending":
+            return -view.pending
+        case "name":
+            return 0
+        case _:
+            return -view.connections

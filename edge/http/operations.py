@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from edge.cluster.local import ORDERS
 from edge.config.schema import Config
 from edge.config.units import format_duration
 from edge.core.event import NewEvent
@@ -379,12 +380,14 @@ class _Operations:
             "/projects",
             "projects",
             "List projects",
-            "A page of them, busiest first.",
+            "A page of them, those with most connections first.",
             "status",
             (Answer(200, "A page.", {JSON: schemas.ProjectPage}),),
             (
                 Parameter("limit", "query", limit, "The maximum number of projects."),
                 Parameter("offset", "query", offset, "How many to skip."),
+                Parameter("sort", "query", {"type": "string", "enum": list(ORDERS)}, "The order of the list."),
+                Parameter("match", "query", {"type": "string"}, "A part of the name, in any case."),
             ),
             problems=("invalid_parameter", "store_unavailable"),
         )

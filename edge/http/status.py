@@ -7,7 +7,7 @@ from typing import cast
 
 import msgspec
 
-from edge.cluster.local import View
+from edge.cluster.local import ORDERS, Order, View
 from edge.core.connection import Connection
 from edge.core.project import Project
 from edge.http import params, problems, schemas
@@ -113,7 +113,8 @@ async def projects(context: Context, request: Request) -> Response:
     """A page of projects."""
     limit = params.integer(request, "limit", _PAGE, lowest=1, highest=_MAX_PAGE)
     offset = params.integer(request, "offset", 0, lowest=0, highest=999_999_999)
-    found, total = await context.nodes.page(offset, limit)
+    order = cast(Order, params.choice(request, "sort", "busiest", ORDERS))
+    found, total = await context.nodes.page(offset, limit, order, request.parameter("match") or "")
     page = [schemas.ProjectSummary(name, _ring(view), _misses(view), view.connections) for name, view in found]
     next_offset = offset + limit if offset + limit < total else None
     return _json(schemas.ProjectPage(page, total, next_offset))

@@ -238,3 +238,25 @@ async def test_no_label_holds_a_project(site: Site) -> None:
 async def test_head_is_get_without_the_body(site: Site, path: str) -> None:
     answer = await site.ask("HEAD", path)
     assert (200, b"") == (answer.status, answer.body)
+
+
+async def test_projects_are_sorted_and_found_by_a_part_of_their_name(start_hub: StartHub) -> None:
+    site = await start_hub(ring={"max_events": 2})
+    for name, events in (("Alpha", 1), ("beta", 4), ("alphabet", 3)):
+        for _ in range(events):
+            await site.publish(1, project=name)
+
+    async def names(query: str) -> list[str]:
+        page = (await site.ask("GET", f"/projects?{query}")).json
+        return [each["project"] for each in page["projects"]]
+
+    assert ["beta", "alphabet"] == (await names("sort=lost"))[:2]
+    assert ["alphabet", "beta", "Alpha"] == await names("sort=pending")
+    async with site.stream("gamma"), site.stream("gamma"), site.stream("Alpha"):
+        assert ["gamma", "Alpha"] == (await names("sort=connections"))[:2]
+        assert ["Alpha", "alphabet", "beta", "gamma"] == await names("sort=name")
+        assert {"Alpha", "alphabet"} == set(await names("match=ALPHA"))
+        assert ["alphabet", "beta"] == await names("sort=name&limit=2&offset=1")
+        page = (await site.ask("GET", "/projects?match=alpha&limit=1")).json
+        assert (2, 1) == (page["total"], page["next_offset"])
+    assert "invalid_parameter" == (await site.ask("GET", "/projects?sort=loudest")).problem["code"]
