@@ -208,7 +208,7 @@ export class ProjectStream extends EventTarget {
     let timer;
     const expectWithin = (ms) => {
       clearTimeout(timer);
-      timer = setTimeout(() => attempt.abort(new EdgeError("silent", `Nothing came for ${ms / 1000} s.`)), ms);
+      timer = setTimeout(() => attempt.abort(new EdgeError("silent", `No data for ${ms / 1000} s.`)), ms);
     };
     try {
       expectWithin(CONNECT_MS);
@@ -217,7 +217,7 @@ export class ProjectStream extends EventTarget {
       const parser = new EventStreamParser();
       for (;;) {
         const { done, value } = await orAborted(reader.read(), attempt.signal);
-        if (done) throw new EdgeError("ended", "The stream has ended.");
+        if (done) throw new EdgeError("ended", "The stream ended.");
         this.#heardAt = Date.now();
         for (const event of parser.push(value)) {
           attempt.signal.throwIfAborted(); // a listener may have closed the stream
@@ -280,7 +280,7 @@ export class ProjectStream extends EventTarget {
     if (!this.#leading) return this.#channel.postMessage({ ask: true });
     if (this.isConnected && (networkChanged || Date.now() - this.#heardAt > this.#silentMs)) {
       this.#hurried = true;
-      this.#attempt.abort(new EdgeError("network", "The network has changed."));
+      this.#attempt.abort(new EdgeError("network", "The network changed."));
     }
     this.#wake();
   }
@@ -301,7 +301,7 @@ export class ProjectStream extends EventTarget {
     );
     if (response.ok) return response;
     const problem = await response.json().catch(() => ({})); // a proxy's own page has no JSON
-    const { code = `http_${response.status}`, detail = `The answer was ${response.status}.` } = problem;
+    const { code = `http_${response.status}`, detail = `The hub responded with status ${response.status}.` } = problem;
     const waitMs = 1000 * response.headers.get("Retry-After") || 0;
     throw new EdgeError(code, detail, { status: response.status, problem, waitMs });
   }
@@ -323,7 +323,7 @@ export class ProjectStream extends EventTarget {
     const lead = () => {
       this.#leading = true;
       if (this.#state !== "connecting")
-        this.#change("reconnecting", new EdgeError("ended", "The leading tab has gone."), 0);
+        this.#change("reconnecting", new EdgeError("ended", "The tab that held the connection closed."), 0);
       return this.#lead();
     };
     await navigator.locks.request(name, { signal: this.#ended.signal }, lead).catch(() => {

@@ -15,13 +15,13 @@ export function fillDetail(box, item, path, onClose) {
     box.replaceChildren(header, element("p", {}, item.text), ...(fields ? [fields] : []));
     return;
   }
-  const told = element("span", { class: "quiet", role: "status" });
+  const status = element("span", { class: "quiet", role: "status" });
   const copying = (text) => async () => {
     try {
       await copy(text());
-      told.textContent = "Copied";
+      status.textContent = "Copied";
     } catch (error) {
-      told.textContent = error.message;
+      status.textContent = error.message;
     }
   };
   const when = item.earlier ? "" : ` · ${clock(item.at)}`;
@@ -33,7 +33,7 @@ export function fillDetail(box, item, path, onClose) {
       { class: "actions" },
       element("button", { onclick: copying(() => curl(item, path)) }, "Copy as curl"),
       element("button", { onclick: copying(() => item.data) }, "Copy data"),
-      told,
+      status,
     ),
     body(item.data),
   );

@@ -33,7 +33,7 @@ export function size(bytes) {
   return bytes < 1024 ** 2 ? `${(bytes / 1024).toFixed(1)} KiB` : `${(bytes / 1024 ** 2).toFixed(1)} MiB`;
 }
 
-/** Copies `text`; where the clipboard is only for secure contexts, the old way. */
+/** Copies `text`; outside secure contexts, which have no clipboard, by a selection. */
 export async function copy(text) {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
   const field = element("textarea", { class: "offscreen", readonly: true });
@@ -42,7 +42,7 @@ export async function copy(text) {
   field.select();
   const copied = document.execCommand("copy");
   field.remove();
-  if (!copied) throw new Error("The browser did not let the page copy.");
+  if (!copied) throw new Error("The browser refused access to the clipboard.");
 }
 
 /** `text` as one word of a POSIX shell. */

@@ -1,4 +1,4 @@
-// The forms that publish and trigger: each shows its receipt, or the refusal with what to do about it.
+// The forms that publish and trigger: each shows its receipt, or the problem with its remedy.
 
 import { element, jsonTree, plural } from "./page-dom.js";
 import { ask, askForToken } from "./page-hub.js";
@@ -11,7 +11,7 @@ export function publishForm(path, onSent) {
       : post(`${path}/events?${new URLSearchParams({ type })}`, "text/plain", data);
   const say = ({ connections, missed, id }) =>
     missed
-      ? `Nobody was connected: ${id} is held, and counts as missed.`
+      ? `No subscriber was connected: ${id} is held as a pending miss.`
       : `Published to ${plural(connections, "connection")} as ${id}.`;
   const formats = [element("option", { value: "json" }, "JSON"), element("option", { value: "text" }, "Text")];
   return form("Publish", { send, say, onSent }, [
@@ -21,7 +21,7 @@ export function publishForm(path, onSent) {
   ]);
 }
 
-/** `stream` gives the project's stream of this moment. */
+/** `stream` returns the project's current stream. */
 export function triggerForm(stream, onSent) {
   const send = async ({ name, data, seconds }, progress) => {
     const value = JSON.parse(json(data));

@@ -1,4 +1,4 @@
-// Asking the hub, and who one is: a token, asked for on 401 and kept in sessionStorage, which ends with the tab.
+// Requests to the hub, and the token: asked for on 401 and kept in sessionStorage, which ends with the tab.
 
 import { EdgeError } from "./edge.js";
 import { byId } from "./page-dom.js";
@@ -20,19 +20,19 @@ export async function ask(path, { method = "GET", headers = {}, body } = {}) {
   const isJson = /json/.test(answer.headers.get("Content-Type"));
   const found = isJson ? await answer.json() : await answer.text();
   if (answer.ok) return found;
-  const { code = `http_${answer.status}`, detail = `The hub answered ${answer.status}.` } = isJson ? found : {};
+  const { code = `http_${answer.status}`, detail = `The hub responded with status ${answer.status}.` } = isJson ? found : {};
   throw new EdgeError(code, detail, { status: answer.status, problem: found });
 }
 
 let asking = null;
 
-/** Asks for a token; resolves when there is a new one. However many ask, there is one dialog. */
+/** Asks for a token; resolves when there is a new one. Concurrent calls share one dialog. */
 export function askForToken() {
   asking ??= new Promise((resolve) => {
     const dialog = byId("ask-token");
     byId("ask-token-why").textContent = token()
-      ? "The token this tab had is not valid, or not any more."
-      : "Set by auth.token in its configuration, or a JWT whose rights cover what you want to do.";
+      ? "That token is invalid or has expired."
+      : "Enter auth.token of the hub's configuration, or a JSON Web Token with the permissions you need.";
     byId("token").value = "";
     dialog.addEventListener("cancel", (event) => event.preventDefault());
     dialog.addEventListener(

@@ -1,7 +1,7 @@
 // One project: its state, its figures, its events, and the forms to publish and to trigger.
 //
 // The stream is shared among this browser's tabs and begins with what comes next; what the hub still holds is read once,
-// beside it. Reading counts as receiving, so while something waits for its first reader, nothing is read unasked.
+// beside it. Reading counts as delivery, so while misses are pending, history is loaded on request only.
 
 import { EdgeError, ProjectStream } from "./edge.js";
 import { ago, element, plural, size } from "./page-dom.js";
@@ -44,7 +44,7 @@ export class ProjectView {
     clearTimeout(this.#refreshing);
   }
 
-  /** Called now and then while the page is looked at. */
+  /** Called periodically while the page is visible. */
   refresh() {
     return this.#refresh();
   }
@@ -191,17 +191,20 @@ export class ProjectView {
         element("dd", { class: "quiet" }, note),
       );
     this.#on.figures.replaceChildren(
-      figure("Connections", total, this.#stream.isConnected ? "with this page" : "readers now"),
+      figure("Connections", total, this.#stream.isConnected ? "with this page" : "open now"),
       figure("Events held", ring.events, size(ring.bytes)),
       figure("Missed", misses.total, misses.last ? `last ${ago(misses.last)}` : "never", "some-warn"),
       figure("Recovered", misses.recovered, "delivered later", "some-good"),
-      figure("Pending", misses.pending, "for a reader", "some-warn"),
-      figure("Lost", misses.lost, "for good", "some-bad"),
+      figure("Pending", misses.pending, "held for a subscriber", "some-warn"),
+      figure("Lost", misses.lost, "evicted", "some-bad"),
     );
+    this.#on.emptyText.textContent = ring.events
+      ? `${plural(ring.events, "event")} held, newest ${ring.newest}. To publish another one from a terminal:`
+      : "No events yet. Publish one below, or from a terminal:";
     const waits = misses.pending > 0;
     this.#on.pending.hidden = !waits;
     if (waits) {
-      this.#on.pendingText.textContent = `${plural(misses.pending, "event")} ${misses.pending === 1 ? "waits" : "wait"} for a first reader. Reading here counts as receiving.`;
+      this.#on.pendingText.textContent = `${plural(misses.pending, "event")} pending for the next subscriber. Loading them here counts as delivery.`;
     }
     this.#on.connections.replaceChildren(
       ...connections.map((connection) => connectionRow(connection, this.#stream.hello?.connection)),
@@ -211,7 +214,7 @@ export class ProjectView {
     const left = known.last_disconnect;
     this.#on.left.textContent = left
       ? `Last disconnect ${ago(left.at)}, reason: ${left.reason}.`
-      : "Nobody has disconnected yet.";
+      : "No connection has closed yet.";
   }
 
   async #explain() {
@@ -261,7 +264,7 @@ export class ProjectView {
       "div",
       { class: "notice", hidden: true },
       on.pendingText,
-      element("button", { onclick: () => this.#readHistory(this.#stream.lastEventId) }, "Receive them here"),
+      element("button", { onclick: () => this.#readHistory(this.#stream.lastEventId) }, "Load them here"),
     );
     on.types = element("datalist", { id: "types" });
     on.count = element("span", { class: "quiet", id: "count" });
@@ -275,13 +278,14 @@ export class ProjectView {
       },
       "Pause",
     );
+    on.emptyText = element("span");
     on.empty = element(
       "p",
       { class: "blank quiet" },
-      "No events yet. Publish one below, or from a terminal:",
+      on.emptyText,
       element("code", {}, `curl ${new URL(`${this.#path}/events`, base).href} -d '{"data": "hello"}'`),
     );
-    on.detail = element("section", { class: "detail", hidden: true, "aria-label": "The chosen event" });
+    on.detail = element("section", { class: "detail", hidden: true, "aria-label": "Selected event" });
     on.connections = element("tbody");
     on.connectionsMore = element("p", { class: "quiet" });
     on.left = element("p", { class: "quiet" });
@@ -360,7 +364,7 @@ export class ProjectView {
       element(
         "details",
         { class: "more", ontoggle: (event) => event.target.open && this.#explain() },
-        element("summary", {}, "Why was nobody connected?"),
+        element("summary", {}, "Why was no subscriber connected?"),
         on.explanation,
       ),
     ];

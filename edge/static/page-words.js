@@ -1,4 +1,4 @@
-// What the page says about connections and gaps.
+// The page's texts about connections and gaps.
 
 import { plural } from "./page-dom.js";
 
@@ -14,27 +14,23 @@ export const CLOSINGS = {
   shutdown: "the hub is shutting down",
   deleted: "the project was deleted",
   expired: "the token has expired",
-  lifetime: "the hub ends streams after a while",
+  lifetime: "the stream reached stream.max_lifetime_seconds",
 };
 
-/** What is missing and why, as one line. */
+/** A gap as one sentence. */
 export function gapText({ lost, reason, asked }) {
-  const what = {
-    evicted: "the hub no longer held them",
-    restart: "the hub has begun a new history",
-    unknown: "the hub never issued that id",
-  }[reason];
-  const count = lost === null ? "An unknown number of events" : plural(lost, "event");
-  return `Gap: ${count} can't be given, ${what} (asked for ${asked})`;
+  if (reason === "restart") return "The hub restarted with an empty history; earlier events are gone.";
+  if (reason === "unknown") return `The hub never issued the id ${asked}; the events it holds follow.`;
+  return `${lost === null ? "Earlier events" : plural(lost, "event")} evicted before this page received them.`;
 }
 
 /** Why there is no connection, in a few words. */
 export function why(error) {
-  if (!error) return "it was closed";
+  if (!error) return "the connection was closed";
   const { code, status, message } = error;
-  if (status === 401) return "the hub wants a token";
-  if (status === 403) return "the token doesn't cover this project";
+  if (status === 401) return "the hub requires a token";
+  if (status === 403) return "the token does not permit access to this project";
   if (code === "network") return "the hub can't be reached";
-  if (code === "ended") return "the stream has ended";
+  if (code === "ended") return "the stream ended";
   return message;
 }

@@ -54,7 +54,7 @@ function welcome() {
       element(
         "p",
         {},
-        "A project is there as soon as somebody publishes to it or reads it. To make one, in two terminals:",
+        "A project exists once it is published to or subscribed to. To create one, run in two terminals:",
       ),
       element(
         "pre",
@@ -73,11 +73,11 @@ function mark(link) {
 
 function entry({ project, connections, ring, misses }) {
   const figures = [plural(connections, "connection"), `${plural(ring.events, "event")} held`];
-  const told = [];
-  if (misses.pending) told.push(element("span", { class: "warn" }, `${misses.pending.toLocaleString("en")} pending`));
-  if (misses.lost) told.push(element("span", { class: "bad" }, `${misses.lost.toLocaleString("en")} lost`));
+  const missed = [];
+  if (misses.pending) missed.push(element("span", { class: "warn" }, `${misses.pending.toLocaleString("en")} pending`));
+  if (misses.lost) missed.push(element("span", { class: "bad" }, `${misses.lost.toLocaleString("en")} lost`));
   if (misses.recovered)
-    told.push(element("span", { class: "good" }, `${misses.recovered.toLocaleString("en")} recovered`));
+    missed.push(element("span", { class: "good" }, `${misses.recovered.toLocaleString("en")} recovered`));
   const link = element(
     "a",
     { href: `#/p/${encodeURIComponent(project)}`, "data-name": project },
@@ -88,7 +88,7 @@ function entry({ project, connections, ring, misses }) {
       project,
     ),
     element("span", { class: "facts" }, figures.join(" · ")),
-    told.length > 0 && element("span", { class: "facts" }, ...told),
+    missed.length > 0 && element("span", { class: "facts" }, ...missed),
   );
   mark(link);
   return element("li", {}, link);
@@ -99,7 +99,7 @@ let drawn = "";
 function draw({ projects, total }) {
   byId("hub").textContent = plural(total, "project");
   byId("list-note").textContent =
-    total > projects.length ? `The ${projects.length} busiest.` : total ? "" : "No projects yet.";
+    total > projects.length ? `The ${projects.length} busiest projects.` : total ? "" : "No projects yet.";
   const now = JSON.stringify(projects);
   if (now === drawn) return; // focus and selection stay where they are
   drawn = now;
@@ -123,10 +123,10 @@ async function refreshList() {
   }
 }
 
-// Whoever may see one project only has no list, but the project.
+// A token for one project has no access to the list, only to that project.
 const refresh = () => Promise.all([refreshList(), view?.refresh()]);
 
-/** One look after another, never two at once, and none while nobody looks. */
+/** Refreshes one after another, never two at once, and not while the page is hidden. */
 async function watch() {
   for (;;) {
     if (!document.hidden) await refresh();

@@ -94,7 +94,7 @@ async def test_a_gap_is_seen_and_says_why(serve: Serve, open_tab: OpenTab) -> No
     await serve(hub.port)
 
     [gap] = await until(lambda: rows(tab, "gap"), bool)
-    assert "An unknown number of events can't be given, the hub has begun a new history" in gap
+    assert "The hub restarted with an empty history; earlier events are gone." in gap
 
 
 async def test_looking_takes_nothing_from_the_first_reader_unasked(
@@ -103,9 +103,9 @@ async def test_looking_takes_nothing_from_the_first_reader_unasked(
     for number in range(3):
         await hub.publish(project, number)
     tab = await open_project(open_tab, hub, project)
-    await tab.shows(".notice", "3 events wait for a first reader.")
+    await tab.shows(".notice", "3 events pending for the next subscriber.")
     assert (3, 0) == ((await hub.project(project))["misses"]["pending"], len(await rows(tab)))
-    await tab.page.click("text=Receive them here")
+    await tab.page.click("text=Load them here")
     await until(lambda: rows(tab), lambda shown: len(shown) == 3)
     await tab.page.wait_for_selector(".notice", state="hidden")
 
@@ -237,7 +237,7 @@ async def test_what_was_asked_for_why_nobody_was_connected_is_answered(
     hub: HubProcess, open_tab: OpenTab, project: str
 ) -> None:
     tab = await open_project(open_tab, hub, project)
-    await tab.page.click("summary:text('Why was nobody connected?')")
+    await tab.page.click("summary:text('Why was no subscriber connected?')")
     await tab.shows(".explanation", project)
     await tab.page.click("summary:text('Connections')")
     await tab.shows("table", "(this page)")
@@ -252,7 +252,7 @@ async def test_with_auth_on_it_asks_for_a_token_and_keeps_it_for_the_tab(serve: 
     await tab.page.wait_for_selector("#ask-token[open]")
     await tab.page.fill("#token", "wrong")
     await tab.page.press("#token", "Enter")
-    await tab.shows("#ask-token-why", "is not valid")
+    await tab.shows("#ask-token-why", "That token is invalid or has expired.")
     await tab.page.fill("#token", TOKEN)
     await tab.page.press("#token", "Enter")
     await tab.page.wait_for_selector(OPEN)
@@ -275,13 +275,13 @@ async def test_who_may_see_one_project_only_has_no_list_but_the_project(serve: S
     await tab.page.fill("#token", jwt.encode({"exp": time.time() + 3600, "edge": permissions}, key))
     await tab.page.press("#token", "Enter")
     await tab.page.wait_for_selector(OPEN)
-    await tab.shows("#hub", "doesn't give the right status on the whole hub")
+    await tab.shows("#hub", "lacks the permission status on the whole hub")
     await tab.page.click(f"{PUBLISH} button.primary")
     await tab.shows(f"{PUBLISH} output", "Published to 1 connection")
     await tab.shows(".figures", "Events held 1")
     await tab.run("location.hash = '#/p/other'")
     await tab.shows("#badge", "Not connected")
-    await tab.shows("#reason", "token doesn't cover this project")
+    await tab.shows("#reason", "token does not permit access to this project")
 
 
 # --- what others send ---

@@ -31,11 +31,11 @@ async function withServer(answer, use) {
 /** The pauses of the first `count` attempts; each is cut short by `ready()`. */
 async function pauses(url, count) {
   const stream = new ProjectStream(url, { project: "p" });
-  const told = [];
+  const missed = [];
   await new Promise((resolve) => {
     stream.addEventListener("statechange", ({ detail }) => {
       if (detail.state !== "reconnecting") return;
-      told.push(detail.waitMs);
+      missed.push(detail.waitMs);
       if (told.length === count) resolve();
       else setTimeout(() => stream.ready({ timeout: 10 }).catch(() => {}), 0);
     });
