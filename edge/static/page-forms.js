@@ -40,7 +40,7 @@ export function triggerForm(stream, onSent) {
     }
   };
   const say = ({ waited_ms: waited, connections, confirmed, target }) => {
-    const who = `${plural(connections, "connection")} ${confirmed ?? "not confirmed"}`;
+    const who = `${plural(connections, "connection")}, ${confirmed ? `confirmed (${confirmed})` : "not confirmed"}`;
     return `Started after ${waited} ms: ${who}; target ${target.kind}, status ${target.status}.`;
   };
   const seconds = { name: "seconds", type: "number", min: "0", max: "60", step: "0.5", value: "3", required: true };

@@ -54,7 +54,7 @@ async def test_the_steps_of_the_bug_report_as_written(serve: Serve, open_tab: Op
     # Verify: connected first, then the call.
     await tab.logged("[ProjectPage] ✅ SSE connected, proceeding with API call")
     await tab.shows(f"{TRIGGER} output", "Started after")
-    assert "1 connection acknowledged; target stream, status 201." in await tab.text(f"{TRIGGER} output")
+    assert "1 connection, confirmed (client); target stream, status 201." in await tab.text(f"{TRIGGER} output")
     # Check that events arrive in real time.
     await until(lambda: rows(tab), lambda shown: any('{"prompt":"make it blue"}' in row for row in shown))
     assert [] == tab.errors
