@@ -60,7 +60,7 @@ def rows(page: str, heading: str) -> list[list[str]]:
 def test_the_page_on_metrics_says_what_the_code_says(in_code: list[Shown]) -> None:
     told = [
         Shown(name.strip("`"), kind, tuple(sorted(backticked(labels))), text)
-        for name, kind, labels, text in rows("metrics.md", "All of them")
+        for name, kind, labels, text in rows("metrics.md", "All metrics")
     ]
 
     assert in_code == told
@@ -89,7 +89,7 @@ def test_every_metric_is_on_the_dashboard_or_in_a_rule(in_code: list[Shown]) -> 
 
 
 def test_the_labels_values_are_those_of_the_code() -> None:
-    told = {name: backticked(values) for name, values in rows("metrics.md", "The labels' values")}
+    told = {name: backticked(values) for name, values in rows("metrics.md", "Label values")}
 
     assert {
         "`reason` of `edge_connections_removed_total`": set(REMOVAL_REASONS),
