@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge import __version__
 from edge.cli import client, exit_codes, token_command
+from edge.cli.output import refuse, say
+from edge.cli.version import version_text
 
 if TYPE_CHECKING:
     from edge.config.load import Config, Sources
@@ -45,10 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     if arguments.command is None:
-        return _say(parser.format_help())
+        return say(parser.format_help())
     try:
         if "client" in arguments:
-            return client.run(arguments, _say)
+            return client.run(arguments, say)
         run: Callable[[argparse.Namespace], int] = arguments.run
         return run(arguments)
     except KeyboardInterrupt:
@@ -175,9 +176,9 @@ def _serve(arguments: argparse.Namespace) -> int:
         status: int = serve(lambda: _loaded(arguments, listens=True))
         return status
     except ConfigError as error:
-        return _refuse(str(error), exit_codes.USAGE)
+        return refuse(str(error), exit_codes.USAGE)
     except (CantListenError, OSError) as error:
-        return _refuse(f"edge: {error}", exit_codes.FAILED)
+        return refuse(f"edge: {error}", exit_codes.FAILED)
 
 
 def _store_copy(arguments: argparse.Namespace) -> int:
@@ -188,10 +189,10 @@ def _store_copy(arguments: argparse.Namespace) -> int:
     try:
         copied = copy(arguments.source, arguments.destination)
     except CopyError as error:
-        return _refuse(f"edge: {error}", exit_codes.FAILED)
+        return refuse(f"edge: {error}", exit_codes.FAILED)
     projects = "1 project" if copied.projects == 1 else f"{copied.projects} projects"
     events = "1 event" if copied.events == 1 else f"{copied.events} events"
-    return _say(f"edge: copied {projects} with {events}\n")
+    return say(f"edge: copied {projects} with {events}\n")
 
 
 def _store_backup(arguments: argparse.Namespace) -> int:
@@ -204,12 +205,12 @@ def _store_backup(arguments: argparse.Namespace) -> int:
     try:
         if not arguments.restores:
             backup(url, arguments.file)
-            return _say(f"edge: backed up to {arguments.file}\n")
+            return say(f"edge: backed up to {arguments.file}\n")
         replaced = restore(url, arguments.file)
     except CopyError as error:
-        return _refuse(f"edge: {error}", exit_codes.FAILED)
+        return refuse(f"edge: {error}", exit_codes.FAILED)
     kept = "" if replaced is None else f"; the history before is {replaced}"
-    return _say(f"edge: restored {arguments.file}{kept}\n")
+    return say(f"edge: restored {arguments.file}{kept}\n")
 
 
 def _check_config(arguments: argparse.Namespace) -> int:
@@ -221,10 +222,10 @@ def _check_config(arguments: argparse.Namespace) -> int:
         config, sources = _loaded(arguments, listens=True)
         tls_context(config, sources)
     except ConfigError as error:
-        return _refuse(str(error), exit_codes.USAGE)
+        return refuse(str(error), exit_codes.USAGE)
     for key, sentence in warnings(config):
-        _refuse(f"edge: warning: {key}: {sentence}", exit_codes.OK)
-    return _say(describe(config, sources))
+        refuse(f"edge: warning: {key}: {sentence}", exit_codes.OK)
+    return say(describe(config, sources))
 
 
 def _healthcheck(arguments: argparse.Namespace) -> int:
@@ -236,7 +237,7 @@ def _healthcheck(arguments: argparse.Namespace) -> int:
         if timeout_seconds <= 0:
             raise ValueError("must be longer than nothing")
     except ValueError as error:
-        return _refuse(f"edge: --timeout {error}", exit_codes.USAGE)
+        return refuse(f"edge: --timeout {error}", exit_codes.USAGE)
     url, verify = arguments.url, True
     if url is None:
         try:
@@ -247,14 +248,14 @@ def _healthcheck(arguments: argparse.Namespace) -> int:
                 return exit_codes.USAGE
             url = healthcheck.own_url(loaded[0])
         except ValueError as error:
-            return _refuse(f"edge: {error}", exit_codes.USAGE)
+            return refuse(f"edge: {error}", exit_codes.USAGE)
         verify = False
     elif (wrong := healthcheck.wrong_with(url)) is not None:
-        return _refuse(f"edge: --url {wrong}", exit_codes.USAGE)
+        return refuse(f"edge: --url {wrong}", exit_codes.USAGE)
     healthy, sentence = healthcheck.check(url, timeout_seconds, verify=verify)
     if not healthy:
-        return _refuse(f"edge: {sentence}", exit_codes.FAILED)
-    return _say(f"edge: {sentence}\n")
+        return refuse(f"edge: {sentence}", exit_codes.FAILED)
+    return say(f"edge: {sentence}\n")
 
 
 def _token(arguments: argparse.Namespace) -> int:
@@ -264,8 +265,8 @@ def _token(arguments: argparse.Namespace) -> int:
     try:
         token = token_command.run(arguments, loaded[0].auth)
     except ValueError as error:
-        return _refuse(f"edge: {error}", exit_codes.USAGE)
-    return _say(f"{token}\n")
+        return refuse(f"edge: {error}", exit_codes.USAGE)
+    return say(f"{token}\n")
 
 
 def _explain(arguments: argparse.Namespace) -> int:
@@ -282,11 +283,11 @@ def _explain(arguments: argparse.Namespace) -> int:
         accept = {"Accept": "application/json" if arguments.json else "text/plain"}
         response = ask(hub, "GET", path, headers=accept, timeout_seconds=_ANSWER_SECONDS)
     except Unreachable as error:
-        return _refuse(f"edge: {error}", exit_codes.FAILED)
+        return refuse(f"edge: {error}", exit_codes.FAILED)
     if response.status != 200:
-        return _refuse(one_line(f"edge: {hub.url} answered {response.status}: {response.detail}"), exit_codes.FAILED)
+        return refuse(one_line(f"edge: {hub.url} answered {response.status}: {response.detail}"), exit_codes.FAILED)
     answer = response.body.decode(errors="replace")
-    return _say(answer if answer.endswith("\n") else f"{answer}\n")
+    return say(answer if answer.endswith("\n") else f"{answer}\n")
 
 
 def _selftest(arguments: argparse.Namespace) -> int:
@@ -301,7 +302,7 @@ def _selftest(arguments: argparse.Namespace) -> int:
     async def run() -> bool:
         passed = True
         async for step in SelfTest(hub, idle=not arguments.quick, trigger=not arguments.no_trigger).run():
-            _say(step.line() + "\n")
+            say(step.line() + "\n")
             passed = passed and step.ok
         return passed
 
@@ -311,7 +312,7 @@ def _selftest(arguments: argparse.Namespace) -> int:
 def _completion(arguments: argparse.Namespace) -> int:
     import shtab  # noqa: PLC0415
 
-    return _say(shtab.complete(_parser(), shell=arguments.shell) + "\n")
+    return say(shtab.complete(_parser(), shell=arguments.shell) + "\n")
 
 
 class _Version(argparse.Action):
@@ -319,26 +320,7 @@ class _Version(argparse.Action):
         super().__init__(option_strings, dest, nargs=0, help=help)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        parser.exit(_say(version_text()))
-
-
-def version_text() -> str:
-    """`edge 0.1.0`, the commit where a build wrote it down, and what it runs on."""
-    from importlib import import_module  # noqa: PLC0415
-    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
-
-    try:
-        build = import_module("edge._build_info")
-        built = f" (commit {build.COMMIT}, for glibc {build.GLIBC} or later)"
-    except ModuleNotFoundError:  # from source
-        built = ""
-    parts = [f"Python {sys.version.split()[0]}"]
-    for package in ("aiohttp", "aiohttp-sse", "uvloop", "msgspec", "structlog"):
-        try:
-            parts.append(f"{package} {version(package)}")
-        except PackageNotFoundError:  # uvloop doesn't exist everywhere, nor metadata in every bundle
-            continue
-    return f"edge {__version__}{built}\n{', '.join(parts)}\n"
+        parser.exit(say(version_text()))
 
 
 # --- helpers ---
@@ -372,7 +354,7 @@ def _load(arguments: argparse.Namespace) -> tuple[Config, Sources] | None:
     try:
         return _loaded(arguments)
     except ConfigError as error:
-        _refuse(str(error), exit_codes.USAGE)
+        refuse(str(error), exit_codes.USAGE)
         return None
 
 
@@ -389,35 +371,9 @@ def _hub(arguments: argparse.Namespace) -> Hub | None:
         try:
             url = healthcheck.own_url(loaded[0], path="")
         except ValueError as error:
-            _refuse(f"edge: {error}", exit_codes.USAGE)
+            refuse(f"edge: {error}", exit_codes.USAGE)
             return None
     elif (wrong := healthcheck.wrong_with(url)) is not None:
-        _refuse(f"edge: --url {wrong}", exit_codes.USAGE)
+        refuse(f"edge: --url {wrong}", exit_codes.USAGE)
         return None
     return Hub(url.rstrip("/"), next(iter(loaded[0].auth.token), None), verify=arguments.url is not None)
-
-
-def _say(text: str) -> int:
-    """Write `text` to standard output; the exit status that this makes."""
-    if sys.stdout is None:  # started with it closed
-        return exit_codes.FAILED
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except OSError as error:
-        # Or Python tries again at exit, and complains in its own words.
-        with Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):  # `edge check-config | head`: they have what they wanted
-            return exit_codes.FAILED
-        return _refuse(f"edge: can't write to standard output: {error.strerror}", exit_codes.FAILED)
-    return exit_codes.OK
-
-
-def _refuse(line: str, status: int) -> int:
-    """Write `line` to standard error, and hand `status` on."""
-    from edge.logs.text import one_line  # noqa: PLC0415
-
-    if sys.stderr is not None:
-        sys.stderr.write(one_line(line) + "\n")
-    return status

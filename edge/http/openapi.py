@@ -11,7 +11,7 @@ from edge import __version__
 from edge.config.schema import Config
 from edge.http import operations, problems
 from edge.http.context import Context
-from edge.http.operations import Answer, Operation
+from edge.http.operation import Answer, Operation
 from edge.http.request import Request
 from edge.http.response import Response
 

@@ -6,8 +6,7 @@ answers, refusals included; tests/http/test_openapi.py holds the two together, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from edge.cluster.local import ORDERS
 from edge.config.schema import Config
@@ -16,50 +15,11 @@ from edge.core.event import NewEvent
 from edge.core.observer import Receipt
 from edge.diagnose import explain
 from edge.http import patterns, schemas
+from edge.http.operation import JSON, TEXT, Answer, Operation, Parameter
 from edge.http.subscribe import LAST_ID_PARAMETERS
 from edge.http.ticket import Ack
 from edge.http.trigger import Trigger
 from edge.triggers.readiness import CONFIRMS
-
-JSON = "application/json"
-TEXT = "text/plain"
-Schema = Mapping[str, Any]
-
-
-class Parameter(NamedTuple):
-    """A parameter: where it stands (`path`, `query`, `header`), its schema, what it means."""
-
-    name: str
-    place: str
-    schema: Schema
-    text: str
-
-
-class Answer(NamedTuple):
-    """An answer that is no refusal: by media type a struct or a schema, headers with what they mean, and which
-    operations can be asked next with what is in it.
-    """
-
-    status: int
-    text: str
-    content: Mapping[str, Any] = {}
-    headers: Mapping[str, str] = {}
-    links: Mapping[str, Mapping[str, str]] = {}
-
-
-class Operation(NamedTuple):
-    """One method at one path. `permission`: what it takes; `problems`: the codes of its own refusals."""
-
-    method: str
-    path: str
-    name: str
-    title: str
-    text: str
-    permission: str | None
-    answers: tuple[Answer, ...]
-    parameters: tuple[Parameter, ...] = ()
-    bodies: Mapping[str, Any] = {}
-    problems: tuple[str, ...] = ()
 
 
 def operations(config: Config) -> tuple[Operation, ...]:

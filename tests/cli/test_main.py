@@ -18,6 +18,7 @@ import pytest
 
 from edge import __version__
 from edge.cli import exit_codes, healthcheck, main
+from edge.cli.version import version_text
 from edge.config.load import Config, ConfigError, Sources
 from edge.config.schema import ServerSettings
 from edge.server.listening import CantListenError
@@ -56,7 +57,7 @@ def test_version_names_the_commit_that_a_build_wrote_down(monkeypatch: pytest.Mo
     build_info.GLIBC = "2.36"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "edge._build_info", build_info)
 
-    assert f"edge {__version__} (commit abc1234, for glibc 2.36 or later)" == main.version_text().splitlines()[0]
+    assert f"edge {__version__} (commit abc1234, for glibc 2.36 or later)" == version_text().splitlines()[0]
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,7 @@ async def test_a_project_with_readers(site: Site) -> None:
         "last_connect": document["last_connect"],
         "last_disconnect": None,
         "last_ready": None,
+        "finished": False,
     } == document
     assert "no-store" == answer.headers["Cache-Control"]
 

@@ -6,6 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from edge.config.schema import Config, StreamSettings
+from edge.core.flush_queue import FlushQueue
 from edge.core.hub import Hub
 from edge.server.aiohttp_server import HubRunner
 from edge.server.assembly import assemble
@@ -37,22 +38,24 @@ async def test_a_flush_that_fails_is_logged_and_the_next_one_comes(monkeypatch: 
     flushed = asyncio.Event()
     flushes = 0
 
-    def flush(_hub: Hub, _now: float) -> bool:
+    def flush(_queue: FlushQueue, _now: float) -> None:
         nonlocal flushes
         flushes += 1
         if flushes == 1:
             raise LookupError("once")
         flushed.set()
-        return False
 
-    monkeypatch.setattr(Hub, "flush", flush)
+    monkeypatch.setattr(FlushQueue, "flush", flush)
     with capture_logs() as logged:
         app, context = await assemble(Config())
         runner = HubRunner(app, shutdown_timeout_seconds=0)
         await runner.setup()
-        for _ in range(2):
-            context.hub._flush_queue._wake()
-            await asyncio.sleep(0)
-        await asyncio.wait_for(flushed.wait(), 60)
-        await runner.cleanup()
+        try:
+            for _ in range(2):
+                context.hub._want_turn()
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+            await asyncio.wait_for(flushed.wait(), 60)
+        finally:
+            await runner.cleanup()
     assert [("background_task_failed", "flush")] == [(line["event"], line["task"]) for line in logged]
