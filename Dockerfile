@@ -23,7 +23,7 @@ FROM scratch
 COPY --from=build /image /
 ARG SOURCE_COMMIT=unknown
 LABEL org.opencontainers.image.title="edge" \
-      org.opencontainers.image.description="A Server-Sent Events hub that loses nothing in silence." \
+      org.opencontainers.image.description="A self-hosted Server-Sent Events hub that never drops an event silently." \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.revision="${SOURCE_COMMIT}"
 # Every address, for a container's own is not loopback: so auth.token, a JWT key or auth.anonymous has to be set.

@@ -1,6 +1,6 @@
 """Two nodes around one Redis, next to one node alone: what an event costs each, and how long it is on its way.
 
-Whoever reads on another node than the publisher's gets its events by way of Redis.
+A subscriber on another node than the publisher's receives its events through Redis.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def main() -> None:
         shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
     environ = {**os.environ, **build_info.source(os.environ), "PYTHONHASHSEED": "0"}
     with tempfile.TemporaryDirectory(prefix="edge-build-") as scratch:
-        # Its own configuration folder too: PyInstaller keeps stripped libraries there, whoever built before.
+        # Its own configuration folder, too: PyInstaller keeps stripped libraries of earlier builds there.
         environ["PYINSTALLER_CONFIG_DIR"] = f"{scratch}/config"
         pyinstaller = [sys.executable, "-m", "PyInstaller", "--noconfirm", "--log-level=WARN"]
         where = [f"--distpath={dist}", f"--workpath={scratch}/work", str(ROOT / "build" / "edge.spec")]

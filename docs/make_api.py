@@ -23,7 +23,7 @@ Every endpoint may also return {everywhere}.
 
 
 def page() -> str:
-    """The page, for a hub with its defaults on which somebody has said who may do what."""
+    """The page, for a hub with its defaults and a token."""
     made = document(Config(auth=AuthSettings(token="-")))  # noqa: S106 - any will do
     everywhere = _refusals(made["paths"]["/healthz"]["get"])
     told = ", ".join(f"`{status}` ({codes})" for status, codes in everywhere.items())

@@ -18,7 +18,7 @@ HEADERS = {"Content-Type": "application/json", "Authorization": f"Bearer {os.env
 
 
 def work(job: dict[str, Any]) -> None:
-    """Three steps of a second, each told to whoever reads the job's project."""
+    """Three steps of a second, each published to the job's project."""
     for percent in (33, 66, 100):
         time.sleep(1)
         event = {"type": "progress", "data": {"job": job["id"], "percent": percent}}

@@ -51,7 +51,7 @@ def from_setting(text: str, wanted: Collection[str]) -> Key:
 def from_set(document: object, wanted: Collection[str]) -> list[Key]:
     """The usable keys of a JSON Web Key Set; others (encryption, shared secrets, unknown kinds) are passed over.
 
-    Raises ValueError for what is no key set.
+    Raises ValueError for anything but a key set.
     """
     listed = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(listed, list):

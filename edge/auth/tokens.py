@@ -64,7 +64,7 @@ class Verifier:
         return None
 
     async def verify(self, token: str) -> Identity:
-        """Whose `token` is. Raises Unauthenticated, or KeysUnavailable while the issuer's keys can't be had."""
+        """Whose `token` is. Raises Unauthenticated, or KeysUnavailable while the issuer's keys are unavailable."""
         identity = self.remembered(token)
         if identity is None:
             identity = await self._verify(token)

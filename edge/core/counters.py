@@ -1,4 +1,4 @@
-"""What the hub counts, as plain integers; whoever exports them reads them when asked (an `inc()` would cost 0.3 µs).
+"""What the hub counts, as plain integers; exporters read them on demand (an `inc()` would cost 0.3 µs).
 
 Only what can't be derived is counted: the number of connections is the size of a set, pending misses are a difference.
 """

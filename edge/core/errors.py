@@ -9,7 +9,7 @@
     ├── LimitReached              a configured bound stands in the way: come back later
     ├── Draining                  the process is leaving
     ├── StoreUnavailable          history can't be kept at the moment, so nothing is promised
-    ├── KeysUnavailable           the issuer's keys can't be had: nobody can be let in by a token
+    ├── KeysUnavailable           the issuer's keys are unavailable, so tokens can't be verified
     └── DispatchFailed            the target did not take the job
 
 The HTTP status, the title and the documentation of every code stand in one table,

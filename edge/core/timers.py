@@ -75,7 +75,7 @@ class ExpiryWheel:
         return sum(map(len, self._slots.values()))
 
     def watch(self, project: Project) -> None:
-        """Look at `project`, which holds an event, when its oldest has come of age."""
+        """Look at `project`, which holds an event, when its oldest one expires."""
         ring = project.ring
         due_seconds = ring.published_at(ring.oldest) + self._max_age_seconds
         slot = math.floor(due_seconds / self._step_seconds) + 1

@@ -59,7 +59,7 @@ class AccessControl:
         self._anonymous = Identity(on_all_projects(auth.anonymous), None, "anonymous")
 
     def check_source(self, request: Request) -> None:
-        """Refuse what is refused whoever asks: the wrong host, a page of another origin."""
+        """Refuse a wrong host and a page of another origin, before any authentication."""
         headers = request.headers
         if self._check_hosts and not (request.authority is None and self._hosts.know(headers.get("Host"))):
             self._check_host(request)

@@ -20,7 +20,7 @@ from edge.http.request import Request
 UNKNOWN = "local"
 """Of a peer without an address, as on a Unix socket."""
 MAX_HOPS = 32
-"""Read from the end: a list that is longer was written by somebody who wants us to work."""
+"""Read from the end: a longer list was sent to cause work."""
 _MAX_ADDRESS_CHARS = 64
 _WITH_PORT = re.compile(r"\[(?P<v6>[^\]]*)\](?::\w+)?|(?P<v4>[\d.]+):\w+", re.ASCII)
 
@@ -57,7 +57,7 @@ class ClientAddresses:
         return peer is not None and self._trusts(peer)
 
     def _client(self, hops: list[str], peer: _Address) -> _Address:
-        """The last hop that isn't trusted. What can't be read ends the search at whoever passed it on."""
+        """The last hop that isn't trusted. An unreadable entry ends the search at the hop that passed it on."""
         client = peer
         for hop in reversed(hops):
             address = _parse(hop)

@@ -68,7 +68,7 @@ def document(config: Config) -> dict[str, Any]:
         "info": {
             "title": "edge",
             "version": __version__,
-            "description": "A Server-Sent Events hub that loses nothing in silence.",
+            "description": "A self-hosted Server-Sent Events hub that never drops an event silently.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         **({"servers": [{"url": config.server.base_path}]} if config.server.base_path else {}),

@@ -3,8 +3,8 @@
 Nothing here knows aiohttp: `edge.server.aiohttp_server` makes one of each head that aiohttp's parser has read, and
 tests make them of literals.
 
-Invariant: header values and the target may hold lone surrogates (bytes that are not UTF-8); whoever writes one into an
-answer passes it through `edge.logs.text.one_line` first.
+Invariant: header values and the target may hold lone surrogates (bytes that are not UTF-8); code that writes one into a
+response passes it through `edge.logs.text.one_line` first.
 """
 
 from __future__ import annotations

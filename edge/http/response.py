@@ -82,7 +82,7 @@ class TakenOver(Response):
 def json_response(
     document: object, *, status: int = 200, content_type: str = JSON, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """`document` as JSON, with a line end behind it for whoever reads it in a terminal."""
+    """`document` as JSON, with a line end behind it, for terminals."""
     return Response(status, msgspec.json.encode(document) + b"\n", content_type, headers)
 
 

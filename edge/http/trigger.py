@@ -49,7 +49,7 @@ _decoder = msgspec.json.Decoder(Trigger)
 
 
 async def trigger(context: Context, request: Request) -> Response:
-    """Start a job as soon as somebody is there to see it."""
+    """Start a job as soon as a subscriber is confirmed."""
     name = request.project
     bodies.media_type(request, (bodies.JSON, bodies.FORM))
     longest = context.config.trigger.max_wait_seconds

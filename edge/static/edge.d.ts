@@ -159,7 +159,7 @@ export class ProjectStream extends EventTarget {
   readonly error: EdgeError | null;
   /** Resolves when open; rejects with an `EdgeError` when it is closed, or not open within `timeout` milliseconds (3000). */
   ready(options?: { timeout?: number }): Promise<void>;
-  /** Waits until somebody is connected, then starts the job, once however often the network fails. Rejects with an `EdgeError`. */
+  /** Waits until the connection is confirmed, then starts the job, once however often the network fails. Rejects with an `EdgeError`. */
   trigger(name: string, data?: unknown, options?: TriggerOptions): Promise<TriggerReceipt>;
   /** Ends it for good. */
   close(): void;

@@ -170,7 +170,7 @@ export class ProjectStream extends EventTarget {
   // One connection after another, until the end
 
   async #lead() {
-    await null; // whoever made the stream adds listeners first
+    await null; // the caller adds listeners first
     while (!this.#ended.signal.aborted) {
       const error = await this.#connect();
       if (this.#ended.signal.aborted) return;

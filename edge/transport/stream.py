@@ -258,7 +258,7 @@ class Stream(Connection, asyncio.Protocol):
 
     def _open_socket(self) -> tcp.Socket | None:
         """The socket, as long as it may be asked. With TLS `connection_lost` comes a turn of the loop after the
-        descriptor was closed (and perhaps given to somebody else); from then on the transport says it is closing.
+        descriptor was closed (and its number perhaps reused); from then on the transport says it is closing.
         """
         if self._record_cost_bytes and self._transport is not None and self._transport.is_closing():
             return None
@@ -279,7 +279,7 @@ class Stream(Connection, asyncio.Protocol):
         sock = self._open_socket()
         if sock is not None:
             return tcp.path(sock).answers
-        # Without TCP's knowledge: whoever is on a Unix socket is on this machine, and can't vanish in silence.
+        # No TCP state: the peer of a Unix socket is on this machine, and can't vanish without closing it.
         return self._sock is None or self._answered
 
     def silent_seconds(self, now: float) -> float:

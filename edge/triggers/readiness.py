@@ -320,7 +320,7 @@ class Readiness:
     def _answered(connection: Connection, watch: _Watch, now: float) -> bool:
         probe = watch.probes.get(connection.id)
         if probe is None or probe.stale(now):
-            token = secrets.token_hex(16)  # whoever sends it back has read the stream; no other credential is asked for
+            token = secrets.token_hex(16)  # its sender has read the stream; no other credential is required
             watch.probes[connection.id] = _Probe(0, token)
             connection.control(sse.control_frame("probe", {"probe": token}), now)
             return False
@@ -328,7 +328,7 @@ class Readiness:
 
     @staticmethod
     def nobody(name: str, count: int, timeout_seconds: float, there: int) -> NotReady:
-        """The refusal of who has waited in vain, with `there` connections in sight."""
+        """The refusal after a timeout, with `there` connections in sight."""
         seen = "no subscriber is connected" if not there else f"{there} connected, but fewer than {count} confirmed"
         return NotReady(
             f"No ready connection within {timeout_seconds:g} s: {seen}. "

@@ -177,7 +177,7 @@ async def test_audience_and_issuer_are_checked_where_they_are_asked_for() -> Non
     await verifier.verify(encoded({"aud": ["other", "edge"], "iss": "me"}))
     for claims in ({}, {"aud": "edge"}, {"iss": "me"}, {"aud": "other", "iss": "me"}, {"aud": "edge", "iss": "you"}):
         await refusal(verifier, encoded(claims))
-    # A token for somebody named is not for a hub that has no name.
+    # A token for a named audience is not for a hub without one.
     await refusal(Verifier(AuthSettings(jwt_key=SECRET)), encoded({"aud": "other"}))
 
 

@@ -26,7 +26,7 @@ from tests.faults.tls import certificate_for
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_of_whoever_runs_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_settings_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("EDGE_"):
             monkeypatch.delenv(name)

@@ -143,7 +143,7 @@ def test_a_hub_does_not_stand_open_on_a_public_address(
 
 
 @pytest.mark.parametrize("variable", ["AUTH_TOKEN=abc", "AUTH_ANONYMOUS=subscribe", f"AUTH_JWT_KEY={SECRET}"])
-def test_it_listens_there_once_somebody_said_who_may_do_what(
+def test_it_listens_there_once_permissions_are_configured(
     variable: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name, _, value = variable.partition("=")

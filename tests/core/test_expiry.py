@@ -1,4 +1,4 @@
-"""Each project with events is looked at when its oldest comes of age, and stands in one slot however it came there."""
+"""Each project with events is looked at when its oldest one expires, and stands in one slot however it came there."""
 
 from __future__ import annotations
 

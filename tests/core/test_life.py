@@ -209,7 +209,7 @@ class TestStuckReaders:
         assert (1, 7.0) == (sum(hub.counters.dead_detection_seconds.counts), hub.counters.dead_detection_seconds.total)
 
 
-class TestUnsettled:
+class TestPendingAcknowledgements:
     """Transports that can't say, once they have failed, what was acknowledged are asked on each beat."""
 
     def test_asked_until_all_is_acknowledged(self) -> None:

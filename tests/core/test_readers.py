@@ -87,7 +87,7 @@ def test_chunked_and_unchunked_readers_stand_side_by_side() -> None:
     assert [[1, 2]] * 4 == [reader.seqs for reader in readers]
 
 
-def test_a_burst_larger_than_the_ring_is_no_gap_for_whoever_keeps_up() -> None:
+def test_a_burst_larger_than_the_ring_is_no_gap_for_a_subscriber_that_keeps_up() -> None:
     hub = make_hub(max_events=10)
     quick, slow = connect(hub, connection_id="quick"), connect(hub, connection_id="slow", room_bytes=0)
     assert slow.paused

@@ -128,7 +128,7 @@ class TestAge:
         tick(hub, 126.0)
         assert {"q": [1]} == held(hub)
 
-    def test_whoever_looks_sees_nothing_over_age(self) -> None:
+    def test_a_look_sees_nothing_over_age(self) -> None:
         hub = make_hub(max_age_seconds=64.0)
         hub.publish("p", text(), 0.0)
         hub.publish("p", text(), 10.0)

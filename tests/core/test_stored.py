@@ -216,7 +216,7 @@ class TestNewEpoch:
 
 
 class TestKeptElsewhere:
-    """A project that other processes number and keep: followed here while somebody reads it here."""
+    """A project that other processes number and keep: followed here while it has a subscriber here."""
 
     def test_it_is_not_forgotten_by_itself(self) -> None:
         hub = make_hub()

@@ -1,4 +1,4 @@
-"""The three causes of the seed (timing, drop, silence), each as it happens, and the answer that must come."""
+"""The three causes of the first bug report (timing, drop, silence), as they happen, and the expected answer."""
 
 from __future__ import annotations
 

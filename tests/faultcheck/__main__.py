@@ -23,7 +23,7 @@ def main() -> int:
     parser.add_argument("--store", choices=STORES, required=True)
     parser.add_argument("--seed", default="1")
     parser.add_argument("--minutes", type=float, default=0.0, help="play rounds for so long; without it, one round")
-    parser.add_argument("--round", type=int, default=0, help="begin with this round of the seed")
+    parser.add_argument("--round", type=int, default=0, help="begin with this round of the random seed")
     parser.add_argument("--faults", type=int, default=10, help="in each round")
     parser.add_argument("--only", nargs="*", default=(), choices=sorted(NAMED), help="draw from these faults alone")
     parser.add_argument("--folder", type=Path, help="keep logs and stores of the rounds here")

@@ -66,7 +66,7 @@ async def test_a_cable_cut_in_the_middle_of_a_request() -> None:
 
 @pytest.mark.namespaces
 async def test_a_callers_cable_cut_while_its_trigger_is_dispatched() -> None:
-    """The job is started once, and whoever asks again with the same key gets the answer."""
+    """The job is started once, and a repeated request with the same key gets the response."""
     gate = asyncio.Event()
 
     async def slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

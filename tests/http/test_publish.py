@@ -13,7 +13,7 @@ EVENTS = "/projects/p/events"
 JSON = {"Content-Type": "application/json"}
 
 
-async def test_a_receipt_with_somebody_there_is_201(site: Site) -> None:
+async def test_a_receipt_with_a_subscriber_is_201(site: Site) -> None:
     async with site.stream() as stream:
         answer = await site.publish(1)
         event_id = (await stream.next()).id
@@ -156,7 +156,7 @@ async def test_require_refuses_an_event_that_too_few_would_get(site: Site) -> No
         assert [2, 4] == [frame.data for frame in await stream.take(2)]
 
 
-async def test_wait_publishes_when_somebody_is_there(site: Site) -> None:
+async def test_wait_publishes_when_a_subscriber_is_there(site: Site) -> None:
     publishing = asyncio.create_task(site.publish("late", wait="20s"))
     async with site.stream() as stream:
         answer = await publishing

@@ -14,7 +14,7 @@ async def ready(site: Site, **params: str) -> Answer:
 
 
 @pytest.mark.linux
-async def test_it_answers_as_soon_as_somebody_is_there(site: Site) -> None:
+async def test_it_answers_as_soon_as_a_subscriber_is_there(site: Site) -> None:
     waiting = asyncio.create_task(ready(site, timeout="20s"))
     await asyncio.sleep(0.1)
     assert not waiting.done()

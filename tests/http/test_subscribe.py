@@ -284,7 +284,7 @@ async def test_http_1_1_gets_whole_chunks_and_the_last_one(site: Site) -> None:
     "accept",
     [None, "", "*/*", "text/event-stream", "text/*;q=0.1", "text/html, */*;q=0.5", "text/event-stream;q=1, */*;q=0"],
 )
-async def test_whoever_accepts_event_streams_gets_one(site: Site, accept: str | None) -> None:
+async def test_accept_with_event_streams_gets_one(site: Site, accept: str | None) -> None:
     line = "" if accept is None else f"Accept: {accept}\r\n"
     reader, writer = await site.raw(f"GET /projects/p/events HTTP/1.1\r\nHost: localhost\r\n{line}\r\n".encode())
     assert b"HTTP/1.1 200 OK\r\n" == await reader.readline()
@@ -292,7 +292,7 @@ async def test_whoever_accepts_event_streams_gets_one(site: Site, accept: str | 
 
 
 @pytest.mark.parametrize("accept", ["application/json", "text/html", "*/*, text/event-stream;q=0", "*/*;q=0"])
-async def test_whoever_excludes_event_streams_gets_406(site: Site, accept: str) -> None:
+async def test_accept_without_event_streams_gets_406(site: Site, accept: str) -> None:
     answer = await site.ask("GET", "/projects/p/events", headers={"Accept": accept})
     assert "not_acceptable" == answer.problem["code"]
     assert {} == site.context.hub.projects

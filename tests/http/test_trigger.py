@@ -46,7 +46,7 @@ def outcomes(site: Site) -> dict[str, int]:
 
 
 @pytest.mark.linux
-async def test_it_blocks_until_somebody_is_there_and_then_starts_the_job(site: Site) -> None:
+async def test_it_blocks_until_a_subscriber_is_there_and_then_starts_the_job(site: Site) -> None:
     triggering = asyncio.create_task(site.trigger({"name": "api/iterate", "data": {"a": 1}}, timeout="20s"))
     await until_waiting(site, 1)
     async with site.stream() as stream:
@@ -71,7 +71,7 @@ async def test_it_blocks_until_somebody_is_there_and_then_starts_the_job(site: S
     assert {"dispatched": 1} == outcomes(site)
 
 
-async def test_it_starts_at_once_where_somebody_is_there(site: Site) -> None:
+async def test_it_starts_at_once_with_a_subscriber(site: Site) -> None:
     async with site.stream() as stream:
         assert 202 == (await site.trigger()).status
         assert ("job", None) == await event(stream)

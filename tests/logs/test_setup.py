@@ -454,7 +454,7 @@ def test_the_line_after_one_that_was_written_in_part_begins_anew(read: tuple[int
     assert before == drops()
 
 
-def test_without_standard_error_nothing_is_written_to_whoever_has_its_number(tmp_path: Path) -> None:
+def test_without_standard_error_nothing_is_written_to_its_number(tmp_path: Path) -> None:
     script = (
         "import os, sys; from edge.logs import setup as log\n"
         "taken = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)\n"

@@ -1,4 +1,4 @@
-"""The workflows for whoever hosts the project: they call make, and take nothing that could change under them."""
+"""The workflows: they call make, and take nothing that could change under them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A project is ready when somebody is really there: what the kernel says after a probe, never what we hope."""
+"""A project is ready when a subscriber is confirmed: what the kernel says after a probe, never what we hope."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def fields(attempts: int, *, may_have_started: bool, last_status: int | None = N
 
 @pytest.fixture
 def dead_port() -> Iterator[int]:
-    """Bound and not listening: whoever connects is refused, and nobody else can take it."""
+    """Bound and not listening: connections are refused, and no other process can take the port."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         yield sock.getsockname()[1]
