@@ -52,11 +52,11 @@ def fill(root: Path, dist: Path) -> None:
     put(root / "usr/bin/edge").symlink_to("../lib/edge/edge")
     for unit in ("edge.service", "edge.socket"):
         shutil.copy(SYSTEMD / unit, put(root / "lib/systemd/system" / unit))
-    put(root / "etc/edge/edge.toml").write_text(commented((ROOT / "docs" / "edge.example.toml").read_text()))
+    put(root / "etc/edge/edge.toml").write_text(commented((ROOT / "edge" / "static" / "edge.example.toml").read_text()))
     shutil.copy(SYSTEMD / "edge.env", put(root / "etc/edge/edge.env"))
     documents = root / "usr/share/doc/edge"
     shutil.copy(SYSTEMD / "drop-in.conf", put(documents / "examples" / "drop-in.conf"))
-    shutil.copy(ROOT / "docs" / "edge.example.toml", documents / "examples" / "edge.toml")
+    shutil.copy(ROOT / "edge" / "static" / "edge.example.toml", documents / "examples" / "edge.toml")
     shutil.copy(dist / "edge.cdx.json", documents / "edge.cdx.json")
     licence = "".join(f" {line or '.'}\n" for line in (ROOT / "LICENSE").read_text().splitlines())
     (documents / "copyright").write_text((TEMPLATES / "copyright").read_text() + f"License: Expat\n{licence}")

@@ -129,6 +129,10 @@ def _parser() -> argparse.ArgumentParser:
     selftest.set_defaults(run=_selftest)
     _add_store(commands)
     client.add_commands(commands)
+    init = commands.add_parser("init", help="write a commented configuration file", allow_abbrev=False)
+    init.add_argument("path", metavar="PATH", nargs="?", default="edge.toml", help="(default: edge.toml; - prints it)")
+    init.add_argument("--force", action="store_true", help="replace an existing file")
+    init.set_defaults(run=_init)
     completion = commands.add_parser("completion", help="print a completion script for a shell", allow_abbrev=False)
     completion.add_argument("shell", choices=("bash", "zsh", "fish"))
     completion.set_defaults(run=_completion)
@@ -307,6 +311,20 @@ def _selftest(arguments: argparse.Namespace) -> int:
         return passed
 
     return exit_codes.OK if asyncio.run(run()) else exit_codes.FAILED
+
+
+def _init(arguments: argparse.Namespace) -> int:
+    from edge.cli import init  # noqa: PLC0415
+
+    if arguments.path == "-":
+        return say(init.commented(init.example()))
+    try:
+        init.write(Path(arguments.path), force=arguments.force)
+    except FileExistsError:
+        return refuse(f"edge: {arguments.path} exists; --force replaces it", exit_codes.USAGE)
+    except OSError as error:
+        return refuse(f"edge: {arguments.path}: {error.strerror}", exit_codes.FAILED)
+    return say(f"edge: wrote {arguments.path}; start with it: edge serve --config {arguments.path}\n")
 
 
 def _completion(arguments: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from edge.config.load import KEYS, Config, describe, load
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "configuration.md").read_text(encoding="utf-8")
-EXAMPLE = DOCS / "edge.example.toml"
+EXAMPLE = DOCS.parent / "edge" / "static" / "edge.example.toml"
 DOCUMENTED = re.findall(r"^\| `(\w+\.\w+)` \| (\S.*?) \| (\S.*\.) \|$", PAGE, re.MULTILINE)
 
 

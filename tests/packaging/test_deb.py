@@ -105,7 +105,7 @@ def test_its_configuration_is_the_example_with_every_setting_as_a_comment(deb: P
     shipped = (tmp_path / "etc" / "edge" / "edge.toml").read_text()
     assert [] == re.findall(r"^\w.*", shipped, re.MULTILINE)
     keys = re.compile(r"^(?:# )?(\w+) = ", re.MULTILINE)
-    example = keys.findall((ROOT / "docs" / "edge.example.toml").read_text())
+    example = keys.findall((ROOT / "edge" / "static" / "edge.example.toml").read_text())
     assert [key for key in example if key not in ("host", "port")] == keys.findall(shipped)
 
 
