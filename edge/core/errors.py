@@ -1,16 +1,16 @@
 """What the hub refuses, as exceptions; the whole tree is in this file.
 
     EdgeError                     has a stable `code` and a `detail` that says what to do next
-    ├── InvalidRequest            the input is wrong: the caller mends it
-    ├── Unauthenticated           who asks shows nothing, or nothing that is good
-    ├── Forbidden                 who asks, or the page they ask from, may not
-    ├── TooSlow                   the request rested too long
-    ├── NotReady                  nobody is connected: `no_connection`
-    ├── LimitReached              a configured bound stands in the way: come back later
-    ├── Draining                  the process is leaving
-    ├── StoreUnavailable          history can't be kept at the moment, so nothing is promised
+    ├── InvalidRequest            the input is wrong: the caller fixes it
+    ├── Unauthenticated           the credential is missing or invalid
+    ├── Forbidden                 the caller, or the page it runs in, lacks permission
+    ├── TooSlow                   the request took too long
+    ├── NotReady                  no subscriber is connected: `no_connection`
+    ├── LimitReached              a configured limit is reached: try again later
+    ├── Draining                  the process is shutting down
+    ├── StoreUnavailable          the store is unavailable, so nothing is accepted
     ├── KeysUnavailable           the issuer's keys are unavailable, so tokens can't be verified
-    └── DispatchFailed            the target did not take the job
+    └── DispatchFailed            the target did not accept the job
 
 The HTTP status, the title and the documentation of every code stand in one table,
 `edge.http.problems.PROBLEMS`; a test holds that table and these classes together.

@@ -1,4 +1,4 @@
-"""The answer to "why was nobody connected?" in plain sentences.
+"""The answer to "why was no subscriber connected?" in plain sentences.
 
 `explain` is pure: a `Situation` in, an `Explanation` out. The answer starts with the current state, then gives the
 likeliest cause and what to do about it, then every fact, newest first.

@@ -1,4 +1,4 @@
-"""What happened around each project, for the question why nobody was connected: a few facts, of a few projects.
+"""What happened around each project, for the question why no subscriber was connected: a few facts, of a few projects.
 
 It outlives the projects: the hub drops one as soon as nothing is left of it, just when it is asked for. Nothing is
 recorded while all is well: a delivered event, a trigger that found its subscriber, a first subscriber without a miss.

@@ -1,4 +1,4 @@
-"""`edge selftest`: is a stream behind this very URL served as it should be? Each step is tried, timed, told in words.
+"""`edge selftest`: does a stream at this URL work as it should? Each step is run, timed and described.
 
 It does what a page does: it subscribes, has events published and a job triggered, goes away and comes back, keeps quiet
 for a while. What goes wrong for readers is nearly always something between them and the hub, and each step knows the

@@ -10,7 +10,7 @@ from edge.http.request import HTTP_1_1, Request
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
-"""What curl says when it is told nothing; such bodies are read as JSON."""
+"""curl's default; such bodies are parsed as JSON."""
 TEXT = "text/plain"
 NDJSON = "application/x-ndjson"
 

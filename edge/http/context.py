@@ -136,7 +136,7 @@ class Context:
         return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(wall)) + f".{int(wall % 1 * 1000):03d}Z"
 
     def drain(self) -> None:
-        """The process is leaving: nothing new comes in, everybody who waits is answered, every stream is told."""
+        """Begin the drain: refuse new requests, answer the waiting ones, close every stream."""
         self.hub.drain(self.clock())
         self.readiness.drain()
         for leash in self._leashes:

@@ -18,7 +18,7 @@ _CONFIRM_SECONDS = 0.5
 
 
 async def explain(context: Context, request: Request) -> Response:
-    """Say why nobody was connected, as text, or as JSON if the client asks for it."""
+    """Say why no subscriber was connected, as text, or as JSON if the client asks for it."""
     situation = await _situation(context, request.project)
     explanation = explain_situation(situation, context.iso_time)
     headers = {"Cache-Control": "no-store", "Vary": "Accept"}

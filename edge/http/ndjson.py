@@ -77,7 +77,7 @@ class Lines:
         self._last_id: str | None = None
         self._misses = 0
         self._connections = 0
-        """As the last receipt told."""
+        """As in the last receipt."""
         self._promised: list[Awaitable[Receipt]] = []
         self._final = final
         self._held_back: list[bytes] = []
@@ -176,7 +176,7 @@ class Lines:
 
 
 async def publish_arriving(context: Context, request: Request, name: str, *, final: bool) -> Response:
-    """Publish lines as they arrive. A publisher still sending when the hub leaves is told what was taken."""
+    """Publish lines as they arrive. When the hub drains, a publisher still sending learns what was accepted."""
     lines = Lines(context, name, final=final)
     limits = context.config.limits
     framing = Framing(limits.max_body_bytes)

@@ -128,7 +128,7 @@ class Application:
                 self._refused(request, route, response)
         except ConnectionError:
             raise
-        except Exception as error:  # noqa: BLE001 - the last one: what nobody foresaw is logged with its trace
+        except Exception as error:  # noqa: BLE001 - the last resort: unexpected errors are logged with their trace
             _log.error("unexpected_error", method=request.method, path=request.path, exc_info=error)
             response = problems.internal()
         finally:

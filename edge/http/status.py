@@ -178,5 +178,5 @@ def _connection(context: Context, connection: Connection) -> schemas.ConnectionS
 def _unknown(name: str) -> Response:
     return problem(
         "unknown_project",
-        f"Nothing was published to {name} and nobody subscribes to it; check the id, it is case-sensitive.",
+        f"Nothing was published to {name} and no subscriber is connected to it; check the id, which is case-sensitive.",
     )
