@@ -46,7 +46,14 @@ export async function copy(text) {
 }
 
 /** `text` as one word of a POSIX shell. */
-export const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+// Control characters, and those that turn text around: pasted into a terminal they could run something else.
+const UNSAFE = /[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]/g;
+const octal = (text) => Array.from(new TextEncoder().encode(text), (byte) => `\\0${byte.toString(8)}`).join("");
+
+export const quoted = (text) =>
+  text.search(UNSAFE) < 0
+    ? `'${text.replaceAll("'", "'\\''")}'`
+    : `"$(printf %b '${text.replaceAll("\\", "\\\\").replace(UNSAFE, octal).replaceAll("'", octal)}')"`;
 
 const MOST_CHARS = 20_000;
 const MOST_CHILDREN = 200;

@@ -181,6 +181,25 @@ async def test_an_event_unfolds_and_copies_as_the_curl_command_that_publishes_it
     assert shown[0].partition("it's")[2][:-2] == shown[1].partition("it's")[2][:-2]
 
 
+async def test_a_copied_command_holds_no_control_characters(
+    hub: HubProcess, open_tab: OpenTab, project: str, profile: BrowserContext
+) -> None:
+    await profile.grant_permissions(["clipboard-read", "clipboard-write"])
+    tab = await open_project(open_tab, hub, project)
+    text = "a\x1b[201~\x03 'quoted' 50% \\n \u202eb\x9b1m\nlast"
+    url = f"{hub.url}/projects/{project}/events"
+    async with hub.session.post(url, data=text.encode(), headers={"Content-Type": "text/plain"}) as response:
+        assert 201 == response.status
+    await tab.page.click(".row.event")
+    await tab.page.click("text=Copy as curl")
+    await tab.shows(".detail", "Copied")
+    command = await tab.run("navigator.clipboard.readText()")
+    assert command.isprintable()
+    await asyncio.to_thread(subprocess.run, ["sh", "-c", f"{command} --silent"], stdout=subprocess.DEVNULL, check=True)
+    _, history, _ = await hub.ask("GET", f"/projects/{project}/history")
+    assert [text, text] == [event["data"] for event in history["events"]]
+
+
 async def test_types_are_filtered_and_a_pause_holds_what_comes(
     hub: HubProcess, open_tab: OpenTab, project: str
 ) -> None:
