@@ -115,7 +115,7 @@ async def test_never_connected() -> None:
     ],
 )
 async def test_refused_without_a_token(headers: dict[str, str], code: str, said: str) -> None:
-    auth = {"token": TOKEN}
+    auth = {"token": [TOKEN]}
     mine = {"Authorization": f"Bearer {TOKEN}"}
     async with running(auth=auth) as hub:
         assert await hub.publish("p", headers=mine) == 202
