@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -94,6 +95,10 @@ def _not_linux() -> str:
     return "" if sys.platform == "linux" else "it is not Linux"
 
 
+def _no_ipv6() -> str:
+    return "" if socket.has_dualstack_ipv6() else "it has no IPv6"
+
+
 def _not_root() -> str:
     return "" if os.geteuid() == 0 else "you are not root"
 
@@ -129,6 +134,7 @@ def _no_clients() -> str:
 # What a marker needs beside its packages: why it is not there, or "".
 RIGHTS: dict[str, list[Callable[[], str]]] = {
     "linux": [_not_linux],
+    "ipv6": [_no_ipv6],
     "root": [_not_root],
     "namespaces": [_not_linux, _not_root],
     "packaging": [_not_root, _no_containers],

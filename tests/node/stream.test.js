@@ -1,4 +1,4 @@
-// What a browser would need minutes for: how long edge.js waits, told by its own events, against a server in this process.
+// What a browser would need minutes for: how long edge.js waits, waits by its own events, against a server in this process.
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
 import { once } from "node:events";
@@ -31,40 +31,40 @@ async function withServer(answer, use) {
 /** The pauses of the first `count` attempts; each is cut short by `ready()`. */
 async function pauses(url, count) {
   const stream = new ProjectStream(url, { project: "p" });
-  const missed = [];
+  const waits = [];
   await new Promise((resolve) => {
     stream.addEventListener("statechange", ({ detail }) => {
       if (detail.state !== "reconnecting") return;
-      missed.push(detail.waitMs);
-      if (told.length === count) resolve();
+      waits.push(detail.waitMs);
+      if (waits.length === count) resolve();
       else setTimeout(() => stream.ready({ timeout: 10 }).catch(() => {}), 0);
     });
   });
   stream.close();
-  return told;
+  return waits;
 }
 
 const stream = (text) => (request, response) =>
   response.writeHead(200, { "Content-Type": "text/event-stream" }).end(text);
 
 test("a pause doubles from one second to thirty, with a quarter of jitter either way", async () => {
-  const told = await withServer(
+  const waits = await withServer(
     (request, response) => response.writeHead(500).end(),
     (url) => pauses(url, 8),
   );
   const middle = [1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000];
-  told.forEach((ms, at) => assert.ok(ms >= middle[at] * 0.75 && ms <= middle[at] * 1.25, `${at}: ${ms}`));
-  assert.ok(new Set(told.slice(5)).size > 1);
+  waits.forEach((ms, at) => assert.ok(ms >= middle[at] * 0.75 && ms <= middle[at] * 1.25, `${at}: ${ms}`));
+  assert.ok(new Set(waits.slice(5)).size > 1);
 });
 
 test("pauses begin anew once a hub has said hello", async () => {
-  const told = await withServer(stream(HELLO), (url) => pauses(url, 4));
-  for (const ms of told) assert.ok(ms <= 1250, String(ms));
+  const waits = await withServer(stream(HELLO), (url) => pauses(url, 4));
+  for (const ms of waits) assert.ok(ms <= 1250, String(ms));
 });
 
 test("retry: is the shortest pause, also beyond thirty seconds", async () => {
-  const told = await withServer(stream(`retry: 60000\n${HELLO}`), (url) => pauses(url, 2));
-  for (const ms of told) assert.ok(ms >= 45_000 && ms <= 75_000, String(ms));
+  const waits = await withServer(stream(`retry: 60000\n${HELLO}`), (url) => pauses(url, 2));
+  for (const ms of waits) assert.ok(ms >= 45_000 && ms <= 75_000, String(ms));
 });
 
 test("a pause that no timer can hold is an hour", async () => {

@@ -23,7 +23,7 @@ def connects(family: socket.AddressFamily, address: object) -> bool:
         return client.connect_ex(address) == 0  # type: ignore[arg-type]
 
 
-@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+@pytest.mark.ipv6
 def test_two_colons_are_both_families() -> None:
     with listening("::", 0) as [sock]:
         port = sock.getsockname()[1]
