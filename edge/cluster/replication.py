@@ -23,7 +23,8 @@ from edge.core import resume, sse
 from edge.core.errors import StoreUnavailable
 from edge.core.hub import Hub
 from edge.core.ledger import LedgerState
-from edge.core.project import Project, SavedProject
+from edge.core.project import Project
+from edge.core.saved import SavedProject
 from edge.logs.setup import get_logger
 from edge.supervisor import Supervisor, end
 

@@ -22,14 +22,17 @@ from edge.core.admission import Admission
 from edge.core.closing import CloseQueue
 from edge.core.connection import Connection
 from edge.core.counters import Counters
+from edge.core.epochs import Epochs, PastEpoch
 from edge.core.errors import Draining
 from edge.core.event import Event
 from edge.core.flush_queue import FlushQueue
+from edge.core.frame_cache import FrameCache
 from edge.core.limits import Limits
 from edge.core.observer import Batch, Observer, Receipt
-from edge.core.project import FrameCache, PastEpoch, Project, SavedProject
+from edge.core.project import Project
 from edge.core.resume import Start
 from edge.core.retention import Retention
+from edge.core.saved import SavedProject, restored
 from edge.core.timers import PendingAcks, StallDetector, TimingWheel
 
 TICK_BUDGET = 512
@@ -62,11 +65,10 @@ class Hub:
         self.connections: dict[str, Connection] = {}
         self.observers: dict[str, Connection] = {}
         self.draining = False
-        self._boot = boot
+        self._epochs = Epochs(boot)
         self._observer = observer
         self._surely_fits_bytes = (limits.max_frame_bytes - _MOST_FRAME_BYTES_BESIDE_DATA) // 7
         """Data so long makes a frame that fits its ring, whatever it holds; a longer one is looked at."""
-        self._epochs_given = 0
         self.forgotten: OrderedDict[str, Forgotten] = OrderedDict()
         """Projects that were forgotten because nothing was left of them. One that is made anew goes on from there, so
         that a client that has seen everything gets no gap.
@@ -200,16 +202,15 @@ class Hub:
 
     def restore(self, past: SavedProject, now: float) -> None:
         """Take in a project as an earlier process left it, before anybody else does. It must not be there yet."""
-        project = Project.restored(past, self.counters, self._frame_cache, now)
+        project = restored(past, self.counters, self._frame_cache, now)
         self.projects[past.name] = project
         if len(project.ring):
             self._enforce(project, now)
         self._forget_if_empty(project)
 
     def new_epoch(self) -> str:
-        """A name for a life of some project's history that no other has, in any process."""
-        self._epochs_given += 1
-        return self._boot + base36(self._epochs_given)
+        """An epoch that was never given before, in any process."""
+        return self._epochs.new()
 
     def cancel_reservations(self, project: Project) -> None:
         """Give up all reservations of a project: its store could not take them."""
@@ -545,12 +546,3 @@ class Hub:
     def _retry_ms(self) -> int:
         base_ms = self.limits.retry_ms
         return base_ms + int(random.random() * _CLOSING_SPREAD * base_ms)  # noqa: S311  # jitter, no secret
-
-
-def base36(number: int) -> str:
-    """A whole number above 0 in digits and lower-case letters."""
-    digits = ""
-    while number:
-        number, digit = divmod(number, 36)
-        digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
-    return digits

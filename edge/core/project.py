@@ -1,92 +1,28 @@
-"""One project: its ring, its connections, its ledger, and the one operation that moves events to readers.
+"""One project: its ring, its connections, its ledger, and the one operation that delivers events.
 
-Invariant: a connection that is neither paused nor leaving stands at the ring's newest event whenever the project is not
-dirty. There is no other way for an event to reach a reader than `deliver`, and so no seam between replay and live.
+Invariant: while the project is not dirty, the cursor of every connection that is neither paused nor leaving is at the
+ring's newest event. Only `deliver` writes events, so there is no seam between replay and live delivery.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
 
-import msgspec
-
-from edge.core import sse
+from edge.core import redelivery, sse
 from edge.core.batches import BatchLog
 from edge.core.connection import Connection
 from edge.core.counters import Counters
+from edge.core.epochs import PastEpoch
 from edge.core.event import Event
+from edge.core.frame_cache import FrameCache
 from edge.core.intervals import Intervals
-from edge.core.ledger import Ledger, LedgerState
+from edge.core.ledger import Ledger
 from edge.core.resume import Gap, Start
 from edge.core.ring import Ring
 
-MAX_BATCH_BYTES = 64 * 1024
-"""A write hands over about this much, so that a slow reader costs one batch and not the whole ring."""
-
-
-class FrameCache:
-    """The few batches last joined, shared by all connections that stand at the same place (bounded over the hub)."""
-
-    __slots__ = ("_held",)
-
-    _MAX_HELD = 16
-
-    def __init__(self) -> None:
-        self._held: dict[tuple[str, int, int, bool], tuple[bytes, int, int]] = {}
-
-    def get(self, project: Project, cursor: int, until: int, *, chunked: bool) -> tuple[bytes, int, int]:
-        """The wire form of the events after `cursor`, towards `until`; the last number in it; its bytes unchunked."""
-        if len(project.connections) <= 1:
-            return self._make(project, cursor, until, chunked=chunked)
-        key = (project.epoch, cursor, until, chunked)
-        found = self._held.get(key)
-        if found is None:
-            found = self._make(project, cursor, until, chunked=chunked)
-            if len(self._held) >= self._MAX_HELD:
-                self._held.clear()
-            self._held[key] = found
-        return found
-
-    @staticmethod
-    def _make(project: Project, cursor: int, until: int, *, chunked: bool) -> tuple[bytes, int, int]:
-        body, last = project.ring.batch(cursor, until, MAX_BATCH_BYTES)
-        if project.had_final:
-            body = sse.without_final(body)
-        return (sse.chunk(body) if chunked else body), last, len(body)
-
-
-class PastEpoch(msgspec.Struct, frozen=True, array_like=True):
-    """An epoch of an earlier process whose history this one goes on with. `last_seq` is the last number given in it.
-
-    `whole`: it is known that no event was lost between this epoch and the next.
-    """
-
-    epoch: str
-    last_seq: int
-    whole: bool
-
-
-class SavedProject(msgspec.Struct, frozen=True):
-    """A project as an earlier process left it: `frames` end with number `newest`, `times` are the hub's seconds.
-
-    New events get ids of `epoch`; held ones keep theirs, which `earlier` names, oldest first.
-    """
-
-    name: str
-    epoch: str
-    first_seq: int
-    newest: int
-    frames: list[bytes]
-    times: list[float]
-    ledger: LedgerState
-    pinned: bool = False
-    earlier: tuple[PastEpoch, ...] = ()
-    finished: bool = False
-
 
 class Project:
-    """What the hub knows of one project. Everything that moves its cursors is in this class."""
+    """The state of one project. All code that moves the cursors of its connections is in this class."""
 
     __slots__ = (
         "_counters",
@@ -117,71 +53,55 @@ class Project:
         "ring",
     )
 
-    def __init__(self, name: str, epoch: str, counters: Counters, wires: FrameCache, *, newest: int = 0) -> None:
+    def __init__(self, name: str, epoch: str, counters: Counters, frame_cache: FrameCache, *, newest: int = 0) -> None:
         self.name = name
         self.epoch = epoch
         self.id_prefix = f"{epoch}-".encode()
         self.ring = Ring(newest)
         self.first_seq = newest + 1
         self.earlier: tuple[PastEpoch, ...] = ()
-        """Epochs of earlier processes that this history goes on with, oldest first."""
+        """Epochs of earlier processes that this history continues, oldest first."""
         self.ledger = Ledger(counters.misses, name, newest)
         self.finished = False
-        """Its newest event is its last: streams end behind it. Publishing opens it again."""
+        """The newest event is the last: streams end after it. Publishing reopens the project."""
         self.had_final = False
         """The ring may hold an event that finished it."""
         self.connections: list[Connection] = []
         self.observers: list[Connection] = []
-        """Streams that count as nothing."""
+        """Streams that don't count as subscribers."""
         self.batches = BatchLog()
-        """What readers that keep up were written."""
+        """What subscribers that keep up were written."""
         self.reserved = 0
-        """Events numbered that a store has not taken yet."""
+        """Events that have a number but are not committed to the store yet."""
         self.pinned = False
-        """Kept elsewhere and followed from here: it is not forgotten by itself."""
+        """A replica of a project that another node holds: it is not dropped when it is empty."""
         self.dirty = False
-        """It stands in the hub's queue of those to be flushed."""
+        """Whether it is in the hub's flush queue."""
         self.expiry_slot: int | None = None
-        """Where `ExpiryWheel` keeps it."""
+        """Its slot in `ExpiryWheel`."""
         self.last_connect_seconds: float | None = None
         self.last_disconnect: tuple[float, str] | None = None
-        """When the last reader left, and the reason."""
+        """When the last subscriber disconnected, and the reason."""
         self.last_ready: tuple[float, int, str] | None = None
-        """When it was last found ready, with how many connections, and how they were confirmed."""
+        """When it was last ready, with how many connections, and how they were confirmed."""
         self.pending_entry_seconds: float | None = None
         """Its entry in `OldestMiss`."""
         self._counters = counters
-        self._frame_cache = wires
+        self._frame_cache = frame_cache
         self._flushed = newest
-        """Up to here every connection that was not paused has been brought."""
+        """Every connection that was not paused was delivered the events up to this number."""
         self._sweep: list[Connection] | None = None
         self._sweep_at = 0
         self._sweep_head = 0
 
-    @classmethod
-    def restored(cls, past: SavedProject, counters: Counters, wires: FrameCache, now: float) -> Project:
-        """The project that `past` tells of."""
-        project = cls(past.name, past.epoch, counters, wires, newest=past.newest)
-        project.first_seq = past.first_seq
-        project.pinned = past.pinned
-        project.earlier = past.earlier
-        project.ring.load(past.frames, past.times)
-        project.had_final = any(map(sse.is_final, past.frames))
-        project.finished = past.finished or (project.had_final and sse.is_final(past.frames[-1]))
-        counters.ring_events += len(project.ring)
-        counters.ring_bytes += project.ring.size_bytes
-        project.ledger.restore(past.ledger, project.ring.oldest, now)
-        counters.oldest_miss.add(project)
-        return project
-
     @property
     def empty(self) -> bool:
-        """Nothing is left to know: no connection, no event (and so no pending miss)."""
+        """Whether it has no stream, no event (and so no pending miss) and no reservation."""
         return not (self.connections or self.observers or len(self.ring) or self.reserved or self.pinned)
 
     @property
     def is_idle(self) -> bool:
-        """Whether no stream and no store is at it, and nothing that it holds is pending."""
+        """Whether it has no stream, no reservation and no pending miss."""
         return not (self.connections or self.observers or self.reserved or self.pinned or self.ledger.pending)
 
     @property
@@ -190,7 +110,7 @@ class Project:
         return [*self.connections, *self.observers] if self.observers else self.connections
 
     def has_all(self, connection: Connection) -> bool:
-        """Whether nothing that is held is left to write to `connection`."""
+        """Whether `connection` was written all events held."""
         return connection.cursor == self.ring.newest and not connection.paused
 
     @property
@@ -225,7 +145,7 @@ class Project:
         return self.event_id(self.ring.newest) if len(self.ring) else None
 
     def frame(self, event: Event) -> bytes:
-        """`event` as the bytes that every reader gets, with the next free number."""
+        """`event` encoded for all subscribers, with the next free number."""
         return sse.event_frame(self.id_prefix, self.ring.newest + self.reserved + 1, event)
 
     def frames(self, events: Sequence[Event]) -> list[bytes]:
@@ -250,7 +170,7 @@ class Project:
         return seq
 
     def append(self, frame: bytes, now: float) -> int:
-        """Hold the next frame; who is to get it is `flush`'s business. Returns its number."""
+        """Add the next frame to the ring; `flush` delivers it. Returns its number."""
         seq = self.ring.append(frame, now)
         self._note_final(frame)
         counters = self._counters
@@ -268,12 +188,12 @@ class Project:
             self.had_final = True
 
     def evict(self, count: int, reason: str, now: float) -> None:
-        """Give up the `count` oldest events."""
+        """Evict the `count` oldest events."""
         if count <= 0:
             return
         oldest = self.ring.oldest
         if (self.connections or self.observers) and oldest + count - 1 > self._flushed:
-            # A burst larger than the ring: whoever keeps up gets it before it goes.
+            # A burst larger than the ring: connections that keep up get the events before they are evicted.
             while self.has_undelivered:
                 self._sweep_on(now, len(self.connections) + len(self.observers))
         counters = self._counters
@@ -285,7 +205,7 @@ class Project:
         self.ledger.evicted(oldest, oldest + count - 1, now)
 
     def attach(self, connection: Connection, start: Start, hello: dict[str, object], retry_ms: int, now: float) -> None:
-        """Take a reader in: hello, a gap where there is one, the replay; from then on it is like any other."""
+        """Add a connection and write its hello, its gap if there is one, and its replay."""
         ring = self.ring
         connection.project = self
         connection.place(start, ring.newest)
@@ -310,25 +230,8 @@ class Project:
         connection.control(greeting, now)
         self.deliver(connection, ring.newest, now)
 
-    def history(self, start: Start, count: int) -> list[tuple[float, sse.Decoded]]:
-        """The first `count` events held from `start` on, with the time of each. It is not a delivery."""
-        skips = Intervals() if start.skips is None else start.skips
-        first = max(start.cursor + 1, self.ring.oldest)
-        held = (seq for lo, hi in skips.outside(first, self.ring.newest) for seq in range(lo, hi + 1))
-        return [(self.ring.published_at(seq), sse.decode(self.ring.frame(seq))) for seq in islice(held, count)]
-
-    def gap_fields(self, gap: Gap) -> dict[str, object]:
-        """`gap` as it is reported."""
-        return {
-            "asked": gap.asked,
-            "oldest": self.oldest_id,
-            "newest": self.newest_id,
-            "lost": gap.lost,
-            "reason": gap.reason,
-        }
-
     def detach(self, connection: Connection, reason: str, now: float, *, reset: bool) -> int:
-        """Let a connection go; what it alone had and did not acknowledge is missed. Returns how much that was."""
+        """Remove a connection. Events written only to it and not acknowledged become misses; returns how many."""
         if connection.observes:
             self.observers.remove(connection)
             return 0
@@ -356,46 +259,32 @@ class Project:
         return missed
 
     def offer_missed(self, connections: list[Connection], now: float) -> None:
-        """Give what is pending to those of `connections` that asked for missed events and never had them.
-
-        Each event goes to one of them, the newest that can take it. Only in order: one that was already written a later
-        event would have its `Last-Event-ID` set back. What none can take stays pending.
-        """
-        left = Intervals(self.ledger.pending)
-        able = [each for each in connections if each.takes_missed and not (each.paused or each.leaving)]
-        while left:
-            able = [each for each in able if each.sent_to < left.last and each.cursor >= left.first]
-            if not able:
-                return
-            connection = max(able, key=_connected_at)
-            able.remove(connection)
-            events = Intervals(left.within(connection.sent_to + 1, connection.cursor))
-            if events:
-                left.remove(events.first, events.last)
-                connection.turn_back(events)
-                self.deliver(connection, self.ring.newest, now)
+        """Deliver pending misses to those of `connections` that asked for missed events; see `redelivery.assign`."""
+        for connection, events in redelivery.assign(self.ledger.pending, connections):
+            connection.turn_back(events)
+            self.deliver(connection, self.ring.newest, now)
 
     @property
     def oldest_pending_seconds(self) -> float | None:
-        """When its oldest pending miss was published; None if there is none that this process holds."""
+        """When the oldest pending miss was published; None if this process holds none."""
         pending, ring = self.ledger.pending, self.ring
         held = pending.size and ring.oldest <= pending.first <= ring.newest
         return ring.published_at(pending.first) if held else None
 
     @property
     def has_undelivered(self) -> bool:
-        """Whether events are held that readers have not been brought to."""
+        """Whether the ring holds events that are still to be delivered."""
         return self._flushed < self.ring.newest
 
     def flush(self, now: float, budget: int) -> int:
-        """Bring at most `budget` connections up to the head, or to where it stood when the sweep under way began.
+        """Deliver to at most `budget` connections, up to where the head was when the current sweep began.
 
-        Returns how many were looked at. The project stays `has_undelivered` until a whole sweep has met no newer event.
+        Returns how many were visited. `has_undelivered` stays true until a whole sweep has found no newer event.
         """
         return self._sweep_on(now, budget) if self.has_undelivered else 0
 
     def _sweep_on(self, now: float, budget: int) -> int:
-        """Bring the next `budget` connections to where the head stood when this sweep began."""
+        """Deliver to the next `budget` connections, up to where the head was when this sweep began."""
         if self._sweep is None:
             self._sweep_head = self.ring.newest
             streams = self.streams
@@ -412,13 +301,13 @@ class Project:
         return len(part)
 
     def _deliver_all(self, connections: list[Connection], head: int, now: float) -> None:
-        """`deliver` for many; those that keep up, and stand where the last sweep left them, get the very same bytes.
+        """`deliver` for many. Connections still where the last sweep left them share the same bytes.
 
-        Whoever stands there skips none of what lies ahead, which is held.
+        Such a connection skips none of the events ahead, and the ring holds all of them.
         """
         start = self._flushed
         in_step: tuple[list[Connection], list[Connection]] = ([], [])
-        """Those without chunks, those with."""
+        """Those without chunked encoding, those with it."""
         for connection in connections:
             cursor = connection.cursor
             if cursor >= head or connection.paused or connection.leaving:
@@ -440,11 +329,11 @@ class Project:
                     self.deliver(connection, head, now)
 
     def deliver(self, connection: Connection, head: int, now: float) -> None:
-        """Write what lies between `connection`'s cursor and `head`, as far as its transport takes it."""
+        """Write the events between `connection`'s cursor and `head` until its transport is full."""
         ring = self.ring
         counters = self._counters
         while connection.cursor < head and not connection.paused and not connection.leaving:
-            # A gap goes out with what follows it: however slow a reader is, it gets events and not gaps alone.
+            # A gap is written with the events after it: even a very slow subscriber gets events, not only gaps.
             gap = self._handle_overrun(connection) if connection.cursor + 1 < ring.oldest else b""
             first, until = connection.cursor + 1, head
             if connection.skips is not None:
@@ -466,9 +355,9 @@ class Project:
                 counters.replayed += min(last, connection.replay_to) - cursor
 
     def _handle_overrun(self, connection: Connection) -> bytes:
-        """Set a connected reader that the ring has moved past to the oldest event held.
+        """Move the cursor of a connection that the ring has overtaken to the oldest event held.
 
-        Returns the gap that tells it so, in its wire form; nothing where it missed nothing it was to get.
+        Returns the encoded gap, empty if no event for this connection was evicted.
         """
         last_gone = self.ring.oldest - 1
         cursor = connection.cursor
@@ -487,7 +376,7 @@ class Project:
         return sse.chunk(frame) if connection.chunked else frame
 
     def _settle(self, connection: Connection) -> None:
-        """Fold what the peer acknowledged into the ledger, so that `skips` stays short."""
+        """Record what the peer acknowledged in the ledger, so that `skips` stays short."""
         connection.refresh()
         for lo, hi in connection.covered(0, connection.acknowledged):
             self.ledger.acknowledged(lo, hi)
@@ -498,8 +387,4 @@ class Project:
             self._counters.gaps[gap.reason] += 1
             if gap.first is not None:
                 self.ledger.gap_reported(gap.first)
-        return sse.control_frame("gap", self.gap_fields(gap))
-
-
-def _connected_at(connection: Connection) -> tuple[float, int]:
-    return connection.connected_at_seconds, connection.index
+        return sse.control_frame("gap", gap.fields(self.oldest_id, self.newest_id))

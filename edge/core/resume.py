@@ -7,10 +7,12 @@ more, a gap that says so; everything still held follows.
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import Literal, Protocol
 
 import msgspec
 
+from edge.core import sse
 from edge.core.intervals import Intervals
 from edge.core.ledger import Ledger
 from edge.core.ring import Ring
@@ -41,6 +43,16 @@ class Gap(msgspec.Struct, frozen=True):
     reason: GapReason
     lost: int | None
     first: int | None = None
+
+    def fields(self, oldest_id: str | None, newest_id: str | None) -> dict[str, object]:
+        """The gap as it is reported, with the ids of the oldest and newest event held."""
+        return {
+            "asked": self.asked,
+            "oldest": oldest_id,
+            "newest": newest_id,
+            "lost": self.lost,
+            "reason": self.reason,
+        }
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -131,6 +143,15 @@ def missed(project: History) -> Start:
     first = ledger.pending.first
     skips = Intervals(ledger.pending.outside(first, ring.newest))
     return Start(first - 1, skips or None, gap, takes_missed=True)
+
+
+def events_from(ring: Ring, start: Start, count: int) -> list[tuple[float, sse.Decoded]]:
+    """Read the first `count` events held from `start` on, each with the time it was published. It is not a delivery."""
+    skips = Intervals() if start.skips is None else start.skips
+    held = (
+        seq for lo, hi in skips.outside(max(start.cursor + 1, ring.oldest), ring.newest) for seq in range(lo, hi + 1)
+    )
+    return [(ring.published_at(seq), sse.decode(ring.frame(seq))) for seq in islice(held, count)]
 
 
 def younger_than(project: History, asked: str, seconds: float, now: float) -> Start:

@@ -8,6 +8,7 @@ from typing import cast
 import msgspec
 
 from edge.cluster.local import ORDERS, Order, View
+from edge.core import resume
 from edge.core.connection import Connection
 from edge.core.project import Project
 from edge.http import params, problems, schemas
@@ -98,13 +99,17 @@ async def history(context: Context, request: Request) -> Response:
     if known is None:
         return _unknown(name)
     place = start(known)
+    gap = None if place.gap is None else place.gap.fields(known.oldest_id, known.newest_id)
     return _json(
         schemas.History(
             name,
             known.oldest_id,
             known.newest_id,
-            None if place.gap is None else msgspec.convert(known.gap_fields(place.gap), schemas.Gap),
-            [schemas.HistoryEvent(*event, context.iso_time(at)) for at, event in known.history(place, limit)],
+            None if gap is None else msgspec.convert(gap, schemas.Gap),
+            [
+                schemas.HistoryEvent(*event, context.iso_time(at))
+                for at, event in resume.events_from(known.ring, place, limit)
+            ],
         )
     )
 

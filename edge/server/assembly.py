@@ -17,8 +17,9 @@ from edge.config.load import DEFAULT_SOURCE, ConfigError, Sources
 from edge.config.outbound import proxy_for
 from edge.config.redis_url import parse_redis_url
 from edge.config.schema import Config, value_of
+from edge.core.epochs import base36
 from edge.core.errors import StoreUnavailable
-from edge.core.hub import Hub, base36
+from edge.core.hub import Hub
 from edge.core.idempotency import Receipts
 from edge.core.limits import Limits
 from edge.diagnose.history import ProjectHistory

@@ -28,12 +28,13 @@ from typing import Any
 
 import msgspec
 
+from edge.core.epochs import PastEpoch
 from edge.core.errors import StoreUnavailable
 from edge.core.event import Event
 from edge.core.hub import Hub
 from edge.core.idempotency import Answer, Key, Receipts, unknown_fate
 from edge.core.observer import Batch, Receipt
-from edge.core.project import PastEpoch, SavedProject
+from edge.core.saved import SavedProject
 from edge.logs.setup import get_logger
 from edge.store.base import Keyed, StoreUnusableError
 from edge.store.sqlite_file import DRIFT_NOTED_SECONDS, SqliteFile, SqliteFileError, Stored

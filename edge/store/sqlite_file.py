@@ -25,8 +25,8 @@ from pathlib import Path
 
 import msgspec
 
+from edge.core.epochs import PastEpoch
 from edge.core.ledger import LedgerState
-from edge.core.project import PastEpoch
 from edge.store.base import StoreUnusableError
 from edge.store.sqlite_rows import ProjectRow, ReceiptRow, SegmentIndex, Transaction
 

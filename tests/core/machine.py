@@ -17,9 +17,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from edge.core import flush_queue, resume
+from edge.core import flush_queue, frame_cache, resume
 from edge.core import hub as hub_module
-from edge.core import project as project_module
 from edge.core.admission import network_of
 from edge.core.connection import NEVER
 from edge.core.counters import EVICTION_REASONS, GAP_REASONS, REMOVAL_REASONS
@@ -28,6 +27,7 @@ from edge.core.event import Event
 from edge.core.hub import Hub
 from edge.core.limits import Limits
 from edge.core.observer import Receipt
+from edge.core.project import Project
 from tests.core.fakes import UNLIMITED, FakeConnection, Recorder, Woken, text
 from tests.core.model import LOST, PENDING, Expected, ModelEvent, ModelProject, ModelReader
 
@@ -89,7 +89,7 @@ class HubMachine(RuleBasedStateMachine):
         self.patches = pytest.MonkeyPatch()
         self.patches.setattr(flush_queue, "FLUSH_BUDGET", flush_budget)
         self.patches.setattr(hub_module, "TICK_BUDGET", 2)
-        self.patches.setattr(project_module, "MAX_BATCH_BYTES", 150)
+        self.patches.setattr(frame_cache, "MAX_BATCH_BYTES", 150)
         self.limits = Limits(
             max_events=max_events,
             max_bytes=max_bytes,
@@ -125,7 +125,7 @@ class HubMachine(RuleBasedStateMachine):
         self.displaced: list[str] = []
         self.ended: dict[str, tuple[str, int, bool]] = {}
         """Where the history of projects ended that were forgotten."""
-        self.reserved: deque[tuple[ModelProject, project_module.Project, bytes, Event]] = deque()
+        self.reserved: deque[tuple[ModelProject, Project, bytes, Event]] = deque()
 
     # What can happen
 
@@ -269,7 +269,7 @@ class HubMachine(RuleBasedStateMachine):
             project = self.create(name)
         expected = Expected([])
 
-        def begin(real: project_module.Project) -> resume.Start:
+        def begin(real: Project) -> resume.Start:
             nonlocal expected
             project.is_in(real.epoch)
             self.expire(project)
@@ -487,7 +487,7 @@ class HubMachine(RuleBasedStateMachine):
         missed = reader.project.misses - misses
         del self.readers[connection.id]
         real = connection.project
-        assert isinstance(real, project_module.Project)
+        assert isinstance(real, Project)
         eligible = [each for each in self.readers.values() if each.takes_missed and not each.connection.paused]
         self.hub.detach(connection, reason, self.now)
         if missed:
@@ -515,7 +515,7 @@ class HubMachine(RuleBasedStateMachine):
                 reader.offer(events)
                 left = [seq for seq in left if seq < events[0]]
 
-    def start(self, real: project_module.Project, start: tuple[str, Any]) -> resume.Start:
+    def start(self, real: Project, start: tuple[str, Any]) -> resume.Start:
         how, value = start
         if how == "last":
             return resume.younger_than(real, f"{value}s", value, self.now)
@@ -596,7 +596,7 @@ class HubMachine(RuleBasedStateMachine):
             assert (connection.leaving is not None) == reader.closed
             assert len(connection.seqs) == connection.events_sent
             real = connection.project
-            assert isinstance(real, project_module.Project)
+            assert isinstance(real, Project)
             assert reader.observes or connection is real.connections[connection.index]
             if real.finished and not real.dirty and not self.hub._closing and not connection.paused:
                 assert reader.closed, "nothing more will come, and it goes on"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from edge.core import flush_queue, resume
-from edge.core import project as project_module
+from edge.core import flush_queue, frame_cache, resume
+from edge.core.frame_cache import FrameCache
 from edge.core.hub import Hub
-from edge.core.project import FrameCache
 from tests.core.eventstream import Retry
 from tests.core.fakes import UNLIMITED, FakeConnection, make_hub, text, woken
 
@@ -260,7 +259,7 @@ class TestFullTransports:
         assert [] == reader.told("gap")
 
     def test_a_slow_reader_takes_a_batch_at_a_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(project_module, "MAX_BATCH_BYTES", 70)
+        monkeypatch.setattr(frame_cache, "MAX_BATCH_BYTES", 70)
         hub = make_hub()
         reader = connect(hub, room_bytes=0)
         publish(hub, 9)
@@ -466,13 +465,13 @@ def test_a_reader_that_comes_between_an_event_and_its_flush() -> None:
 
 def test_joined_batches_are_kept_in_bounded_number() -> None:
     hub = make_hub()
-    wires: FrameCache = hub._frame_cache
+    cache: FrameCache = hub._frame_cache
     for number in range(40):
         readers = [connect(hub, f"p{number}", f"{number}/{one}") for one in range(2)]
         publish(hub, 1, f"p{number}")
         flush(hub)
         assert [[1], [1]] == [reader.seqs for reader in readers]
-        assert 1 <= len(wires._held) <= 16
+        assert 1 <= len(cache._held) <= 16
 
 
 def test_one_reader_alone_leaves_no_batch_behind() -> None:

@@ -23,9 +23,11 @@ from edge.config.load import KEYS, ConfigError, load
 from edge.config.schema import AuthSettings
 from edge.config.units import parse_duration, parse_size
 from edge.core.counters import Counters
+from edge.core.epochs import PastEpoch
 from edge.core.errors import EdgeError, Unauthenticated
 from edge.core.event import Event, decode_json, decode_text
-from edge.core.project import FrameCache, PastEpoch, Project
+from edge.core.frame_cache import FrameCache
+from edge.core.project import Project
 from edge.core.resume import after_id
 from edge.http import trigger
 from edge.http.access_control import cookie_values
