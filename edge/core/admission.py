@@ -23,17 +23,22 @@ _CODES = {
     "max_connections_per_address": "too_many_address_connections",
 }
 
+_MOST_FRAME_BYTES_BESIDE_DATA = 512
+"""Id, type and field names. A line end in the data may become seven bytes."""
+
 
 class Admission:
     """Checks the limits; each refusal is counted and reported."""
 
-    __slots__ = ("_addresses", "_counters", "_limits", "_observer")
+    __slots__ = ("_addresses", "_counters", "_limits", "_observer", "fits_bytes")
 
     def __init__(self, limits: Limits, counters: Counters, observer: Observer) -> None:
         self._limits = limits
         self._counters = counters
         self._observer = observer
         self._addresses: dict[str, int] = {}
+        self.fits_bytes = (limits.max_frame_bytes - _MOST_FRAME_BYTES_BESIDE_DATA) // 7
+        """Data up to this length fits a ring, whatever it contains; `frame` checks longer data."""
 
     def project(self, projects: int, name: str, address: str | None, now: float) -> None:
         """Raise LimitReached (`too_many_projects`) unless one more project may be made."""

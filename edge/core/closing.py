@@ -1,19 +1,25 @@
-"""Streams that are to be closed, a few per turn of the loop: a project may have thousands.
+"""Closing streams, a few per turn of the event loop: a project may have thousands.
 
-Invariant: each stream is brought up to date before it is closed, and while one waits here, a turn has been asked for.
+Invariant: each queued stream gets the events held before it is closed, and while one is queued, a turn is scheduled.
 """
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
+from edge.core import sse
 from edge.core.connection import Connection
+from edge.core.limits import Limits
 from edge.core.project import Project
 
 CLOSE_BUDGET = 32
 """Streams closed in one turn of the loop: two or three milliseconds."""
+
+_SPREAD = 2.0
+"""Subscribers reconnect after `retry_ms` plus up to this many times more, so that they don't all come at once."""
 
 
 class _Closing(NamedTuple):
@@ -25,21 +31,22 @@ class _Closing(NamedTuple):
 
 
 class CloseQueue:
-    """`want_turn` asks for a turn, in which `run` is called; `close` closes a stream, `failed` gets what it raises;
-    `evict` gets each deleted project whose streams are all closed.
+    """Closes streams. `want_turn` schedules a turn, in which `run` is called.
+
+    `failed` gets what closing a stream raises, `evict` each deleted project whose streams are all closed.
     """
 
-    __slots__ = ("_close", "_evict", "_failed", "_queue", "_want_turn")
+    __slots__ = ("_evict", "_failed", "_limits", "_queue", "_want_turn")
 
     def __init__(
         self,
         want_turn: Callable[[], None],
-        close: Callable[[Connection, str, float], None],
+        limits: Limits,
         failed: Callable[[Connection, Exception, str], None],
         evict: Callable[[Project, float], None],
     ) -> None:
         self._want_turn = want_turn
-        self._close = close
+        self._limits = limits
         self._failed = failed
         self._evict = evict
         self._queue: deque[_Closing] = deque()
@@ -69,8 +76,19 @@ class CloseQueue:
             if queue:
                 self._want_turn()
 
+    def close(self, connection: Connection, reason: str, now: float) -> None:
+        """Send `closing` with the reason and end the stream at once."""
+        if connection.leaving:
+            return
+        base_ms = self._limits.retry_ms
+        retry_ms = base_ms + int(random.random() * _SPREAD * base_ms)  # noqa: S311  # jitter, no secret
+        closing = sse.control_frame("closing", {"reason": reason, "retry_ms": retry_ms}, retry_ms=retry_ms)
+        connection.control(closing, now)
+        connection.leaving = reason
+        connection.finish()
+
     def end(self, connection: Connection, reason: str, now: float) -> None:
-        """Bring a stream up to date and close it."""
+        """Deliver what is held to a stream and close it."""
         project = cast("Project | None", connection.project)
         if project is None:
             return
@@ -79,6 +97,6 @@ class CloseQueue:
                 project.deliver(connection, project.ring.newest, now)
             elif not (project.finished and project.has_all(connection)):
                 return  # opened again, or its transport is full: it is closed when that has drained
-            self._close(connection, reason, now)
+            self.close(connection, reason, now)
         except Exception as error:  # noqa: BLE001 - the other streams are closed
             self._failed(connection, error, "flush")

@@ -1,100 +1,74 @@
-"""All projects of one process: the global bounds, the order in which history is given up, the beat.
+"""All projects of one process: publishing, subscribing, and the global limits.
 
-The hub is told what time it is and asks for nothing: `wake` says that `flush` is wanted soon, the observer hears of
-every fact worth a log line, and whatever must be done to a transport is done through the connection itself.
+The hub has no clock and doesn't wait: time is an argument. It calls `wake` when `flush` must be called soon, and the
+observer for every fact worth a log line. It reaches a transport only through its connection.
 
 Invariants:
-    * between decoding an event and its place in the ring nothing waits, so a publisher can't leave half an event;
-    * `counters.ring_memory_bytes` never stays above `limits.total_bytes`: the project idle longest gives first;
-    * a project without connection and event is forgotten, and one that is deleted is gone at once: whoever still
-      leaves it does so on the old object.
+    * nothing waits between decoding an event and adding it to the ring, so a publisher can't leave half an event;
+    * `counters.ring_memory_bytes` never stays above `limits.total_bytes`: the longest idle project is evicted first;
+    * connections that are still attached to a deleted project detach from the old object.
 """
 
 from __future__ import annotations
 
-import random
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, cast
+from typing import cast
 
-from edge.core import sse
 from edge.core.admission import Admission
 from edge.core.closing import CloseQueue
 from edge.core.connection import Connection
 from edge.core.counters import Counters
-from edge.core.epochs import Epochs, PastEpoch
+from edge.core.epochs import Epochs
 from edge.core.errors import Draining
 from edge.core.event import Event
 from edge.core.flush_queue import FlushQueue
-from edge.core.frame_cache import FrameCache
 from edge.core.limits import Limits
 from edge.core.observer import Batch, Observer, Receipt
 from edge.core.project import Project
+from edge.core.registry import Registry
 from edge.core.resume import Start
 from edge.core.retention import Retention
-from edge.core.saved import SavedProject, restored
-from edge.core.timers import PendingAcks, StallDetector, TimingWheel
-
-TICK_BUDGET = 512
-_CLOSING_SPREAD = 2.0
-"""Readers told to come back do so within `retry_ms` and this many times more, so that they don't come at once."""
-_MAX_FORGOTTEN = 10_000
-"""Of so many projects that were forgotten the hub knows where their history ended; about 300 bytes each."""
-_MOST_FRAME_BYTES_BESIDE_DATA = 512
-"""Id, type and field names; a line end in the data may become seven bytes."""
-
-
-class Forgotten(NamedTuple):
-    """What is known of a project of which nothing is left."""
-
-    epoch: str
-    newest: int
-    finished: bool = False
-    earlier: tuple[PastEpoch, ...] = ()
+from edge.core.saved import SavedProject
+from edge.core.ticker import Ticker
 
 
 class Hub:
-    """The machine. `boot` names this process's life in the epochs: lower-case letters and digits, new
-    at every start.
-    """
+    """The core of one process. `boot` is unique to it and starts its epochs: lower-case letters and digits."""
 
     def __init__(self, limits: Limits, *, boot: str, wake: Callable[[], None], observer: Observer) -> None:
         self.limits = limits
         self.counters = Counters()
-        self.projects: dict[str, Project] = {}
         self.connections: dict[str, Connection] = {}
         self.observers: dict[str, Connection] = {}
         self.draining = False
-        self._epochs = Epochs(boot)
         self._observer = observer
-        self._surely_fits_bytes = (limits.max_frame_bytes - _MOST_FRAME_BYTES_BESIDE_DATA) // 7
-        """Data so long makes a frame that fits its ring, whatever it holds; a longer one is looked at."""
-        self.forgotten: OrderedDict[str, Forgotten] = OrderedDict()
-        """Projects that were forgotten because nothing was left of them. One that is made anew goes on from there, so
-        that a client that has seen everything gets no gap.
-        """
-        self._idle: OrderedDict[Project, None] = OrderedDict()
-        """Projects whose last stream left with nothing pending, the one idle longest first. What has changed since then
-        is looked at when one is to give way.
-        """
-        self._frame_cache = FrameCache()
+        self._epochs = Epochs(boot)
+        self._registry = Registry(self._epochs, self.counters, observer)
+        self.projects = self._registry.current
+        self.dropped = self._registry.dropped
         self._wake = wake
         self._turn_wanted = False
-        self._closing = CloseQueue(self._want_turn, self.close, self.connection_failed, self._evict_deleted)
+        self._closing = CloseQueue(self._want_turn, limits, self.connection_failed, self._evict_deleted)
         self._flush_queue = FlushQueue(self._want_turn, self._end_streams)
-        self._stalled = StallDetector(limits.dead_after_seconds)
-        self._pending_acks = PendingAcks()
         self._admission = Admission(limits, self.counters, observer)
         self._retention = Retention(limits, self.counters)
-        self._timing_wheel = TimingWheel(min(1.0, limits.heartbeat_seconds / 16))
+        self._ticker = Ticker(
+            limits,
+            self.counters,
+            observer,
+            self._retention,
+            expire=self._expire,
+            close=self.close,
+            failed=self.connection_failed,
+        )
 
     @property
     def tick_seconds(self) -> float:
-        """How often `tick` wants to be called."""
-        return self._timing_wheel.tick_seconds
+        """The interval at which `tick` must be called."""
+        return self._ticker.timing_wheel.tick_seconds
 
     def project(self, name: str, now: float) -> Project | None:
-        """The project as it stands: what is over age is given up first. None when the hub knows nothing of it."""
+        """Project `name` after expiry, or None if it doesn't exist."""
         project = self.projects.get(name)
         if project is not None:
             self._expire(project, now)
@@ -116,14 +90,9 @@ class Hub:
         return [*self.connections.values(), *self.observers.values()]
 
     def is_over(self, name: str, start: Callable[[Project], Start]) -> bool:
-        """Whether `name` is finished, with nothing left to replay to a subscriber that starts at `start`."""
-        project = self.projects.get(name)
+        """Whether `name` is finished and has nothing to replay to a subscriber that starts at `start`."""
+        project = self._registry.finished(name)
         if project is None:
-            left = self.forgotten.get(name)
-            if left is None or not left.finished:
-                return False
-            project = self._from_forgotten(name, left)
-        elif not project.finished:
             return False
         where = start(project)
         return where.gap is None and project.ring.newest - where.cursor == len(where.skips or ())
@@ -131,11 +100,11 @@ class Hub:
     # Publishing
 
     def publish(self, name: str, event: Event, now: float) -> Receipt:
-        """Give `event` the next number of project `name` and hold it.
+        """Number `event` and add it to project `name`.
 
         Raises:
-            Draining: the process is leaving.
-            LimitReached: `too_many_projects`, or `event_too_large` for a frame that no ring could hold.
+            Draining: the process is shutting down.
+            LimitReached: `too_many_projects`, or `event_too_large` for a frame that exceeds every ring.
         """
         project = self._open(name, event, now)
         return self._take_in(project, project.frame(event), now)
@@ -144,12 +113,12 @@ class Hub:
         """Raise what `publish` raises for `event` itself: Draining, or LimitReached (`event_too_large`)."""
         if self.draining:
             raise Draining("The hub is shutting down; publish again in a second.", retry_after_seconds=1)
-        if len(event.data) > self._surely_fits_bytes:
+        if len(event.data) > self._admission.fits_bytes:
             self._admission.frame(event)
 
     def publish_many(self, name: str, events: Sequence[Event], now: float) -> Batch:
         """Publish `events` (not empty) together: all of them, or none when it raises what `publish` raises."""
-        if max(len(event.data) for event in events) > self._surely_fits_bytes:
+        if max(len(event.data) for event in events) > self._admission.fits_bytes:
             for event in events:
                 self._admission.frame(event)
         project = self._open(name, events[0], now)
@@ -165,9 +134,10 @@ class Hub:
         return Batch(project.event_id(first), project.event_id(last), len(events), connections == 0)
 
     def reserve(self, name: str, event: Event, now: float) -> tuple[Project, bytes]:
-        """The next frame of project `name`, numbered but not held: for a store that must have it before any reader.
+        """Number the next frame of project `name` without adding it, for a store that must commit it before delivery.
 
-        `deliver` or `cancel_reservations` follows, in the order of the reservations. Raises what `publish` raises.
+        The caller then calls `commit` in the order of the reservations, or `cancel_reservations`. Raises what `publish`
+        raises.
         """
         project = self._open(name, event, now)
         frame = project.frame(event)
@@ -175,7 +145,7 @@ class Hub:
         return project, frame
 
     def commit(self, project: Project, frame: bytes, now: float) -> Receipt:
-        """Hold a reserved frame. In a project that was deleted meanwhile it is a miss, lost at once."""
+        """Add a reserved frame. If its project was deleted meanwhile, the event is a miss and lost at once."""
         project.reserved -= 1
         if self.projects.get(project.name) is not project:
             self.counters.published += 1
@@ -185,40 +155,38 @@ class Hub:
         return self._take_in(project, frame, now)
 
     def append_replicated(self, project: Project, frame: bytes, now: float) -> None:
-        """Hold the next frame of a project that is numbered elsewhere; it was counted there, too."""
+        """Add the next frame of a replica. The node that holds the project has numbered and counted the event."""
         project.append(frame, now)
         self._enforce(project, now)
         if project.connections or project.observers:
             self._flush_queue.add(project)
 
     def forget(self, name: str) -> None:
-        """Drop what is here of a project that is kept elsewhere: nothing is lost by it, nothing counted."""
-        project = self.projects.pop(name, None)
+        """Drop a replica. The project is held by another node, so nothing is counted as evicted or lost."""
+        project = self._registry.remove(name)
         if project is not None:
             project.pinned = False
-            self._idle.pop(project, None)
             self._retention.drop(project)
             self._observer.project_forgotten(project)
 
-    def restore(self, past: SavedProject, now: float) -> None:
-        """Take in a project as an earlier process left it, before anybody else does. It must not be there yet."""
-        project = restored(past, self.counters, self._frame_cache, now)
-        self.projects[past.name] = project
+    def restore(self, saved: SavedProject, now: float) -> None:
+        """Add a project in the state an earlier process saved, before anything is published to it."""
+        project = self._registry.restore(saved, now)
         if len(project.ring):
             self._enforce(project, now)
-        self._forget_if_empty(project)
+        self._registry.update(project)
 
     def new_epoch(self) -> str:
         """An epoch that was never given before, in any process."""
         return self._epochs.new()
 
     def cancel_reservations(self, project: Project) -> None:
-        """Give up all reservations of a project: its store could not take them."""
+        """Cancel all reservations of a project, because the store could not commit them."""
         project.reserved = 0
-        self._forget_if_empty(project)
+        self._registry.update(project)
 
     def flush(self, now: float) -> bool:
-        """Bring dirty projects up to date and close streams, what fits into one turn. Returns whether more is to do."""
+        """Deliver events and close streams within the budget of one turn. Returns whether another turn is needed."""
         self._turn_wanted = False
         try:
             self._flush_queue.flush(now)
@@ -232,10 +200,10 @@ class Hub:
             self._turn_wanted = True
             self._wake()
 
-    # Readers
+    # Connections
 
     def admit(self, name: str, address: str, now: float) -> None:
-        """Raise unless one more reader of `name` from `address` may come in.
+        """Raise unless the limits allow one more connection to `name` from `address`.
 
         Raises:
             Draining, LimitReached: `too_many_connections`, `too_many_project_connections`,
@@ -244,26 +212,22 @@ class Hub:
         if self.draining:
             self.counters.rejected["draining"] += 1
             raise Draining("The hub is shutting down; connect again in a second.", retry_after_seconds=1)
-        if name not in self.projects and not self._may_give_way():
+        if name not in self.projects and not self._registry.displaceable():
             self._admission.project(len(self.projects), name, address, now)
-        self._admission.connection(*self._there(name), name, address, now)
-
-    def _there(self, name: str) -> tuple[int, int]:
-        """How many streams there are, on all projects and of `name`. To the limits an observer is one, too."""
         project = self.projects.get(name)
-        of_project = 0 if project is None else len(project.connections) + len(project.observers)
-        return len(self.connections) + len(self.observers), of_project
+        in_project = 0 if project is None else len(project.connections) + len(project.observers)
+        self._admission.connection(len(self.connections) + len(self.observers), in_project, name, address, now)
 
     def attach(self, name: str, connection: Connection, start: Callable[[Project], Start], now: float) -> None:
-        """Take `connection` in as a reader of `name`, standing where `start` says; its hello and replay are written."""
+        """Add `connection` to project `name` at `start`, and write its hello and replay."""
         self.admit(name, connection.address, now)
         project = self.projects.get(name)
         if project is None:
             project = self._create(name, connection.address, now)
         else:
-            # Not `_expire`: a project that has just become empty is not forgotten under a reader who comes back to it.
+            # Not `_expire`: that drops a project which is empty now.
             self._retention.expire(project, now)
-            self._idle.pop(project, None)
+            self._registry.in_use(project)
         (self.observers if connection.observes else self.connections)[connection.id] = connection
         self._admission.entered(connection.address)
         self.counters.added += not connection.observes
@@ -274,18 +238,16 @@ class Hub:
             self.limits.retry_ms,
             now,
         )
-        self._timing_wheel.put(connection, min(now + self.limits.heartbeat_seconds, connection.ends_at_seconds))
-        if connection.paused:  # its transport was full before it came here
-            self._stalled.paused[connection] = None
+        self._ticker.attached(connection, now)
         if not connection.observes:
             self._observer.connection_added(project, connection)
         if project.finished and project.has_all(connection):
             self.close(connection, "finished", now)
 
     def detach(self, connection: Connection, reason: str, now: float, *, reset: bool = False) -> None:
-        """Forget a connection whose transport is gone; calling twice does no harm.
+        """Remove a connection whose transport is closed. A second call does nothing.
 
-        `reason` is one of `REMOVAL_REASONS`; `reset`: its peer has ended it without a FIN.
+        `reason` is one of `REMOVAL_REASONS`; `reset`: the peer ended it without a FIN.
         """
         if (self.observers if connection.observes else self.connections).pop(connection.id, None) is None:
             return
@@ -294,31 +256,29 @@ class Hub:
         missed = project.detach(connection, reason, now, reset=reset)
         connection.project = None
         connection.leaving = reason
-        self._stalled.paused.pop(connection, None)
-        self._pending_acks.forget(connection)
+        self._ticker.detached(connection)
         self._admission.left(connection.address)
         if connection.observes:
             self._observer.observer_removed(project, connection)
-            self._forget_if_empty(project)
-            return
-        self.counters.removed[reason] += 1
-        if reason == "dead":
-            self.counters.dead_detection_seconds.observe(connection.silent_seconds(now))
-        self._observer.connection_removed(project, connection, reason, missed, now)
-        self._forget_if_empty(project)
+        else:
+            self.counters.removed[reason] += 1
+            if reason == "dead":
+                self.counters.dead_detection_seconds.observe(connection.silent_seconds(now))
+            self._observer.connection_removed(project, connection, reason, missed, now)
+        self._registry.update(project)
 
     def paused(self, connection: Connection, now: float) -> None:
-        """`connection`'s transport takes no more for now."""
+        """The transport of `connection` is full."""
         connection.paused = True
         connection.progress_seconds = now
         connection.progress_bytes = connection.moved_bytes()
         if connection.project is not None:
-            self._stalled.paused[connection] = None
+            self._ticker.stalled.paused[connection] = None
 
     def drained(self, connection: Connection, now: float) -> None:
-        """`connection`'s transport takes bytes again: it catches up from the ring."""
+        """The transport of `connection` accepts bytes again: the connection catches up from the ring."""
         connection.paused = False
-        self._stalled.paused.pop(connection, None)
+        self._ticker.stalled.paused.pop(connection, None)
         project = cast("Project | None", connection.project)
         if project is not None:
             project.deliver(connection, project.ring.newest, now)
@@ -328,30 +288,22 @@ class Hub:
                 self.close(connection, "finished", now)
 
     def refused(self, code: str, address: str | None, now: float) -> None:
-        """A client was turned away before it could say what it wanted."""
+        """Count and report a client that was refused before its request was read."""
         self.counters.rejected[code] += 1
         self._observer.limit_reached(code, None, address, now)
 
     def pending_acks(self, connection: Connection) -> None:
-        """`connection` was written to, and has to be asked in time what of it was acknowledged."""
-        self._pending_acks.add(connection)
+        """`connection` was written to: read its acknowledgements until it owes none."""
+        self._ticker.pending_acks.add(connection)
 
     # Time
 
     def tick(self, now: float) -> bool:
-        """Close stalled connections, read acknowledgements, expire events, send heartbeats. Returns whether it wants
-        another turn at once. An exception in one step, project or connection is reported and doesn't stop the others.
-        """
-        more = False
-        for step in (self._close_stalled, self._read_acks, self._expire_due, self._send_heartbeats):
-            try:
-                more = step(now) or more
-            except Exception as error:  # noqa: BLE001 - see above
-                self._observer.failed("tick", error)
-        return more
+        """Run the periodic step. Returns whether another turn is needed at once."""
+        return self._ticker.tick(now)
 
     def connection_failed(self, connection: Connection, error: Exception, task: str = "tick") -> None:
-        """Report `error` and abort `connection` (reason `error`): its state can't be trusted any more."""
+        """Report `error` and abort `connection` (reason `error`), because its state is unreliable."""
         self._observer.failed(task, error)
         connection.leaving = connection.leaving or "error"
         try:
@@ -359,98 +311,27 @@ class Hub:
         except Exception as second:  # noqa: BLE001 - the other connections go on
             self._observer.failed(task, second)
 
-    def _close_stalled(self, now: float) -> bool:
-        for connection in list(self._stalled.paused):
-            try:
-                self._stalled.end_if_stuck(connection, now)
-            except Exception as error:  # noqa: BLE001 - the other connections go on
-                self.connection_failed(connection, error)
-        return False
-
-    def _read_acks(self, _now: float) -> bool:
-        for connection in self._pending_acks.take(TICK_BUDGET):
-            try:
-                if connection.project is not None and connection.refresh():
-                    self._pending_acks.add(connection)
-            except Exception as error:  # noqa: BLE001 - the other connections go on
-                self.connection_failed(connection, error)
-        return False
-
-    def _expire_due(self, now: float) -> bool:
-        due = self._retention.due(now, TICK_BUDGET)
-        for project in due:
-            try:
-                self._expire(project, now)
-            except Exception as error:  # noqa: BLE001 - the other projects go on
-                self._observer.failed("tick", error)
-            finally:
-                self._retention.look_again(project)
-        return len(due) == TICK_BUDGET
-
-    def _send_heartbeats(self, now: float) -> bool:
-        due = self._timing_wheel.due(now, TICK_BUDGET)
-        silent: dict[bytes, list[Connection]] = {}
-        for connection in due:
-            if connection.project is None:
-                continue
-            try:
-                look_again = self._look_at(connection, silent, now)
-            except Exception as error:  # noqa: BLE001 - the other connections go on
-                self.connection_failed(connection, error)
-                look_again = now
-            self._timing_wheel.put(connection, max(look_again, now + self._timing_wheel.tick_seconds))
-        for ping, connections in silent.items():
-            try:
-                connections[0].write_each(connections, ping)
-                self.counters.heartbeats += sum(not connection.observes for connection in connections)
-            except Exception as error:  # noqa: BLE001 - the other heartbeats go out
-                self._observer.failed("tick", error)
-        return len(due) == TICK_BUDGET
-
-    def _look_at(self, connection: Connection, silent: dict[bytes, list[Connection]], now: float) -> float:
-        """Close `connection` or note it as silent where its time has come. Returns when to look at it again."""
-        heartbeat_seconds = self.limits.heartbeat_seconds
-        connection.refresh()
-        stalls_at = self._stalled.ends(connection, now)
-        if stalls_at <= now:
-            self._stalled.give_up(connection)
-        elif connection.ends_at_seconds <= now and not connection.leaving:
-            self.close(connection, connection.ends_reason, now)
-        elif connection.last_write_seconds + heartbeat_seconds <= now and not (connection.paused or connection.leaving):
-            connection.announce(len(connection.ping), now)
-            silent.setdefault(connection.ping, []).append(connection)
-        return min(stalls_at, connection.last_write_seconds + heartbeat_seconds, connection.ends_at_seconds)
-
     def close(self, connection: Connection, reason: str, now: float) -> None:
-        """Tell a reader that it is to go and why, then end its stream; `detach` follows when its transport is gone."""
-        if connection.leaving:
-            return
-        retry_ms = self._retry_ms()
-        connection.control(
-            sse.control_frame("closing", {"reason": reason, "retry_ms": retry_ms}, retry_ms=retry_ms), now
-        )
-        connection.leaving = reason
-        connection.finish()
+        """Send `closing` with the reason and end the stream. The transport then calls `detach`."""
+        self._closing.close(connection, reason, now)
 
     def delete(self, name: str, now: float) -> tuple[int, int] | None:
-        """Close a project's streams and drop its history. Returns `(connections, events)`; None when it isn't there."""
-        project = self.projects.get(name)
-        if self.forgotten.pop(name, None) is not None:
+        """Close a project's streams and evict its events. Returns `(connections, events)`, None if it doesn't exist."""
+        if self.dropped.pop(name, None) is not None:
             self.counters.misses.touch(name)
+        project = self._registry.remove(name)
         if project is None:
             return None
         connections, events = len(project.connections), len(project.ring)
-        del self.projects[name]
-        self._idle.pop(project, None)
         self.counters.misses.touch(name)
         self._closing.add(project.streams, "deleted", project)
         self._closing.run(now)
         return connections, events
 
     def drain(self, now: float) -> None:
-        """The process is shutting down: deliver what is there, close every stream, take nothing new.
+        """Shut down: deliver what is held, close every stream, refuse new events and connections.
 
-        What doesn't fit into this turn is done by the next calls of `flush`.
+        What exceeds the budget of this turn is done by the next calls of `flush`.
         """
         self.draining = True
         self._closing.add(self.streams, "shutdown")
@@ -464,7 +345,7 @@ class Hub:
         self._observer.project_forgotten(project)
 
     def busiest(self) -> Iterator[Project]:
-        """Projects with most connections first, then those without, the one published to last first."""
+        """Projects with connections, most connections first, then those without, most recently published first."""
         yield from sorted(
             (project for project in self.projects.values() if project.connections),
             key=lambda project: (-len(project.connections), project.name),
@@ -474,7 +355,7 @@ class Hub:
     # Inside
 
     def _open(self, name: str, event: Event, now: float) -> Project:
-        """The project that `event` may be published to."""
+        """Get or create the project to publish `event` to."""
         self.check(event)
         project = self.projects.get(name)
         return project if project is not None else self._create(name, None, now)
@@ -492,57 +373,18 @@ class Hub:
         return receipt
 
     def _create(self, name: str, address: str | None, now: float) -> Project:
-        if len(self.projects) >= self.limits.max_projects and (idlest := self._may_give_way()) is not None:
+        if len(self.projects) >= self.limits.max_projects and (idlest := self._registry.displaceable()) is not None:
             self._retention.evict(idlest, len(idlest.ring), "projects", now)
-            self._forget_if_empty(idlest)
+            self._registry.update(idlest)
             self.counters.projects_displaced += 1
             self._observer.project_displaced(idlest, now)
         self._admission.project(len(self.projects), name, address, now)
-        left = self.forgotten.pop(name, None)
-        project = self._from_forgotten(name, left or Forgotten(self.new_epoch(), 0))
-        self.projects[name] = project
-        self.counters.misses.touch(name)
-        return project
-
-    def _may_give_way(self) -> Project | None:
-        """The project idle longest that has no stream and nothing pending: it makes room for a new one."""
-        while self._idle:
-            project = next(iter(self._idle))
-            if self.projects.get(project.name) is project and project.is_idle:
-                return project
-            del self._idle[project]
-        return None
-
-    def _from_forgotten(self, name: str, left: Forgotten) -> Project:
-        project = Project(name, left.epoch, self.counters, self._frame_cache, newest=left.newest)
-        project.finished = left.finished
-        project.earlier = left.earlier
-        return project
+        return self._registry.create(name)
 
     def _enforce(self, project: Project, now: float) -> None:
         for emptied in self._retention.enforce(project, now):
-            self._forget_if_empty(emptied)
+            self._registry.update(emptied)
 
     def _expire(self, project: Project, now: float) -> None:
         self._retention.expire(project, now)
-        self._forget_if_empty(project)
-
-    def _forget_if_empty(self, project: Project) -> None:
-        if self.projects.get(project.name) is not project:
-            return
-        if project.is_idle:
-            self._idle[project] = None
-        if project.empty:
-            self._idle.pop(project, None)
-            del self.projects[project.name]
-            self.forgotten[project.name] = Forgotten(
-                project.epoch, project.ring.newest, project.finished, project.earlier
-            )
-            if len(self.forgotten) > _MAX_FORGOTTEN:
-                self.counters.misses.touch(self.forgotten.popitem(last=False)[0])
-            self._observer.project_forgotten(project)
-            self.counters.misses.touch(project.name)
-
-    def _retry_ms(self) -> int:
-        base_ms = self.limits.retry_ms
-        return base_ms + int(random.random() * _CLOSING_SPREAD * base_ms)  # noqa: S311  # jitter, no secret
+        self._registry.update(project)

@@ -41,7 +41,7 @@ from edge.store.sqlite_file import DRIFT_NOTED_SECONDS, SqliteFile, SqliteFileEr
 from edge.store.sqlite_gathered import (
     Gathered,
     PendingCommit,
-    forgotten_row,
+    dropped_row,
     key_text,
     project_row,
     receipt_row,
@@ -380,8 +380,8 @@ class SqliteStore:
         dropped: list[str] = []
         for name in part.touched | {segment.project for segment in segments}:
             if (project := self._hub.projects.get(name)) is None:
-                if left := self._hub.forgotten.get(name):
-                    rows.append(forgotten_row(name, left))
+                if past := self._hub.dropped.get(name):
+                    rows.append(dropped_row(name, past))
                 else:
                     dropped.append(name)
                 continue

@@ -6,11 +6,12 @@ import asyncio
 
 import msgspec
 
-from edge.core.hub import Forgotten, Hub
+from edge.core.hub import Hub
 from edge.core.idempotency import Answer, Key
 from edge.core.ledger import LedgerState
 from edge.core.observer import Receipt
 from edge.core.project import Project
+from edge.core.registry import DroppedProject
 from edge.store.base import Keyed
 from edge.store.sqlite_rows import ProjectRow, ReceiptRow, Segment
 
@@ -124,10 +125,10 @@ def project_row(project: Project, offset_seconds: float) -> ProjectRow:
     )
 
 
-def forgotten_row(name: str, left: Forgotten) -> ProjectRow:
-    """Of a project that holds nothing: where it goes on when it comes back."""
-    after = left.newest + 1
-    return ProjectRow(name, left.epoch, after, after, left.newest, LedgerState(), left.earlier, left.finished)
+def dropped_row(name: str, past: DroppedProject) -> ProjectRow:
+    """The row of a dropped project: where its numbers continue."""
+    after = past.newest + 1
+    return ProjectRow(name, past.epoch, after, after, past.newest, LedgerState(), past.earlier, past.finished)
 
 
 def receipt_row(key: Key, fingerprint: bytes, answer: Answer, at_seconds: float) -> ReceiptRow:

@@ -17,8 +17,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from edge.core import flush_queue, frame_cache, resume
-from edge.core import hub as hub_module
+from edge.core import flush_queue, frame_cache, resume, ticker
 from edge.core.admission import network_of
 from edge.core.connection import NEVER
 from edge.core.counters import EVICTION_REASONS, GAP_REASONS, REMOVAL_REASONS
@@ -88,7 +87,7 @@ class HubMachine(RuleBasedStateMachine):
     def begin(self, max_events: int, max_bytes: int, total_bytes: int, flush_budget: int, stored: bool) -> None:
         self.patches = pytest.MonkeyPatch()
         self.patches.setattr(flush_queue, "FLUSH_BUDGET", flush_budget)
-        self.patches.setattr(hub_module, "TICK_BUDGET", 2)
+        self.patches.setattr(ticker, "TICK_BUDGET", 2)
         self.patches.setattr(frame_cache, "MAX_BATCH_BYTES", 150)
         self.limits = Limits(
             max_events=max_events,
@@ -665,7 +664,7 @@ class HubMachine(RuleBasedStateMachine):
         assert [each.connection.id for each in self.readers.values() if each.observes] == list(hub.observers)
         there = {reader.connection for reader in self.readers.values()}
         assert there == {one for project in self.all_projects for one in self.attached(project)}
-        assert {connection for connection in there if connection.paused} == set(hub._stalled.paused)
+        assert {connection for connection in there if connection.paused} == set(hub._ticker.stalled.paused)
         assert Counter(network_of(connection.address) for connection in there) == hub._admission._addresses
         queued = list(hub._flush_queue._dirty)
         assert len(queued) == len(set(queued))
@@ -712,10 +711,10 @@ class HubMachine(RuleBasedStateMachine):
             hub.projects,
             hub.connections,
             hub._retention._holders,
-            hub._stalled.paused,
+            hub._ticker.stalled.paused,
             hub._admission._addresses,
             hub._retention._expiry,
         ]
-        left += [hub._timing_wheel._slots, hub._timing_wheel._due]
+        left += [hub._ticker.timing_wheel._slots, hub._ticker.timing_wheel._due]
         assert [0] * len(left) == [len(one) for one in left]
         assert 0 == hub.counters.misses.pending

@@ -357,7 +357,7 @@ class TestFullTransports:
         hub.paused(reader, 0.0)
         hub.drained(reader, 0.0)
         hub.attach("p", reader, resume.nothing, 0.0)
-        assert {} == hub._stalled.paused
+        assert {} == hub._ticker.stalled.paused
 
 
 class TestHoles:
@@ -465,7 +465,7 @@ def test_a_reader_that_comes_between_an_event_and_its_flush() -> None:
 
 def test_joined_batches_are_kept_in_bounded_number() -> None:
     hub = make_hub()
-    cache: FrameCache = hub._frame_cache
+    cache: FrameCache = hub._registry._frame_cache
     for number in range(40):
         readers = [connect(hub, f"p{number}", f"{number}/{one}") for one in range(2)]
         publish(hub, 1, f"p{number}")
@@ -479,4 +479,4 @@ def test_one_reader_alone_leaves_no_batch_behind() -> None:
     connect(hub)
     publish(hub, 3)
     flush(hub)
-    assert {} == hub._frame_cache._held
+    assert {} == hub._registry._frame_cache._held

@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from edge.core import hub as hub_module
-from edge.core import resume
+from edge.core import registry, resume
 from edge.core.hub import Hub
 from edge.core.project import Project
 from edge.core.resume import Gap, Start
@@ -247,10 +246,10 @@ class TestTheIdOfHello:
         hub.delete("p", 0.0)
         assert ["restart"] == [gap["reason"] for gap in come_back(hub, last_id).told("gap")]
 
-    def test_offorgotten_projects_only_so_many_are_known(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(hub_module, "_MAX_FORGOTTEN", 2)
+    def test_the_number_of_dropped_projects_remembered_is_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(registry, "_MAX_DROPPED", 2)
         hub = make_hub()
         for name in "abc":
             hub.attach(name, reader := FakeConnection(hub, name), resume.missed, 0.0)
             hub.detach(reader, "client", 0.0)
-        assert ["b", "c"] == list(hub.forgotten)
+        assert ["b", "c"] == list(hub.dropped)

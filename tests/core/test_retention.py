@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge.core import hub as hub_module
-from edge.core import resume
+from edge.core import resume, ticker
 from edge.core.errors import LimitReached
 from edge.core.hub import Hub
 from edge.core.ring import EVENT_OVERHEAD_BYTES
@@ -159,7 +158,7 @@ class TestAge:
         assert {"old": [], "new": [2, 3]} == held(hub)
 
     def test_many_projects_of_age_are_a_few_a_turn(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(hub_module, "TICK_BUDGET", 10)
+        monkeypatch.setattr(ticker, "TICK_BUDGET", 10)
         hub = make_hub(max_age_seconds=64.0)
         for number in range(35):
             hub.publish(str(number), text(), 0.0)
@@ -189,7 +188,7 @@ class TestNothingGrows:
             hub.detach(reader, "client", float(number))
             while hub.tick(float(number)):
                 pass
-        assert sum(map(len, hub._timing_wheel._slots.values())) <= hub.limits.heartbeat_seconds + 2
+        assert sum(map(len, hub._ticker.timing_wheel._slots.values())) <= hub.limits.heartbeat_seconds + 2
 
     def test_refused_events_leave_no_project_behind(self) -> None:
         hub = make_hub(max_bytes=1000)

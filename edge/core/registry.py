@@ -1,0 +1,110 @@
+"""The projects of the hub: those that exist, those that are idle, and the last ones dropped.
+
+Invariants:
+    * a project without stream, event and reservation is dropped, and a deleted one is removed at once;
+    * a dropped project that is created again continues its epoch and numbers, so that a subscriber that has seen
+      everything gets no gap.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+from edge.core.counters import Counters
+from edge.core.epochs import Epochs, PastEpoch
+from edge.core.frame_cache import FrameCache
+from edge.core.observer import Observer
+from edge.core.project import Project
+from edge.core.saved import SavedProject, restored
+
+_MAX_DROPPED = 10_000
+"""Dropped projects that are remembered; about 300 bytes each."""
+
+
+class DroppedProject(NamedTuple):
+    """Where the history of a dropped project ended."""
+
+    epoch: str
+    newest: int
+    finished: bool = False
+    earlier: tuple[PastEpoch, ...] = ()
+
+
+class Registry:
+    """Creates, restores and drops projects."""
+
+    __slots__ = ("_counters", "_epochs", "_frame_cache", "_idle", "_observer", "current", "dropped")
+
+    def __init__(self, epochs: Epochs, counters: Counters, observer: Observer) -> None:
+        self._epochs = epochs
+        self._counters = counters
+        self._observer = observer
+        self._frame_cache = FrameCache()
+        self.current: dict[str, Project] = {}
+        self.dropped: OrderedDict[str, DroppedProject] = OrderedDict()
+        """The longest dropped first."""
+        self._idle: OrderedDict[Project, None] = OrderedDict()
+        """Projects that became idle, the longest idle first. An entry may be out of date: `displaceable` checks it."""
+
+    def create(self, name: str) -> Project:
+        """Add project `name`, which must not exist."""
+        past = self.dropped.pop(name, None) or DroppedProject(self._epochs.new(), 0)
+        project = self.current[name] = self._continued(name, past)
+        self._counters.misses.touch(name)
+        return project
+
+    def restore(self, saved: SavedProject, now: float) -> Project:
+        """Add a project in its saved state. It must not exist."""
+        project = self.current[saved.name] = restored(saved, self._counters, self._frame_cache, now)
+        return project
+
+    def remove(self, name: str) -> Project | None:
+        """Remove project `name` without remembering it as dropped."""
+        project = self.current.pop(name, None)
+        if project is not None:
+            self.in_use(project)
+        return project
+
+    def in_use(self, project: Project) -> None:
+        """`project` is not idle any more."""
+        self._idle.pop(project, None)
+
+    def update(self, project: Project) -> None:
+        """Drop `project` if it is empty, and record whether it is idle. Does nothing once it was removed."""
+        name = project.name
+        if self.current.get(name) is not project:
+            return
+        if project.empty:
+            self._idle.pop(project, None)
+            del self.current[name]
+            self.dropped[name] = DroppedProject(project.epoch, project.ring.newest, project.finished, project.earlier)
+            if len(self.dropped) > _MAX_DROPPED:
+                self._counters.misses.touch(self.dropped.popitem(last=False)[0])
+            self._observer.project_forgotten(project)
+            self._counters.misses.touch(name)
+        elif project.is_idle:
+            self._idle[project] = None
+
+    def displaceable(self) -> Project | None:
+        """The longest idle project, which may be removed to make room for a new one."""
+        while self._idle:
+            project = next(iter(self._idle))
+            if self.current.get(project.name) is project and project.is_idle:
+                return project
+            del self._idle[project]
+        return None
+
+    def finished(self, name: str) -> Project | None:
+        """Project `name` if it is finished, even if it was dropped."""
+        project = self.current.get(name)
+        if project is not None:
+            return project if project.finished else None
+        past = self.dropped.get(name)
+        return self._continued(name, past) if past is not None and past.finished else None
+
+    def _continued(self, name: str, past: DroppedProject) -> Project:
+        project = Project(name, past.epoch, self._counters, self._frame_cache, newest=past.newest)
+        project.finished = past.finished
+        project.earlier = past.earlier
+        return project
