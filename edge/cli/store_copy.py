@@ -15,8 +15,9 @@ from typing import NamedTuple
 from edge.config.redis_url import SCHEMES
 from edge.core.errors import StoreUnavailable
 from edge.store.base import StoreUnusableError
-from edge.store.sqlite_file import Lock, SqliteFile, SqliteFileError, Stored
-from edge.store.sqlite_file import backup as copy_file
+from edge.store.sqlite_file import SqliteFile, Stored
+from edge.store.sqlite_open import Lock, SqliteFileError
+from edge.store.sqlite_open import backup as copy_file
 from edge.store.sqlite_rows import Segment, Transaction
 
 

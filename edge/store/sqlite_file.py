@@ -1,26 +1,23 @@
-"""The file of the SQLite store: its tables, what one transaction writes, and how it is read at start.
+"""The file of the SQLite store: what one transaction writes, and how the file is read at start.
 
-Everything here runs on the store's own thread, never on the event loop. Events are written by the segment: what one
-transaction gathers of one project is one row, its frames joined (a frame ends in its only empty line, so the row can be
-split again). Invariant: after any transaction the file holds one consistent state of the hub, with every event of every
-ring; segments are removed as a whole, so it holds at most one segment a project more than the ring.
+Everything here runs on the store's own thread, never on the event loop. Events are written in segments: the events of
+one project in one transaction are one row, with their frames joined. A frame ends in its only empty line, so the row
+can be split again. Invariant: after each transaction the file holds one consistent state of the hub, with every event
+of every ring. Segments are removed whole, so the file holds at most one segment per project more than the ring.
 
-What a transaction costs is the pages it touches and the calls it makes. Segments are only ever appended, and removed by
-their row numbers, which `SegmentIndex` remembers: an index would be a page for each project in each transaction, and
-more than the events themselves. Many rows go into one call: the GIL changes hands with the event loop at each.
+A transaction costs the pages it touches and the calls it makes. Segments are only appended, and removed by row number,
+which `SegmentIndex` remembers: an index in the file would cost one page per project in each transaction, more than the
+events themselves. Many rows go into one call, because the GIL changes hands with the event loop at each call.
 
-Other programs may read the file at any time (a backup, litestream). A second edge is kept out by a lock on `PATH-lock`,
-which also holds the token of the last process that opened the file: an older copy put in its place has another.
+Other programs may read the file at any time (a backup, Litestream).
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -28,36 +25,9 @@ import msgspec
 from edge.core.epochs import PastEpoch
 from edge.core.ledger import LedgerState
 from edge.store.base import StoreUnusableError
+from edge.store.sqlite_open import ADVICE, Lock, SqliteFileError, primary_code, schema_changes, unusable
 from edge.store.sqlite_rows import ProjectRow, ReceiptRow, SegmentIndex, Transaction
 
-_APPLICATION_ID = 0x45444745  # "EDGE"
-_SCHEMA_VERSION = 2
-_SCHEMA = """
-CREATE TABLE projects (
-    name TEXT PRIMARY KEY, epoch TEXT NOT NULL, first_seq INTEGER NOT NULL, newest INTEGER NOT NULL,
-    ledger BLOB NOT NULL, earlier BLOB NOT NULL DEFAULT '[]', finished INTEGER NOT NULL DEFAULT 0
-) WITHOUT ROWID;
-CREATE TABLE segments (
-    project TEXT NOT NULL, epoch TEXT NOT NULL, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL,
-    at_seconds REAL NOT NULL, frames BLOB NOT NULL
-);
-CREATE TABLE receipts (
-    key TEXT PRIMARY KEY, fingerprint BLOB NOT NULL, job TEXT, status INTEGER, content_type TEXT, body BLOB,
-    at_seconds REAL NOT NULL
-) WITHOUT ROWID;
-"""
-_LIFE = """
-CREATE TABLE life (
-    token TEXT NOT NULL, clean INTEGER NOT NULL, commits INTEGER NOT NULL, drift_seconds REAL NOT NULL,
-    writes INTEGER NOT NULL
-);
-INSERT INTO life VALUES ('', 0, 0, 0.0, 0);
-"""
-_FROM_VERSION_1 = (
-    "ALTER TABLE projects ADD COLUMN earlier BLOB NOT NULL DEFAULT '[]';"
-    "ALTER TABLE projects ADD COLUMN finished INTEGER NOT NULL DEFAULT 0;"
-    "DROP TABLE pulse;" + _LIFE
-)
 _BUSY_SECONDS = 5.0
 """Another program holds the file for a moment when it makes a backup."""
 _FREE_PAGES_KEPT = 256
@@ -74,16 +44,6 @@ DRIFT_NOTED_SECONDS = 0.5
 _RECEIPTS_EXPIRED_EVERY_SECONDS = 30.0
 """Finding the old ones means looking at all."""
 _FRAME_END = b"\n\n"
-_ADVICE = {
-    sqlite3.SQLITE_BUSY: "another program keeps it locked: end that program",
-    sqlite3.SQLITE_CANTOPEN: "it can't be opened: does its folder exist, and may this user write there?",
-    sqlite3.SQLITE_READONLY: "it is read-only: let this user write it and its folder",
-    sqlite3.SQLITE_PERM: "this user may not open it: let it read and write the file",
-    sqlite3.SQLITE_FULL: "the disk is full: make room",
-    sqlite3.SQLITE_NOTADB: "it is not a database: name another file, or move this one away",
-    sqlite3.SQLITE_CORRUPT: "it is damaged: restore a backup, or move it away and start empty",
-}
-_HOPELESS = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
 
 def _statements(into: str, columns: int) -> list[tuple[int, str]]:
@@ -110,10 +70,6 @@ class Stored:
         self.newest = newest
         self.frames = frames
         self.times = times
-
-
-class SqliteFileError(Exception):
-    """The file can't be used for now; says why and what to do."""
 
 
 class SqliteFile:
@@ -146,15 +102,15 @@ class SqliteFile:
             self._db = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_SECONDS, check_same_thread=False)
         except OSError as error:
             self._lock.close()
-            raise SqliteFileError(f"{path}: {_ADVICE[sqlite3.SQLITE_CANTOPEN]} ({error.strerror})") from error
+            raise SqliteFileError(f"{path}: {ADVICE[sqlite3.SQLITE_CANTOPEN]} ({error.strerror})") from error
         except sqlite3.Error as error:
             self._lock.close()
-            raise self._unusable(error) from error
+            raise unusable(self.path, error) from error
         try:
             self._prepare(commit=commit)
         except (sqlite3.Error, OSError) as error:
             self.abandon()
-            raise self._unusable(error) from error
+            raise unusable(self.path, error) from error
         except (SqliteFileError, StoreUnusableError):
             self.abandon()
             raise
@@ -166,14 +122,7 @@ class SqliteFile:
 
     def _prepare(self, *, commit: bool) -> None:
         db = self._db
-        # Before anything is written, as this may be another program's file.
-        application_id = db.execute("PRAGMA application_id").fetchone()[0]
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if application_id not in (0, _APPLICATION_ID) or (tables and application_id == 0):
-            raise StoreUnusableError(f"{self.path} is a database of another program: name another file in store.url.")
-        if version > _SCHEMA_VERSION:
-            raise StoreUnusableError(f"{self.path} was written by a newer edge (version {version}): upgrade this one.")
+        changes = schema_changes(db, self.path)  # before anything is written
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         db.execute("PRAGMA journal_mode = WAL")
         # Each commit reaches the disk: "at most flush_ms is lost" would not be true with NORMAL.
@@ -182,11 +131,8 @@ class SqliteFile:
         db.execute("PRAGMA secure_delete = OFF")
         self._bound_log()
         db.execute("BEGIN IMMEDIATE")
-        changes = _SCHEMA + _LIFE if not tables else _FROM_VERSION_1 if version < _SCHEMA_VERSION else ""
         for statement in changes.split(";"):
             db.execute(statement)
-        db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-        db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
         token, clean, commits, self.drift_seconds = db.execute(
             "SELECT token, clean, commits, drift_seconds FROM life"
         ).fetchone()
@@ -228,7 +174,7 @@ class SqliteFile:
         except BaseException as error:
             if db.in_transaction:
                 db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error) and _primary(error) == sqlite3.SQLITE_FULL:
+            if isinstance(error, sqlite3.Error) and primary_code(error) == sqlite3.SQLITE_FULL:
                 self._fold_log()  # it may be the log that fills the disk
             raise
         self.index.apply(batch, change)
@@ -266,7 +212,7 @@ class SqliteFile:
         try:
             return [ReceiptRow._make(row) for row in self._db.execute("SELECT * FROM receipts ORDER BY at_seconds")]
         except sqlite3.Error as error:
-            raise self._unusable(error) from error
+            raise unusable(self.path, error) from error
 
     def close(self, *, clean: bool, drift_seconds: float | None = None) -> None:
         """Give space back, fold the log into the file and close it. `clean`: nothing is left to write."""
@@ -284,7 +230,7 @@ class SqliteFile:
         try:
             return self._read()
         except (sqlite3.Error, msgspec.MsgspecError) as error:
-            raise self._unusable(error) from error
+            raise unusable(self.path, error) from error
 
     def _read(self) -> list[Stored]:
         decode_ledger = msgspec.json.Decoder(LedgerState).decode
@@ -306,7 +252,7 @@ class SqliteFile:
             stored = projects.get(name)
             if stored is None:
                 raise StoreUnusableError(
-                    f"{self.path}: {_ADVICE[sqlite3.SQLITE_CORRUPT]} (row {row} belongs to no project)"
+                    f"{self.path}: {ADVICE[sqlite3.SQLITE_CORRUPT]} (row {row} belongs to no project)"
                 )
             if first_seq != stored.newest + 1:
                 # What comes before a hole is left out, and of what was written twice the first.
@@ -365,77 +311,10 @@ class SqliteFile:
         # The pragma is a row without columns for each page, and `execute` stops at the first such row.
         self._db.executescript(f"PRAGMA incremental_vacuum({pages})")
 
-    def _unusable(self, error: Exception) -> SqliteFileError | StoreUnusableError:
-        primary = _primary(error)
-        hopeless = primary in _HOPELESS or isinstance(error, msgspec.MsgspecError)
-        return (StoreUnusableError if hopeless else SqliteFileError)(f"{self.path}: {_ADVICE.get(primary, str(error))}")
-
-
-class Lock:
-    """Keeps a second edge out, and holds a text that outlives the process."""
-
-    def __init__(self, path: Path) -> None:
-        """Raises SqliteFileError."""
-        lock_path = path.with_name(path.name + "-lock")
-        try:
-            self._descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise SqliteFileError(f"{path}: {_ADVICE[sqlite3.SQLITE_CANTOPEN]} ({error.strerror})") from error
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self.close()
-            raise SqliteFileError(f"{path}: another process has it open: one file serves one edge") from None
-        self.text = os.pread(self._descriptor, 200, 0).decode(errors="replace")
-
-    def write(self, text: str) -> None:
-        self.text = text
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, text.encode(), 0)
-        os.fsync(self._descriptor)
-
-    def close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-
-def backup(source: Path, destination: Path) -> None:
-    """Copy the file at `source`, which may be in use, to `destination`, which must not exist. Raises SqliteFileError.
-
-    The copy is whole in itself and taken for what it is: a process that opens it tells subscribers `restart`.
-    """
-    try:
-        os.close(os.open(destination, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    except OSError as error:
-        raise SqliteFileError(f"{destination}: {error.strerror}: name a new file in a folder that exists.") from error
-    copied = False
-    try:
-        with (
-            closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as reader,
-            closing(sqlite3.connect(destination, isolation_level=None)) as writer,
-        ):
-            if reader.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
-                raise SqliteFileError(f"{source} is not a history of edge.")
-            reader.backup(writer)
-            if reader.execute("PRAGMA user_version").fetchone()[0] == _SCHEMA_VERSION:
-                writer.execute("UPDATE life SET token = '', clean = 0")
-            copied = True
-    except sqlite3.Error as error:
-        raise SqliteFileError(f"{source}: {_ADVICE.get(_primary(error), str(error))}") from error
-    finally:
-        if not copied:
-            destination.unlink()
-
 
 def _identity(path: str) -> tuple[int, int]:
     found = os.stat(path)  # noqa: PTH116 - a third of the time, for each transaction
     return found.st_dev, found.st_ino
-
-
-def _primary(error: Exception) -> int:
-    """SQLite's primary result code; 0 where there is none."""
-    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
 
 
 def _project_columns(row: ProjectRow) -> tuple[object, ...]:

@@ -22,7 +22,7 @@ from edge.core.idempotency import Answer
 from edge.core.limits import Limits
 from edge.core.observer import Receipt
 from edge.logs.setup import configure
-from edge.store import sqlite
+from edge.store import sqlite_writer
 from edge.store.base import Keyed
 from edge.store.sqlite_file import SqliteFile
 from tests.store.rig import Rig, life, until
@@ -163,7 +163,7 @@ async def test_a_file_that_was_removed_is_noticed_and_made_anew(tmp_path: Path, 
 
 
 async def test_an_idle_hub_notices_that_its_file_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "_CHECK_SECONDS", 0.05)
+    monkeypatch.setattr(sqlite_writer, "_CHECK_SECONDS", 0.05)
     async with life(tmp_path / "h.db", commit=True) as rig:
         await rig.publish("one")
         (tmp_path / "h.db").unlink()
@@ -198,8 +198,8 @@ class TestHangingDisk:
             write(*arguments)
 
         monkeypatch.setattr(SqliteFile, "write", hang)
-        monkeypatch.setattr(sqlite, "_STALLED_AFTER_SECONDS", 0.2)
-        monkeypatch.setattr(sqlite, "_CHECK_SECONDS", 0.05)
+        monkeypatch.setattr(sqlite_writer, "_STALLED_AFTER_SECONDS", 0.2)
+        monkeypatch.setattr(sqlite_writer, "_CHECK_SECONDS", 0.05)
         yield answers
         answers.set()
 

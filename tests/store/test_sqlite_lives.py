@@ -15,8 +15,9 @@ from edge.core import resume
 from edge.core.errors import StoreUnavailable
 from edge.core.idempotency import Answer
 from edge.core.limits import Limits
-from edge.store import sqlite
-from edge.store.sqlite_file import SqliteFile, SqliteFileError, backup
+from edge.store import sqlite_writer
+from edge.store.sqlite_file import SqliteFile
+from edge.store.sqlite_open import SqliteFileError, backup
 from tests.store.rig import Rig, life, until
 
 HOUR = 3600.0
@@ -250,7 +251,7 @@ class TestClocks:
     async def test_a_step_is_noted_though_nothing_is_published_behind_it(
         self, tmp_path: Path, commit: bool, wall: Wall, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(sqlite, "_CHECK_SECONDS", 0.02)
+        monkeypatch.setattr(sqlite_writer, "_CHECK_SECONDS", 0.02)
         for step_seconds, killed in ((26 * HOUR, False), (52 * HOUR, True)):
             async with life(tmp_path / "h.db", commit=commit) as rig:
                 await publish(rig, 1)

@@ -1,0 +1,360 @@
+"""Writes what gathers on the event loop to the SQLite file, one transaction after another.
+
+What a few milliseconds bring is one transaction on the store's own thread; while one is written, the next gathers. When
+a transaction fails, the writer refuses new events until a later one succeeds, and it tries again by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edge.core.errors import StoreUnavailable
+from edge.core.hub import Hub
+from edge.core.idempotency import Key, Receipts
+from edge.logs.setup import get_logger
+from edge.store.base import StoreUnusableError
+from edge.store.sqlite_file import DRIFT_NOTED_SECONDS, SqliteFile
+from edge.store.sqlite_gathered import Gathered, PendingCommit, dropped_row, project_row, receipt_row
+from edge.store.sqlite_open import SqliteFileError
+from edge.store.sqlite_rows import ProjectRow, Transaction
+from edge.store.worker import Worker
+from edge.supervisor import Supervisor
+
+_log = get_logger("store")
+_RETRY_SECONDS = 0.5
+_CHECK_SECONDS = 1.0
+_STALLED_AFTER_SECONDS = 5.0
+"""A busy disk answers within a second or two; one that takes longer hangs."""
+_TRANSACTIONS_AT_THE_END = 3
+"""What one transaction causes is in the next."""
+
+
+class SqliteWriter:
+    """The writing half of `SqliteStore`, which takes the events and restores them at start."""
+
+    def __init__(
+        self,
+        path: Path,
+        hub: Hub,
+        receipts: Receipts,
+        clock: Callable[[], float],
+        *,
+        commit: bool,
+        flush_seconds: float,
+        keep_receipts_seconds: float,
+        supervisor: Supervisor | None = None,
+    ) -> None:
+        self._supervisor = supervisor or Supervisor()
+        self._path = path
+        self._hub = hub
+        self._receipts = receipts
+        self._clock = clock
+        self._commit = commit
+        self.at_once = not commit
+        self._flush_seconds = flush_seconds
+        self._keep_receipts_seconds = keep_receipts_seconds
+        self._offset_seconds = 0.0
+        """How far the file's clock is ahead of the hub's."""
+        self._worker = Worker()
+        self._file: SqliteFile | None = None
+        self._lost = False
+        """The file is no longer at its path."""
+        self._problem: StoreUnavailable | None = unavailable("The history is not open yet; try again soon.")
+        self.errors = 0
+        self._gathered = Gathered()
+        self._intended: set[Key] = set()
+        """Keys whose intent to send a job is recorded in the file."""
+        self._remembered: set[Key] = set()
+        """Keys whose answer was written together with their event."""
+        self._urgent = asyncio.Event()
+        """Set while a request waits for the disk: stop gathering."""
+        self._closing = False
+        self._writer: asyncio.Task[None] | None = None
+        self._writing: tuple[Gathered, float] | None = None
+        """What is being written, and since when (the hub's clock)."""
+        self._next_check: asyncio.TimerHandle | None = None
+
+    @property
+    def problem(self) -> StoreUnavailable | None:
+        return self._problem
+
+    async def _written(self, waiters: list[asyncio.Future[None]]) -> None:
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiters.append(written)
+        self._urgent.set()
+        self._start()
+        await written
+
+    async def close(self) -> None:
+        self._closing = True
+        self._urgent.set()
+        if self._next_check is not None:
+            self._next_check.cancel()
+        if self._file is not None:
+            closing = asyncio.create_task(self._close_file(self._file))
+            # The process doesn't wait for a hanging disk; it abandons the thread.
+            await asyncio.wait([closing], timeout=0 if self._stalled else _STALLED_AFTER_SECONDS)
+            if not closing.done():
+                closing.cancel()
+                self._log_unwritten()
+        self._worker.end()
+
+    async def _close_file(self, file: SqliteFile) -> None:
+        if self._writer is not None:
+            await asyncio.wait([self._writer])
+        clean = True
+        for _ in range(_TRANSACTIONS_AT_THE_END):
+            if clean and (self._gathered or self._gathered.touched):
+                clean = await self._write()
+        if not clean:
+            self._log_unwritten()
+        try:
+            drift_seconds = self._drift_seconds()
+            await self._worker.call(lambda: file.close(clean=clean, drift_seconds=drift_seconds))
+        except sqlite3.Error as error:
+            _log.error("store_error", error=str(error))
+        self._file = None
+
+    def _log_unwritten(self) -> None:
+        first = self._gathered.unwritten
+        if self._writing is not None:
+            first = first | self._writing[0].unwritten
+        _log.error("store_left_unwritten", events=sum(project.ring.newest - seq + 1 for project, seq in first.items()))
+
+    def _check(self) -> None:
+        """Once a second: write what changed without an event (an eviction, a late miss), free space, and check that the
+        file is still there and the disk answers.
+        """
+        self._next_check = asyncio.get_running_loop().call_later(_CHECK_SECONDS, self._check)
+        if self._stalled:
+            self._refuse_stalled()
+        elif self._file is not None and (
+            self._gathered.touched
+            or self._file.has_free_pages
+            or abs(self._drift_seconds() - self._file.drift_seconds) > DRIFT_NOTED_SECONDS
+        ):
+            self._start()
+        elif self._file is not None and self._writer is None:
+            self._writer = self._supervisor.start("store_writer", self._check_file(self._file))
+
+    async def _check_file(self, file: SqliteFile) -> None:
+        self._writing = Gathered(), self._clock()
+        try:
+            await self._worker.call(file.check)
+        except (SqliteFileError, OSError) as error:
+            self._failed(error, Gathered())
+        finally:
+            self._writing = self._writer = None
+        if self._gathered or self._problem is not None:
+            self._start()
+
+    def _start(self) -> None:
+        if self._writer is None and self._file is not None and not self._closing:
+            self._writer = self._supervisor.start("store_writer", self._write_all())
+
+    async def _write_all(self) -> None:
+        """Gather and write in turns until nothing is left. After an exception, `_check` starts it again."""
+        try:
+            while True:
+                await self._pause()
+                if not await self._write() and not self._closing:
+                    await asyncio.sleep(_RETRY_SECONDS)
+                if self._closing or not (self._gathered or self._problem):
+                    return
+        finally:
+            self._writer = None
+
+    async def _pause(self) -> None:
+        """Let events gather: for the rest of this turn of the event loop, or `flush_seconds` if no request waits."""
+        if self._commit:
+            await asyncio.sleep(0)
+            return
+        try:
+            async with asyncio.timeout(self._flush_seconds):
+                await self._urgent.wait()
+        except TimeoutError:
+            return
+
+    async def _write(self) -> bool:
+        """Write everything gathered in one transaction. Returns whether it succeeded."""
+        assert self._file is not None
+        part = Gathered()
+        try:
+            if self._lost:
+                await self._make_anew(self._file)
+            part = self._gathered.take()
+            self._urgent.clear()
+            self._writing = part, self._clock()
+            await self._worker.call(self._file.write, self._transaction(part))
+        except Exception as error:  # noqa: BLE001 - waiting requests are refused, and the write is retried
+            self._failed(error, part)
+            return False
+        finally:
+            self._writing = None
+        if self._file.untidy is not None:
+            self.errors += 1
+            _log.warning("store_untidy", error=str(self._file.untidy))
+        if self._problem is not None:
+            self._problem = None
+            _log.info("store_recovered")
+        for one in part.pending:
+            self._committed(one)
+        for written in part.intents + part.answers:
+            _finish(written)
+        return True
+
+    def _transaction(self, part: Gathered) -> Transaction:
+        now = self._now()
+        segments = part.segments(self._hub, self._offset_seconds, now)
+        rows: list[ProjectRow] = []
+        dropped: list[str] = []
+        for name in part.touched | {segment.project for segment in segments}:
+            if (project := self._hub.projects.get(name)) is None:
+                if past := self._hub.dropped.get(name):
+                    rows.append(dropped_row(name, past))
+                else:
+                    dropped.append(name)
+                continue
+            rows.append(project_row(project, self._offset_seconds))
+            if rows[-1].ledger.waiting:
+                # These are not yet assigned to a connection: check again in the next transaction.
+                self._gathered.touched.add(name)
+        return Transaction(
+            segments=segments,
+            projects=rows,
+            dropped_projects=dropped,
+            receipts=[row for row in part.receipts.values() if row is not None] + part.keyed_rows(now),
+            dropped_keys=[key for key, row in part.receipts.items() if row is None],
+            receipts_since_seconds=now - self._keep_receipts_seconds,
+            drift_seconds=self._drift_seconds(),
+        )
+
+    def _committed(self, one: PendingCommit) -> None:
+        receipt = self._hub.commit(one.project, one.frame, self._clock())
+        # The row in this transaction was built earlier: a later one must say that its ledger knows the event.
+        self._gathered.touched.add(one.project.name)
+        if one.keyed is None:
+            one.give(receipt)
+            return
+        self._remembered.add(one.keyed.key)
+        answer = one.keyed.answered(receipt)
+        if answer == one.remembered:
+            one.give(receipt)
+            return
+        # A subscriber connected or disconnected meanwhile: write the answer before it is given.
+        row = receipt_row(one.keyed.key, one.keyed.fingerprint, answer, self._now())
+        self._gathered.receipts[row.key] = row
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        written.add_done_callback(lambda _: one.give(receipt))
+        self._gathered.answers.append(written)
+
+    # Failing
+
+    def _failed(self, error: Exception, part: Gathered) -> None:
+        """Nothing of `part` was written: keep what was promised for the next attempt, refuse the rest."""
+        self.errors += 1
+        self._lost = self._lost or isinstance(error, SqliteFileError)
+        full = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF == sqlite3.SQLITE_FULL
+        is_news = self._problem is None
+        self._problem = unavailable(
+            "The disk is full, so nothing published now could be kept; make room, then publish again."
+            if full
+            else f"The store can't write ({error}), so nothing published now could be kept; try again soon.",
+            status=507 if full else None,
+        )
+        self._gathered.put_back(part)
+        pending, self._gathered.pending = self._gathered.pending, []
+        for project in {one.project for one in pending}:
+            self._hub.cancel_reservations(project)
+        for one in pending:
+            _refuse(one.future, self._refusal())
+        self._refuse_waiting(self._gathered)
+        if is_news:
+            _log.error("store_error", error=str(error), full=full)
+        if not isinstance(error, (sqlite3.Error, SqliteFileError, StoreUnusableError, OSError)):
+            self._supervisor.failed("store_writer", error)
+
+    def _refuse_waiting(self, part: Gathered) -> None:
+        for waiting in part.intents:
+            _refuse(waiting, self._refusal())
+        for written in part.answers:  # the answers are true, so they are given now and kept later
+            _finish(written)
+        part.intents, part.answers = [], []
+
+    @property
+    def _stalled(self) -> bool:
+        return self._writing is not None and self._clock() - self._writing[1] > _STALLED_AFTER_SECONDS
+
+    def _refuse_stalled(self) -> None:
+        """Refuse every request that waits for a hanging disk, but not those with a key: their outcome is unknown."""
+        assert self._writing is not None
+        part, since_seconds = self._writing
+        if self._problem is None:
+            self.errors += 1
+            _log.error("store_stalled", seconds=round(self._clock() - since_seconds, 1))
+        self._problem = unavailable("The disk has not answered for seconds, so nothing can be kept; try again soon.")
+        for one in part.pending + self._gathered.pending:
+            if one.keyed is None:
+                _refuse(
+                    one.future,
+                    unavailable(
+                        "The disk has not answered for seconds. The event is published if it answers after all: to be "
+                        "sure that it is published once, send it with an Idempotency-Key."
+                    ),
+                )
+        self._refuse_waiting(part)
+        self._refuse_waiting(self._gathered)
+
+    async def _make_anew(self, file: SqliteFile) -> None:
+        """If the file was removed, create one with all that the hub holds. Raises while another is in its place."""
+        self._file = await self._worker.call(_in_place, file, self._commit)
+        self._lost = False
+        if self._file is file:
+            return
+        self._gathered.unwritten = {project: project.ring.oldest for project in self._hub.projects.values()}
+        self._gathered.touched |= set(self._hub.projects)
+        for key, fingerprint, answer, answered_seconds in self._receipts.answered():
+            row = receipt_row(key, fingerprint, answer, answered_seconds + self._offset_seconds)
+            self._gathered.receipts.setdefault(row.key, row)
+        _log.warning("store_made_anew", path=str(self._path), projects=len(self._hub.projects))
+
+    def _refusal(self) -> StoreUnavailable:
+        """A new exception each time: one raised twice would collect both tracebacks."""
+        assert self._problem is not None
+        return unavailable(self._problem.detail, status=self._problem.status)
+
+    def _drift_seconds(self) -> float:
+        """How far the wall clock is ahead of the file's clock."""
+        return time.time() - self._now()
+
+    def _now(self) -> float:
+        """The time on the file's clock."""
+        return self._clock() + self._offset_seconds
+
+
+def _in_place(file: SqliteFile, commit: bool) -> SqliteFile:
+    """`file` if it is still at its path, a new file if nothing is. Raises SqliteFileError, StoreUnusableError."""
+    if file.path.exists():
+        file.check()
+        return file
+    file.abandon()
+    return SqliteFile(file.path, commit=commit)
+
+
+def _finish(written: asyncio.Future[None]) -> None:
+    if not written.done():
+        written.set_result(None)
+
+
+def _refuse(future: asyncio.Future[Any], error: StoreUnavailable) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
+def unavailable(detail: str, status: int | None = None) -> StoreUnavailable:
+    return StoreUnavailable(detail, retry_after_seconds=1, status=status)
