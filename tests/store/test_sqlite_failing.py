@@ -66,20 +66,22 @@ class TestKeys:
     async def test_the_answer_that_is_remembered_is_the_one_that_is_given(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A subscriber comes between the transaction and the receipt."""
-        came = threading.Event()
+        """A subscriber connects between the transaction and the receipt."""
+        writing, connected = threading.Event(), threading.Event()
         write = SqliteFile.write
 
-        def wait_for_it(*arguments: Any) -> None:
-            came.wait()
+        def write_once_connected(*arguments: Any) -> None:
+            writing.set()
+            connected.wait()
             write(*arguments)
 
         async with life(tmp_path / "h.db", commit=True) as rig:
-            monkeypatch.setattr(SqliteFile, "write", wait_for_it)
+            monkeypatch.setattr(SqliteFile, "write", write_once_connected)
             promised = keyed_publish(rig)
-            await until(lambda: rig.store._writing is not None)
+            # Not `_writing`, which is also set while the file is only checked, as it is at start.
+            await until(writing.is_set)
             rig.read()
-            came.set()
+            connected.set()
             receipt = await promised
             assert 1 == receipt.connections
             await rig.crash()
