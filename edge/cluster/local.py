@@ -28,6 +28,9 @@ class View(msgspec.Struct, frozen=True):
     epoch: str
     oldest: int
     newest: int
+    oldest_id: str
+    """Not always of `epoch`: events keep their ids when a restart starts a new epoch."""
+    newest_id: str
     events: int
     bytes: int
     misses: int
@@ -147,6 +150,8 @@ class LocalNode:
             epoch=project.epoch,
             oldest=ring.oldest,
             newest=ring.newest,
+            oldest_id=project.event_id(ring.oldest),
+            newest_id=project.event_id(ring.newest),
             events=len(ring),
             bytes=ring.size_bytes,
             misses=ledger.misses,

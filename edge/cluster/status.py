@@ -48,11 +48,15 @@ class ClusterStatus:
         meta = {key.decode(): value.decode() for key, value in zip(fields[::2], fields[1::2], strict=True)}
         if "epoch" not in meta or not (there or events):
             return None
+        epoch, newest = meta["epoch"], int(meta["seq"])
+        oldest = oldest or newest + 1
         return View(
             connections=there,
-            epoch=meta["epoch"],
-            oldest=oldest or int(meta["seq"]) + 1,
-            newest=int(meta["seq"]),
+            epoch=epoch,
+            oldest=oldest,
+            newest=newest,
+            oldest_id=f"{epoch}-{oldest}",
+            newest_id=f"{epoch}-{newest}",
             events=events,
             bytes=int(meta["bytes"]),
             misses=int(meta.get("misses", 0)),

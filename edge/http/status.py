@@ -157,7 +157,7 @@ async def metrics(context: Context, request: Request) -> Response:
 def _ring(view: View) -> schemas.Ring:
     if not view.events:
         return schemas.Ring(None, None, 0, 0)
-    return schemas.Ring(f"{view.epoch}-{view.oldest}", f"{view.epoch}-{view.newest}", view.events, view.bytes)
+    return schemas.Ring(view.oldest_id, view.newest_id, view.events, view.bytes)
 
 
 def _misses(view: View) -> schemas.Misses:
