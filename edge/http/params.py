@@ -36,7 +36,7 @@ def check_known(request: Request, known: Collection[str]) -> None:
         if name in known or name.startswith("_"):
             continue
         nearest = get_close_matches(shorten(name, 64).lower(), known, 1, 0.5)
-        advice = f"did you mean {nearest[0]}?" if nearest else f"it supports {', '.join(sorted(known)) or 'none'}."
+        advice = f"the nearest is {nearest[0]}." if nearest else f"it supports {', '.join(sorted(known)) or 'none'}."
         raise InvalidRequest(
             f"{one_line(shorten(name, 64))} is not a parameter of this endpoint; {advice}",
             code="unknown_parameter",

@@ -1,11 +1,10 @@
-// A project's events in the browser, and its triggers. No dependencies; types in edge.d.ts; how to use it in docs/browser.md.
+// A project's events in the browser, and its triggers. Types: edge.d.ts; use: docs/browser.md.
 //
 // Invariant: at most one request for events is open, and each event is dispatched once and in order: `#lastId` moves
-// only with what was dispatched, and every request (this tab's next one, or that of a tab that takes over) continues
-// behind it.
+// only with what was dispatched, and every request, of this tab or one that takes over, continues behind it.
 
 const NOT_CONNECTED = "Failed to establish real-time connection. Please refresh and try again.";
-const CONNECT_MS = 10_000; // a seventh connection over HTTP/1.1 hangs without an error
+const CONNECT_MS = 10_000; // a seventh HTTP/1.1 connection hangs
 const MAX_BACKOFF_MS = 30_000;
 const MAX_WAIT_MS = 3_600_000; // a timer overflows at 2 ** 31
 const SILENT_HEARTBEATS = 2.5;
@@ -32,7 +31,7 @@ export class ProjectEvent extends MessageEvent {
   }
 }
 
-/** The event-stream format (WHATWG HTML, 9.2.6): bytes in, events out. */
+/** WHATWG HTML, 9.2.6: bytes in, events out. */
 export class EventStreamParser {
   #decoder = new TextDecoder();
   #afterCr = false;
@@ -78,7 +77,7 @@ export class ProjectStream extends EventTarget {
   #error = null;
   #hello = null;
   #lastId = "";
-  #fromStart = false; // what the hub holds now has all come since we were there
+  #fromStart = false; // all that the hub holds came after us
   #retryMs = 1000;
   #closingMs = null;
   #silentMs = 0;
@@ -154,7 +153,7 @@ export class ProjectStream extends EventTarget {
         throw lost ?? error;
       });
       try {
-        // What the network lost is asked again under the same key, and so dispatched once.
+        // Asked again under the same key: dispatched once.
         return await (await this.#post(path, { name, data, id }, { "Idempotency-Key": key })).json();
       } catch (error) {
         lost = Object.assign(known(error), { key });
@@ -306,7 +305,7 @@ export class ProjectStream extends EventTarget {
     throw new EdgeError(code, detail, { status: response.status, problem, waitMs });
   }
 
-  // Many tabs: the one that holds the lock leads, and what it tells, all of them hear
+  // Many tabs: the one that holds the lock leads and tells the others
 
   async #share() {
     const name = `edge ${this.#base}`;
