@@ -11,6 +11,7 @@ from redis import Redis
 from edge.transport.stream import Stream
 from tests.cluster.conftest import RedisServer
 from tests.cluster.nodes import Node, Reader, lose_answers, numbers, start_node
+from tests.faults.hub import until
 
 
 async def test_a_project_that_is_finished_on_one_node_is_finished_on_all(nodes: list[Node]) -> None:
@@ -280,6 +281,8 @@ async def test_counters_never_fall_when_redis_comes_back_empty(nodes: list[Node]
     await _counted(nodes[0], 0)
     await nodes[0].publish("pending")
     await _totals(nodes, (4, 3, 0, 1))
+    # What a node has not heard in a heartbeat before, it can't go on from, if it is the one that reports behind it.
+    await until(lambda: asyncio.sleep(0, [node.context.hub.counters.misses.misses for node in nodes]), [4, 4, 4].__eq__)
     redis_server.empty()
     await _totals(nodes, (4, 3, 1, 0))
     await nodes[0].publish("in the new epoch")
