@@ -81,10 +81,6 @@ _WRITING = (
 
 
 _FLAG: dict[str, Any] = {"type": "string", "enum": ["true", "false"], "default": "false"}
-_LAST_ID_PARAMETERS = {
-    "last_event_id": "The same, for clients that can't set headers.",
-    **dict.fromkeys(LAST_ID_PARAMETERS[1:], "An alias that EventSource polyfills and other hubs use."),
-}
 
 
 class _Operations:
@@ -103,7 +99,14 @@ class _Operations:
         return (
             _PROJECT,
             Parameter("Last-Event-ID", "header", {"type": "string"}, "Continue after this event; wins over the query."),
-            *(Parameter(name, "query", {"type": "string"}, text) for name, text in _LAST_ID_PARAMETERS.items()),
+            # The aliases are named here and not listed: generators make one Go name of several.
+            Parameter(
+                LAST_ID_PARAMETERS[0],
+                "query",
+                {"type": "string"},
+                "The same, for clients that can't set headers. Aliases that EventSource polyfills and other hubs use: "
+                f"{', '.join(f'`{name}`' for name in LAST_ID_PARAMETERS[1:])}.",
+            ),
             Parameter(
                 "since",
                 "query",
