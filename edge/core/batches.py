@@ -1,8 +1,8 @@
 """What the readers that keep up were written last, batch by batch: noted once for all of them, and for none by itself.
 
-Whoever keeps up gets the same batches as the others, so how much of them its peer has acknowledged follows from how
-many bytes it still owes: go back from its cursor, batch by batch, until they are covered. A note of its own for each
-reader and write cost a tenth of a delivery (0.6 of 6.2 µs, measured; most of it memory that was in no cache).
+A reader that keeps up gets the same batches as the others, so how much of them its peer has acknowledged follows from
+how many bytes it still owes: go back from its cursor, batch by batch, until they are covered. A note of its own
+for each reader and write cost a tenth of a delivery (0.6 of 6.2 µs, measured; most of it memory that was in no cache).
 
 Invariant: the notes are runs `(start, end]` of sequence numbers in the order they were written. A reader that was in
 step since `start` was written exactly these bytes from there on.
@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from edge.core import sse
 
 _MAX_NOTES = 256
-"""More than a peer owes that keeps up; whoever owes more is known less exactly, never wrongly."""
+"""More than a reader that keeps up owes; for one that owes more, what was acknowledged is known less exactly, never
+wrongly."""
 _FIELDS = 3
 _NONE = array("Q")
 """Of all projects that have noted nothing yet: most are quiet."""

@@ -1,7 +1,7 @@
 """One reader: a cursor on its project's ring.
 
 Everything a reader is ever sent follows from `cursor`: first connect, reconnect, live event, slow reader and gap
-are all "bring this cursor up to the head" (`Project.deliver`). The class says nothing about sockets: whoever owns
+are all "bring this cursor up to the head" (`Project.deliver`). The class says nothing about sockets: the owner of
 the transport subclasses it and gives the five methods at the end their meaning.
 
 Invariant: the reader covers every event after `start` that is not in `skips`. What it covers up to `cursor` has been

@@ -29,7 +29,7 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
 
 
 class Observer(Protocol):
-    """Hears of what the hub does, for the log and for whoever waits."""
+    """Hears of what the hub does, for the log and for waiting requests."""
 
     def connection_added(self, project: Project, connection: Connection) -> None: ...
     def connection_removed(
