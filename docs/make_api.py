@@ -14,7 +14,7 @@ PAGE = Path(__file__).with_name("api.md")
 _HEAD = """\
 # HTTP interface
 
-`make docs` generates this page from `/openapi.json`; schemathesis checks that the hub behaves so.
+`make docs` generates this page from `/openapi.json`; schemathesis checks that the hub behaves accordingly.
 Every error is a problem document with a stable `code`: [errors.md](errors.md).
 Permissions: [access.md](access.md).
 
@@ -24,12 +24,17 @@ Every endpoint may also return {everywhere}.
 
 def page() -> str:
     """The page, for a hub with its defaults and a token."""
-    made = document(Config(auth=AuthSettings(token="-")))  # noqa: S106 - any will do
+    made = document(Config(auth=AuthSettings(token=("-",))))
     everywhere = _refusals(made["paths"]["/healthz"]["get"])
-    told = ", ".join(f"`{status}` ({codes})" for status, codes in everywhere.items())
-    lines = [_HEAD.format(everywhere=told)]
+    listed = ", ".join(f"`{status}` ({codes})" for status, codes in everywhere.items())
+    lines = [_HEAD.format(everywhere=listed)]
+    shared = made["components"]["parameters"]
     for path, methods in made["paths"].items():
         for method, operation in methods.items():
+            parameters = operation.get("parameters", ())
+            operation["parameters"] = [
+                shared[one["$ref"].rpartition("/")[2]] if "$ref" in one else one for one in parameters
+            ]
             lines += _operation(f"{method.upper()} {path}", operation, everywhere)
     lines += ["## Documents", ""]
     for name, schema in made["components"]["schemas"].items():
@@ -39,7 +44,7 @@ def page() -> str:
 
 def _operation(heading: str, operation: dict[str, Any], everywhere: dict[str, str]) -> Iterator[str]:
     yield from (f"## {operation['summary']}", "", f"`{heading}`", "", operation["description"], "")
-    if parameters := operation.get("parameters"):
+    if parameters := operation["parameters"]:
         yield from ("| parameter | in | type | meaning |", "| --- | --- | --- | --- |")
         for one in parameters:
             name = f"**{one['name']}**" if one["required"] else one["name"]
@@ -79,8 +84,7 @@ def _answer(answer: dict[str, Any]) -> str:
 
 def _takes(parameter: dict[str, Any]) -> str:
     schema = parameter["schema"]
-    told = _type(schema)
-    return told + (f", default `{schema['default']}`" if "default" in schema else "")
+    return _type(schema) + (f", default `{schema['default']}`" if "default" in schema else "")
 
 
 def _type(schema: dict[str, Any]) -> str:  # noqa: PLR0911 - a case a line
@@ -107,9 +111,9 @@ def _struct(name: str, schema: dict[str, Any]) -> Iterator[str]:
     text = " ".join(schema.get("description", "").split())
     yield from (f"### {name}", "", text, "", "| field | type |", "| --- | --- |")
     required = schema.get("required", ())
-    for field, told in schema.get("properties", {}).items():
+    for field, kind in schema.get("properties", {}).items():
         optional = "" if field in required else " (optional)"
-        yield f"| `{field}` | {_type(told)}{optional} |"
+        yield f"| `{field}` | {_type(kind)}{optional} |"
     yield ""
 
 

@@ -14,8 +14,8 @@ import msgspec
 
 from edge.auth import keys
 from edge.auth.jwks import KeySet
-from edge.auth.permissions import PERMISSIONS, Identity, Permissions
-from edge.config.schema import AuthSettings
+from edge.auth.permissions import Identity, Permissions
+from edge.config.schema import PERMISSIONS, AuthSettings
 from edge.core.errors import Unauthenticated
 from edge.supervisor import Supervisor
 

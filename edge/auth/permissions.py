@@ -7,13 +7,11 @@ every project); a `*` anywhere else is no pattern, and as no project's name hold
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import get_args
 
 import msgspec
 
-from edge.config.schema import Permission
+from edge.config.schema import PERMISSIONS
 
-PERMISSIONS: tuple[str, ...] = get_args(Permission)
 ANY = "*"
 
 

@@ -8,7 +8,7 @@ is built in code.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -25,6 +25,7 @@ _YEAR_SECONDS = 365 * _DAY_SECONDS
 Bytes = Annotated[int, Meta(ge=1, le=1024**4)]  # A terabyte: more is a slip of the keyboard.
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 Permission = Literal["subscribe", "publish", "trigger", "status", "admin", "metrics"]
+PERMISSIONS: tuple[str, ...] = get_args(Permission)
 
 # Never shown, whole or in part.
 SECRET_KEYS = frozenset({"auth.token", "auth.jwt_key", "trigger.secret", "hooks.secret"})

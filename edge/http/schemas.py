@@ -1,64 +1,61 @@
-"""Response bodies as structs: what the hub sends and what `/openapi.json` describes come from one place."""
+"""Response bodies as structs; `edge/static/openapi.json` describes each under the same name.
+
+An event id is `<epoch>-<seq>`, a moment ISO 8601 in UTC, to the millisecond.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
-from msgspec import Meta
 
 from edge.triggers.job import Delivery
 from edge.triggers.readiness import Confirmed
-
-Count = Annotated[int, Meta(ge=0)]
-EventId = Annotated[str, Meta(pattern="^[0-9a-z]{1,32}-[0-9]{1,18}$")]
-Moment = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
-"""ISO 8601 in UTC, to the millisecond."""
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True):
     """Enough connections are confirmed."""
 
     ready: Literal[True] = True
-    waited_ms: Annotated[float, Meta(ge=0)]
-    connections: Count
+    waited_ms: float
+    connections: int
     confirmed: Confirmed
 
 
 class Ring(msgspec.Struct, frozen=True):
     """The events a project holds for replay."""
 
-    oldest: EventId | None
-    newest: EventId | None
-    events: Count
-    bytes: Count
+    oldest: str | None
+    newest: str | None
+    events: int
+    bytes: int
 
 
 class Misses(msgspec.Struct, frozen=True):
     """Events that no subscriber received when they were published: total = recovered + lost + pending."""
 
-    total: Count
-    recovered: Count
-    lost: Count
-    pending: Count
+    total: int
+    recovered: int
+    lost: int
+    pending: int
 
 
 class MissesInTime(Misses, frozen=True):
     """Misses, with the time of the first and the last one."""
 
-    first: Moment | None
-    last: Moment | None
+    first: str | None
+    last: str | None
 
 
 class ConnectionStatus(msgspec.Struct, frozen=True):
     """One open stream."""
 
     id: str
-    since: Moment
+    since: str
     address: str
-    last_event: EventId | None
-    unacknowledged_bytes: Count
-    round_trip_ms: Annotated[float, Meta(ge=0)] | None
+    last_event: str | None
+    unacknowledged_bytes: int
+    round_trip_ms: float | None
     paused: bool
     confirmable: Literal["acknowledged", "written"]
     """How it can be confirmed: on Linux, by what its peer's TCP stack has acknowledged."""
@@ -67,14 +64,14 @@ class ConnectionStatus(msgspec.Struct, frozen=True):
 class LastDisconnect(msgspec.Struct, frozen=True):
     """When the last connection closed, and why."""
 
-    at: Moment
+    at: str
     reason: str
 
 
 class LastReady(msgspec.Struct, frozen=True):
     """When a waiting request last found the project ready, with how many connections, confirmed how."""
 
-    at: Moment
+    at: str
     connections: int
     confirmed: str
 
@@ -87,8 +84,8 @@ class ProjectStatus(msgspec.Struct, frozen=True):
     misses: MissesInTime
     epoch: str
     connections: list[ConnectionStatus]
-    connections_total: Count
-    last_connect: Moment | None
+    connections_total: int
+    last_connect: str | None
     last_disconnect: LastDisconnect | None
     last_ready: LastReady | None
     finished: bool = False
@@ -98,19 +95,19 @@ class ProjectStatus(msgspec.Struct, frozen=True):
 class HistoryEvent(msgspec.Struct, frozen=True):
     """One event in the ring; `data` is the text that subscribers receive."""
 
-    id: EventId
+    id: str
     type: str
     data: str
-    time: Moment
+    time: str
 
 
 class Gap(msgspec.Struct, frozen=True):
     """History that is no longer available, as in `edge.gap`."""
 
     asked: str
-    oldest: EventId | None
-    newest: EventId | None
-    lost: Count | None
+    oldest: str | None
+    newest: str | None
+    lost: int | None
     reason: Literal["evicted", "restart", "unknown"]
 
 
@@ -118,8 +115,8 @@ class History(msgspec.Struct, frozen=True):
     """Events of a project, oldest first. `newest` is the project's: continue after the last id for more."""
 
     project: str
-    oldest: EventId | None
-    newest: EventId | None
+    oldest: str | None
+    newest: str | None
     gap: Gap | None
     events: list[HistoryEvent]
 
@@ -130,23 +127,23 @@ class ProjectSummary(msgspec.Struct, frozen=True):
     project: str
     ring: Ring
     misses: Misses
-    connections: Count
+    connections: int
 
 
 class ProjectPage(msgspec.Struct, frozen=True):
     """A page of projects, busiest first; `next_offset` is the offset of the next page."""
 
     projects: list[ProjectSummary]
-    total: Count
-    next_offset: Count | None
+    total: int
+    next_offset: int | None
 
 
 class Deleted(msgspec.Struct, frozen=True):
     """The project was deleted."""
 
     project: str
-    connections_closed: Count
-    events_dropped: Count
+    connections_closed: int
+    events_dropped: int
 
 
 class Sign(msgspec.Struct, frozen=True):
@@ -158,11 +155,11 @@ class Sign(msgspec.Struct, frozen=True):
 class LinesTaken(msgspec.Struct, frozen=True):
     """The result of an NDJSON request."""
 
-    published: Count
-    first_id: EventId | None
-    last_id: EventId | None
-    connections: Count
-    misses: Count
+    published: int
+    first_id: str | None
+    last_id: str | None
+    connections: int
+    misses: int
 
 
 class Triggered(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,8 +168,8 @@ class Triggered(msgspec.Struct, frozen=True, kw_only=True):
     project: str
     id: str
     name: str
-    waited_ms: Annotated[float, Meta(ge=0)]
-    connections: Count
+    waited_ms: float
+    connections: int
     confirmed: Confirmed | None
     dispatched: Literal[True] = True
     target: Delivery
@@ -182,4 +179,4 @@ class Ticket(msgspec.Struct, frozen=True):
     """A ticket, and the number of seconds it is valid."""
 
     ticket: str
-    expires_in: Count
+    expires_in: int

@@ -16,7 +16,7 @@ from edge.core.connection import NEVER
 from edge.core.errors import InvalidRequest
 from edge.core.project import Project
 from edge.core.resume import Start
-from edge.http import params, patterns
+from edge.http import params
 from edge.http.access_control import expiry_of
 from edge.http.context import Context
 from edge.http.problems import response as problem
@@ -27,7 +27,9 @@ from edge.transport.stream import HEADERS, Stream, TracedStream, stream_head
 MEDIA_TYPE = "text/event-stream"
 LAST_ID_PARAMETERS = ("last_event_id", "lastEventId", "lastEventID", "Last-Event-ID")
 """For clients that can't set headers; the first is ours, the others are what polyfills and other hubs call it."""
-_LAST = re.compile(patterns.LAST, re.ASCII)
+_LAST = re.compile(r"last(?::([1-9][0-9]{0,5}))?", re.ASCII)
+_LONGEST_SPAN_SECONDS = 10 * 365.25 * 86_400
+"""Ten years. A longer span is a mistake, most often a Unix time."""
 _LIFETIME_JITTER = 0.1
 _FIXED = {"missed": resume.missed, "all": resume.everything, "none": resume.nothing}
 _random = random.SystemRandom()
@@ -105,7 +107,7 @@ def _since(since: str, now: float) -> Callable[[Project], Start]:
         seconds = parse_duration(since)
     except ValueError:
         raise _unreadable("missed, all, none, last, last:20, an event id or a duration such as 10m") from None
-    if seconds > patterns.LONGEST_SPAN_SECONDS:
+    if seconds > _LONGEST_SPAN_SECONDS:
         raise _unreadable("a duration of at most ten years, such as 10m, not a point in time")
     return lambda project: resume.younger_than(project, since, seconds, now)
 

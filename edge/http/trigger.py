@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from typing import Annotated
 
 import msgspec
 
@@ -18,7 +17,7 @@ from edge.core.errors import EdgeError, InvalidRequest, NotReady
 from edge.core.event import check_type, why_not_json
 from edge.core.idempotency import Answer
 from edge.core.observer import Receipt
-from edge.http import bodies, params, patterns
+from edge.http import bodies, params
 from edge.http.context import Context
 from edge.http.idempotency import answer_of, run_once
 from edge.http.request import Request
@@ -40,9 +39,9 @@ _NULL = msgspec.Raw(b"null")
 class Trigger(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The body of a trigger: the job's name, its data as JSON text, and an id to deduplicate by."""
 
-    name: Annotated[str, msgspec.Meta(extra_json_schema={"pattern": patterns.TYPE})]
-    data: msgspec.Raw = msgspec.field(default_factory=lambda: _NULL)  # a factory: a schema can't show a Raw
-    id: Annotated[str, msgspec.Meta(extra_json_schema={"pattern": patterns.JOB_ID})] | None = None
+    name: str
+    data: msgspec.Raw = _NULL
+    id: str | None = None
 
 
 _decoder = msgspec.json.Decoder(Trigger)

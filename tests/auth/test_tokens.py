@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.auth import keys
-from edge.auth.permissions import ALL_PERMISSIONS, PERMISSIONS, Identity, Permissions, on_all_projects
+from edge.auth.permissions import ALL_PERMISSIONS, Identity, Permissions, on_all_projects
 from edge.auth.tickets import TICKET_SECONDS, Tickets
 from edge.auth.tokens import UnusableKey, Verifier
-from edge.config.schema import AuthSettings
+from edge.config.schema import PERMISSIONS, AuthSettings
 from edge.core.errors import EdgeError, LimitReached, Unauthenticated
 from tests.auth.keys import ALGORITHM, KINDS, private_pem, public_pem
 

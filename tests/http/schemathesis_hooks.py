@@ -1,4 +1,4 @@
-"""What schemathesis can't know by itself: how a body of NDJSON is made."""
+"""What schemathesis can't know by itself: a body of NDJSON, and the bounds that a pattern doesn't express."""
 
 from __future__ import annotations
 
@@ -14,3 +14,10 @@ _events = st.fixed_dictionaries(
 )
 _lines = st.lists(_events.map(json.dumps), max_size=5).map(lambda lines: "\n".join(lines).encode())
 schemathesis.openapi.media_type("application/x-ndjson", _lines)
+
+_ms = st.integers(0, 50).map("{}ms".format)  # trigger.max_wait_seconds of the hub that is tested
+schemathesis.openapi.format("edge-wait", _ms | st.sampled_from(["0", "0.05", "0.001s", "0.0000001h"]))
+_ids = st.from_regex(r"[0-9a-z]{1,32}-[0-9]{1,18}", fullmatch=True)
+_spans = st.builds("{}{}".format, st.integers(0, 3650), st.sampled_from(["", "ms", "s", "m", "h", "d"]))
+_since = st.sampled_from(["missed", "all", "none", "last", "last:1", "last:999999"]) | _ids | _spans
+schemathesis.openapi.format("edge-since", _since)

@@ -8,26 +8,34 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from docs import make_api
+from edge import __version__
 from edge.config.schema import AuthSettings, Config, MetricsSettings
 from edge.config.units import parse_duration
 from edge.core.errors import InvalidRequest
-from edge.core.event import check_type
+from edge.core.event import NewEvent, check_type
+from edge.core.observer import Receipt
 from edge.core.resume import is_event_id
-from edge.http import patterns
+from edge.diagnose.explain import Explanation, ShownFact
 from edge.http import routes as http_app
-from edge.http.openapi import codes, document
-from edge.http.operations import operations
+from edge.http import schemas
+from edge.http.openapi import document
 from edge.http.problems import PROBLEMS
+from edge.http.subscribe import LAST_ID_PARAMETERS
+from edge.http.ticket import Ack
+from edge.http.trigger import Trigger
 from edge.server.assembly import assemble
+from edge.triggers.job import Delivery
 from tests.security.hub import running
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
+DOCUMENT = document(Config())
 
 
 def matches(pattern: str, text: str) -> bool:
@@ -38,110 +46,119 @@ def matches(pattern: str, text: str) -> bool:
 # --- the document and the routes ---
 
 
+def parameters(operation: dict[str, Any], place: str) -> set[str]:
+    shared = DOCUMENT["components"]["parameters"]
+    listed = [
+        shared[one["$ref"].rpartition("/")[2]] if "$ref" in one else one for one in operation.get("parameters", ())
+    ]
+    return {one["name"] for one in listed if one["in"] == place}
+
+
 @pytest.mark.parametrize("config", [Config(), Config(metrics=MetricsSettings(port=0))])
-async def test_every_route_is_an_operation_and_takes_the_right_it_says(config: Config) -> None:
+async def test_routes_and_document_agree(config: Config) -> None:
     _, context = await assemble(config)
     routes = {
-        (route.method.lower(), route.path): route.permission
+        (route.method.lower(), route.path): (
+            route.permission,
+            set(route.parameters) - {"ticket", *LAST_ID_PARAMETERS[1:]},
+            set(re.findall("{(.*?)}", route.path)),
+        )
         for route in http_app.routes(context)
         if not re.fullmatch(r"/|/[\w.-]+\.(js|ts|css|svg|html)", route.path)
     }
-    told = {(one.method, one.path): one.permission for one in operations(config) if one.method != "head"}
-    assert routes == told
+    described = {
+        (method, path): (one.get("x-permission"), parameters(one, "query"), parameters(one, "path"))
+        for path, methods in document(config)["paths"].items()
+        for method, one in methods.items()
+        if method != "head"
+    }
+    assert routes == described
     await context.target.close()
     await context.store.close()
 
 
-async def test_the_document_is_served() -> None:
+def structs() -> dict[str, Any]:
+    listed = [getattr(schemas, name) for name in vars(schemas)]
+    own: list[Any] = [one for one in listed if isinstance(one, type) and issubclass(one, msgspec.Struct)]
+    return {one.__name__: one for one in (*own, Receipt, NewEvent, Trigger, Ack, Delivery, Explanation, ShownFact)}
+
+
+def test_schemas_have_the_fields_of_their_structs() -> None:
+    described = {
+        name: (set(schema["properties"]), schema.get("additionalProperties", True))
+        for name, schema in DOCUMENT["components"]["schemas"].items()
+        if name != "Problem"
+    }
+    assert described == {
+        name: (set(one.__struct_encode_fields__), not one.__struct_config__.forbid_unknown_fields)
+        for name, one in structs().items()
+    }
+
+
+async def test_document_is_served() -> None:
     async with running() as hub, hub.client.get(f"{hub.url}/openapi.json") as response:
         assert (200, "application/json") == (response.status, response.content_type)
         served = await response.json()
-    assert json.loads(json.dumps(document(Config()))) == served
-    assert "3.1.0" == served["openapi"]
+    assert document(Config()) == served
+    assert ("3.1.0", __version__) == (served["openapi"], served["info"]["version"])
 
 
-def test_every_code_can_happen_somewhere_and_is_told_there() -> None:
-    config = Config(auth=AuthSettings(token=("x",)))
-    told = {code for one in operations(config) for code in codes(one, config)}
-    # These are answers to what is no operation.
-    assert {"not_found", "method_not_allowed"} == set(PROBLEMS) - told
+def test_every_code_is_listed_for_an_operation() -> None:
+    text = json.dumps(document(Config())["paths"])
+    # These are the answers to a request that is not an operation.
+    assert {"not_found", "method_not_allowed"} == {code for code in PROBLEMS if f"`{code}`:" not in text}
 
 
-def test_the_reference_page_is_what_the_document_makes() -> None:
+def test_reference_page_is_generated_from_the_document() -> None:
     assert make_api.page() == make_api.PAGE.read_text(encoding="utf-8"), "run `make docs`"
 
 
-def test_without_auth_nothing_asks_for_a_token_and_with_it_everything_does() -> None:
-    assert "securitySchemes" not in document(Config())["components"]
-    made = document(Config(auth=AuthSettings(token=("x",), anonymous=("subscribe",))))
-    for path, methods in made["paths"].items():
+def test_security_follows_the_configuration() -> None:
+    secured = document(Config(auth=AuthSettings(token=("x",), anonymous=("subscribe",))))
+    for path, methods in document(Config())["paths"].items():
         for method, operation in methods.items():
-            expected = None if operation["operationId"] in ("healthz", "readyz", "openapi", "ack") else 2
-            if operation["operationId"] in ("subscribe", "headers", "history", "ticket"):
-                assert [{}] == operation["security"]
-            else:
-                assert expected == (len(operation["security"]) if "security" in operation else None), (method, path)
+            permission = operation.get("x-permission")
+            assert operation.get("security") == (None if permission is None else [{}])
+            expected: list[Any] | None = [{}] if permission == "subscribe" else [{"bearer": []}, {"cookie": []}]
+            expected = None if permission is None else expected
+            assert secured["paths"][path][method].get("security") == expected, (method, path)
 
 
-# --- patterns say just what is taken ---
+# --- patterns match exactly what is accepted ---
 
 
-def duration_of_at_most(text: str, highest_seconds: float) -> bool:
-    try:
-        return parse_duration(text) <= highest_seconds
-    except ValueError:
-        return False
-
-
-_numbers = st.from_regex(r"[0-9]{1,4}(\.[0-9]{1,10})?|0{0,14}[0-9]{1,6}|[0-9]{14,17}", fullmatch=True)
-_units = st.sampled_from(["", "ms", "s", "m", "h", "d", "x", " s", "\n"])
-
-
-@given(
-    st.builds("{}{}".format, _numbers, _units) | st.text(),
-    st.sampled_from([0.0, 0.05, 0.1, 1.0, 2.5, 9.0, 10.0, 60.0, 99.9, 100.0, 101.0, 1200.0, 3600.0]),
-)
-def test_the_pattern_of_a_bounded_duration(text: str, highest_seconds: float) -> None:
-    pattern = patterns.duration_up_to(highest_seconds)
-    assert duration_of_at_most(text, highest_seconds) is matches(pattern, text)
-
-
-@pytest.mark.parametrize("highest_seconds", [0.05, 3.0, 60.0])
-def test_the_pattern_of_a_duration_at_its_bound(highest_seconds: float) -> None:
-    pattern = patterns.duration_up_to(highest_seconds)
-    for text in (
-        *(
-            "0",
-            "0.0",
-            "000",
-            "00000000000000.000000000",
-            "60",
-            "60.0",
-            "060.000000000",
-            "60.000000001",
-            "61",
-            "3",
-            "3.0",
-        ),
-        *("1m", "1.0m", "01.000m", "1.1m", "0.016666666h", "0.016666667h", "60000ms", "60000.1ms", "50ms", "50.1ms"),
-        *("000694444d", "0.000694444d", "0.000694445d", "3.000000001s", "2.999999999s", "49.999999999ms"),
-    ):
-        assert duration_of_at_most(text, highest_seconds) is matches(pattern, text), text
+def pattern_of(*path: str) -> str:
+    node: Any = DOCUMENT["components"]
+    for name in path:
+        node = node[name]
+    pattern: str = node["pattern"]
+    return pattern
 
 
 @given(st.text() | st.from_regex(r"e?dge?\.?.{0,3}|.{250,260}", fullmatch=True))
-def test_the_pattern_of_a_type(name: str) -> None:
+def test_pattern_of_a_type(name: str) -> None:
     try:
         check_type(name)
-        taken = True
+        accepted = True
     except InvalidRequest:
-        taken = False
-    assert taken is matches(patterns.TYPE, name)
+        accepted = False
+    assert accepted is matches(pattern_of("schemas", "NewEvent", "properties", "type"), name)
+    assert accepted is matches(pattern_of("schemas", "Trigger", "properties", "name"), name)
 
 
 @given(st.from_regex(r"[0-9a-z]{0,33}-[0-9]{0,19}") | st.text("a1-\n", max_size=5))
-def test_the_pattern_of_an_event_id(text: str) -> None:
-    assert is_event_id(text) is matches(patterns.EVENT_ID, text)
+def test_pattern_of_an_event_id(text: str) -> None:
+    assert is_event_id(text) is matches(pattern_of("schemas", "HistoryEvent", "properties", "id"), text)
+
+
+@given(st.from_regex(r"[0-9]{0,17}(\.[0-9]{0,10})?[a-z]{0,2}") | st.text(max_size=5))
+def test_pattern_of_a_duration(text: str) -> None:
+    try:
+        parse_duration(text)
+        accepted = True
+    except ValueError:
+        accepted = False
+    assert accepted is matches(pattern_of("parameters", "timeout", "schema"), text)
 
 
 # --- a running hub does what the document says ---
