@@ -14,6 +14,7 @@ COPY requirements requirements
 RUN requirements/install build
 COPY LICENSE ./
 COPY build build
+COPY clients clients
 COPY edge edge
 ARG SOURCE_COMMIT=unknown
 ARG SOURCE_DATE_EPOCH=0

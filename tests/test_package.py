@@ -42,8 +42,9 @@ def test_a_wheel_holds_the_whole_package_and_nothing_else(tmp_path: Path) -> Non
     )
     [wheel] = tmp_path.iterdir()
     source = {
-        str(path.relative_to(ROOT))
-        for path in (ROOT / "edge").rglob("*")
+        str(into / path.relative_to(folder))
+        for folder, into in ((ROOT / "edge", Path("edge")), (ROOT / "clients", Path("edge/clients")))
+        for path in folder.rglob("*")
         if path.is_file() and path.parent.name != "__pycache__"
     }
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}

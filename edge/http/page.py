@@ -1,4 +1,4 @@
-"""The live page and `edge.js`: a handful of files, answered from memory.
+"""The live page, `edge.js` and the client packages: a handful of files, answered from memory.
 
 They are read when this module is imported, which is before there is an event loop that reading could hold, and
 through importlib.resources, so that a packed program has them too. Each is held as it is and gzipped,
@@ -15,7 +15,7 @@ from importlib import resources
 
 import msgspec
 
-from edge.http import params
+from edge.http import clients, params
 from edge.http.context import Context
 from edge.http.request import Request
 from edge.http.response import Response
@@ -78,23 +78,36 @@ def _asset(body: bytes, encoding: str | None) -> Asset:
     return Asset(body, hashlib.blake2b(body, digest_size=12).hexdigest(), encoding)
 
 
-def _both_encodings(name: str) -> tuple[Asset, Asset]:
-    body = resources.files("edge").joinpath("static", name).read_bytes()
+def _both_encodings(body: bytes) -> tuple[Asset, Asset]:
     return _asset(body, None), _asset(gzip.compress(body, mtime=0), "gzip")
 
 
-_FILES = {name: _both_encodings(name) for name in _CLIENT_FILES + _PAGE_FILES}
+_FILES = {
+    name: _both_encodings(resources.files("edge").joinpath("static", name).read_bytes())
+    for name in _CLIENT_FILES + _PAGE_FILES
+}
+_PACKAGES = [(package, (_asset(package.body, None),) * 2) for package in clients.PACKAGES]
+_INDEX = _both_encodings(clients.index())
 
 
 def routes(*, with_page: bool, base_path: str) -> Iterator[tuple[str, Handler]]:
-    """Paths and their handlers: the client's files, and the page's unless it is turned off."""
+    """Paths and their handlers: the clients' files, and the page's unless it is turned off."""
     if with_page and base_path:
         yield "", _to_slash(base_path)  # links of the page are relative
     for name in _CLIENT_FILES:
-        yield f"/{name}", _serve(name, _CLIENT_HEADERS)
+        yield f"/{name}", _serve(_FILES[name], _content_type(name), _CLIENT_HEADERS)
+    yield "/clients/", _serve(_INDEX, _content_type("index.html"), _PAGE_HEADERS)
+    for package, encodings in _PACKAGES:
+        for name in package.names:
+            yield f"/clients/{name}", _serve(encodings, package.content_type, _CLIENT_HEADERS)
     if with_page:
         for name in _PAGE_FILES:
-            yield "/" if name == "index.html" else f"/{name}", _serve(name, _PAGE_HEADERS)
+            path = "/" if name == "index.html" else f"/{name}"
+            yield path, _serve(_FILES[name], _content_type(name), _PAGE_HEADERS)
+
+
+def _content_type(name: str) -> str:
+    return f"{_CONTENT_TYPES[name[name.rindex('.') :]]}; charset=utf-8"
 
 
 def _to_slash(base_path: str) -> Handler:
@@ -104,9 +117,8 @@ def _to_slash(base_path: str) -> Handler:
     return redirect
 
 
-def _serve(name: str, headers: dict[str, str]) -> Handler:
-    plain, packed = _FILES[name]
-    content_type = f"{_CONTENT_TYPES[name[name.rindex('.') :]]}; charset=utf-8"
+def _serve(encodings: tuple[Asset, Asset], content_type: str, headers: dict[str, str]) -> Handler:
+    plain, packed = encodings
 
     async def serve(_context: Context, request: Request) -> Response:
         asset = packed if params.accepts_gzip(request.headers.get("Accept-Encoding")) else plain

@@ -14,7 +14,7 @@ from tests.security.hub import running
 
 STATIC = resources.files("edge").joinpath("static")
 PAGE_FILES = tuple("/" + file.name.replace("index.html", "") for file in STATIC.iterdir() if file.name[:4] != "edge")
-CLIENT_FILES = ("/edge.js", "/edge.d.ts")
+CLIENT_FILES = ("/edge.js", "/edge.d.ts", "/clients/")
 
 
 class Answer(NamedTuple):

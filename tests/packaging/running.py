@@ -14,6 +14,8 @@ from pathlib import Path
 
 import httpx
 
+from edge.http import clients
+
 PATIENCE_SECONDS = 60.0
 
 
@@ -56,6 +58,8 @@ def does_its_job(hub: httpx.Client) -> None:
     assert "edge_misses_recovered_total 1.0" in hub.get("/metrics").text.splitlines()
     assert "text/html" in hub.get("/").headers["Content-Type"]
     assert "javascript" in hub.get("/edge.js").headers["Content-Type"]
+    for package in clients.PACKAGES:  # the same bytes as from source
+        assert package.body == hub.get(f"/clients/{package.names[0]}").content
 
 
 @contextlib.contextmanager

@@ -1,0 +1,94 @@
+"""`/clients/`: the client packages of this version of the hub, for `npm install URL` and `pip install URL`.
+
+They are packed from their sources when this module is imported. Archives are deterministic, and not compressed: the
+same sources make the same bytes with any Python and zlib, so the integrity in a lock file holds for every build.
+"""
+
+from __future__ import annotations
+
+import html
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from importlib import resources
+from importlib.resources.abc import Traversable
+from typing import NamedTuple
+
+import msgspec
+
+from edge import __version__
+
+_EDGE = resources.files("edge")
+_PACKED = _EDGE.joinpath("clients")
+_SOURCES = _PACKED if _PACKED.is_dir() else _EDGE.joinpath("..", "clients")
+"""In a wheel or a binary `edge/clients`, in a checkout the folder beside the package."""
+_NPM_TIME = 499162500
+"""1985-10-26T08:15:00Z, as npm writes it for every file."""
+
+
+class Package(NamedTuple):
+    """One file of `/clients/`. `names`: what it is served as; the first one holds the version."""
+
+    names: tuple[str, ...]
+    install: str
+    content_type: str
+    body: bytes
+
+
+def sources(name: str) -> dict[str, bytes]:
+    """The files of the folder `clients/NAME`, by name."""
+    files = (file for file in _SOURCES.joinpath(name).iterdir() if file.is_file())
+    return {file.name: file.read_bytes() for file in sorted(files, key=_name)}
+
+
+def _name(file: Traversable) -> str:
+    return file.name
+
+
+def _npm() -> Package:
+    """The npm package: the files of `clients/js`, and `edge.js` as pages load it."""
+    files = sources("js")
+    for name in ("edge.js", "edge.d.ts"):
+        files[name] = _EDGE.joinpath("static", name).read_bytes()
+    manifest = msgspec.json.decode(files["package.json"]) | {"version": __version__}
+    files["package.json"] = msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+    body = _gzip(_tar((f"package/{name}", content) for name, content in sorted(files.items())))
+    names = tuple(f"edge-hub-{version}.tgz" for version in (__version__, "latest"))
+    return Package(names, "npm install", "application/gzip", body)
+
+
+def _tar(files: Iterable[tuple[str, bytes]]) -> bytes:
+    """A tar archive (POSIX.1-1988, ustar). The standard library's module is not in the binary."""
+    return b"".join(_members(files)) + bytes(1024)
+
+
+def _members(files: Iterable[tuple[str, bytes]]) -> Iterator[bytes]:
+    for name, content in files:
+        numbers = b"0000644\0" + b"0000000\0" * 2 + b"%011o\0%011o\0" % (len(content), _NPM_TIME)
+        before, after = name.encode().ljust(100, b"\0") + numbers, b"0" + bytes(100) + b"ustar\x0000"
+        checksum = sum(before) + sum(after) + 8 * ord(" ")
+        yield (before + b"%06o\0 " % checksum + after).ljust(512, b"\0")
+        yield content + bytes(-len(content) % 512)
+
+
+def _gzip(body: bytes) -> bytes:
+    """`body` in gzip's format (RFC 1952), in stored blocks (RFC 1951, section 3.2.4)."""
+    blocks = [body[start : start + 0xFFFF] for start in range(0, len(body), 0xFFFF)]
+    made = [b"\x1f\x8b\x08" + bytes(6) + b"\xff"]
+    for number, block in enumerate(blocks, 1):
+        made += struct.pack("<BHH", number == len(blocks), len(block), 0xFFFF ^ len(block)), block
+    return b"".join(made) + struct.pack("<II", zlib.crc32(body), len(body))
+
+
+PACKAGES = (_npm(),)
+
+
+def index() -> bytes:
+    """The page that lists them, with the links that `pip install --find-links` follows."""
+    return "\n".join(["<!DOCTYPE html>", '<html lang="en">', "<title>Clients of edge</title>", *_links(), ""]).encode()
+
+
+def _links() -> Iterator[str]:
+    for package in PACKAGES:
+        for name in package.names:
+            yield f'<p>{package.install} <a href="{html.escape(name)}">{html.escape(name)}</a></p>'
