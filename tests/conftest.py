@@ -44,7 +44,7 @@ def _house_rules(request: pytest.FixtureRequest) -> Iterator[None]:
         rules.functions["os.write"].can_block_in("edge/logs/setup.py", "write")
         # /proc is the kernel's memory: reading it waits for no disk.
         for name in ("os.stat", "os.listdir", "io.BufferedReader.read"):
-            for function in ("__init__", "collect"):
+            for function in ("__init__", "collect", "resident_bytes"):
                 rules.functions[name].can_block_in("edge/metrics/process.py", function)
         yield
 

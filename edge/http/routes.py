@@ -60,6 +60,7 @@ def routes(context: Context) -> tuple[Route, ...]:
         Route("GET", f"{project}/history", status.history, "subscribe", (*since, "limit")),
         Route("DELETE", project, status.delete, "admin"),
         Route("GET", "/projects", status.projects, "status", ("limit", "offset", "sort", "match")),
+        Route("GET", "/status", status.hub, "status"),
         *_PROBES,
         Route("GET", "/openapi.json", openapi.openapi, None),
         *(() if context.config.metrics.port is not None else (_METRICS,)),

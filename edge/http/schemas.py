@@ -138,6 +138,54 @@ class ProjectPage(msgspec.Struct, frozen=True):
     next_offset: int | None
 
 
+class HubStore(msgspec.Struct, frozen=True):
+    """Whether the store accepts events, the reason if it does not, and its failed writes."""
+
+    available: bool
+    problem: str | None
+    errors: int
+
+
+class HubMisses(Misses, frozen=True):
+    """Misses of all projects, and the age of the oldest pending one."""
+
+    oldest_pending_seconds: float | None
+
+
+class HubRing(msgspec.Struct, frozen=True):
+    """What all rings hold, and `ring.total_bytes`. `bytes` includes the overhead of each event."""
+
+    events: int
+    bytes: int
+    max_bytes: int
+
+
+class HubStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The totals of this process since it started, as in its metrics."""
+
+    version: str
+    started: str
+    uptime_seconds: float
+    draining: bool
+    permissions: list[str]
+    """The caller's, on the whole hub."""
+    projects: int
+    max_projects: int
+    connections: int
+    observers: int
+    waiting: int
+    """Requests that wait for a subscriber."""
+    published: int
+    delivered: int
+    ring: HubRing
+    misses: HubMisses
+    triggers: dict[str, int]
+    """By outcome."""
+    store: HubStore
+    memory_bytes: int | None
+    """Resident memory; null where the platform does not report it."""
+
+
 class Deleted(msgspec.Struct, frozen=True):
     """The project was deleted."""
 

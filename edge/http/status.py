@@ -7,6 +7,8 @@ from typing import cast
 
 import msgspec
 
+from edge import __version__
+from edge.auth.permissions import PERMISSIONS
 from edge.cluster.local import ORDERS, Order, View
 from edge.core import resume
 from edge.core.connection import Connection
@@ -17,6 +19,7 @@ from edge.http.problems import response as problem
 from edge.http.request import Request
 from edge.http.response import NO_STORE, Response, json_response
 from edge.http.subscribe import last_event_id, start_at
+from edge.metrics.process import resident_bytes
 from edge.transport.stream import Stream
 
 _PAGE = 100
@@ -123,6 +126,42 @@ async def projects(context: Context, request: Request) -> Response:
     page = [schemas.ProjectSummary(name, _ring(view), _misses(view), view.connections) for name, view in found]
     next_offset = offset + limit if offset + limit < total else None
     return _json(schemas.ProjectPage(page, total, next_offset))
+
+
+async def hub(context: Context, request: Request) -> Response:
+    """The totals of this process."""
+    hub, config, watched = context.hub, context.config, context.exposition.watched
+    counters, misses = hub.counters, hub.counters.misses
+    now, oldest = context.clock(), counters.oldest_miss.oldest()
+    available, errors = watched.store()
+    unable = context.store_problem
+    return _json(
+        schemas.HubStatus(
+            version=__version__,
+            started=context.iso_time(context.began_seconds),
+            uptime_seconds=round(now - context.began_seconds, 3),
+            draining=hub.draining,
+            permissions=[each for each in PERMISSIONS if request.identity.permissions.allow(each, None)],
+            projects=len(hub.projects),
+            max_projects=config.limits.max_projects,
+            connections=len(hub.connections),
+            observers=len(hub.observers),
+            waiting=context.readiness.waiting,
+            published=counters.published,
+            delivered=counters.delivered,
+            ring=schemas.HubRing(counters.ring_events, counters.ring_memory_bytes, config.ring.total_bytes),
+            misses=schemas.HubMisses(
+                misses.misses,
+                misses.recovered,
+                misses.lost,
+                misses.pending,
+                None if oldest is None else round(max(0.0, now - oldest), 3),
+            ),
+            triggers=context.triggers.outcomes,
+            store=schemas.HubStore(available, None if unable is None else str(unable), errors),
+            memory_bytes=resident_bytes(),
+        )
+    )
 
 
 async def delete(context: Context, request: Request) -> Response:

@@ -60,6 +60,14 @@ class ProcessCollector:
         )
 
 
+def resident_bytes() -> int | None:
+    """Resident memory of the process; None where there is no `/proc`, or no descriptor left to read it with."""
+    try:
+        return int(Path("/proc/self/statm").read_bytes().split()[1]) * _PAGE_BYTES
+    except OSError:
+        return None
+
+
 def open_descriptors() -> int | None:
     """How many descriptors the process has open; None where that takes a descriptor, and none is left."""
     try:

@@ -44,7 +44,7 @@ HEADERS = [
     *("traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "Upgrade: h2c", "Upgrade: websocket"),
 ]
 TARGETS = [
-    *("/healthz", "/projects", "/projects/p", "/projects/p/ready", "/projects/-", "/nothing"),
+    *("/healthz", "/projects", "/status", "/projects/p", "/projects/p/ready", "/projects/-", "/nothing"),
     *("/projects/p?sinse=1", "/projects/p?_=1", "/projects?limit=2&offset=1", "/%70rojects/p", "*", "/edge.js", "/"),
 ]
 BODIES = [b'{"data":1}', b'{"type":"x","data":[1]}', b"", b"hello", b"{", b'{"data":1}\n{"data":2}\n', b'{"name":"j"}']

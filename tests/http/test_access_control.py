@@ -25,6 +25,7 @@ ROUTES = [
     ("GET", "/projects/p1", "status"),
     ("DELETE", "/projects/p1", "admin"),
     ("GET", "/projects", "status"),
+    ("GET", "/status", "status"),
     ("GET", "/metrics", "metrics"),
 ]
 

@@ -261,3 +261,23 @@ async def test_projects_are_sorted_and_found_by_a_part_of_their_name(start_hub: 
         page = (await site.ask("GET", "/projects?match=alpha&limit=1")).json
         assert (2, 1) == (page["total"], page["next_offset"])
     assert "invalid_parameter" == (await site.ask("GET", "/projects?sort=loudest")).problem["code"]
+
+
+async def test_the_hub_s_totals_in_one_document(start_hub: StartHub) -> None:
+    site = await start_hub(ring={"max_events": 2})
+    for number in range(3):
+        await site.publish(number)
+    async with site.stream("q") as stream:
+        await site.publish(1, project="q")
+        await stream.next()
+        found = (await site.ask("GET", "/status")).json
+    assert re.fullmatch(A_TIME, found["started"])
+    assert {"projects": 2, "connections": 1, "observers": 0, "published": 4, "delivered": 1}.items() <= found.items()
+    assert {"total": 3, "recovered": 0, "lost": 1, "pending": 2} == {
+        name: count for name, count in found["misses"].items() if name != "oldest_pending_seconds"
+    }
+    assert 0 <= found["misses"]["oldest_pending_seconds"]
+    assert {"available": True, "problem": None, "errors": 0} == found["store"]
+    assert 3 == found["ring"]["events"]
+    assert not found["draining"]
+    assert "admin" in found["permissions"]
