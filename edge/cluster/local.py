@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from heapq import nsmallest
+from heapq import merge
 from itertools import islice
 from typing import Literal, Protocol, get_args
 
@@ -172,16 +172,20 @@ class LocalNode:
         return [(name, view) for name, view in views if view is not None], total
 
     async def _sorted(self, offset: int, count: int, order: Order, match: str) -> tuple[list[str], int]:
-        """Names in `order`, a slice of all projects in each turn of the loop."""
-        best: list[tuple[int, str]] = []
-        total = 0
+        """Names in `order`, a slice of all projects in each turn of the loop, whatever the offset."""
+        parts: list[list[tuple[int, str]]] = []
         projects = iter(list(self._hub.projects.values()))
         while part := list(islice(projects, PROJECTS_A_TURN)):
-            keys = [(rank(project, order), project.name) for project in part if match in project.name.lower()]
-            total += len(keys)
-            best = nsmallest(offset + count, [*best, *keys])
+            parts.append(
+                sorted((rank(project, order), project.name) for project in part if match in project.name.lower())
+            )
             await asyncio.sleep(0)
-        return [name for _, name in best[offset:]], total
+        merged, total = merge(*parts), sum(map(len, parts))
+        for _ in range(min(offset, total) // PROJECTS_A_TURN):
+            list(islice(merged, PROJECTS_A_TURN))
+            await asyncio.sleep(0)
+        skipped = offset % PROJECTS_A_TURN
+        return [name for _, name in islice(merged, skipped, skipped + count)], total
 
     async def delete(self, name: str) -> tuple[int, int] | None:
         return self._hub.delete(name, self._clock())

@@ -6,6 +6,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 
+from edge.core.event import Event
 from tests.http.client import Site
 from tests.hubs import StartHub
 
@@ -281,3 +282,18 @@ async def test_the_hub_s_totals_in_one_document(start_hub: StartHub) -> None:
     assert 3 == found["ring"]["events"]
     assert not found["draining"]
     assert "admin" in found["permissions"]
+
+
+async def test_every_page_of_very_many_projects_is_reached(site: Site) -> None:
+    names = [f"p{number * 7919 % 2503}" for number in range(2503)]
+    for name in names:
+        site.context.hub.publish(name, Event("message", b"1"), 0.0)
+    listed: list[str] = []
+    offset: int | None = 0
+    while offset is not None:
+        page = (await site.ask("GET", f"/projects?sort=name&limit=1000&offset={offset}")).json
+        listed += [each["project"] for each in page["projects"]]
+        offset = page["next_offset"]
+    assert sorted(names) == listed
+    beyond = (await site.ask("GET", "/projects?sort=pending&offset=999999999")).json
+    assert ([], 2503, None) == (beyond["projects"], beyond["total"], beyond["next_offset"])
