@@ -8,8 +8,8 @@ from typing import cast
 import msgspec
 
 from edge import __version__
-from edge.auth.permissions import PERMISSIONS
 from edge.cluster.local import ORDERS, Order, View
+from edge.config.schema import PERMISSIONS
 from edge.core import resume
 from edge.core.connection import Connection
 from edge.core.project import Project

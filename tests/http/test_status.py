@@ -287,7 +287,7 @@ async def test_the_hub_s_totals_in_one_document(start_hub: StartHub) -> None:
 async def test_every_page_of_very_many_projects_is_reached(site: Site) -> None:
     names = [f"p{number * 7919 % 2503}" for number in range(2503)]
     for name in names:
-        site.context.hub.publish(name, Event("message", b"1"), 0.0)
+        site.context.hub.publish(name, Event("message", b"1"), site.context.clock())
     listed: list[str] = []
     offset: int | None = 0
     while offset is not None:
