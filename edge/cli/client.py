@@ -1,7 +1,8 @@
-"""The command line as a client of a running hub: publish, subscribe, trigger, status, history.
+"""The command line as a client of a running hub: publish, subscribe, trigger, status, history, explain, selftest.
 
-Standard output holds what the hub said, for scripts; everything else is on standard error. The hub is `--url` or
-`EDGE_URL`, the token `EDGE_TOKEN`; no configuration is read.
+Standard output holds what the hub answered, for scripts; everything else is on standard error. The hub is `--url` or
+`EDGE_URL`, the token `EDGE_TOKEN`. `explain` and `selftest` fall back to the hub of the configuration, the others read
+none.
 """
 
 from __future__ import annotations
@@ -10,27 +11,26 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from edge.cli import exit_codes
-from edge.cli.subscriber import Finished, Refused, StreamEvent, Subscription, fields_of
-from edge.diagnose.client import Hub, Response, Unreachable, ask, connected, exchange
+from edge.cli.commands import add_config, loaded, own_url
+from edge.cli.hub import DEFAULT_URL, Hub, Refused, Response, ask, connected, exchange, wrong_with
+from edge.cli.output import CommandError, ExitStatus, say, warn
+from edge.cli.subscriber import Finished, StreamEvent, Subscription, fields_of
 
-DEFAULT_URL = "http://127.0.0.1:8080"
 _TIMEOUT_SECONDS = 75.0
 """Longer than a trigger may wait."""
 _TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 _JSON = {"Content-Type": "application/json"}
 _UNITS = ((1 << 20, "MiB"), (1 << 10, "KiB"))
 
-Print = Callable[[str], int]
-"""Writes to standard output; returns the exit status that this makes."""
+Command = Callable[[argparse.Namespace, Hub], int]
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the client commands. Each sets `client`, which takes the arguments, the hub and a `Print`."""
+    """Add the client commands."""
     publish = _command(commands, "publish", "publish an event", _publish)
     publish.add_argument("project", metavar="PROJECT", help="the project's id")
     publish.add_argument(
@@ -71,60 +71,67 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     history.add_argument("--limit", metavar="N", help="at most so many (default: 100)")
     history.add_argument("--json", action="store_true", help="a JSON object per event")
 
+    explain = _command(commands, "explain", "ask a running hub why a project had no subscriber", _explain)
+    explain.add_argument("project", metavar="PROJECT", help="the project's id")
+    explain.add_argument("--json", action="store_true", help="the explanation as JSON")
+
+    selftest = _command(commands, "selftest", "subscribe through a URL and report what goes wrong", _selftest)
+    selftest.add_argument("--quick", action="store_true", help="don't wait for a heartbeat")
+    selftest.add_argument(
+        "--no-trigger", action="store_true", help="start no job (with trigger.url it would be a real one)"
+    )
+    for parser in (explain, selftest):
+        add_config(parser, "; its auth.token is sent, and its hub is the default")
+
 
 def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-    name: str,
-    summary: str,
-    client: Callable[[argparse.Namespace, Hub, Print], int],
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, summary: str, command: Command
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False
     )
     parser.add_argument("--url", help=f"the hub (default: $EDGE_URL, or {DEFAULT_URL}); also unix:PATH")
-    parser.set_defaults(client=client)
+    parser.set_defaults(run=lambda arguments: command(arguments, hub_of(arguments)))
     return parser
 
 
 def hub_of(arguments: argparse.Namespace) -> Hub:
-    """The hub that a client command asks."""
-    url = arguments.url or os.environ.get("EDGE_URL") or DEFAULT_URL
-    return Hub(url.rstrip("/"), os.environ.get("EDGE_TOKEN") or None)
-
-
-def run(arguments: argparse.Namespace, say: Print) -> int:
-    """Run a client command. Exit status: 0, 1 refused or unreachable, 3 no subscriber (`no_connection`)."""
-    try:
-        status: int = arguments.client(arguments, hub_of(arguments), say)
-        return status
-    except Unreachable as error:
-        return _fail(str(error))
-    except Refused as error:
-        return _refused(error.response)
+    """The hub that a client command asks. Raises CommandError."""
+    url, token = arguments.url or os.environ.get("EDGE_URL"), os.environ.get("EDGE_TOKEN")
+    verify = True
+    if "config" in arguments:
+        config = loaded(arguments)[0]
+        token = token or next(iter(config.auth.token), None)
+        if not url:
+            url, verify = own_url(config), False  # a loopback address, which no certificate names
+    url = url or DEFAULT_URL
+    if (wrong := wrong_with(url)) is not None:
+        raise CommandError(f"--url {wrong}", ExitStatus.USAGE)
+    return Hub(url.rstrip("/"), token or None, verify)
 
 
 # --- commands ---
 
 
-def _publish(arguments: argparse.Namespace, hub: Hub, say: Print) -> int:
+def _publish(arguments: argparse.Namespace, hub: Hub) -> int:
     query = _query(type=arguments.type, require=arguments.require, wait=arguments.wait)
     query |= {"final": "true"} if arguments.final else {}
     path = _path(arguments.project, "/events", query)
     headers = _TEXT | ({"Idempotency-Key": arguments.key} if arguments.key else {})
-    lines: Iterator[bytes] = iter([arguments.data.encode()])
+    lines: Iterable[bytes] = [arguments.data.encode()]
     if arguments.data == "-":
         lines = (line.rstrip(b"\r\n") for line in sys.stdin.buffer)
     with connected(hub, _TIMEOUT_SECONDS) as connection:
         for line in lines:
             response = exchange(connection, hub, "POST", path, line, headers)
             if response.status not in (201, 202):
-                return _refused(response)
+                raise Refused(response)
             if status := say(response.body.decode()):
                 return status
-    return exit_codes.OK
+    return ExitStatus.OK
 
 
-def _subscribe(arguments: argparse.Namespace, hub: Hub, say: Print) -> int:
+def _subscribe(arguments: argparse.Namespace, hub: Hub) -> int:
     left = arguments.count
     subscription = Subscription(hub, arguments.projects, arguments.since, observe=arguments.observe)
     try:
@@ -138,13 +145,13 @@ def _subscribe(arguments: argparse.Namespace, hub: Hub, say: Print) -> int:
             if not own and left is not None:
                 left -= 1
                 if left <= 0:
-                    return exit_codes.OK
+                    return ExitStatus.OK
     except Finished as end:
-        _tell(f"the stream has ended: {end.reason}")
-    return exit_codes.OK
+        warn(f"the stream has ended: {end.reason}")
+    return ExitStatus.OK
 
 
-def _trigger(arguments: argparse.Namespace, hub: Hub, say: Print) -> int:
+def _trigger(arguments: argparse.Namespace, hub: Hub) -> int:
     query = _query(
         timeout=arguments.timeout,
         connections=arguments.connections,
@@ -155,26 +162,26 @@ def _trigger(arguments: argparse.Namespace, hub: Hub, say: Print) -> int:
     headers = _JSON | ({"Idempotency-Key": arguments.key} if arguments.key else {})
     body = json.dumps(job, ensure_ascii=False).encode()
     path = _path(arguments.project, "/trigger", query)
-    return _answer(ask(hub, "POST", path, body, headers, timeout_seconds=_TIMEOUT_SECONDS), say)
+    return _answer(ask(hub, "POST", path, body, headers, timeout_seconds=_TIMEOUT_SECONDS))
 
 
-def _status(arguments: argparse.Namespace, hub: Hub, say: Print) -> int:
+def _status(arguments: argparse.Namespace, hub: Hub) -> int:
     path = "/projects" if arguments.project is None else _path(arguments.project)
     response = ask(hub, "GET", path, timeout_seconds=_TIMEOUT_SECONDS)
     if response.status != 200 or arguments.json:
-        return _answer(response, say)
+        return _answer(response)
     document = json.loads(response.body)
     return say(_table(document["projects"]) if arguments.project is None else _summary(document))
 
 
-def _history(arguments: argparse.Namespace, hub: Hub, say: Print) -> int:
+def _history(arguments: argparse.Namespace, hub: Hub) -> int:
     path = _path(arguments.project, "/history", _query(since=arguments.since, limit=arguments.limit))
     response = ask(hub, "GET", path, timeout_seconds=_TIMEOUT_SECONDS)
     if response.status != 200:
-        return _refused(response)
+        raise Refused(response)
     document = json.loads(response.body)
     if document.get("gap"):
-        _tell(f"gap: {json.dumps(document['gap'])}")
+        warn(f"gap: {json.dumps(document['gap'])}")
     for event in document["events"]:
         data = event["data"] if isinstance(event["data"], str) else json.dumps(event["data"], ensure_ascii=False)
         line = (
@@ -184,7 +191,23 @@ def _history(arguments: argparse.Namespace, hub: Hub, say: Print) -> int:
         )
         if status := say(line):
             return status
-    return exit_codes.OK
+    return ExitStatus.OK
+
+
+def _explain(arguments: argparse.Namespace, hub: Hub) -> int:
+    accept = {"Accept": "application/json" if arguments.json else "text/plain"}
+    path = _path(arguments.project, "/explain")
+    return _answer(ask(hub, "GET", path, headers=accept, timeout_seconds=_TIMEOUT_SECONDS))
+
+
+def _selftest(arguments: argparse.Namespace, hub: Hub) -> int:
+    from edge.cli.selftest import SelfTest  # noqa: PLC0415 - no other command needs it
+
+    passed = True
+    for step in SelfTest(hub, idle=not arguments.quick, trigger=not arguments.no_trigger).run():
+        say(step.line() + "\n")
+        passed = passed and step.ok
+    return ExitStatus.OK if passed else ExitStatus.FAILED
 
 
 # --- texts ---
@@ -211,14 +234,12 @@ def _note(event: StreamEvent) -> None:
     fields = fields_of(event)
     match event.type:
         case "edge.hello":
-            _tell(f"connected, {fields.get('replayed', 0)} to replay")
+            warn(f"connected, {fields.get('replayed', 0)} to replay")
         case "edge.gap":
             lost = fields.get("lost")
-            _tell(
-                f"gap ({fields.get('reason')}): {'an unknown number of' if lost is None else lost} events are missing"
-            )
+            warn(f"gap ({fields.get('reason')}): {'an unknown number of' if lost is None else lost} events are missing")
         case "edge.closing" | "edge.disconnected":
-            _tell(f"disconnected: {fields.get('reason')}")
+            warn(f"disconnected: {fields.get('reason')}")
 
 
 def _table(projects: list[dict[str, Any]]) -> str:
@@ -269,21 +290,8 @@ def _query(**given: str | None) -> dict[str, str]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _answer(response: Response, say: Print) -> int:
-    return say(response.body.decode()) if response.status < 300 else _refused(response)
-
-
-def _refused(response: Response) -> int:
-    """Say on standard error what the hub refused."""
-    _tell(f"{response.status}: {response.detail}")
-    return exit_codes.NO_SUBSCRIBER if response.status == 409 else exit_codes.FAILED
-
-
-def _fail(line: str) -> int:
-    _tell(line)
-    return exit_codes.FAILED
-
-
-def _tell(line: str) -> None:
-    if sys.stderr is not None:
-        sys.stderr.write(f"edge: {line}\n")
+def _answer(response: Response) -> int:
+    if response.status >= 300:
+        raise Refused(response)
+    text = response.body.decode(errors="replace")
+    return say(text if text.endswith("\n") else f"{text}\n")

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from edge.cli.output import CommandError
 from edge.config.redis_url import SCHEMES
 from edge.core.errors import StoreUnavailable
 from edge.store.base import StoreUnusableError
@@ -28,7 +29,7 @@ class Copied(NamedTuple):
     events: int
 
 
-class CopyError(Exception):
+class CopyError(CommandError):
     """It can't be done; says why and what to do."""
 
 

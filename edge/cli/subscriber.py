@@ -1,4 +1,4 @@
-"""`edge subscribe`: reads streams until told to stop, and resumes after every drop.
+"""`edge subscribe`: reads streams until it is interrupted, and resumes after every drop.
 
 Invariant: an id is noted when its event is whole, so no event is skipped or printed twice over a reconnect.
 """
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
-from edge.diagnose.client import Hub, Response, Unreachable, connected, send
+from edge.cli.hub import Hub, Refused, Response, Unreachable, connected, send
 
 _CONNECT_SECONDS = 15.0
 _SILENCE = 2.5
@@ -27,14 +27,6 @@ class StreamEvent(NamedTuple):
     id: str
     type: str
     data: str
-
-
-class Refused(Exception):
-    """The hub answered with something else than a stream."""
-
-    def __init__(self, response: Response) -> None:
-        super().__init__(f"{response.status}: {response.detail}")
-        self.response = response
 
 
 class Finished(Exception):

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.cli.hub import Hub
 from edge.cli.subscriber import StreamEvent, parse
-from edge.diagnose.client import Hub
 from tests.faults.hub import HubProcess, serving, until
 
 Lines = list[dict[str, Any]]

@@ -7,7 +7,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from edge.cli.init import commented, example
+from edge.cli.commands import commented, example
 from edge.config.load import load
 from edge.config.schema import Config
 

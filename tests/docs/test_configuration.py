@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.cli import exit_codes
+from edge.cli.output import ExitStatus
 from edge.config.load import KEYS, Config, describe, load
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -45,7 +45,7 @@ def test_the_page_has_every_default() -> None:
 def test_every_documented_exit_status_exists_and_the_reverse() -> None:
     documented = {int(status) for status in re.findall(r"^\| (\d+) \| \w", PAGE, re.MULTILINE)}
 
-    assert {value for name, value in vars(exit_codes).items() if name.isupper()} == documented
+    assert set(ExitStatus) == documented
 
 
 def test_the_example_file_is_the_defaults() -> None:

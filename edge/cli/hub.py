@@ -11,17 +11,19 @@ import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from edge.cli.output import CommandError
 from edge.logs.text import one_line, shorten
 
+DEFAULT_URL = "http://127.0.0.1:8080"
 UNIX_SCHEME = "unix:"
 _MAX_BODY_BYTES = 64 << 20
 _MAX_DETAIL_CHARS = 500
 
 
-class Unreachable(Exception):
+class Unreachable(CommandError):
     """No response came."""
 
 
@@ -42,15 +44,40 @@ class Response(NamedTuple):
     body: bytes
 
     @property
+    def document(self) -> dict[str, Any]:
+        """The JSON object in the body; an empty one for anything else."""
+        try:
+            document = json.loads(self.body)
+        except ValueError:
+            return {}
+        return document if isinstance(document, dict) else {}
+
+    @property
     def detail(self) -> str:
         """What a problem document says to do; of any other body, its beginning."""
-        text = self.body.decode(errors="replace")
-        try:
-            document = json.loads(text)
-        except ValueError:
-            document = None
-        detail = document.get("detail") if isinstance(document, dict) else None
-        return one_line(shorten(detail if isinstance(detail, str) else text.strip(), _MAX_DETAIL_CHARS))
+        detail = self.document.get("detail")
+        text = detail if isinstance(detail, str) else self.body.decode(errors="replace").strip()
+        return one_line(shorten(text, _MAX_DETAIL_CHARS))
+
+
+class Refused(CommandError):
+    """The hub answered, but not with what was asked for."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(f"{response.status}: {response.detail}")
+        self.response = response
+
+
+def wrong_with(url: str) -> str | None:
+    """What is wrong with `url`, or None."""
+    try:
+        target = urlsplit(url)
+        usable = target.scheme in ("http", "https") and bool(target.hostname) and target.port != 0
+    except ValueError:
+        usable = False
+    if (usable or url.startswith(UNIX_SCHEME + "/")) and url.isascii() and url.isprintable() and " " not in url:
+        return None
+    return f"must be an http:// or https:// URL such as {DEFAULT_URL}, or unix:PATH"
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -83,9 +110,21 @@ def connected(hub: Hub, timeout_seconds: float) -> Iterator[http.client.HTTPConn
     except TimeoutError:
         raise Unreachable(f"{hub.url} did not answer within {timeout_seconds:g} s") from None
     except (OSError, http.client.HTTPException, UnicodeError) as error:
-        raise Unreachable(one_line(f"{hub.url}: {str(error) or type(error).__name__}")) from None
+        raise Unreachable(one_line(f"{hub.url}: {_in_words(error)}")) from None
     finally:
         connection.close()
+
+
+def _in_words(error: Exception) -> str:
+    match error:
+        case ssl.SSLCertVerificationError():
+            return f"the certificate is not valid: {error.verify_message or error}"
+        case socket.gaierror():
+            return "the host name can't be resolved"
+        case ConnectionRefusedError():
+            return "connection refused: no process accepts connections there"
+        case _:
+            return str(error) or type(error).__name__
 
 
 def send(

@@ -1,0 +1,320 @@
+"""Commands of an operator: serve, check-config, healthcheck, token, store, init.
+
+Each imports what it needs, so that `edge --version` and the client commands start quickly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import os
+import re
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from edge.cli.hub import UNIX_SCHEME, Hub, ask, wrong_with
+from edge.cli.output import CommandError, ExitStatus, say, warn
+
+if TYPE_CHECKING:
+    from edge.config.load import Config, Sources
+
+_ON_PROJECTS = ("subscribe", "publish", "trigger", "status", "admin")
+_GRANT = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._~-]{0,127})?\*?", re.ASCII)
+_KEY = re.compile(r"^(?=[a-z])", re.MULTILINE)
+
+
+def add_config(parser: argparse.ArgumentParser, more: str = "") -> None:
+    """Add `--config`."""
+    parser.add_argument("--config", type=Path, metavar="FILE", help=f"TOML file (default: $EDGE_CONFIG){more}")
+
+
+def loaded(arguments: argparse.Namespace, *, listens: bool = False) -> tuple[Config, Sources]:
+    """The configuration and its sources. Raises CommandError.
+
+    `listens`: refuse one that would open a hub to other machines without authentication, or holds a key that no token
+    can be checked with.
+    """
+    from edge.config.load import ConfigError  # noqa: PLC0415
+
+    try:
+        return _load(arguments, listens=listens)
+    except ConfigError as error:
+        raise CommandError(str(error).removeprefix("edge: "), ExitStatus.USAGE) from None
+
+
+def _load(arguments: argparse.Namespace, *, listens: bool) -> tuple[Config, Sources]:
+    from edge.auth.tokens import UnusableKey, Verifier  # noqa: PLC0415
+    from edge.config.load import ConfigError, load_with_sources, refuse_exposure  # noqa: PLC0415
+
+    given = {"server.host": getattr(arguments, "host", None), "server.port": getattr(arguments, "port", None)}
+    flags = {key: text for key, text in given.items() if text is not None}
+    config, sources = load_with_sources(arguments.config, os.environ, flags)
+    if listens:
+        refuse_exposure(config, sources)
+        try:
+            Verifier(config.auth)
+        except UnusableKey as error:
+            raise ConfigError("auth.jwt_key", sources["auth.jwt_key"], str(error)) from None
+    return config, sources
+
+
+# --- serve, check-config ---
+
+
+def add_listening(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of a command that reads the configuration as `edge serve` does."""
+    add_config(parser)
+    parser.add_argument("--host", help="address to listen on (server.host)")
+    parser.add_argument("--port", help="port to listen on, 0 for a free one (server.port)")
+
+
+def serve(arguments: argparse.Namespace) -> int:
+    """Run the hub until a signal ends it."""
+    from edge.config.load import ConfigError  # noqa: PLC0415
+    from edge.server.listening import CantListenError  # noqa: PLC0415
+    from edge.server.process import serve as serve_until_signal  # noqa: PLC0415
+
+    try:
+        status: int = serve_until_signal(lambda: _load(arguments, listens=True))
+        return status
+    except ConfigError as error:
+        raise CommandError(str(error).removeprefix("edge: "), ExitStatus.USAGE) from None
+    except (CantListenError, OSError) as error:
+        raise CommandError(str(error)) from None
+
+
+def check_config(arguments: argparse.Namespace) -> int:
+    """Show what is in effect, and warn about what is probably a mistake."""
+    from edge.config.load import ConfigError, describe  # noqa: PLC0415
+    from edge.config.validate import warnings  # noqa: PLC0415
+    from edge.server.listening import tls_context  # noqa: PLC0415
+
+    config, sources = loaded(arguments, listens=True)
+    try:
+        tls_context(config, sources)
+    except ConfigError as error:
+        raise CommandError(str(error).removeprefix("edge: "), ExitStatus.USAGE) from None
+    for key, sentence in warnings(config):
+        warn(f"warning: {key}: {sentence}")
+    return say(describe(config, sources))
+
+
+# --- healthcheck ---
+
+
+def add_healthcheck(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `edge healthcheck`."""
+    add_config(parser)
+    parser.add_argument("--url", help="what to ask (default: the hub of the configuration, on this machine)")
+    parser.add_argument(
+        "--pid", type=int, metavar="PID", help="ask the hub that runs as this process, by its command line"
+    )
+    parser.add_argument("--timeout", default="2s", metavar="DURATION", help="how long to wait (default: 2s)")
+
+
+def healthcheck(arguments: argparse.Namespace) -> int:
+    """One GET and one sentence, for Docker and people."""
+    from edge.config.units import parse_duration  # noqa: PLC0415
+
+    try:
+        timeout_seconds = parse_duration(arguments.timeout)
+        if timeout_seconds <= 0:
+            raise ValueError("must be longer than nothing")
+    except ValueError as error:
+        raise CommandError(f"--timeout {error}", ExitStatus.USAGE) from None
+    url, path, verify = arguments.url, "/healthz", True
+    if url is None:
+        if arguments.pid is not None:
+            arguments = _serve_arguments(arguments.pid)
+        # A loopback address, which no certificate names.
+        url, verify = own_url(loaded(arguments)[0]), False
+    elif (wrong := wrong_with(url)) is not None:
+        raise CommandError(f"--url {wrong}", ExitStatus.USAGE)
+    origin = shown = url
+    if not url.startswith(UNIX_SCHEME):
+        target = urlsplit(url)
+        origin = f"{target.scheme}://{target.netloc}"
+        if target.path not in ("", "/"):
+            path = f"{target.path}?{target.query}" if target.query else target.path
+        shown = origin + path
+    status = ask(Hub(origin, None, verify), "GET", path, timeout_seconds=timeout_seconds).status
+    sentence = f"{shown} answered {status}"
+    if status != 200:
+        raise CommandError(sentence)
+    return say(f"edge: {sentence}\n")
+
+
+def own_url(config: Config) -> str:
+    """Where a hub with this configuration answers on this machine. Raises CommandError if that can't be known."""
+    server = config.server
+    if server.host.startswith(UNIX_SCHEME):
+        return server.host
+    if server.port == 0:
+        raise CommandError("server.port is 0: only the running hub knows its port, so give the --url", ExitStatus.USAGE)
+    host = server.host
+    try:
+        address = ipaddress.ip_address(host)
+        if address.is_unspecified:  # it listens everywhere: ask it here
+            address = ipaddress.ip_address("127.0.0.1" if address.version == 4 else "::1")
+        host = f"[{address}]" if address.version == 6 else str(address)
+    except ValueError:
+        pass  # a name
+    return f"{'http' if server.tls_cert is None else 'https'}://{host}:{server.port}"
+
+
+def _serve_arguments(pid: int) -> argparse.Namespace:
+    """The arguments with which process `pid` runs `edge serve`. Raises CommandError."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    add_listening(parser)
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+        return parser.parse_args(command[command.index("serve") + 1 : -1])
+    except (OSError, ValueError):
+        raise CommandError(f"--pid {pid}: no `edge serve` runs as this process", ExitStatus.USAGE) from None
+
+
+# --- token ---
+
+
+def add_token(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `edge token`. No secret is taken from the command line, where `ps` shows it."""
+    parser.description = (
+        "Print a JSON Web Token that a hub with this configuration accepts. Signed with auth.jwt_key if "
+        "that is a shared secret, else with the private key in --key-file."
+    )
+    add_config(parser)
+    for permission in _ON_PROJECTS:
+        parser.add_argument(
+            f"--{permission}",
+            action="append",
+            default=[],
+            metavar="PROJECTS",
+            help=f"permission {permission} for projects, comma-separated; team-* is a prefix, * all (may be repeated)",
+        )
+    parser.add_argument("--metrics", action="store_true", help="permission metrics")
+    parser.add_argument("--ttl", default="1h", metavar="DURATION", help="how long it is valid (default: 1h)")
+    parser.add_argument("--subject", metavar="NAME", help="the claim sub: whom it is for")
+    parser.add_argument("--key-file", type=Path, metavar="FILE", help="private key (PEM) to sign with")
+
+
+def token(arguments: argparse.Namespace) -> int:
+    """Print a token."""
+    auth = loaded(arguments)[0].auth
+    import time  # noqa: PLC0415
+
+    from edge.auth.mint import mint  # noqa: PLC0415
+    from edge.config.load import read_secret  # noqa: PLC0415
+    from edge.config.units import parse_duration  # noqa: PLC0415
+
+    option = ""
+    try:
+        grants = {permission: _projects(permission, getattr(arguments, permission)) for permission in _ON_PROJECTS}
+        if arguments.metrics:
+            grants["metrics"] = ["*"]
+        if not any(grants.values()):
+            raise ValueError("a token without permissions is useless: add one, such as --subscribe p1")
+        option = "--ttl "
+        ttl_seconds = parse_duration(arguments.ttl)
+        if ttl_seconds < 1:
+            raise ValueError("must be a second or more")
+        option = "--key-file "
+        private_pem = None if arguments.key_file is None else read_secret(arguments.key_file)
+        option = ""
+        made = mint(auth, grants, ttl_seconds, time.time(), private_pem=private_pem, subject=arguments.subject)
+    except ValueError as error:
+        raise CommandError(f"{option}{error}", ExitStatus.USAGE) from None
+    return say(f"{made}\n")
+
+
+def _projects(permission: str, given: list[str]) -> list[str]:
+    projects = [name for name in (part.strip() for text in given for part in text.split(",")) if name]
+    for name in projects:
+        if _GRANT.fullmatch(name) is None:
+            raise ValueError(f"--{permission} {name} is neither a project id nor a prefix that ends in *")
+    return projects
+
+
+# --- store ---
+
+
+def add_store(parser: argparse.ArgumentParser) -> None:
+    """Add the actions of `edge store`."""
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    copy = actions.add_parser("copy", help="copy every project; no hub may be using either", allow_abbrev=False)
+    copy.add_argument("source", metavar="FROM", help="sqlite:PATH or redis://HOST:PORT/DATABASE")
+    copy.add_argument("destination", metavar="TO", help="an empty one of the other kind")
+    copy.set_defaults(run=_store_copy)
+    back_up = actions.add_parser("backup", help="copy the file of store.url, also while in use", allow_abbrev=False)
+    back_up.add_argument("file", type=Path, metavar="FILE", help="the backup: a new file")
+    back_up.set_defaults(run=_store_backup)
+    restore = actions.add_parser("restore", help="replace the file of store.url by a backup", allow_abbrev=False)
+    restore.add_argument("file", type=Path, metavar="FILE", help="a backup; no hub may be using store.url")
+    restore.set_defaults(run=_store_restore)
+    for action in (back_up, restore):
+        add_config(action)
+
+
+def _store_copy(arguments: argparse.Namespace) -> int:
+    from edge.cli.store_copy import copy  # noqa: PLC0415
+    from edge.logs.setup import configure  # noqa: PLC0415
+
+    configure("console", "critical")
+    copied = copy(arguments.source, arguments.destination)
+    projects = "1 project" if copied.projects == 1 else f"{copied.projects} projects"
+    events = "1 event" if copied.events == 1 else f"{copied.events} events"
+    return say(f"edge: copied {projects} with {events}\n")
+
+
+def _store_backup(arguments: argparse.Namespace) -> int:
+    config = loaded(arguments)[0]
+    from edge.cli.store_copy import backup  # noqa: PLC0415
+
+    backup(config.store.url, arguments.file)
+    return say(f"edge: backed up to {arguments.file}\n")
+
+
+def _store_restore(arguments: argparse.Namespace) -> int:
+    config = loaded(arguments)[0]
+    from edge.cli.store_copy import restore  # noqa: PLC0415
+
+    replaced = restore(config.store.url, arguments.file)
+    kept = "" if replaced is None else f"; the history before is {replaced}"
+    return say(f"edge: restored {arguments.file}{kept}\n")
+
+
+# --- init ---
+
+
+def add_init(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `edge init`."""
+    parser.add_argument(
+        "path", metavar="PATH", nargs="?", default="edge.toml", help="(default: edge.toml; - prints it)"
+    )
+    parser.add_argument("--force", action="store_true", help="replace an existing file")
+
+
+def init(arguments: argparse.Namespace) -> int:
+    """Write a configuration file with every key and its default, commented out."""
+    text = commented(example())
+    if arguments.path == "-":
+        return say(text)
+    try:
+        with Path(arguments.path).open("w" if arguments.force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise CommandError(f"{arguments.path} exists; --force replaces it", ExitStatus.USAGE) from None
+    except OSError as error:
+        raise CommandError(f"{arguments.path}: {error.strerror}") from None
+    return say(f"edge: wrote {arguments.path}; start with it: edge serve --config {arguments.path}\n")
+
+
+def example() -> str:
+    """Every key with its default, ready to be changed."""
+    return resources.files("edge").joinpath("static", "edge.example.toml").read_text(encoding="utf-8")
+
+
+def commented(text: str) -> str:
+    """`text` with each key as a comment: a file that changes nothing until a line is uncommented."""
+    return _KEY.sub("# ", text)
