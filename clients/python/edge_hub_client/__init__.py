@@ -1,0 +1,42 @@
+"""The Python client of edge, a self-hosted Server-Sent Events hub: docs/python.md."""
+
+from edge_hub_client._client import AsyncClient, AsyncSubscription, Client, Subscription
+from edge_hub_client._errors import DispatchFailed, EdgeError, InvalidSignature, NoConnection, Unreachable
+from edge_hub_client._models import (
+    BatchReceipt,
+    Event,
+    Gap,
+    History,
+    HistoryEvent,
+    NewEvent,
+    ProjectStatus,
+    Readiness,
+    Receipt,
+    Ticket,
+    TriggerReceipt,
+)
+from edge_hub_client.webhooks import verify_webhook
+
+__all__ = [
+    "AsyncClient",
+    "AsyncSubscription",
+    "BatchReceipt",
+    "Client",
+    "DispatchFailed",
+    "EdgeError",
+    "Event",
+    "Gap",
+    "History",
+    "HistoryEvent",
+    "InvalidSignature",
+    "NewEvent",
+    "NoConnection",
+    "ProjectStatus",
+    "Readiness",
+    "Receipt",
+    "Subscription",
+    "Ticket",
+    "TriggerReceipt",
+    "Unreachable",
+    "verify_webhook",
+]
