@@ -6,8 +6,13 @@ same sources make the same bytes with any Python and zlib, so the integrity in a
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
+import io
 import struct
+import tomllib
+import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from importlib import resources
@@ -36,13 +41,16 @@ class Package(NamedTuple):
 
 
 def sources(name: str) -> dict[str, bytes]:
-    """The files of the folder `clients/NAME`, by name."""
-    files = (file for file in _SOURCES.joinpath(name).iterdir() if file.is_file())
-    return {file.name: file.read_bytes() for file in sorted(files, key=_name)}
+    """The files below the folder `clients/NAME`, by their paths in it."""
+    return dict(sorted(_below(_SOURCES.joinpath(name), "")))
 
 
-def _name(file: Traversable) -> str:
-    return file.name
+def _below(folder: Traversable, path: str) -> Iterator[tuple[str, bytes]]:
+    for entry in folder.iterdir():
+        if entry.is_file():
+            yield path + entry.name, entry.read_bytes()
+        elif entry.name != "__pycache__":
+            yield from _below(entry, f"{path}{entry.name}/")
 
 
 def _npm() -> Package:
@@ -80,7 +88,42 @@ def _gzip(body: bytes) -> bytes:
     return b"".join(made) + struct.pack("<II", zlib.crc32(body), len(body))
 
 
-PACKAGES = (_npm(),)
+def _wheel() -> Package:
+    """The Python wheel (PyPA, "Binary distribution format" and "Core metadata"): the package of `clients/python`."""
+    files = sources("python")
+    project = tomllib.loads(files["pyproject.toml"].decode())["project"]
+    name = project["name"].replace("-", "_")
+    info = f"{name}-{__version__}.dist-info"
+    fields = [
+        *(("Metadata-Version", "2.4"), ("Name", project["name"]), ("Version", __version__)),
+        *(("Summary", project["description"]), ("Requires-Python", project["requires-python"])),
+        *(("License-Expression", project["license"]), ("License-File", "LICENSE")),
+        *(("Classifier", each) for each in project["classifiers"]),
+        *(("Requires-Dist", each) for each in project["dependencies"]),
+        ("Description-Content-Type", "text/markdown"),
+    ]
+    metadata = "".join(f"{field}: {value}\n" for field, value in fields).encode()
+    packed = {path: content for path, content in files.items() if path.startswith(f"{name}/")} | {
+        f"{info}/METADATA": metadata + b"\n" + files["README.md"].replace(b"VERSION", __version__.encode()),
+        f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: edge\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/licenses/LICENSE": files["LICENSE"],
+    }
+    record = "".join(f"{path},sha256={_digest(content)},{len(content)}\n" for path, content in packed.items())
+    packed[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w") as archive:
+        for path, content in packed.items():
+            entry = zipfile.ZipInfo(path)  # of 1980
+            entry.create_system, entry.external_attr = 3, 0o100644 << 16  # made on Unix
+            archive.writestr(entry, content)
+    return Package((f"{name}-{__version__}-py3-none-any.whl",), "pip install", "application/zip", body.getvalue())
+
+
+def _digest(content: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+
+
+PACKAGES = (_npm(), _wheel())
 
 
 def index() -> bytes:
