@@ -6,6 +6,10 @@ import gzip
 import io
 import json
 import tarfile
+import zipfile
+from base64 import urlsafe_b64encode
+from email.parser import BytesParser
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -62,6 +66,31 @@ def test_the_npm_package_holds_its_sources_and_what_pages_load() -> None:
     assert ("edge-hub", __version__) == (manifest["name"], manifest["version"])
     assert (ROOT / "LICENSE").read_bytes() == packed["LICENSE"]
     assert {(0o644, 0, 0, 499162500)} == {(member.mode, member.uid, member.gid, member.mtime) for member in members}
+
+
+def test_the_wheel_holds_its_sources_and_a_record_of_them() -> None:
+    wheel = clients.PACKAGES[1]
+    with zipfile.ZipFile(io.BytesIO(wheel.body)) as archive:
+        assert archive.testzip() is None
+        packed = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+        assert {((1980, 1, 1, 0, 0, 0), 0o100644)} == {
+            (entry.date_time, entry.external_attr >> 16) for entry in archive.infolist()
+        }
+    info = f"edge_hub_client-{__version__}.dist-info"
+    rows = [line.split(",") for line in packed[f"{info}/RECORD"].decode().splitlines()]
+    assert list(packed) == [path for path, _, _ in rows]
+    for path, digest, size in rows[:-1]:
+        encoded = urlsafe_b64encode(sha256(packed[path]).digest()).rstrip(b"=").decode()
+        assert (f"sha256={encoded}", str(len(packed[path]))) == (digest, size)
+    folder = ROOT / "clients" / "python" / "edge_hub_client"
+    assert {f"edge_hub_client/{path.name}": path.read_bytes() for path in folder.iterdir() if path.is_file()} == {
+        path: content for path, content in packed.items() if not path.startswith(info)
+    }
+    metadata = BytesParser().parsebytes(packed[f"{info}/METADATA"])
+    assert ("edge-hub-client", __version__, ">=3.9") == tuple(
+        metadata[field] for field in ("Name", "Version", "Requires-Python")
+    )
+    assert (ROOT / "LICENSE").read_bytes() == packed[f"{info}/licenses/LICENSE"]
 
 
 @pytest.mark.parametrize("length", [1, 0xFFFF, 0xFFFF + 1, 3 * 0xFFFF])
