@@ -1,35 +1,34 @@
 """The answer to "why was no subscriber connected?" in plain sentences.
 
 `explain` is pure: a `Situation` in, an `Explanation` out. The answer starts with the current state, then gives the
-likeliest cause and what to do about it, then every fact, newest first.
+likeliest cause and what to do about it, then every fact, newest first. A test holds `LEFT` to the reasons that are
+counted and `REFUSED` to the error codes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
 from edge.diagnose.history import Fact
-from edge.diagnose.reasons import LEFT, REFUSED, TRIGGERS, Reason, ago, count, duration
 from edge.logs.text import one_line
 
-Cause = Literal[
-    "connected",
-    "unconfirmed",
-    "timing",
-    "dropped",
-    "refused",
-    "never_connected",
-    "unknown",
-]
+Cause = Literal["connected", "unconfirmed", "timing", "dropped", "refused", "never_connected", "unknown"]
 _SHORT_SECONDS = 2.0
 """A connection that lasted no longer may have been closed before its page saw an event."""
 
 
+_CONFIRMED = {
+    "acknowledged": "confirmed: its TCP stack acknowledged a probe just now",
+    "client": "confirmed: the client itself answered a probe just now",
+    "written": "confirmed as far as this platform can tell (written)",
+}
+
+
 class Misses(msgspec.Struct, frozen=True):
-    """As in the project's status; times are seconds of the hub's clock."""
+    """As in the project's status, with the first and last time in seconds of the hub's clock."""
 
     total: int = 0
     recovered: int = 0
@@ -91,12 +90,14 @@ class Explanation(msgspec.Struct, frozen=True):
 
 def explain(situation: Situation, iso_time: Callable[[float], str]) -> Explanation:
     """Explain `situation`; `iso_time` formats a moment of the hub's clock."""
-    cause, why, todo = _cause(situation)
+    cause, why, remedy = _cause(situation)
     misses = situation.misses
+    todo = [remedy] if remedy else []
+    if cause == "refused":
+        todo.append("Browsers hide the reason from the page (EventSource only fires `error`): show the state there.")
     if misses.lost:
         held = "ring.max_events, ring.max_bytes or ring.max_age_seconds"
-        todo = [*todo, f"{count(misses.lost, 'event')} evicted before any subscriber received it: raise {held}."]
-    facts = sorted(_facts(situation), key=lambda fact: fact[0], reverse=True)
+        todo.append(f"{count(misses.lost, 'event')} evicted before any subscriber received it: raise {held}.")
     return Explanation(
         project=situation.project,
         connections=situation.connections,
@@ -105,13 +106,8 @@ def explain(situation: Situation, iso_time: Callable[[float], str]) -> Explanati
         answer=_answer(situation),
         why=why,
         todo=todo,
-        misses={
-            "total": misses.total,
-            "recovered": misses.recovered,
-            "lost": misses.lost,
-            "pending": misses.pending,
-        },
-        facts=[ShownFact(iso_time(moment), kind, reason, times, text) for moment, kind, reason, times, text in facts],
+        misses={name: getattr(misses, name) for name in ("total", "recovered", "lost", "pending")},
+        facts=_facts(situation, iso_time),
         known_since=iso_time(situation.began_seconds),
     )
 
@@ -123,120 +119,93 @@ def _answer(situation: Situation) -> str:
         return f"{project}: no subscriber is connected.{waiting}"
     if situation.confirmed is None:
         return f"{project}: {count(there, 'subscriber')} connected, none of them confirmed."
-    how = {
-        "acknowledged": "confirmed: its TCP stack acknowledged a probe just now",
-        "client": "confirmed: the client itself answered a probe just now",
-        "written": "confirmed as far as this platform can tell (written)",
-    }
-    return f"{project}: {count(there, 'subscriber')} connected, and at least one is {how[situation.confirmed]}."
+    how = _CONFIRMED[situation.confirmed]
+    return f"{project}: {count(there, 'subscriber')} connected, and at least one is {how}."
 
 
-# --- the cause ---
+# --- the cause: its name, the sentence that says it, what to do about it ---
 
 
-def _cause(situation: Situation) -> tuple[Cause, str, list[str]]:
+def _cause(situation: Situation) -> tuple[Cause, str, str]:
     if situation.connections:
         return _while_connected(situation)
+    now, project = situation.now, situation.project
     left, refused = _newest(situation, "left"), _newest(situation, "refused")
     if refused is not None and (left is None or refused.last_seconds > left.last_seconds):
-        return _refused(situation, refused)
+        text = _refusal(refused.reason)
+        times = "" if refused.count == 1 else f", {refused.count} times in all"
+        detail = f" ({refused.detail})" if refused.detail else ""
+        when = ago(now - refused.last_seconds)
+        return "refused", f"A subscriber was refused {when}{times}: {text.what}{detail}.", text.remedy
     if left is not None:
-        return _dropped(situation, left)
-    return _never(situation)
+        pending = situation.misses.pending
+        held = f" {count(pending, 'event')} kept for the next one." if pending else ""
+        what, remedy = LEFT[left.reason]
+        return "dropped", f"The last subscriber disconnected {ago(now - left.last_seconds)}: {what}.{held}", remedy
+    since = f"the hub started {ago(now - situation.began_seconds)}"
+    if not situation.known and not situation.facts:
+        return (
+            "unknown",
+            f"The project is unknown: since {since}, nothing was published to it and no subscriber asked for it.",
+            "Check the id letter by letter (it is case-sensitive), and that publisher and subscriber use this hub.",
+        )
+    return (
+        "never_connected",
+        f"No subscriber has asked for this project's events since {since}.",
+        (
+            f"Look for GET /projects/{project}/events in the page's network tab. If there is no such request, the page "
+            "never subscribes, or uses another id (ids are case-sensitive). If it fails, it goes elsewhere, or "
+            "something in between stops it: `edge selftest --url https://...` says what."
+        ),
+    )
 
 
-def _while_connected(situation: Situation) -> tuple[Cause, str, list[str]]:
+def _while_connected(situation: Situation) -> tuple[Cause, str, str]:
     if situation.confirmed is None:
         return (
             "unconfirmed",
             "A connection is open, but its peer did not acknowledge a probe: it is half-open, or the machine sleeps.",
-            ["Wait: it is closed within stream.dead_after_seconds; the next subscriber gets what it did not receive."],
+            "Wait: it is closed within stream.dead_after_seconds; the next subscriber gets what it did not receive.",
         )
     late = _newest(situation, "late")
     if late is None:
-        return "connected", "Nothing is wrong: no event and no trigger had to wait for a subscriber.", []
+        return "connected", "Nothing is wrong: no event and no trigger had to wait for a subscriber.", ""
     when, how_late = ago(situation.now - late.last_seconds), duration(late.seconds or 0.0)
     if late.reason == "trigger":
         return (
             "timing",
             f"The subscriber connected {when}, {how_late} after a trigger began to wait; the trigger had timed out.",
-            ["Connect before triggering, or let the trigger wait longer (?timeout=, trigger.max_wait_seconds)."],
+            "Connect before triggering, or let the trigger wait longer (?timeout=, trigger.max_wait_seconds).",
         )
     outcome = _outcome(situation, late)
     left = _newest(situation, "left")
     if late.reason == "dropped" and left is not None:
+        what, remedy = LEFT[left.reason]
         return (
             "dropped",
             (
-                f"The last subscriber had disconnected ({LEFT[left.reason].what}). One reconnected {when}, {how_late} "
-                f"after the first event it missed: {outcome}."
+                f"The last subscriber had disconnected ({what}). One reconnected {when}, {how_late} after the first "
+                f"event it missed: {outcome}."
             ),
-            [LEFT[left.reason].remedy],
+            remedy,
         )
     return (
         "timing",
         f"The first subscriber connected {when}, {how_late} after the first event: {outcome}.",
-        [
-            (
-                f"Start the work with POST /projects/{situation.project}/trigger, which waits for a subscriber, or "
-                "publish with ?wait=3s."
-            ),
-        ],
-    )
-
-
-def _refused(situation: Situation, refused: Fact) -> tuple[Cause, str, list[str]]:
-    text = _refusal(refused.reason)
-    times = "" if refused.count == 1 else f", {refused.count} times in all"
-    detail = f" ({refused.detail})" if refused.detail else ""
-    return (
-        "refused",
-        f"A subscriber was refused {ago(situation.now - refused.last_seconds)}{times}: {text.what}{detail}.",
-        [
-            text.remedy,
-            "Browsers hide the reason from the page: EventSource only fires `error`. Show users the connection state.",
-        ],
-    )
-
-
-def _dropped(situation: Situation, left: Fact) -> tuple[Cause, str, list[str]]:
-    pending = situation.misses.pending
-    held = f" {count(pending, 'event')} kept for the next one." if pending else ""
-    return (
-        "dropped",
-        f"The last subscriber disconnected {ago(situation.now - left.last_seconds)}: {LEFT[left.reason].what}.{held}",
-        [LEFT[left.reason].remedy],
-    )
-
-
-def _never(situation: Situation) -> tuple[Cause, str, list[str]]:
-    since = f"the hub started {ago(situation.now - situation.began_seconds)}"
-    if not situation.known and not situation.facts:
-        return (
-            "unknown",
-            f"The project is unknown: since {since}, nothing was published to it and no subscriber asked for it.",
-            ["Check the id letter by letter (it is case-sensitive), and that publisher and subscriber use this hub."],
-        )
-    return (
-        "never_connected",
-        f"No subscriber has asked for this project's events since {since}.",
-        [
-            (
-                f"Look for GET /projects/{situation.project}/events in the page's network tab. If there is no such "
-                "request, the page never subscribes, or uses another id (ids are case-sensitive). If it fails, it goes "
-                "elsewhere, or something in between stops it: `edge selftest --url https://...` says what."
-            ),
-        ],
+        (
+            f"Start the work with POST /projects/{situation.project}/trigger, which waits for a subscriber, or publish "
+            "with ?wait=3s."
+        ),
     )
 
 
 # --- the facts ---
 
 
-def _facts(situation: Situation) -> list[tuple[float, str, str, int, str]]:
-    found = [
-        (fact.last_seconds, str(fact.kind), fact.reason, fact.count, _sentence(situation, fact))
-        for fact in situation.facts
+def _facts(situation: Situation, iso_time: Callable[[float], str]) -> list[ShownFact]:
+    """Every fact, newest first."""
+    found: list[tuple[float, str, str, int, str]] = [
+        (fact.last_seconds, fact.kind, fact.reason, fact.count, _sentence(situation, fact)) for fact in situation.facts
     ]
     now, misses = situation.now, situation.misses
     if situation.newest_connection_seconds is not None:
@@ -250,7 +219,8 @@ def _facts(situation: Situation) -> list[tuple[float, str, str, int, str]]:
             f"{misses.recovered} recovered, {misses.pending} pending, {misses.lost} lost."
         )
         found.append((misses.last_seconds, "missed", "", misses.total, text))
-    return found
+    found.sort(key=lambda fact: fact[0], reverse=True)
+    return [ShownFact(iso_time(moment), kind, reason, times, text) for moment, kind, reason, times, text in found]
 
 
 def _sentence(situation: Situation, fact: Fact) -> str:
@@ -279,10 +249,8 @@ def _sentence(situation: Situation, fact: Fact) -> str:
 
 
 def _outcome(situation: Situation, late: Fact) -> str:
-    if late.recovered >= late.missed:
-        text = f"{count(late.missed, 'missed event')} recovered on arrival"
-    else:
-        text = f"{late.recovered} of {count(late.missed, 'missed event')} recovered on arrival"
+    of = f"{late.recovered} of " if late.recovered < late.missed else ""
+    text = f"{of}{count(late.missed, 'missed event')} recovered on arrival"
     left = _newest(situation, "left")
     if late.connection is not None and left is not None and left.connection == late.connection:
         lasted_seconds = left.seconds or 0.0
@@ -298,3 +266,129 @@ def _refusal(code: str) -> Reason:
 
 def _newest(situation: Situation, kind: str) -> Fact | None:
     return next((fact for fact in situation.facts if fact.kind == kind), None)
+
+
+# --- words ---
+
+
+class Reason(NamedTuple):
+    """`what` happened, as the end of a sentence; `remedy` is a sentence of its own."""
+
+    what: str
+    remedy: str
+
+
+LEFT = {
+    "client": Reason(
+        "its client closed the stream (page closed or reloaded, tab suspended, EventSource.close())",
+        "Reconnect on `error` and when the page becomes visible again, as edge.js does. Missed events are replayed.",
+    ),
+    "dead": Reason(
+        "its peer stopped acknowledging (network cut, laptop lid closed)",
+        "Nothing here. Its client notices by itself if it expects heartbeats (?heartbeat=event) and reconnects when "
+        "they stop, as edge.js does.",
+    ),
+    "slow": Reason(
+        "it did not read what was sent to it for stream.dead_after_seconds",
+        "Check what the client does with each event: it reads more slowly than events arrive.",
+    ),
+    "shutdown": Reason(
+        "the hub was shutting down", "Nothing: subscribers reconnect. Run the next hub on the same address."
+    ),
+    "deleted": Reason("the project was deleted", "Find out who calls DELETE /projects/{project}: it requires `admin`."),
+    "restart": Reason(
+        "the project's history started again in Redis, or moved on further than this node could follow",
+        "Check Redis: was it emptied, or restarted without appendonly? Subscribers reconnect and get a gap.",
+    ),
+    "lifetime": Reason("it reached stream.max_lifetime_seconds", "Nothing: its client reconnects and resumes."),
+    "expired": Reason("its token expired", "Give the subscriber a new token or ticket before the old one expires."),
+    "finished": Reason(
+        "it had received the project's last event (published with ?final=true)",
+        "Nothing: the project is finished. Publishing to it opens it again.",
+    ),
+    "error": Reason("its transport failed", "Check the network and the proxy in between: it broke the connection."),
+}
+"""By the reason of `edge_connections_removed_total`."""
+
+REFUSED = {
+    "unauthenticated": Reason(
+        "it sent no valid token (401)",
+        "Give the subscriber a ticket (POST /projects/{project}/ticket) or the cookie edge_token: a browser's "
+        "EventSource can't send an Authorization header.",
+    ),
+    "forbidden": Reason(
+        "its token does not allow subscribing to this project (403)",
+        "Name the project under `subscribe` in the token's claim.",
+    ),
+    "wrong_host": Reason(
+        "it used a host name that isn't the hub's (421)", "Add the name to server.allowed_hosts, or configure auth."
+    ),
+    "origin_not_allowed": Reason(
+        "its page is from an origin that is not allowed (403)",
+        "Add the page's origin to cors.origins. Behind a proxy, pass the browser's Host on (for nginx: "
+        "proxy_set_header Host $http_host); the hub's log names the Origin and the Host that were compared.",
+    ),
+    "keys_unavailable": Reason(
+        "the keys to verify its token with could not be fetched (503)",
+        "Check auth.jwt_jwks_url: the hub must reach it.",
+    ),
+    "too_many_connections": Reason(
+        "the hub is at limits.max_connections (503)", "Raise limits.max_connections, or run a second hub."
+    ),
+    "too_many_descriptors": Reason(
+        "the process is out of file descriptors (503)",
+        "Raise the limit (LimitNOFILE=, ulimit -n): each stream takes one.",
+    ),
+    "too_many_project_connections": Reason(
+        "the project is at limits.max_connections_per_project (429)",
+        "Raise limits.max_connections_per_project, or find the client that opens streams without closing them.",
+    ),
+    "too_many_address_connections": Reason(
+        "its address is at limits.max_connections_per_address (429)",
+        "Raise limits.max_connections_per_address; behind a proxy set server.trusted_proxies.",
+    ),
+    "too_many_projects": Reason("the hub is at limits.max_projects (503)", "Raise limits.max_projects."),
+    "draining": Reason("the hub was shutting down (503)", "Nothing: the client reconnects to the next hub."),
+    "not_acceptable": Reason(
+        "it did not accept text/event-stream (406)", "Send Accept: text/event-stream, or no Accept header at all."
+    ),
+    "invalid_project": Reason(
+        "its project id is invalid (400)",
+        "Ids have 1 to 128 letters, digits and . _ ~ -, and begin with a letter or digit: look for spaces and slashes.",
+    ),
+    "invalid_parameter": Reason("a query parameter is invalid (400)", "Check ?since= and ?heartbeat=."),
+}
+"""By error code."""
+
+TRIGGERS = {
+    "waited": "A trigger waited {seconds} for a subscriber",
+    "no_connection": "A trigger timed out after {seconds}: no subscriber was connected and confirmed",
+    "dispatched_anyway": "A trigger started its job without a subscriber, after {seconds} (on_timeout=dispatch)",
+    "cancelled": "A trigger's caller disconnected after waiting {seconds}",
+    "failed": "A trigger's target did not accept the job",
+}
+
+_STEPS = ((120.0, 1.0, "s"), (7200.0, 60.0, "min"), (172_800.0, 3600.0, "h"))
+
+
+def duration(seconds: float) -> str:
+    """`2 ms`, `0.35 s`, `12 s`, `3 min`, `5 h`, `4 days`."""
+    if seconds < 0.1:
+        return f"{max(seconds, 0.0) * 1000:.0f} ms"
+    if seconds < 1:
+        return f"{seconds:.2f} s"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    for below, unit_seconds, unit in _STEPS:
+        if seconds < below:
+            return f"{seconds / unit_seconds:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} days"
+
+
+def ago(seconds: float) -> str:
+    return f"{duration(seconds)} ago"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 subscriber`, `2 subscribers`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -11,7 +11,6 @@ own, so that refused requests under made-up names evict no project's facts.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
 from typing import Literal
 
 import msgspec
@@ -41,7 +40,6 @@ class Fact(msgspec.Struct, gc=False):
 
     kind: Kind
     reason: str
-    first_seconds: float
     last_seconds: float
     count: int = 1
     seconds: float | None = None
@@ -58,12 +56,17 @@ class _Record:
     __slots__ = ("awaited_since_seconds", "facts")
 
     def __init__(self) -> None:
-        self.facts: dict[tuple[str, str], Fact] = {}
+        self.facts: dict[tuple[Kind, str], Fact] = {}
         self.awaited_since_seconds: float | None = None
         """Since when a trigger has waited without a subscriber connecting."""
 
-    def has(self, kind: Kind) -> bool:
-        return any(known == kind for known, _ in self.facts)
+    def add(self, fact: Fact) -> None:
+        before = self.facts.pop((fact.kind, fact.reason), None)
+        if before is not None:
+            fact.count = before.count + 1
+        elif len(self.facts) >= _MAX_FACTS:
+            del self.facts[next(iter(self.facts))]
+        self.facts[fact.kind, fact.reason] = fact
 
 
 class ProjectHistory:
@@ -72,120 +75,83 @@ class ProjectHistory:
     def __init__(self, max_projects: int = MAX_PROJECTS, max_unknown: int = MAX_UNKNOWN) -> None:
         self._max_projects = max_projects
         self._max_unknown = max_unknown
-        self._projects: OrderedDict[str, _Record] = OrderedDict()
-        self._unknown: OrderedDict[str, _Record] = OrderedDict()
+        self.projects: OrderedDict[str, _Record] = OrderedDict()
+        self.unknown: OrderedDict[str, _Record] = OrderedDict()
+        """Names that were only ever refused."""
 
     def connected(self, project: Project, connection: Connection) -> None:
         """A connection of `project` was added; recorded if it is the first after something went wrong."""
         if len(project.connections) != 1:
             return
         now = connection.connected_at_seconds
-        record = self._projects.get(project.name)
+        record = self.projects.get(project.name)
         absence = project.ledger.absence_ends()
         if absence is not None:
             # The hub drops an empty project, and with it that there was a connection.
-            was_there = project.last_disconnect is not None or (record is not None and record.has("left"))
+            left_before = record is not None and any(kind == "left" for kind, _ in record.facts)
+            reason = "dropped" if left_before or project.last_disconnect is not None else "first"
             record = self._project(project.name)
-            late = Fact(
-                "late",
-                "dropped" if was_there else "first",
-                now,
-                now,
-                seconds=now - absence.since_seconds,
-                connection=connection.id,
-                missed=absence.missed,
-                recovered=absence.recovered,
+            record.add(
+                Fact(
+                    "late",
+                    reason,
+                    now,
+                    seconds=now - absence.since_seconds,
+                    connection=connection.id,
+                    missed=absence.missed,
+                    recovered=absence.recovered,
+                )
             )
-            self._add(record, late)
         if record is not None and record.awaited_since_seconds is not None:
-            self._add(record, Fact("late", "trigger", now, now, seconds=now - record.awaited_since_seconds))
+            record.add(Fact("late", "trigger", now, seconds=now - record.awaited_since_seconds))
             record.awaited_since_seconds = None
 
     def disconnected(self, project: Project, connection: Connection, reason: str, missed: int, now: float) -> None:
         """A connection of `project` was removed; `missed` events had not reached it."""
-        self._add(
-            self._project(project.name),
-            Fact(
-                "left",
-                reason,
-                now,
-                now,
-                seconds=now - connection.connected_at_seconds,
-                address=connection.address,
-                connection=connection.id,
-                missed=missed,
-            ),
-        )
+        lasted_seconds = now - connection.connected_at_seconds
+        fact = Fact("left", reason, now, 1, lasted_seconds, connection.address, connection.id, missed)
+        self._project(project.name).add(fact)
 
     def refused(self, name: str, code: str, address: str | None, now: float, detail: str | None = None) -> None:
         """A subscriber of `name`, which may be anything, was refused."""
         name = name[:_MAX_NAME_CHARS]
-        record = self._projects.get(name) or self._unknown.get(name)
+        record = self.projects.get(name)
         if record is None:
-            record = self._unknown[name] = _Record()
-            if len(self._unknown) > self._max_unknown:
-                self._unknown.popitem(last=False)
-        elif name in self._unknown:
-            self._unknown.move_to_end(name)
-        self._add(record, Fact("refused", code, now, now, address=address, detail=detail))
+            record = self.unknown.pop(name, None) or _Record()
+            _insert(self.unknown, name, record, self._max_unknown)
+        record.add(Fact("refused", code, now, address=address, detail=detail))
 
     def trigger(self, name: str, outcome: str, waited_seconds: float, now: float) -> None:
         """A trigger of `name` had to wait (`waited`), or failed (`no_connection`, `dispatched_anyway`, `failed`,
         `cancelled`).
         """
         record = self._project(name)
-        self._add(record, Fact("trigger", outcome, now, now, seconds=waited_seconds))
+        record.add(Fact("trigger", outcome, now, seconds=waited_seconds))
         if outcome in ("no_connection", "dispatched_anyway") and record.awaited_since_seconds is None:
             record.awaited_since_seconds = now - waited_seconds
 
     def dropped(self, project: Project) -> None:
         """The hub dropped `project` and its ledger; its totals are kept if anything was missed."""
         ledger = project.ledger
-        missed_at = ledger.last_miss_seconds
-        if missed_at is not None:
-            total = Fact(
-                "forgotten",
-                "",
-                missed_at,
-                missed_at,
-                missed=ledger.misses,
-                recovered=ledger.recovered,
-                lost=ledger.lost,
-            )
-            self._add(self._project(project.name), total)
+        if ledger.last_miss_seconds is not None:
+            fact = Fact("forgotten", "", ledger.last_miss_seconds)
+            fact.missed, fact.recovered, fact.lost = ledger.misses, ledger.recovered, ledger.lost
+            self._project(project.name).add(fact)
 
     def facts(self, name: str) -> list[Fact]:
         """The facts of `name`, newest first."""
-        found = [pool[name] for pool in (self._projects, self._unknown) if name in pool]
-        return sorted(
-            (fact for record in found for fact in record.facts.values()),
-            key=lambda fact: fact.last_seconds,
-            reverse=True,
-        )
-
-    def names(self) -> Iterator[str]:
-        """Every name with facts, those that were only ever refused last."""
-        yield from list(self._projects)
-        yield from list(self._unknown)
+        record = self.projects.get(name) or self.unknown.get(name)
+        facts = () if record is None else record.facts.values()
+        return sorted(facts, key=lambda fact: fact.last_seconds, reverse=True)
 
     def _project(self, name: str) -> _Record:
-        record = self._projects.get(name)
-        if record is not None:
-            self._projects.move_to_end(name)
-            return record
-        record = self._unknown.pop(name) if name in self._unknown else _Record()
-        self._projects[name] = record
-        if len(self._projects) > self._max_projects:
-            self._projects.popitem(last=False)
+        record = self.projects.pop(name, None) or self.unknown.pop(name, None) or _Record()
+        _insert(self.projects, name, record, self._max_projects)
         return record
 
-    @staticmethod
-    def _add(record: _Record, fact: Fact) -> None:
-        key = fact.kind, fact.reason
-        before = record.facts.pop(key, None)
-        if before is not None:
-            fact.first_seconds = before.first_seconds
-            fact.count = before.count + 1
-        elif len(record.facts) >= _MAX_FACTS:
-            del record.facts[next(iter(record.facts))]
-        record.facts[key] = fact
+
+def _insert(pool: OrderedDict[str, _Record], name: str, record: _Record, bound: int) -> None:
+    """Add a name as the newest of `pool`, and drop the oldest beyond `bound`."""
+    pool[name] = record
+    if len(pool) > bound:
+        pool.popitem(last=False)

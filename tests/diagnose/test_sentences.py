@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.core.counters import REMOVAL_REASONS
-from edge.diagnose.explain import Misses, Situation, explain
+from edge.diagnose.explain import REFUSED, Misses, Situation, count, duration, explain
 from edge.diagnose.history import Fact
-from edge.diagnose.reasons import REFUSED, count, duration
 
 KINDS = [
     *(("left", reason) for reason in REMOVAL_REASONS),
@@ -20,7 +19,7 @@ KINDS = [
 ]
 FACTS = st.builds(
     lambda kind, last, times, seconds, missed, recovered: Fact(
-        kind[0], kind[1], last / 2, last, times, seconds, "192.0.2.1", "c1", missed, min(missed, recovered), 0
+        kind[0], kind[1], last, times, seconds, "192.0.2.1", "c1", missed, min(missed, recovered), 0
     ),
     st.sampled_from(KINDS),
     st.floats(0, 1e6),
@@ -98,8 +97,8 @@ def test_durations_are_as_short_as_they_can_be(seconds: float, text: str) -> Non
 
 def test_a_connection_that_recovered_events_and_was_gone_at_once_is_named() -> None:
     facts = [
-        Fact("left", "client", 5.002, 5.002, seconds=0.002, connection="c"),
-        Fact("late", "first", 5.0, 5.0, seconds=4.0, connection="c", missed=2, recovered=2),
+        Fact("left", "client", 5.002, seconds=0.002, connection="c"),
+        Fact("late", "first", 5.0, seconds=4.0, connection="c", missed=2, recovered=2),
     ]
     situation = Situation(project="p", now=6.0, began_seconds=0.0, known=True, facts=facts)
     texts = [fact.text for fact in explain(situation, str).facts]

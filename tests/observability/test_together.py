@@ -21,8 +21,7 @@ from edge.core.counters import (
     REMOVAL_REASONS,
     TRIGGER_OUTCOMES,
 )
-from edge.diagnose.explain import Cause
-from edge.diagnose.reasons import LEFT, REFUSED
+from edge.diagnose.explain import LEFT, REFUSED, Cause
 from edge.http.problems import PROBLEMS
 from edge.metrics.collector import LIMITS
 from edge.supervisor import TASKS
