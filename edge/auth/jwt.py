@@ -1,4 +1,4 @@
-"""JSON Web Tokens, verified with PyJWT.
+"""JSON Web Tokens, verified and made (`edge token`) with PyJWT.
 
 Invariant: the key decides which algorithms are allowed, never the token; no claim is used before the signature has been
 verified. `edge.auth.tokens` remembers what was verified.
@@ -6,20 +6,23 @@ verified. `edge.auth.tokens` remembers what was verified.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jwt
 import msgspec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from edge.auth import keys
-from edge.auth.jwks import KeySet
+from edge.auth.keys import KeySet
 from edge.auth.permissions import Identity, Permissions
 from edge.config.schema import PERMISSIONS, AuthSettings
 from edge.core.errors import Unauthenticated
 from edge.supervisor import Supervisor
 
 CLAIM = "edge"
+_PREFERRED = ("HS256", "EdDSA", "ES256", "ES384", "ES512", "RS256", "PS256")
 _MAX_GRANTS = 1000
 _MAX_TIME = 1 << 40  # beyond any date that fits a calendar
 
@@ -149,3 +152,55 @@ def _sentence(error: BaseException) -> str:
             return "The token is from another issuer."
         case _:
             return "The token is not a valid JSON Web Token."
+
+
+# --- tokens for clients ---
+
+
+def mint(
+    auth: AuthSettings,
+    grants: Mapping[str, Sequence[str]],
+    ttl_seconds: float,
+    now: float,
+    *,
+    private_pem: str | None = None,
+    subject: str | None = None,
+) -> str:
+    """A token with `grants` (projects and prefixes by right) that ends `ttl_seconds` after `now` (Unix seconds).
+
+    Signed with `private_pem` if there is one, else with the shared secret of `auth.jwt_key`; `aud` and `iss` are those
+    that `auth` asks for. Raises ValueError, with a sentence.
+    """
+    material, algorithms = _signing_key(auth, private_pem)
+    allowed = [name for name in _preferred(algorithms) if not auth.jwt_algorithms or name in auth.jwt_algorithms]
+    if not allowed:
+        raise ValueError("the key fits none of auth.jwt_algorithms")
+    named = {"sub": subject, "aud": auth.jwt_audience, "iss": auth.jwt_issuer}
+    claims: dict[str, object] = {
+        "iat": int(now),
+        "exp": int(now + ttl_seconds),
+        "jti": secrets.token_urlsafe(12),
+        CLAIM: {permission: list(projects) for permission, projects in grants.items() if projects},
+    }
+    claims |= {name: value for name, value in named.items() if value is not None}
+    return jwt.encode(claims, material, allowed[0])
+
+
+def _signing_key(auth: AuthSettings, private_pem: str | None) -> tuple[str | bytes, frozenset[str]]:
+    if private_pem is not None:
+        try:
+            public = load_pem_private_key(private_pem.strip().encode(), password=None).public_key()
+        except (ValueError, TypeError):
+            raise ValueError("the file contains no unencrypted PEM private key") from None
+        return private_pem.strip(), keys.algorithms_of(public)
+    if auth.jwt_key is None:
+        raise ValueError("no signing key: set auth.jwt_key to a shared secret, or give --key-file")
+    key = keys.from_setting(auth.jwt_key, ())
+    if not isinstance(key.material, bytes):
+        raise ValueError("auth.jwt_key is a public key; give the private one with --key-file")  # noqa: TRY004
+    return key.material, key.algorithms
+
+
+def _preferred(algorithms: frozenset[str]) -> list[str]:
+    first = [name for name in _PREFERRED if name in algorithms]
+    return first + sorted(algorithms.difference(first))

@@ -1,20 +1,38 @@
-"""Keys that JSON Web Tokens are checked with, and the algorithms each may be used with.
+"""Keys that JSON Web Tokens are checked with, from `auth.jwt_key` or fetched from `auth.jwt_jwks_url`.
 
-Invariant: a key is of one kind. A shared secret is never taken for a public key nor the other way round, whatever a
-token's header asks for; a key set from the network holds no shared secrets at all.
+Invariants:
+
+- A key is of one kind. A shared secret is never taken for a public key nor the other way round, whatever a token's
+  header names; a key set from the network holds no shared secrets at all.
+- At most one fetch is in progress, and none begins within `COOLDOWN_SECONDS` of the last, whatever tokens come in. Keys
+  are looked up in memory; a request waits for a fetch only when it names an unknown key, or when there are none. While
+  the issuer is down, the keys it gave last stay valid for a day.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import asyncio
+from collections.abc import Callable, Collection
 from typing import Any
 
+import aiohttp
 import jwt
 import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from edge.core.errors import KeysUnavailable
+from edge.logs.setup import get_logger
+from edge.supervisor import Supervisor, end
+
+REFRESH_SECONDS = 300.0
+"""A key that was withdrawn is refused this much later."""
+COOLDOWN_SECONDS = 10.0
+STALE_SECONDS = 86_400.0
+FETCH_SECONDS = 5.0
+MAX_BYTES = 256 * 1024
+_log = get_logger("auth")
 MAX_KEYS = 64
 _MIN_RSA_BITS = 2048
 # RFC 7518, 3.2: a key is no shorter than the hash; with a short one the longer hash gains nothing.
@@ -102,3 +120,113 @@ def _limited(key: Key, wanted: Collection[str]) -> Key:
     if not algorithms:
         raise ValueError("fits none of auth.jwt_algorithms")
     return Key(key.kid, key.material, algorithms)
+
+
+# --- keys from the network ---
+
+
+class KeySet:
+    """The keys at `url`. `clock` gives seconds; `generation` grows when the keys change."""
+
+    def __init__(
+        self, url: str, wanted: Collection[str], clock: Callable[[], float], supervisor: Supervisor, proxy: str | None
+    ) -> None:
+        self._proxy = proxy
+        self._url = url
+        self._wanted = wanted
+        self._clock = clock
+        self._supervisor = supervisor
+        self._keys: list[Key] = []
+        self._document: bytes | None = None
+        self._fetched_at: float | None = None
+        self._tried_at: float | None = None
+        self._fetching: asyncio.Task[None] | None = None
+        self.generation = 0
+        self.fetches = 0
+
+    @property
+    def fetching(self) -> bool:
+        """Whether a fetch is under way."""
+        return self._fetching is not None
+
+    def start(self) -> None:
+        """Fetch for the first time, in the background."""
+        self._begin()
+
+    async def close(self) -> None:
+        await end(self._fetching)
+
+    def refresh(self) -> None:
+        """See to it that the keys are fresh; called for each token, waits for nothing."""
+        if self._age_seconds() >= REFRESH_SECONDS:
+            self._begin()
+
+    async def find(self, kid: str | None, algorithm: str) -> list[Key]:
+        """Keys a token that names `kid` may be signed with. Raises KeysUnavailable when there are none at all."""
+        self.refresh()
+        if self._age_seconds() >= STALE_SECONDS or not (found := self._fitting(kid, algorithm)):
+            self._begin()
+            if self._fetching is not None:
+                # Not awaited itself: the fetch belongs to all who wait for it, and the supervisor reports its errors.
+                await asyncio.wait((self._fetching,))
+            found = self._fitting(kid, algorithm)
+        if self._age_seconds() >= STALE_SECONDS:
+            raise KeysUnavailable(
+                "The keys that verify tokens are unavailable; the hub's log says why.",
+                retry_after_seconds=COOLDOWN_SECONDS,
+            )
+        return found
+
+    def _fitting(self, kid: str | None, algorithm: str) -> list[Key]:
+        return [key for key in self._keys if algorithm in key.algorithms and (kid is None or key.kid in (kid, None))]
+
+    def _age_seconds(self) -> float:
+        return STALE_SECONDS if self._fetched_at is None else self._clock() - self._fetched_at
+
+    def _begin(self) -> None:
+        if self._fetching is not None:
+            return
+        if self._tried_at is not None and self._clock() - self._tried_at < COOLDOWN_SECONDS:
+            return
+        self._tried_at = self._clock()
+        self._fetching = self._supervisor.start("jwks", self._fetch())
+        self._fetching.add_done_callback(self._done)
+
+    def _done(self, _task: asyncio.Task[None]) -> None:
+        self._fetching = None
+
+    async def _fetch(self) -> None:
+        self.fetches += 1
+        try:
+            document = await self._read()
+            found = from_set(msgspec.json.decode(document), self._wanted)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            _log.warning("keys_not_fetched", reason=type(error).__name__, keys=len(self._keys))
+            return
+        except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+            _log.warning("keys_not_fetched", reason=f"the answer {error}", keys=len(self._keys))
+            return
+        self._fetched_at = self._clock()
+        if document != self._document:
+            self._document, self._keys = document, found
+            self.generation += 1
+            _log.info("keys_fetched", keys=len(found))
+
+    async def _read(self) -> bytes:
+        """The document, bounded in time and size; nothing is followed to elsewhere."""
+        timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS)
+        headers = {"User-Agent": "edge", "Accept": "application/json", "Accept-Encoding": "identity"}
+        async with (
+            aiohttp.ClientSession(
+                timeout=timeout, headers=headers, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
+            ) as session,
+            session.get(self._url, allow_redirects=False, proxy=self._proxy) as response,
+        ):
+            if response.status != 200:
+                raise ValueError(f"has status {response.status}")
+            body = bytearray()
+            async for piece in response.content.iter_chunked(MAX_BYTES):
+                body += piece
+                if len(body) > MAX_BYTES:
+                    raise ValueError(f"is longer than {MAX_BYTES} bytes")
+            return bytes(body)

@@ -204,7 +204,7 @@ def token(arguments: argparse.Namespace) -> int:
     auth = loaded(arguments)[0].auth
     import time  # noqa: PLC0415
 
-    from edge.auth.mint import mint  # noqa: PLC0415
+    from edge.auth.jwt import mint  # noqa: PLC0415
     from edge.config.load import read_secret  # noqa: PLC0415
     from edge.config.units import parse_duration  # noqa: PLC0415
 

@@ -9,14 +9,15 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 
 from edge.auth.tickets import Tickets
 from edge.auth.tokens import UnusableKey, Verifier
 from edge.cluster.local import LocalNode, Nodes
 from edge.config.load import DEFAULT_SOURCE, ConfigError, Sources
-from edge.config.outbound import proxy_for
 from edge.config.redis_url import parse_redis_url
 from edge.config.schema import Config, value_of
+from edge.config.validate import FROM_ENVIRONMENT
 from edge.core.epochs import base36
 from edge.core.errors import StoreUnavailable
 from edge.core.hub import Hub
@@ -288,6 +289,20 @@ def target_of(config: Config, sources: Sources, store: Store, clock: Callable[[]
         )
     except ValueError as error:
         raise ConfigError("trigger.url", sources.get("trigger.url", DEFAULT_SOURCE), str(error)) from None
+
+
+def proxy_for(url: str, outbound_proxy: str | None) -> str | None:
+    """The proxy through which `url` is reached, None for none. The environment (on macOS the system) is read only where
+    `server.outbound_proxy` says so.
+    """
+    if outbound_proxy != FROM_ENVIRONMENT:
+        return outbound_proxy
+    from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415 - only this needs it
+
+    target = urlsplit(url)
+    if proxy_bypass(target.netloc.rpartition("@")[2]):  # NO_PROXY
+        return None
+    return getproxies().get(target.scheme)
 
 
 def hooks_of(

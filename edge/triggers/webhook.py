@@ -44,8 +44,7 @@ from edge.triggers.failure import (
     retry_after_seconds,
     without_ids,
 )
-from edge.triggers.formats import FORMATS, Signer, content_type, encode_job
-from edge.triggers.job import JOB_ID, Delivery, Job
+from edge.triggers.job import FORMATS, JOB_ID, Delivery, Job, Signer, content_type, encode_job
 
 ANSWER_BYTES: Final = 4096
 

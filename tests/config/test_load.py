@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.config.load import KEYS, Config, ConfigError, describe, load, load_with_sources
-from edge.config.outbound import proxy_for
 from edge.config.schema import SECRET_KEYS, AuthSettings, ServerSettings, TriggerSettings, value_of
+from edge.server.assembly import proxy_for
 
 SECRET = "very-secret-value-that-nobody-may-see"
 SIGNING_SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()

@@ -15,8 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from edge.triggers.formats import FORMATS
-from edge.triggers.job import Delivery, Job
+from edge.triggers.job import FORMATS, Delivery, Job
 from edge.triggers.webhook import WebhookTarget
 from tests.triggers.receiver import Received, answer, receiving
 

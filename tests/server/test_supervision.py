@@ -16,7 +16,7 @@ from edge.http.idempotency import run_once
 from edge.server.event_loop import EventLoopDriver
 from edge.server.systemd import Notifier
 from edge.supervisor import TASKS, Supervisor, end
-from tests.auth.test_jwks import issuing, signed
+from tests.auth.test_keys import issuing, signed
 from tests.core.fakes import make_hub
 from tests.observability.rig import Hub, running, until
 from tests.server.faulty import FaultySupervisor, Place

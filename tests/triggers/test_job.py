@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.core.errors import InvalidRequest
-from edge.triggers.formats import FORMATS, content_type, encode_job
-from edge.triggers.job import Job
+from edge.triggers.job import FORMATS, Job, content_type, encode_job
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

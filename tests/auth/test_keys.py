@@ -11,7 +11,7 @@ import jwt
 import pytest
 from aiohttp import web
 
-from edge.auth import jwks
+from edge.auth import keys
 from edge.auth.jwt import JwtVerifier
 from edge.auth.tokens import Verifier
 from edge.config.schema import AuthSettings
@@ -54,7 +54,7 @@ async def issuing() -> AsyncIterator[Issuer]:
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    issuer.url = f"http://127.0.0.1:{runner.addresses[0][1]}/jwks.json"
+    issuer.url = f"http://127.0.0.1:{runner.addresses[0][1]}/keys.json"
     try:
         yield issuer
     finally:
@@ -63,7 +63,7 @@ async def issuing() -> AsyncIterator[Issuer]:
         await runner.cleanup()
 
 
-def keys_of(webtokens: JwtVerifier) -> jwks.KeySet:
+def keys_of(webtokens: JwtVerifier) -> keys.KeySet:
     assert webtokens.keyset is not None
     return webtokens.keyset
 
@@ -86,7 +86,7 @@ async def test_a_new_key_is_fetched_when_a_token_names_it() -> None:
         webtokens = issuer.webtokens()
         await webtokens.verify(signed("P-256", 0, "a"))
         issuer.document = {"keys": [jwk("P-256", kid="a"), jwk("P-256", 1, kid="b")]}
-        issuer.now += jwks.COOLDOWN_SECONDS
+        issuer.now += keys.COOLDOWN_SECONDS
         identity = await webtokens.verify(signed("P-256", 1, "b"))
         assert identity.permissions.allow("subscribe", "p1")
         assert 2 == issuer.asked
@@ -109,7 +109,7 @@ async def test_a_withdrawn_key_is_refused_after_the_next_fetch_even_for_a_token_
         token = signed("P-256", 0, "a")
         await webtokens.verify(token)
         issuer.document = {"keys": [jwk("P-256", 1, kid="b")]}
-        issuer.now += jwks.REFRESH_SECONDS
+        issuer.now += keys.REFRESH_SECONDS
         await webtokens.verify(signed("P-256", 1, "b"))
         with pytest.raises(Unauthenticated):
             await webtokens.verify(token)
@@ -121,7 +121,7 @@ async def test_a_request_does_not_wait_for_a_routine_fetch() -> None:
         webtokens = issuer.webtokens()
         await webtokens.verify(signed("P-256", 0, "a"))
         issuer.held = asyncio.Event()
-        issuer.now += jwks.REFRESH_SECONDS
+        issuer.now += keys.REFRESH_SECONDS
         await webtokens.verify(signed("P-256", 0, "a"))
         await webtokens.close()
 
@@ -136,7 +136,7 @@ async def test_a_request_does_not_wait_for_a_routine_fetch() -> None:
         (200, b"[" * 100_000),
         (200, b'{"keys": 7}'),
         (200, b"[]"),
-        (200, b" " * (jwks.MAX_BYTES + 1)),
+        (200, b" " * (keys.MAX_BYTES + 1)),
         (200, json.dumps({"keys": [{}] * 65}).encode()),
     ],
 )
@@ -146,11 +146,11 @@ async def test_when_the_issuer_fails_the_keys_it_gave_last_stay_good_for_a_day(s
         await webtokens.verify(signed("P-256", 0, "a"))
         issuer.status, issuer.document = status, document
         issuer.headers = {"Location": "/elsewhere"} if status == 302 else {}
-        issuer.now += jwks.STALE_SECONDS - 1
+        issuer.now += keys.STALE_SECONDS - 1
         await webtokens.verify(signed("P-256", 0, "a"))
         while issuer.asked < 2 or keys_of(webtokens).fetching:  # noqa: ASYNC110 - a fetch in the background
             await asyncio.sleep(0.01)
-        issuer.now += 1 + jwks.COOLDOWN_SECONDS
+        issuer.now += 1 + keys.COOLDOWN_SECONDS
         with pytest.raises(KeysUnavailable):
             await webtokens.verify(signed("P-256", 0, "a"))
         assert 3 == issuer.asked
@@ -158,11 +158,11 @@ async def test_when_the_issuer_fails_the_keys_it_gave_last_stay_good_for_a_day(s
 
 
 async def test_an_issuer_that_cannot_be_reached_is_not_the_fault_of_a_token() -> None:
-    verifier = Verifier(AuthSettings(jwt_jwks_url="http://127.0.0.1:1/jwks.json"))
+    verifier = Verifier(AuthSettings(jwt_jwks_url="http://127.0.0.1:1/keys.json"))
     verifier.start()
     with pytest.raises(KeysUnavailable) as caught:
         await verifier.verify(signed("P-256", 0, "a"))
-    assert jwks.COOLDOWN_SECONDS == caught.value.retry_after_seconds
+    assert keys.COOLDOWN_SECONDS == caught.value.retry_after_seconds
     await verifier.close()
 
 
@@ -205,7 +205,7 @@ async def test_a_token_without_a_key_id_is_tried_with_every_key_that_fits() -> N
 
 
 async def test_over_http_it_is_a_503_that_says_when_to_come_back() -> None:
-    config = Config(auth=AuthSettings(jwt_jwks_url="http://127.0.0.1:1/jwks.json"))
+    config = Config(auth=AuthSettings(jwt_jwks_url="http://127.0.0.1:1/keys.json"))
     async with running(config) as hub:
         headers = {"Authorization": f"Bearer {signed('P-256', 0, 'a')}"}
         async with hub.client.get(f"{hub.url}/projects", headers=headers) as response:
