@@ -1,6 +1,6 @@
 """The Python client of edge, a self-hosted Server-Sent Events hub: docs/python.md."""
 
-from edge_hub_client._client import AsyncClient, AsyncSubscription, Client, Subscription
+from edge_hub_client._client import AsyncClient, AsyncJob, AsyncSubscription, Client, Job, Subscription
 from edge_hub_client._errors import DispatchFailed, EdgeError, InvalidSignature, NoConnection, Unreachable
 from edge_hub_client._models import (
     BatchReceipt,
@@ -19,6 +19,7 @@ from edge_hub_client.webhooks import verify_webhook
 
 __all__ = [
     "AsyncClient",
+    "AsyncJob",
     "AsyncSubscription",
     "BatchReceipt",
     "Client",
@@ -29,6 +30,7 @@ __all__ = [
     "History",
     "HistoryEvent",
     "InvalidSignature",
+    "Job",
     "NewEvent",
     "NoConnection",
     "ProjectStatus",

@@ -7,7 +7,16 @@ import functools
 import inspect
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Generator, Iterable, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -19,7 +28,7 @@ from typing import (
 import httpx
 from httpx_sse import EventSource, SSEError
 
-from edge_hub_client import _calls, _stream
+from edge_hub_client import _calls, _jobs, _stream
 from edge_hub_client._calls import Attempts, Call, Verbs
 from edge_hub_client._errors import EdgeError, Unreachable
 from edge_hub_client._models import BatchReceipt, Event, NewEvent
@@ -54,15 +63,17 @@ def _streaming(subscription: _stream.Subscription) -> httpx.Timeout:
     return httpx.Timeout(_stream.CONNECT_SECONDS, read=subscription._silence_seconds)
 
 
-def _sync(verb: Callable[Concatenate[Any, P], Call[T]]) -> Callable[Concatenate[Client, P], T]:
-    def run(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
+def _sync(verb: Callable[Concatenate[Any, P], Call[T]]) -> Callable[Concatenate[Client | Job, P], T]:
+    def run(self: Client | Job, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self._run(verb(self, *args, **kwargs))
 
     return _described(run, verb)
 
 
-def _async(verb: Callable[Concatenate[Any, P], Call[T]]) -> Callable[Concatenate[AsyncClient, P], Awaitable[T]]:
-    async def run(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
+def _async(
+    verb: Callable[Concatenate[Any, P], Call[T]],
+) -> Callable[Concatenate[AsyncClient | AsyncJob, P], Awaitable[T]]:
+    async def run(self: AsyncClient | AsyncJob, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._run(verb(self, *args, **kwargs))
 
     return _described(run, verb)
@@ -90,7 +101,7 @@ class Client:
         url: str | None = None,
         *,
         token: Token = None,
-        retries: int = 3,
+        retries: int = 5,
         transport: httpx.BaseTransport | None = None,
         verify: Any = True,
     ) -> None:
@@ -136,6 +147,13 @@ class Client:
         nothing. It tries for ever to reach the hub, or at most `max_failures` times in a row.
         """
         return Subscription(self, projects, since, last_event_id, observe=observe, max_failures=max_failures)
+
+    def job(self, project: str, id: str, *, final: bool = False, **started: Any) -> Job:  # noqa: A002 - the word of the interface
+        """The events of a job, for the program that does it; see `Job`.
+
+        `started` goes into its first event. `final`: its last event is the project's last one, too.
+        """
+        return Job(self, project, id, started, final=final)
 
     def close(self) -> None:
         self._http.close()
@@ -243,6 +261,38 @@ class Subscription(_stream.Subscription):
                         continue  # the hub asks again
 
 
+class Job(_jobs.JobState):
+    """A job that streams its progress (docs/jobs.md): `with client.job(project, id) as job: job.progress(percent=40)`.
+
+    The block publishes `started` when it begins. When it ends it publishes `complete`, or `failed` with "internal
+    error" where it raised (the exception goes on), unless `complete` or `fail` was called in it.
+    """
+
+    def __init__(self, client: Client, project: str, id: str, started: Mapping[str, Any], *, final: bool) -> None:  # noqa: A002
+        super().__init__(project, id, final=final)
+        self._run = client._run
+        self._started = started
+
+    started = _sync(_jobs.started)
+    progress = _sync(_jobs.progress)
+    complete = _sync(_jobs.complete)
+    fail = _sync(_jobs.fail)
+
+    def __enter__(self) -> Self:
+        self.started(**self._started)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.has_ended:
+            return
+        if error is None:
+            self.complete()
+        else:
+            self.fail(_jobs.INTERNAL if isinstance(error, Exception) else _jobs.CANCELLED)
+
+
 class AsyncClient:
     """A client of the hub for asyncio. The arguments are those of `Client`; `token` may be a coroutine function."""
 
@@ -251,7 +301,7 @@ class AsyncClient:
         url: str | None = None,
         *,
         token: AsyncToken = None,
-        retries: int = 3,
+        retries: int = 5,
         transport: httpx.AsyncBaseTransport | None = None,
         verify: Any = True,
     ) -> None:
@@ -302,6 +352,10 @@ class AsyncClient:
     ) -> AsyncSubscription:
         """The events of one or several projects: see `Client.subscribe`."""
         return AsyncSubscription(self, projects, since, last_event_id, observe=observe, max_failures=max_failures)
+
+    def job(self, project: str, id: str, *, final: bool = False, **started: Any) -> AsyncJob:  # noqa: A002
+        """The events of a job, for the program that does it: see `Client.job`."""
+        return AsyncJob(self, project, id, started, final=final)
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -413,3 +467,31 @@ class AsyncSubscription(_stream.Subscription):
                         await client._send(answer, answer.body)
                     except EdgeError:
                         continue  # the hub asks again
+
+
+class AsyncJob(_jobs.JobState):
+    """A job that streams its progress, with `async with`: see `Job`. Cancelled, it publishes `failed`, "cancelled"."""
+
+    def __init__(self, client: AsyncClient, project: str, id: str, started: Mapping[str, Any], *, final: bool) -> None:  # noqa: A002
+        super().__init__(project, id, final=final)
+        self._run = client._run
+        self._started = started
+
+    started = _async(_jobs.started)
+    progress = _async(_jobs.progress)
+    complete = _async(_jobs.complete)
+    fail = _async(_jobs.fail)
+
+    async def __aenter__(self) -> Self:
+        await self.started(**self._started)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.has_ended:
+            return
+        if error is None:
+            await self.complete()
+        else:
+            await self.fail(_jobs.INTERNAL if isinstance(error, Exception) else _jobs.CANCELLED)
