@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from typing import Any, Protocol
 
 import aiohttp
@@ -33,18 +33,25 @@ def configured(sections: dict[str, dict[str, Any]]) -> Config:
 Serve = Callable[[Application], Awaitable[str]]
 
 
-@pytest.fixture(autouse=True)
-def _logs() -> Iterator[None]:
-    """Log as a hub does. structlog's own way with tracebacks reads source files, which no event loop may wait for."""
+@contextmanager
+def logging_restored() -> Iterator[None]:
+    """Leave the configuration of logging as it was before the block."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    setup.configure("json", "debug")
-    structlog.configure(cache_logger_on_first_use=False)  # or what modules log stays bound to this for ever
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
     logging.captureWarnings(False)
     structlog.reset_defaults()
+
+
+@pytest.fixture(autouse=True)
+def _logs() -> Iterator[None]:
+    """Log as a hub does. structlog's own way with tracebacks reads source files, which no event loop may wait for."""
+    with logging_restored():
+        setup.configure("json", "debug")
+        structlog.configure(cache_logger_on_first_use=False)  # or what modules log stays bound to this for ever
+        yield
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ from edge.core.resume import after_id
 from edge.http import trigger
 from edge.http.access_control import cookie_values
 from edge.http.ndjson import Framing
+from tests.fuzz.mangling import mangle
 
 CORPUS = Path(__file__).parent / "corpus"
 KEY = "0123456789abcdef0123456789abcdef"
@@ -51,20 +52,8 @@ _JUNK = [b"\0", b"\r\n", b"\xff", b"\\ud800", b"[" * 50, b'"', b","]
 @st.composite
 def mangled(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
     """One of `seeds` with bytes taken out, put in, or written over."""
-    raw = bytearray(draw(st.sampled_from(seeds)))
-    for _ in range(draw(st.integers(0, 4))):
-        at = draw(st.integers(0, len(raw)))
-        junk = draw(
-            st.binary(max_size=6) | st.sampled_from([b"\0", b"\r\n", b"\xff", b"\\ud800", b"[" * 50, b'"', b","])
-        )
-        match draw(st.integers(0, 2)):
-            case 0:
-                raw[at:at] = junk
-            case 1:
-                raw[at : at + len(junk)] = junk
-            case _:
-                del raw[at : at + draw(st.integers(1, 20))]
-    return bytes(raw)
+    junk = st.binary(max_size=6) | st.sampled_from(_JUNK)
+    return mangle(draw, bytearray(draw(st.sampled_from(seeds))), junk, least=0, cut=20)
 
 
 def _dumped(value: Any) -> bytes:

@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 
 from edge.cluster.local import LocalNode
 from edge.config.schema import AuthSettings, Config, CorsSettings, LimitsSettings, TriggerSettings
+from tests.fuzz.mangling import mangle
 from tests.security.hub import RunningHub, running
 from tests.security.wire import Wire
 
@@ -38,17 +39,8 @@ def mangled(draw: st.DrawFn) -> bytes:
     raw = bytearray(draw(st.sampled_from(REQUESTS)))
     if draw(st.booleans()):
         raw += draw(st.sampled_from(REQUESTS))
-    for _ in range(draw(st.integers(1, 4))):
-        at = draw(st.integers(0, len(raw)))
-        junk = draw(st.sampled_from(JUNK) | st.binary(min_size=1, max_size=3))
-        match draw(st.integers(0, 2)):
-            case 0:
-                raw[at:at] = junk
-            case 1:
-                raw[at : at + len(junk)] = junk
-            case _:
-                del raw[at : at + draw(st.integers(1, 30))]
-    return bytes(raw)
+    junk = st.sampled_from(JUNK) | st.binary(min_size=1, max_size=3)
+    return mangle(draw, raw, junk, least=1, cut=30)
 
 
 CONFIG = Config(

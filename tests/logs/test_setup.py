@@ -15,26 +15,33 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.logs import setup
+from tests.hubs import logging_restored
 
 AWKWARD = "a\r\nb\0c\x1b[31md\x7fe\x85f\x9bg\u2028h\u2029i\u202ej\ud800k"
 Reader = Callable[[], list[str]]
+Configure = Callable[[setup.LogFormat], Reader]
 
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.captureWarnings(False)
-    structlog.reset_defaults()
+    with logging_restored():
+        yield
+
+
+@pytest.fixture
+def logging_to_file(read: tuple[int, Reader]) -> Configure:
+    """Configures logging from `info` up, to a file; returns what lines have been written to it."""
+
+    def configure(log_format: setup.LogFormat) -> Reader:
+        setup.configure(log_format, "info", fd=read[0])
+        return read[1]
+
+    return configure
 
 
 @pytest.fixture
@@ -55,9 +62,8 @@ def fields(line: str) -> dict[str, object]:
 # --- the formats ---
 
 
-def test_a_console_line_reads_as_time_level_logger_event_and_values(read: tuple[int, Reader]) -> None:
-    fd, lines = read
-    setup.configure("console", "info", fd=fd)
+def test_a_console_line_reads_as_time_level_logger_event_and_values(logging_to_file: Configure) -> None:
+    lines = logging_to_file("console")
 
     setup.get_logger("edge.hub").info("connection added", project="demo", total=3, peer="a b", empty="", no=None)
 
@@ -69,9 +75,8 @@ def test_a_console_line_reads_as_time_level_logger_event_and_values(read: tuple[
     )
 
 
-def test_a_json_line_has_time_level_logger_event_and_the_values_as_they_are(read: tuple[int, Reader]) -> None:
-    fd, lines = read
-    setup.configure("json", "info", fd=fd)
+def test_a_json_line_has_time_level_logger_event_and_the_values_as_they_are(logging_to_file: Configure) -> None:
+    lines = logging_to_file("json")
 
     setup.get_logger("edge.hub").warning("published to nobody", project="demo", suppressed=3, who=["a"], no=None)
 
@@ -91,10 +96,9 @@ def test_a_json_line_has_time_level_logger_event_and_the_values_as_they_are(read
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
 def test_nothing_in_a_value_ends_a_line_or_reaches_a_terminal(
-    read: tuple[int, Reader], log_format: setup.LogFormat
+    logging_to_file: Configure, log_format: setup.LogFormat
 ) -> None:
-    fd, lines = read
-    setup.configure(log_format, "info", fd=fd)
+    lines = logging_to_file(log_format)
 
     setup.get_logger(AWKWARD).info(AWKWARD, value=AWKWARD, nested={"k": [AWKWARD]}, **{AWKWARD: 1})
     logging.getLogger("foreign").warning(AWKWARD)
@@ -119,9 +123,8 @@ def test_a_value_cant_pass_for_another_field(text: str) -> None:
     assert re.search(r' value=("([^"\\]|\\.)*"|[^\s"=\\]+) last=x$', console)
 
 
-def test_a_field_cant_take_the_place_of_time_level_or_logger(read: tuple[int, Reader]) -> None:
-    fd, lines = read
-    setup.configure("json", "info", fd=fd)
+def test_a_field_cant_take_the_place_of_time_level_or_logger(logging_to_file: Configure) -> None:
+    lines = logging_to_file("json")
 
     setup.get_logger("edge").info("said", level="critical", time="never", logger="other")
 
@@ -139,10 +142,9 @@ class _Hostile:
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
 def test_a_value_that_cant_be_written_as_it_is_still_makes_a_line(
-    read: tuple[int, Reader], log_format: setup.LogFormat
+    logging_to_file: Configure, log_format: setup.LogFormat
 ) -> None:
-    fd, lines = read
-    setup.configure(log_format, "info", fd=fd)
+    lines = logging_to_file(log_format)
     circle: list[object] = []
     circle.append(circle)
 
@@ -155,10 +157,9 @@ def test_a_value_that_cant_be_written_as_it_is_still_makes_a_line(
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
 def test_a_line_is_never_longer_than_a_pipe_takes_at_once(
-    read: tuple[int, Reader], log_format: setup.LogFormat
+    logging_to_file: Configure, log_format: setup.LogFormat
 ) -> None:
-    fd, lines = read
-    setup.configure(log_format, "info", fd=fd)
+    lines = logging_to_file(log_format)
     logger = setup.get_logger("edge")
 
     logger.info("🚀" * 5000, **{f"key{number}": "🚀" * 5000 for number in range(50)})
@@ -260,9 +261,8 @@ def test_a_logger_in_use_follows_a_new_format_and_descriptor(read: tuple[int, Re
 # --- exceptions ---
 
 
-def test_an_exception_is_one_line_with_its_causes_and_where_it_was_raised(read: tuple[int, Reader]) -> None:
-    fd, lines = read
-    setup.configure("json", "info", fd=fd)
+def test_an_exception_is_one_line_with_its_causes_and_where_it_was_raised(logging_to_file: Configure) -> None:
+    lines = logging_to_file("json")
     try:
         try:
             raise OSError("disk\nfull")
@@ -338,9 +338,8 @@ def test_the_standard_librarys_logs_and_warnings_take_the_same_way(read: tuple[i
     assert ["slow: x\ny", "broken %d ('text',)"] == [line["event"] for line in written[:2]]
 
 
-def test_a_flood_from_a_library_is_folded(read: tuple[int, Reader]) -> None:
-    fd, lines = read
-    setup.configure("console", "info", fd=fd)
+def test_a_flood_from_a_library_is_folded(logging_to_file: Configure) -> None:
+    lines = logging_to_file("console")
 
     for number in range(1000):
         logging.getLogger("asyncio").error("socket.accept() out of system resource %d", number)
@@ -472,9 +471,8 @@ def test_without_standard_error_nothing_is_written_to_its_number(tmp_path: Path)
     assert b"" == (tmp_path / "socket").read_bytes()
 
 
-async def test_a_line_may_be_written_from_the_event_loop(read: tuple[int, Reader]) -> None:
-    fd, lines = read
-    setup.configure("console", "info", fd=fd)
+async def test_a_line_may_be_written_from_the_event_loop(logging_to_file: Configure) -> None:
+    lines = logging_to_file("console")
 
     setup.get_logger("edge").info("said")
 

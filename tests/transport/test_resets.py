@@ -6,27 +6,19 @@ import asyncio
 import ctypes
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from edge.core.event import Event
-from tests.faults.tls import Certificate, self_signed
+from tests.faults.tls import Certificate
 from tests.http.loops import LOOPS, Peer, Served, run, served
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _UNSPECIFIED = socket.AF_UNSPEC.to_bytes(2, "little") + bytes(14)
 pytestmark = pytest.mark.parametrize("loop", LOOPS)
-
-
-@pytest.fixture(scope="module")
-def certificate() -> Iterator[Certificate]:
-    yield from self_signed()
-
-
-@pytest.fixture(params=["plain", "tls"])
-def tls(request: pytest.FixtureRequest, certificate: Certificate) -> Certificate | None:
-    return None if request.param == "plain" else certificate
 
 
 def reset_now(peer: Peer) -> None:
@@ -56,6 +48,25 @@ async def acknowledged(hub: Served) -> None:
         await asyncio.sleep(0.005)
 
 
+@asynccontextmanager
+async def subscribed(tls: Certificate | None, **settings: Any) -> AsyncIterator[tuple[Served, Peer]]:
+    """A hub, and a subscriber that has acknowledged its hello."""
+    async with served(tls, **settings) as hub:
+        peer = await hub.connect()
+        await peer.hello()
+        await acknowledged(hub)
+        yield hub, peer
+
+
+@asynccontextmanager
+async def replayed(tls: Certificate | None) -> AsyncIterator[tuple[Served, Peer]]:
+    """A hub with three missed events, and a subscriber that connects to it."""
+    async with served(tls) as hub:
+        for _ in range(3):
+            publish(hub)
+        yield hub, await hub.connect()
+
+
 async def removed(hub: Served, peer: Peer) -> None:
     await hub.streams(0)
     assert 1 == hub.context.hub.counters.removed["client"]
@@ -64,10 +75,7 @@ async def removed(hub: Served, peer: Peer) -> None:
 
 def test_before_the_write(loop: str, tls: Certificate | None) -> None:
     async def main() -> None:
-        async with served(tls) as hub:
-            peer = await hub.connect()
-            await peer.hello()
-            await acknowledged(hub)
+        async with subscribed(tls) as (hub, peer):
             reset_now(peer)
             for _ in range(3):
                 publish(hub)
@@ -79,10 +87,7 @@ def test_before_the_write(loop: str, tls: Certificate | None) -> None:
 
 def test_a_look_between_the_failed_write_and_the_end_changes_nothing(loop: str, tls: Certificate | None) -> None:
     async def main() -> None:
-        async with served(tls) as hub:
-            peer = await hub.connect()
-            await peer.hello()
-            await acknowledged(hub)
+        async with subscribed(tls) as (hub, peer):
             reset_now(peer)
             publish(hub)
             [stream] = await hub.streams(1)
@@ -98,10 +103,7 @@ def test_between_the_write_and_its_acknowledgement(loop: str, tls: Certificate |
     """Most of it waits in the hub's buffers, which are dropped with the connection."""
 
     async def main() -> None:
-        async with served(tls, ring={"max_bytes": 64 << 20}, limits={"max_event_bytes": 16 << 20}) as hub:
-            peer = await hub.connect()
-            await peer.hello()
-            await acknowledged(hub)
+        async with subscribed(tls, ring={"max_bytes": 64 << 20}, limits={"max_event_bytes": 16 << 20}) as (hub, peer):
             peer.writer.transport.pause_reading()  # type: ignore[attr-defined] # a transport both ways
             publish(hub, b"x" * (16 << 20))
             publish(hub)
@@ -115,9 +117,7 @@ def test_between_the_write_and_its_acknowledgement(loop: str, tls: Certificate |
 
 def test_behind_the_acknowledgement(loop: str, tls: Certificate | None) -> None:
     async def main() -> None:
-        async with served(tls) as hub:
-            peer = await hub.connect()
-            await peer.hello()
+        async with subscribed(tls) as (hub, peer):
             publish(hub)
             await peer.reader.readuntil(b"-1\n\n")
             await acknowledged(hub)
@@ -133,10 +133,7 @@ def test_a_replay_that_is_reset_unread_is_pending_again(loop: str, tls: Certific
     """A page that reloads at once: its kernel has acknowledged, the page has read nothing."""
 
     async def main() -> None:
-        async with served(tls) as hub:
-            for _ in range(3):
-                publish(hub)
-            peer = await hub.connect()
+        async with replayed(tls) as (hub, peer):
             await acknowledged(hub)
             assert (3, 3, 0) == misses(hub)
             reset_now(peer)
@@ -148,10 +145,7 @@ def test_a_replay_that_is_reset_unread_is_pending_again(loop: str, tls: Certific
 
 def test_a_replay_that_was_read_before_a_fin_is_recovered(loop: str, tls: Certificate | None) -> None:
     async def main() -> None:
-        async with served(tls) as hub:
-            for _ in range(3):
-                publish(hub)
-            peer = await hub.connect()
+        async with replayed(tls) as (hub, peer):
             await peer.reader.readuntil(b"-3\n\n")
             await acknowledged(hub)
             await peer.close()

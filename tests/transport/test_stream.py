@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-from collections.abc import Iterator
 
 import pytest
 from aiohttp.web_protocol import RequestHandler
@@ -14,20 +13,10 @@ from edge.core.event import Event
 from edge.core.hub import Hub
 from edge.server.aiohttp_server import Received
 from edge.transport.stream import Stream
-from tests.faults.tls import Certificate, self_signed
+from tests.faults.tls import Certificate
 from tests.http.loops import LOOPS, SUBSCRIBE, Served, run, served
 
 pytestmark = pytest.mark.parametrize("loop", LOOPS)
-
-
-@pytest.fixture(scope="module")
-def certificate() -> Iterator[Certificate]:
-    yield from self_signed()
-
-
-@pytest.fixture(params=["plain", "tls"])
-def tls(request: pytest.FixtureRequest, certificate: Certificate) -> Certificate | None:
-    return None if request.param == "plain" else certificate
 
 
 def publish(hub: Served, data: bytes) -> None:

@@ -79,14 +79,22 @@ def by_httpx_sse(url: str, reader: Reader) -> None:
                     reader.event(event.event, event.id, event.data)
 
 
+def opened(url: str, reader: Reader) -> requests.Response | None:
+    """A stream; None if the project is finished."""
+    response = requests.get(url, stream=True, headers=reader.headers, timeout=READ_SECONDS)
+    if response.status_code == 204:
+        return None
+    response.raise_for_status()
+    reader.tell(open=True)
+    return response
+
+
 def by_sseclient_py(url: str, reader: Reader) -> None:
     while True:
         with reader.attempt(requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
-            response = requests.get(url, stream=True, headers=reader.headers, timeout=READ_SECONDS)
-            if response.status_code == 204:
+            response = opened(url, reader)
+            if response is None:
                 return
-            response.raise_for_status()
-            reader.tell(open=True)
             for event in sseclient.SSEClient(response).events():
                 reader.event(event.event, event.id, event.data)
 
@@ -95,11 +103,9 @@ def by_requests(url: str, reader: Reader) -> None:
     """No library: lines, decoded with the charset of the Content-Type."""
     while True:
         with reader.attempt(requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
-            response = requests.get(url, stream=True, headers=reader.headers, timeout=READ_SECONDS)
-            if response.status_code == 204:
+            response = opened(url, reader)
+            if response is None:
                 return
-            response.raise_for_status()
-            reader.tell(open=True)
             fields: dict[str, list[str]] = {}
             line: str
             for line in response.iter_lines(decode_unicode=True):  # type: ignore[assignment]  # with a charset it is text
