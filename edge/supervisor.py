@@ -26,6 +26,7 @@ TASKS: Final = {
     "tick": "The other connections and the next tick go on; a connection whose heartbeat fails is closed.",
     "flush": "The other projects are flushed in the next turn of the event loop.",
     "each_second": "The other callbacks run, and this one runs again a second later.",
+    "memory": "Restarted: the memory that is free is compared again after the pause.",
     "systemd": "Restarted: the watchdog gets its next message after the pause.",
     "request": "The caller has disconnected; the idempotency key says what happened to the job.",
     "readiness": "Callers that wait for the project get 500, and the next caller starts a new task.",

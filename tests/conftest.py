@@ -42,10 +42,17 @@ def _house_rules(request: pytest.FixtureRequest) -> Iterator[None]:
     with blockbuster_ctx("edge") as rules:
         # A line of the log is written only when `poll` has said that it can be, without waiting.
         rules.functions["os.write"].can_block_in("edge/logs/setup.py", "write")
-        # /proc is the kernel's memory: reading it waits for no disk.
+        # /proc and cgroups are the kernel's memory: reading them waits for no disk.
         for name in ("os.stat", "os.listdir", "io.BufferedReader.read"):
             for function in ("__init__", "collect", "resident_bytes"):
                 rules.functions[name].can_block_in("edge/metrics/process.py", function)
+        for name in ("os.stat", "io.TextIOWrapper.read"):
+            for module, function in (
+                ("edge/config/machine.py", "memory_info_bytes"),
+                ("edge/server/memory.py", "_used_bytes"),
+                ("edge/server/memory.py", "__init__"),
+            ):
+                rules.functions[name].can_block_in(module, function)
         yield
 
 

@@ -46,11 +46,13 @@ def loaded(arguments: argparse.Namespace, *, listens: bool = False) -> tuple[Con
 
 def _load(arguments: argparse.Namespace, *, listens: bool) -> tuple[Config, Sources]:
     from edge.auth.tokens import UnusableKey, Verifier  # noqa: PLC0415
+    from edge.config import machine  # noqa: PLC0415
     from edge.config.load import ConfigError, load_with_sources, refuse_exposure  # noqa: PLC0415
 
     given = {"server.host": getattr(arguments, "host", None), "server.port": getattr(arguments, "port", None)}
     flags = {key: text for key, text in given.items() if text is not None}
-    config, sources = load_with_sources(arguments.config, os.environ, flags)
+    adapted = machine.defaults(machine.this_machine()) if listens else {}
+    config, sources = load_with_sources(arguments.config, os.environ, flags, adapted)
     if listens:
         refuse_exposure(config, sources)
         try:

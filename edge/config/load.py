@@ -14,6 +14,7 @@ import codecs
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import cast
 
 import msgspec
@@ -65,9 +66,15 @@ def load(config_path: Path | None, environ: Mapping[str, str], flags: Mapping[st
 
 
 def load_with_sources(
-    config_path: Path | None, environ: Mapping[str, str], flags: Mapping[str, str]
+    config_path: Path | None,
+    environ: Mapping[str, str],
+    flags: Mapping[str, str],
+    machine_defaults: Mapping[str, tuple[int, str]] = MappingProxyType({}),
 ) -> tuple[Config, Sources]:
-    """As `load`, with where each value that isn't a default came from."""
+    """As `load`, with where each value that isn't a default came from.
+
+    `machine_defaults` replace defaults, by key, each with the reason (`edge.config.machine`).
+    """
     nested: dict[str, dict[str, object]] = {}
     sources: dict[str, str] = {}
     files: dict[str, tuple[str, str]] = {}
@@ -92,6 +99,13 @@ def load_with_sources(
         section, _, name = key.partition(".")
         nested.setdefault(section, {})[name] = _convert(key, _secret(f"{key}_file", path, source), path)
         sources[key] = path
+    for key, (value, reason) in machine_defaults.items():
+        if key not in sources:
+            section, _, name = key.partition(".")
+            settings = nested.setdefault(section, {})
+            # A ring that was configured still fits.
+            settings[name] = max(value, cast(int, settings.get("max_bytes", 0))) if key == "ring.total_bytes" else value
+            sources[key] = reason
     config = msgspec.convert(nested, Config)
     check(config, sources)
     return config, sources
@@ -127,7 +141,8 @@ def describe(config: Config, sources: Sources) -> str:
         unset = value is None or (value == () and key in SECRET_KEYS)
         line = f"# {name} is not set" if unset else f"{name} = {_toml(key, mask(key, value))}"
         if key in sources:
-            line += f"  # from {one_line(sources[key])}"
+            source = one_line(sources[key])
+            line += f"  # {source}" if source.startswith(f"{DEFAULT_SOURCE} ") else f"  # from {source}"
         lines.append(line)
     return "\n".join(lines[1:]) + "\n"
 

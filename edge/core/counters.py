@@ -77,7 +77,7 @@ REJECTION_REASONS = (
     *DOOR_REASONS,
 )
 GAP_REASONS = ("evicted", "restart", "unknown")
-EVICTION_REASONS = ("count", "bytes", "age", "total", "projects", "deleted")
+EVICTION_REASONS = ("count", "bytes", "age", "total", "memory", "projects", "deleted")
 
 TRIGGER_OUTCOMES = ("dispatched", "no_connection", "failed", "cancelled", "replayed")
 WAIT_BOUNDS_SECONDS = (

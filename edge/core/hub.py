@@ -344,6 +344,12 @@ class Hub:
         self._retention.evict(project, len(project.ring), "deleted", now)
         self._observer.project_forgotten(project)
 
+    def shrink(self, total_bytes: int, max_events: int, now: float) -> bool:
+        """Evict at most `max_events` events because memory is low. Returns whether more than `total_bytes` is left."""
+        for emptied in self._retention.shrink(total_bytes, "memory", now, max_events):
+            self._registry.update(emptied)
+        return self.counters.ring_memory_bytes > total_bytes
+
     def busiest(self) -> Iterator[Project]:
         """Projects with connections, most connections first, then those without, most recently published first."""
         yield from sorted(

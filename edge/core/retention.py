@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from math import inf
 
 from edge.core.counters import Counters
 from edge.core.limits import Limits
@@ -42,7 +43,9 @@ class Retention:
                 self.evict(project, by_count, "count", now)
             if by_bytes:
                 self.evict(project, by_bytes, "bytes", now)
-        return self._make_room(now) if self._counters.ring_memory_bytes > limits.total_bytes else []
+        if self._counters.ring_memory_bytes <= limits.total_bytes:
+            return []
+        return self.shrink(limits.total_bytes, "total", now)
 
     def expire(self, project: Project, now: float) -> None:
         """Give up what is over age."""
@@ -88,11 +91,17 @@ class Retention:
             self._holders[project] = None
             self._expiry.watch(project)
 
-    def _make_room(self, now: float) -> list[Project]:
+    def shrink(self, total_bytes: int, reason: str, now: float, max_events: float = inf) -> list[Project]:
+        """Evict from the projects idle longest until all rings occupy `total_bytes`, or `max_events` are evicted.
+
+        Returns those that hold nothing any more.
+        """
         emptied = []
-        while (over_bytes := self._counters.ring_memory_bytes - self._limits.total_bytes) > 0:
+        while (over_bytes := self._counters.ring_memory_bytes - total_bytes) > 0 and max_events > 0:
             idlest = next(iter(self._holders))
-            self.evict(idlest, idlest.ring.freeing(over_bytes), "total", now)
+            count = int(min(max_events, idlest.ring.freeing(over_bytes)))
+            self.evict(idlest, count, reason, now)
+            max_events -= count
             if not len(idlest.ring):
                 emptied.append(idlest)
         return emptied

@@ -264,8 +264,8 @@ class HubCollector:
         yield _labelled(
             "ring_evicted",
             "Events evicted, by limit. count: ring.max_events. bytes: ring.max_bytes. age: ring.max_age_seconds. "
-            "total: ring.total_bytes. projects: an idle project gave way to a new one. deleted: the project was "
-            "deleted.",
+            "total: ring.total_bytes. memory: memory was low. projects: an idle project gave way to a new one. "
+            "deleted: the project was deleted.",
             "reason",
             counters.evicted,
         )

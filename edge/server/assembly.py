@@ -33,6 +33,7 @@ from edge.logs.setup import get_logger
 from edge.metrics.busiest import BusiestProjects
 from edge.metrics.collector import LIMITS, Exposition, Watched
 from edge.server.event_loop import EventLoopDriver
+from edge.server.memory import MemoryWatch
 from edge.store.base import LocalStore, Store, StoreUnusableError
 from edge.store.idempotency import Idempotency, LocalIdempotency
 from edge.store.memory import MemoryStore
@@ -108,14 +109,17 @@ async def assemble(
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
         context.verifier.start()
-        opening = await open_store(context, fail)
-        ticking = supervisor.keep_running("tick", driver.run)
+        running = (
+            await open_store(context, fail),
+            supervisor.keep_running("tick", driver.run),
+            supervisor.keep_running("memory", MemoryWatch(hub, driver.clock).run),
+        )
         if hooks is not None:
             hooks.start()
         yield
         if hooks is not None:
             await hooks.close()
-        for task in (opening, ticking):
+        for task in running:
             await end(task)
         for connection in hub.streams:
             connection.abort()
@@ -347,7 +351,11 @@ def watched(context: Context, driver: EventLoopDriver, hooks: Hooks | None) -> W
         task_failures=context.supervisor.failures,
         hooks=lambda: (hooks.outcomes, hooks.queued) if hooks is not None else (dict.fromkeys(OUTCOMES, 0), 0),
         loop_lag_seconds=driver.lag_seconds,
-        limits=lambda: {key: cast(float, value_of(context.config, key)) for key in LIMITS},
+        limits=lambda: {
+            **{key: cast(float, value_of(context.config, key)) for key in LIMITS},
+            # Lower than its setting after memory was low.
+            "ring.total_bytes": context.hub.limits.total_bytes,
+        },
         top=top,
     )
 
