@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from edge.core.counters import EVICTION_REASONS
 from edge.core import resume, ticker
+from edge.core.counters import EVICTION_REASONS
 from edge.core.errors import LimitReached
 from edge.core.hub import Hub
 from edge.core.ring import EVENT_OVERHEAD_BYTES
