@@ -68,7 +68,7 @@ class Origins:
         )
 
     def admits(self, origin: str, host: str | None) -> bool:
-        """Whether a page of `origin` may act on a hub that was asked for as `host`."""
+        """Whether a page of `origin` may use a hub that was requested as `host`."""
         return self.everyone or self.shares(origin) or is_own(origin, host)
 
 
@@ -80,11 +80,11 @@ def is_own(origin: str, host: str | None) -> bool:
     if match is None or host is None:
         return False
     default_port = _DEFAULT_PORTS[match["scheme"]]
-    asked = _HOST.fullmatch(host)
+    requested = _HOST.fullmatch(host)
     from_page = _HOST.fullmatch(match["host"])
-    if asked is None or from_page is None:
+    if requested is None or from_page is None:
         return False
-    return _parts(asked, default_port) == _parts(from_page, default_port)
+    return _parts(requested, default_port) == _parts(from_page, default_port)
 
 
 def is_local(name: str) -> bool:

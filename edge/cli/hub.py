@@ -61,7 +61,7 @@ class Response(NamedTuple):
 
 
 class Refused(CommandError):
-    """The hub answered, but not with what was asked for."""
+    """The hub answered with an error."""
 
     def __init__(self, response: Response) -> None:
         super().__init__(f"{response.status}: {response.detail}")

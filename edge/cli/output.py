@@ -25,7 +25,7 @@ class ExitStatus(enum.IntEnum):
 
 
 class CommandError(Exception):
-    """A command can't do what it was asked. The text is one line, without the name of the program."""
+    """A command failed. The text is one line, without the name of the program."""
 
     def __init__(self, text: str, status: ExitStatus = ExitStatus.FAILED) -> None:
         super().__init__(text)

@@ -181,7 +181,7 @@ class ClusterReadiness:
             there = await self._status.connections(project)
         except EdgeError:
             there = 0
-        return self._local.nobody(project, count, timeout_seconds, there)
+        return self._local.not_ready(project, count, timeout_seconds, there)
 
     def receive(self, message: bytes) -> None:
         """A message from a node. Raises msgspec.DecodeError for one that is not understood."""

@@ -148,7 +148,7 @@ class TriggerSettings(Section, frozen=True):
     url: str | None = None
     format: Literal["json", "inngest", "cloudevents"] = "json"
     wait_seconds: Annotated[float, Meta(ge=0, le=_HOUR_SECONDS)] = 3.0
-    # Most proxies and load balancers give up on an unanswered request after 60 s.
+    # Most proxies and load balancers end an unanswered request after 60 s.
     max_wait_seconds: Annotated[float, Meta(ge=0, le=_HOUR_SECONDS)] = 60.0
     timeout_seconds: Annotated[float, Meta(ge=0.01, le=_HOUR_SECONDS)] = 10.0
     retries: Annotated[int, Meta(ge=0, le=20)] = 3

@@ -146,12 +146,12 @@ def _cause(situation: Situation) -> tuple[Cause, str, str]:
     if not situation.known and not situation.facts:
         return (
             "unknown",
-            f"The project is unknown: since {since}, nothing was published to it and no subscriber asked for it.",
+            f"The project is unknown: since {since}, nothing was published to it and no subscriber connected.",
             "Check the id letter by letter (it is case-sensitive), and that publisher and subscriber use this hub.",
         )
     return (
         "never_connected",
-        f"No subscriber has asked for this project's events since {since}.",
+        f"No subscriber has connected to this project since {since}.",
         (
             f"Look for GET /projects/{project}/events in the page's network tab. If there is no such request, the page "
             "never subscribes, or uses another id (ids are case-sensitive). If it fails, it goes elsewhere, or "

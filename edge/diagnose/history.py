@@ -1,6 +1,6 @@
 """What happened around each project, for the question why no subscriber was connected: a few facts, of a few projects.
 
-It outlives the projects: the hub drops one as soon as nothing is left of it, just when it is asked for. Nothing is
+It outlives the projects: the hub drops one as soon as nothing is left of it, just when the question comes. Nothing is
 recorded while all is well: a delivered event, a trigger that found its subscriber, a first subscriber without a miss.
 
 Invariant: it holds at most `max_projects` projects and `max_unknown` names that were only ever refused, each with at

@@ -1,8 +1,8 @@
 """Structured logs on standard error: one line per event, for people (`console`) or machines (`json`).
 
 Invariants: nothing inside a value can end or forge a line, or reach a terminal as a command. The log never blocks or
-ends the program: a line that can't be written at once (reader gone or stalled, disk full) is counted in `dropped_lines`
-and dropped.
+ends the program: a line that can't be written at once (pipe closed or stalled, disk full) is counted in `dropped_lines` and
+dropped.
 
     log = get_logger(__name__)
     log.info("connection added", project=project, total=3)
@@ -128,7 +128,7 @@ class _Output:
 
 
 def _is_writable(fd: int) -> bool:
-    """Whether a line can be written without waiting: a stalled reader of a pipe must not stall the hub.
+    """Whether a line can be written without waiting: a stalled process that reads the pipe must not stall the hub.
 
     O_NONBLOCK would do too, but it belongs to the open file: the shell that shares it would get it as well.
     """

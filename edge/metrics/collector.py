@@ -79,7 +79,7 @@ class HubCollector:
             yield from _top(self._watched.top)
         yield _counter(
             "log_lines_dropped",
-            "Log lines that could not be written. Growing: the reader of standard error is stuck or too slow.",
+            "Log lines that could not be written. Growing: the process that reads standard error is stuck or too slow.",
             setup.dropped_lines,
         )
         yield _histogram(

@@ -1,6 +1,6 @@
 """Calls the hub at the right times: `flush` in the next turn of the event loop, `tick` and callbacks periodically.
 
-Invariant: a flush is scheduled whenever the hub has asked for one, and neither a flush nor a tick holds the loop
+Invariant: a flush is scheduled whenever the hub has requested one, and neither a flush nor a tick holds the loop
 longer than one budget of the hub: the rest is done in the next turn, after other tasks.
 """
 

@@ -123,7 +123,7 @@ def _listen_on_unix(path: Path, mode: str, group: str | None) -> socket.socket:
     try:
         if _abandoned(path):
             path.unlink()
-        umask = os.umask(0o777)  # until mode and group are set nobody may connect
+        umask = os.umask(0o777)  # no process may connect until mode and group are set
         try:
             sock.bind(str(path))
         finally:
@@ -154,7 +154,7 @@ def _advice(error: OSError) -> str:
 def refuse_exposure(config: Config, sources: Sources, sockets: Sequence[socket.socket], key: str) -> None:
     """Raise ConfigError about the setting `key` if other machines could use the hub without authentication.
 
-    Asked of the sockets: a name may resolve to anything, and a socket may have been inherited.
+    Decided by the sockets: a name may resolve to anything, and a socket may have been inherited.
     """
     for sock in sockets:
         if sock.family in (socket.AF_INET, socket.AF_INET6):

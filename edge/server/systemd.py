@@ -1,7 +1,7 @@
 """systemd: listening sockets from it; READY, STATUS, WATCHDOG and STOPPING to it.
 
 The protocols are those of sd_listen_fds(3) and sd_notify(3): environment variables, and datagrams to a Unix socket.
-Invariant: only `ready`, `reloading` and `stopping` wait for systemd, each at most `_PATIENCE_SECONDS`.
+Invariant: only `ready`, `reloading` and `stopping` wait for systemd, each at most `_WAIT_SECONDS`.
 A task on the event loop feeds the watchdog, so systemd restarts a service whose loop hangs.
 """
 
@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, MutableMapping
 
 _FIRST_DESCRIPTOR = 3
-_PATIENCE_SECONDS = 2.0
+_WAIT_SECONDS = 2.0
 _STATUS_SECONDS = 1.0
 _MICROSECONDS = 1_000_000
 
@@ -62,26 +62,26 @@ class Notifier:
                 raise
 
     @property
-    def asked(self) -> bool:
+    def enabled(self) -> bool:
         """Whether systemd expects notifications."""
         return self._socket is not None
 
     def ready(self, status: str) -> bool:
         """The service has started, or has reloaded. False when systemd doesn't take it, and will end the service."""
-        return self._send(f"READY=1\nSTATUS={status}", _PATIENCE_SECONDS)
+        return self._send(f"READY=1\nSTATUS={status}", _WAIT_SECONDS)
 
     def reloading(self) -> None:
         """The configuration is being read again; `ready` follows."""
-        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}", _PATIENCE_SECONDS)
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}", _WAIT_SECONDS)
 
-    def stopping(self, status: str, patience_seconds: float) -> None:
-        """The service is shutting down, and asks for `patience_seconds` whatever its unit file allows."""
-        microseconds = int(patience_seconds * _MICROSECONDS)
-        self._send(f"STOPPING=1\nSTATUS={status}\nEXTEND_TIMEOUT_USEC={microseconds}", _PATIENCE_SECONDS)
+    def stopping(self, status: str, stop_seconds: float) -> None:
+        """The service is shutting down, and requests `stop_seconds`, whatever its unit file allows."""
+        microseconds = int(stop_seconds * _MICROSECONDS)
+        self._send(f"STOPPING=1\nSTATUS={status}\nEXTEND_TIMEOUT_USEC={microseconds}", _WAIT_SECONDS)
 
     async def attend(self, status: Callable[[], str]) -> None:
         """Feed the watchdog, and send `status()` when it has changed, until cancelled."""
-        if not self.asked:
+        if not self.enabled:
             return
         pause = min(_STATUS_SECONDS, self.watchdog_seconds / 3 or _STATUS_SECONDS)
         sent_status = ""
@@ -98,11 +98,11 @@ class Notifier:
             self._socket.close()
             self._socket = None
 
-    def _send(self, message: str, patience_seconds: float = 0.0) -> bool:
+    def _send(self, message: str, wait_seconds: float = 0.0) -> bool:
         """Whether systemd accepted `message`, or expects none."""
         if self._socket is None:
             return True
-        self._socket.settimeout(patience_seconds)
+        self._socket.settimeout(wait_seconds)
         try:
             self._socket.send(message.encode())
         except OSError:

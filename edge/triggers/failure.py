@@ -18,7 +18,7 @@ import msgspec
 BASE_SECONDS = 0.25
 CAP_SECONDS = 5.0
 RETRY_AFTER_MAX_SECONDS = 10.0
-"""A caller holds its trigger's request open meanwhile, and many give up after thirty seconds."""
+"""A caller holds its trigger's request open meanwhile, and many time out after thirty seconds."""
 
 _YEAR_SECONDS = 31_536_000.0
 _INNGEST_URL = "correct trigger.url: for Inngest it is https://HOST/e/EVENT_KEY, with a key that it knows"
@@ -38,7 +38,7 @@ class Failure(msgspec.Struct, frozen=True):
     retry_after_seconds: float = 0.0
 
     @property
-    def asks_too_long(self) -> bool:
+    def retry_too_late(self) -> bool:
         return self.retry_after_seconds > RETRY_AFTER_MAX_SECONDS
 
     def sentence(self, attempts: int, may_have_started: bool) -> str:
@@ -48,7 +48,7 @@ class Failure(msgspec.Struct, frozen=True):
         """
         tried = f" ({attempts} attempts)" if attempts > 1 else ""
         text = f"The target {self.what}{tried}: {self.advice}."
-        if self.asks_too_long:
+        if self.retry_too_late:
             text += f" It asks for {self.retry_after_seconds:.0f} s without requests (Retry-After): try again then."
         if may_have_started:
             text += " It may have started the job: check the target before you trigger it again."
@@ -146,7 +146,7 @@ def retry_after_seconds(header: str | None, now_ms: int) -> float:
         moment = parsedate_to_datetime(text)
         if moment.tzinfo is None:  # the asctime form of an HTTP date names no zone and means GMT
             moment = moment.replace(tzinfo=UTC)
-        asked = moment.timestamp()
+        wanted = moment.timestamp()
     except (ValueError, TypeError, OverflowError):
         return 0.0
-    return min(max(0.0, asked - now_ms / 1000), _YEAR_SECONDS)
+    return min(max(0.0, wanted - now_ms / 1000), _YEAR_SECONDS)

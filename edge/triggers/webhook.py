@@ -62,7 +62,7 @@ def _wall_clock_ms() -> int:
 
 
 class _Sent:
-    """Told by aiohttp's tracing whether the request of one attempt has begun to leave."""
+    """Whether the request of one attempt has begun to leave, from aiohttp's tracing."""
 
     __slots__ = ("began",)
 
@@ -137,7 +137,7 @@ class WebhookTarget:
                 return outcome
             may_have_started = may_have_started or outcome.may_have_started
             last_status = outcome.status or last_status
-            if attempt <= self._max_retries and outcome.retry and not outcome.asks_too_long:
+            if attempt <= self._max_retries and outcome.retry and not outcome.retry_too_late:
                 await self._wait(job, outcome, attempt)
                 if not self._closed:
                     continue
@@ -181,8 +181,8 @@ class WebhookTarget:
             return from_error(error, sent.began)
         try:
             if not 200 <= response.status < 300:
-                asked_seconds = retry_after_seconds(response.headers.get("Retry-After"), self._now_ms())
-                return from_status(response.status, asked_seconds, inngest=self._format == "inngest")
+                wanted_seconds = retry_after_seconds(response.headers.get("Retry-After"), self._now_ms())
+                return from_status(response.status, wanted_seconds, inngest=self._format == "inngest")
             answer, complete = await read_answer(response, deadline)
         finally:
             response.close()
@@ -264,7 +264,7 @@ async def read_answer(response: aiohttp.ClientResponse, deadline: float) -> tupl
     """Up to `ANSWER_BYTES` + 1 of the body, whatever its length says, and whether that is all of it.
 
     It ends without an error when the body breaks off or `deadline` (the loop's clock) passes: the status
-    has been read, and so the job was taken. A compressed body is left unread: it was asked for without
+    has been read, and so the job was taken. A compressed body is left unread: it was requested without
     compression, and a bomb stays shut.
     """
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":

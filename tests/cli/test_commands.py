@@ -37,9 +37,7 @@ async def test_explain_prints_what_the_hub_says() -> None:
         )
 
     assert 0 == text[0]
-    assert text[1].startswith(
-        "p: no subscriber is connected.\n\nWhy: No subscriber has asked for this project's events"
-    )
+    assert text[1].startswith("p: no subscriber is connected.\n\nWhy: No subscriber has connected to this project")
     assert "never_connected" == json.loads(document[1])["cause"]
     assert 1 == refused[0]
     assert refused[1].startswith("edge: 400: A project id has 1 to 128 letters, ")

@@ -103,7 +103,7 @@ async def test_never_connected() -> None:
         answer = await hub.explain("p")
 
     assert "never_connected" == answer["cause"]
-    assert "No subscriber has asked for this project's events" in answer["why"]
+    assert "No subscriber has connected to this project" in answer["why"]
     assert "GET /projects/p/events" in answer["todo"][0]
 
 

@@ -161,7 +161,7 @@ def test_abstract_notify_sockets_are_understood() -> None:
         assert b"READY=1\nSTATUS=fine" == manager.recv(100)
     assert not notifier.ready("nobody takes it now")
     notifier.close()
-    assert not notifier.asked
+    assert not notifier.enabled
     assert notifier.ready("nobody wants it")
 
 
