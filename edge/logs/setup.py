@@ -1,8 +1,8 @@
 """Structured logs on standard error: one line per event, for people (`console`) or machines (`json`).
 
 Invariants: nothing inside a value can end or forge a line, or reach a terminal as a command. The log never blocks or
-ends the program: a line that can't be written at once (pipe closed or stalled, disk full) is counted in `dropped_lines` and
-dropped.
+ends the program: a line that can't be written at once (pipe closed or stalled, disk full) is dropped and counted in
+`dropped_lines`.
 
     log = get_logger(__name__)
     log.info("connection added", project=project, total=3)
