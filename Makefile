@@ -126,8 +126,9 @@ fmt: setup-dev  ## format, and mend what ruff can mend
 	$(VENV) -m ruff check --fix-only .
 	$(VENV) -m ruff format .
 
-docs: setup-run  ## write docs/api.md anew from the OpenAPI document
+docs: setup-run  ## write docs/api.md and clients/js/wire.d.ts anew from the OpenAPI document
 	$(VENV) -m docs.make_api
+	$(VENV) -m docs.make_wire
 
 # dev.lock is resolved first and is the constraint of the others: one version of a package everywhere.
 COMPILE = $(VENV) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -22,7 +22,7 @@ export interface StreamOptions {
   /** Sent as `?ticket=`; works once, so give a function unless the first connection is to be the only one. */
   ticket?: Secret;
   /** For cookies (`edge_token`), as in fetch; default `same-origin`. */
-  credentials?: RequestCredentials;
+  credentials?: "omit" | "same-origin" | "include";
   /** Where to begin when nothing has been received yet: `missed` (default), `all`, `none`, an event id, or a duration such as `10m`. */
   since?: string;
   /** See everything and count as nothing; requires the permission `status`. */

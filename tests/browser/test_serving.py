@@ -13,7 +13,11 @@ from edge.config.schema import Config, ServerSettings
 from tests.security.hub import running
 
 STATIC = resources.files("edge").joinpath("static")
-PAGE_FILES = tuple("/" + file.name.replace("index.html", "") for file in STATIC.iterdir() if file.name[:4] != "edge")
+PAGE_FILES = tuple(
+    "/" + file.name.replace("index.html", "")
+    for file in STATIC.iterdir()
+    if not file.name.startswith(("edge", "openapi"))
+)
 CLIENT_FILES = ("/edge.js", "/edge.d.ts", "/clients/")
 
 
