@@ -73,6 +73,54 @@ export interface HistoryEvent {
   time: string;
 }
 
+/** Misses of all projects, and the age of the oldest pending one. */
+export interface HubMisses {
+  total: number;
+  recovered: number;
+  lost: number;
+  pending: number;
+  oldest_pending_seconds: number | null;
+}
+
+/** What all rings hold, and `ring.total_bytes`. `bytes` includes the overhead of each event. */
+export interface HubRing {
+  events: number;
+  bytes: number;
+  max_bytes: number;
+}
+
+/** The totals of this process since it started, as in its metrics. */
+export interface HubStatus {
+  version: string;
+  started: string;
+  uptime_seconds: number;
+  draining: boolean;
+  /** The caller's, on the whole hub. */
+  permissions: string[];
+  projects: number;
+  max_projects: number;
+  connections: number;
+  observers: number;
+  /** Requests that wait for a subscriber. */
+  waiting: number;
+  published: number;
+  delivered: number;
+  ring: HubRing;
+  misses: HubMisses;
+  /** By outcome. */
+  triggers: { [name: string]: number };
+  store: HubStore;
+  /** Resident memory; null where the platform does not report it. */
+  memory_bytes: number | null;
+}
+
+/** Whether the store accepts events, the reason if it does not, and its failed writes. */
+export interface HubStore {
+  available: boolean;
+  problem: string | null;
+  errors: number;
+}
+
 /** When the last connection closed, and why. */
 export interface LastDisconnect {
   at: string;

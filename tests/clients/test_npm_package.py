@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from docs import make_wire
 from edge import __version__
 from edge.http import clients
 from tests.clients.client import HERE, NODE
@@ -106,10 +105,6 @@ async def test_publint_and_attw_find_nothing(app: Path) -> None:
     (app / "edge-hub.tgz").write_bytes(clients.PACKAGES[0].body)
     attw = MODULES / "@arethetypeswrong" / "cli" / "dist" / "index.js"
     await run(app, NODE, attw, "--profile", "esm-only", "edge-hub.tgz")
-
-
-def test_the_types_of_the_wire_are_those_of_the_document() -> None:
-    assert make_wire.declarations() == make_wire.FILE.read_text(encoding="utf-8"), "run `make docs`"
 
 
 @pytest.mark.parametrize(("name", "limit"), SIZES.items())

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from docs import make_wire
 from edge import __version__
 from edge.http import clients
 from tests.hubs import StartHub
@@ -97,3 +98,7 @@ def test_the_wheel_holds_its_sources_and_a_record_of_them() -> None:
 def test_a_stored_archive_is_read_by_any_gzip(length: int) -> None:
     body = bytes(range(256)) * (length // 256) + bytes(length % 256)
     assert body == gzip.decompress(clients._gzip(body))
+
+
+def test_the_types_of_the_wire_are_those_of_the_document() -> None:
+    assert make_wire.declarations() == make_wire.FILE.read_text(encoding="utf-8"), "run `make docs`"
