@@ -67,20 +67,19 @@ class TicketLimits(Protocol):
 
 Order = Literal["busiest", "connections", "lost", "pending", "name"]
 ORDERS: tuple[Order, ...] = get_args(Order)
-PROJECTS_A_TURN = 1_000
+PROJECTS_A_TURN = 512
 
 
-def rank(project: Project, order: Order) -> int:
-    """Where `project` stands in `order`; projects of the same rank follow by name."""
-    match order:
-        case "lost":
-            return -project.ledger.lost
-        case "pending":
-            return -len(project.ledger.pending)
-        case "name":
-            return 0
-        case _:
-            return -len(project.connections)
+def rank(order: Order, connections: int, lost: int, pending: int) -> int:
+    """Where a project with these numbers stands in `order`."""
+    return -{"lost": lost, "pending": pending, "name": 0}.get(order, connections)
+
+
+def _rank(project: Project, order: Order) -> tuple[float, float, str]:
+    """Projects of the same rank follow by name; the busiest without connections by when they were published to last."""
+    connections, ledger, ring = len(project.connections), project.ledger, project.ring
+    recent = -ring.published_at(ring.newest) if order == "busiest" and not connections and len(ring) else 0.0
+    return rank(order, connections, ledger.lost, len(ledger.pending)), recent, project.name
 
 
 class Nodes(Protocol):
@@ -163,29 +162,19 @@ class LocalNode:
         )
 
     async def page(self, offset: int, count: int, order: Order, match: str) -> tuple[list[tuple[str, View]], int]:
-        if order == "busiest" and not match:
-            names = [project.name for project in islice(self._hub.busiest(), offset, offset + count)]
-            total = len(self._hub.projects)
-        else:
-            names, total = await self._sorted(offset, count, order, match.lower())
-        views = [(name, await self.view(name)) for name in names]
-        return [(name, view) for name, view in views if view is not None], total
-
-    async def _sorted(self, offset: int, count: int, order: Order, match: str) -> tuple[list[str], int]:
-        """Names in `order`, a slice of all projects in each turn of the loop, whatever the offset."""
-        parts: list[list[tuple[int, str]]] = []
-        projects = iter(list(self._hub.projects.values()))
+        """Looks at a slice of all projects in each turn of the loop, whatever the offset."""
+        parts: list[list[tuple[float, float, str]]] = []
+        projects, match = iter(list(self._hub.projects.values())), match.lower()
         while part := list(islice(projects, PROJECTS_A_TURN)):
-            parts.append(
-                sorted((rank(project, order), project.name) for project in part if match in project.name.lower())
-            )
+            parts.append(sorted(_rank(project, order) for project in part if match in project.name.lower()))
             await asyncio.sleep(0)
         merged, total = merge(*parts), sum(map(len, parts))
         for _ in range(min(offset, total) // PROJECTS_A_TURN):
             list(islice(merged, PROJECTS_A_TURN))
             await asyncio.sleep(0)
         skipped = offset % PROJECTS_A_TURN
-        return [name for _, name in islice(merged, skipped, skipped + count)], total
+        views = [(name, await self.view(name)) for _, _, name in islice(merged, skipped, skipped + count)]
+        return [(name, view) for name, view in views if view is not None], total
 
     async def delete(self, name: str) -> tuple[int, int] | None:
         return self._hub.delete(name, self._clock())

@@ -323,8 +323,7 @@ class Replicator:
         now = self._clock()
         self._followed.pop(project.name, None)
         self._hub.forget(project.name)
-        for connection in project.streams.copy():
-            self._hub.close(connection, reason, now)
+        self._hub.close_all(project, reason, now)
         self._start(self._unsubscribe(project.name))
 
 

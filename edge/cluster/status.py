@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from heapq import nsmallest
 from typing import Any
 
 from redis.exceptions import RedisError
 
 from edge.cluster.client import NODE_TTL_SECONDS, RedisClient
-from edge.cluster.local import PROJECTS_A_TURN, Order, View
+from edge.cluster.local import PROJECTS_A_TURN, Order, View, rank
 
 
 class ClusterStatus:
@@ -74,14 +75,19 @@ class ClusterStatus:
         """As `Nodes.page`, the most recently published first by default. Raises StoreUnavailable."""
         if order == "busiest" and not match:
             return await self._recent(offset, count)
-        found: list[tuple[str, View]] = []
-        at, total = 0, 1
+        best: list[tuple[str, View]] = []
+        at, total, matching = 0, 1, 0
         while at < total:
             part, total = await self._recent(at, PROJECTS_A_TURN)
-            found += [(name, view) for name, view in part if match.lower() in name.lower()]
+            fitting = [(name, view) for name, view in part if match.lower() in name.lower()]
+            matching += len(fitting)
+            best = nsmallest(
+                offset + count,
+                [*best, *fitting],
+                lambda one: (rank(order, one[1].connections, one[1].lost, one[1].pending), one[0]),
+            )
             at += PROJECTS_A_TURN
-        found.sort(key=lambda one: (_rank(one[1], order), one[0]))
-        return found[offset : offset + count], len(found)
+        return best[offset:], matching
 
     async def _recent(self, offset: int, count: int) -> tuple[list[tuple[str, View]], int]:
         keys = self._redis.keys
@@ -93,15 +99,3 @@ class ClusterStatus:
         names = [name.decode() for name in found]
         views = zip(names, await self.views(names), strict=True)
         return [(name, view) for name, view in views if view is not None], total
-
-
-def _rank(view: View, order: Order) -> int:
-    match order:
-        case "lost":
-            return -view.lost
-        case "pending":
-            return -view.pending
-        case "name":
-            return 0
-        case _:
-            return -view.connections

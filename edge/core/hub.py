@@ -11,17 +11,15 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from edge.core.admission import Admission
-from edge.core.closing import CloseQueue
 from edge.core.connection import Connection
 from edge.core.counters import Counters
 from edge.core.epochs import Epochs
 from edge.core.errors import Draining
 from edge.core.event import Event
-from edge.core.flush_queue import FlushQueue
 from edge.core.limits import Limits
 from edge.core.observer import Batch, Observer, Receipt
 from edge.core.project import Project
@@ -29,7 +27,8 @@ from edge.core.registry import Registry
 from edge.core.resume import Start
 from edge.core.retention import Retention
 from edge.core.saved import SavedProject
-from edge.core.ticker import Ticker
+from edge.core.timers import Ticker
+from edge.core.turns import CloseQueue, FlushQueue
 
 
 class Hub:
@@ -49,16 +48,16 @@ class Hub:
         self._wake = wake
         self._turn_wanted = False
         self._closing = CloseQueue(self._want_turn, limits, self.connection_failed, self._evict_deleted)
-        self._flush_queue = FlushQueue(self._want_turn, self._end_streams)
+        self._flush_queue = FlushQueue(self._want_turn, self._flushed)
         self._admission = Admission(limits, self.counters, observer)
-        self._retention = Retention(limits, self.counters)
+        self._retention = Retention(limits, self.counters, self._flush_queue.deliver_first)
         self._ticker = Ticker(
             limits,
             self.counters,
             observer,
             self._retention,
+            self._closing,
             expire=self._expire,
-            close=self.close,
             failed=self.connection_failed,
         )
 
@@ -150,7 +149,7 @@ class Hub:
         if self.projects.get(project.name) is not project:
             self.counters.published += 1
             seq = project.append(frame, now)
-            project.evict(1, "deleted", now)
+            self._retention.evict(project, 1, "deleted", now)
             return Receipt(project.name, project.event_id(seq), 0, True)
         return self._take_in(project, frame, now)
 
@@ -192,6 +191,8 @@ class Hub:
             self._flush_queue.flush(now)
         finally:
             self._closing.run(now)
+            if self._retention.is_over:
+                self._make_room(now)
         return self._turn_wanted
 
     def _want_turn(self) -> None:
@@ -273,12 +274,12 @@ class Hub:
         connection.progress_seconds = now
         connection.progress_bytes = connection.moved_bytes()
         if connection.project is not None:
-            self._ticker.stalled.paused[connection] = None
+            self._ticker.paused[connection] = None
 
     def drained(self, connection: Connection, now: float) -> None:
         """The transport of `connection` accepts bytes again: the connection catches up from the ring."""
         connection.paused = False
-        self._ticker.stalled.paused.pop(connection, None)
+        self._ticker.paused.pop(connection, None)
         project = cast("Project | None", connection.project)
         if project is not None:
             project.deliver(connection, project.ring.newest, now)
@@ -294,7 +295,7 @@ class Hub:
 
     def pending_acks(self, connection: Connection) -> None:
         """`connection` was written to: read its acknowledgements until it owes none."""
-        self._ticker.pending_acks.add(connection)
+        self._ticker.pending_acks[connection] = None
 
     # Time
 
@@ -314,6 +315,15 @@ class Hub:
     def close(self, connection: Connection, reason: str, now: float) -> None:
         """Send `closing` with the reason and end the stream. The transport then calls `detach`."""
         self._closing.close(connection, reason, now)
+
+    def close_all(self, project: Project, reason: str, now: float) -> None:
+        """Close the streams of `project`, a few in each turn of the loop."""
+        self._closing.add(project.streams, reason)
+        self._closing.run(now)
+
+    def is_crowded(self, name: str) -> bool:
+        """Whether `name` holds more than its ring may, until its connections have been written a burst."""
+        return bool(self._retention.crowded) and self.projects.get(name) in self._retention.crowded
 
     def delete(self, name: str, now: float) -> tuple[int, int] | None:
         """Close a project's streams and evict its events. Returns `(connections, events)`, None if it doesn't exist."""
@@ -337,26 +347,26 @@ class Hub:
         self._closing.add(self.streams, "shutdown")
         self._closing.run(now)
 
-    def _end_streams(self, project: Project) -> None:
-        self._closing.add(project.streams, "finished")
+    def _flushed(self, project: Project, now: float) -> None:
+        """`project` is up to date."""
+        if project in self._retention.crowded:
+            self._enforce(project, now)
+        if project.finished:
+            self._closing.add(project.streams, "finished")
 
-    def _evict_deleted(self, project: Project, now: float) -> None:
-        self._retention.evict(project, len(project.ring), "deleted", now)
+    def _evict_deleted(self, project: Project, most: int, now: float) -> bool:
+        """Evict at most `most` events of a deleted project. Returns whether none is left."""
+        self._retention.evict(project, min(len(project.ring), most), "deleted", now)
+        if len(project.ring):
+            return False
         self._observer.project_forgotten(project)
+        return True
 
     def shrink(self, total_bytes: int, max_events: int, now: float) -> bool:
         """Evict at most `max_events` events because memory is low. Returns whether more than `total_bytes` is left."""
         for emptied in self._retention.shrink(total_bytes, "memory", now, max_events):
             self._registry.update(emptied)
         return self.counters.ring_memory_bytes > total_bytes
-
-    def busiest(self) -> Iterator[Project]:
-        """Projects with connections, most connections first, then those without, most recently published first."""
-        yield from sorted(
-            (project for project in self.projects.values() if project.connections),
-            key=lambda project: (-len(project.connections), project.name),
-        )
-        yield from (project for project in self._retention.newest_first() if not project.connections)
 
     # Inside
 
@@ -388,9 +398,17 @@ class Hub:
         return self._registry.create(name)
 
     def _enforce(self, project: Project, now: float) -> None:
-        for emptied in self._retention.enforce(project, now):
-            self._registry.update(emptied)
+        if self._retention.enforce(project, now):
+            self._make_room(now)
 
-    def _expire(self, project: Project, now: float) -> None:
-        self._retention.expire(project, now)
+    def _make_room(self, now: float) -> None:
+        for emptied in self._retention.shrink(self.limits.total_bytes, "total", now):
+            self._registry.update(emptied)
+        if self._retention.is_over:
+            self._want_turn()
+
+    def _expire(self, project: Project, now: float, most: int | None = None) -> int:
+        """Evict expired events of `project`, at most `most`. Returns how many."""
+        count = self._retention.expire(project, now, most)
         self._registry.update(project)
+        return count

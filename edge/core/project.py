@@ -188,14 +188,10 @@ class Project:
             self.had_final = True
 
     def evict(self, count: int, reason: str, now: float) -> None:
-        """Evict the `count` oldest events."""
+        """Evict the `count` oldest events. `FlushQueue.deliver_first` comes before it."""
         if count <= 0:
             return
         oldest = self.ring.oldest
-        if (self.connections or self.observers) and oldest + count - 1 > self._flushed:
-            # A burst larger than the ring: connections that keep up get the events before they are evicted.
-            while self.has_undelivered:
-                self._sweep_on(now, len(self.connections) + len(self.observers))
         counters = self._counters
         counters.ring_bytes -= self.ring.evict(count)
         counters.ring_events -= count
@@ -276,6 +272,10 @@ class Project:
         """Whether the ring holds events that are still to be delivered."""
         return self._flushed < self.ring.newest
 
+    def owes(self, count: int) -> bool:
+        """Whether one of the `count` oldest events is still to be delivered to connections that keep up."""
+        return self.ring.oldest + count - 1 > self._flushed and bool(self.connections or self.observers)
+
     def flush(self, now: float, budget: int) -> int:
         """Deliver to at most `budget` connections, up to where the head was when the current sweep began.
 
@@ -303,9 +303,9 @@ class Project:
     def _deliver_all(self, connections: list[Connection], head: int, now: float) -> None:
         """`deliver` for many. Connections still where the last sweep left them share the same bytes.
 
-        Such a connection skips none of the events ahead, and the ring holds all of them.
+        Such a connection skips none of the events ahead.
         """
-        start = self._flushed
+        start = self._flushed if self._flushed + 1 >= self.ring.oldest else -1  # or the ring has overtaken them
         in_step: tuple[list[Connection], list[Connection]] = ([], [])
         """Those without chunked encoding, those with it."""
         for connection in connections:

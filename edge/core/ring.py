@@ -60,10 +60,11 @@ class Ring:
         """Give up the `count` oldest frames; returns how many bytes they had."""
         frames = self._frames
         first, last = self._start, self._start + count
-        freed_bytes = 0
-        for index in range(first, last):
-            freed_bytes += len(frames[index])
-            frames[index] = b""
+        if count == 1:
+            freed_bytes, frames[first] = len(frames[first]), b""
+        else:
+            freed_bytes = sum(map(len, frames[first:last]))
+            frames[first:last] = [b""] * count
         if count:
             self.evicted_until_seconds = self._times[last - 1]
         self._start = last

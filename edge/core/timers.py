@@ -1,27 +1,37 @@
-"""The hub's timers: heartbeats and ends of life, expiry of events, stalled peers, acknowledgements to ask for.
+"""The periodic step of the hub: stalled connections, acknowledgements, expiry, heartbeats and ends of life.
 
-None of them has a clock or a callback: time is an argument, and the hub asks what is due.
+No stream has a timer or task of its own. Each step does a bounded amount of work in one turn of the event loop.
+Invariant: an exception in one step, project or connection is reported and doesn't stop the others.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from itertools import islice
 
 from edge.core.connection import NEVER, Connection
+from edge.core.counters import Counters
+from edge.core.limits import Limits
+from edge.core.observer import Observer
 from edge.core.project import Project
+from edge.core.retention import Retention
+from edge.core.turns import CloseQueue
 
-STEPS = 64
-"""An event is given up late by at most one part in so many of its age."""
+TICK_BUDGET = 512
+"""Connections or projects that one step handles in one turn of the loop."""
+EXPIRE_BUDGET = 20_000
+"""Events that expire in one turn."""
+_PROJECTS_AT_ONCE = 16
 _OWES_NOTHING = -1
 
 
 class TimingWheel:
-    """When to look at which connection again, in slots of `tick_seconds`: no stream has a timer or task of its own.
+    """When to look at which connection again, in slots of `tick_seconds`.
 
     Invariant: each connection that was put in comes out once, not before its time and at most one tick after it (if
-    `due` is called). Connections that have left stay in until their time comes; the caller drops them.
+    `due` is called). Connections that have been detached stay in until their time comes; the caller drops them.
     """
 
     __slots__ = ("_due", "_reached", "_slots", "tick_seconds")
@@ -34,9 +44,7 @@ class TimingWheel:
 
     def put(self, connection: Connection, when: float) -> None:
         """Have `connection` come out at `when`, in seconds."""
-        slot = math.ceil(when / self.tick_seconds)
-        if slot <= self._reached:
-            slot = self._reached + 1
+        slot = max(math.ceil(when / self.tick_seconds), self._reached + 1)
         there = self._slots.get(slot)
         if there is None:
             self._slots[slot] = [connection]
@@ -57,110 +65,180 @@ class TimingWheel:
         return [self._due.popleft() for _ in range(min(count, len(self._due)))]
 
 
-class ExpiryWheel:
-    """Which projects hold the oldest events, in slots of `max_age_seconds / STEPS`.
+class Ticker:
+    """Runs the timers of the hub. `expire` evicts expired events of a project, `failed` aborts a connection.
 
-    Invariant: a project that is watched stands in exactly one slot, that of the moment its oldest event expires (or an
-    event that was evicted before it). So there are never more entries than projects with events.
+    Invariants:
+        * `paused` has exactly the attached connections whose transport takes no more for now;
+        * a connection that can't say, when it is lost, what its peer acknowledged is in `pending_acks` while it may
+          owe something: it is asked in time.
     """
 
-    __slots__ = ("_max_age_seconds", "_slots", "_step_seconds")
+    __slots__ = (
+        "_close_queue",
+        "_counters",
+        "_expire",
+        "_failed",
+        "_limits",
+        "_look_at",
+        "_looked_seconds",
+        "_observer",
+        "_retention",
+        "paused",
+        "pending_acks",
+        "timing_wheel",
+    )
 
-    def __init__(self, max_age_seconds: float) -> None:
-        self._max_age_seconds = max_age_seconds
-        self._step_seconds = max_age_seconds / STEPS
-        self._slots: dict[int, dict[Project, None]] = {}
-
-    def __len__(self) -> int:
-        return sum(map(len, self._slots.values()))
-
-    def watch(self, project: Project) -> None:
-        """Look at `project`, which holds an event, when its oldest one expires."""
-        ring = project.ring
-        due_seconds = ring.published_at(ring.oldest) + self._max_age_seconds
-        slot = math.floor(due_seconds / self._step_seconds) + 1
-        self._slots.setdefault(slot, {})[project] = None
-        project.expiry_slot = slot
-
-    def forget(self, project: Project) -> None:
-        """Look at `project` no more."""
-        slot = project.expiry_slot
-        if slot is not None:
-            project.expiry_slot = None
-            members = self._slots[slot]
-            del members[project]
-            if not members:
-                del self._slots[slot]
-
-    def due(self, now: float, count: int) -> list[Project]:
-        """At most `count` of those whose time has come; they are watched no more."""
-        now_slot = math.floor(now / self._step_seconds)
-        due: list[Project] = []
-        for slot in sorted(slot for slot in self._slots if slot <= now_slot):
-            due += list(self._slots[slot])[: count - len(due)]
-            if len(due) == count:
-                break
-        for project in due:
-            self.forget(project)
-        return due
-
-
-class StallDetector:
-    """How long a peer may take nothing of what it owes: `dead_after_seconds`.
-
-    Invariant: `paused` has exactly the attached connections whose transport takes no more for now.
-    """
-
-    __slots__ = ("_dead_after_seconds", "paused")
-
-    def __init__(self, dead_after_seconds: float) -> None:
-        self._dead_after_seconds = dead_after_seconds
+    def __init__(
+        self,
+        limits: Limits,
+        counters: Counters,
+        observer: Observer,
+        retention: Retention,
+        close_queue: CloseQueue,
+        *,
+        expire: Callable[[Project, float, int], int],
+        failed: Callable[[Connection, Exception], None],
+    ) -> None:
+        self._limits = limits
+        self._counters = counters
+        self._observer = observer
+        self._retention = retention
+        self._close_queue = close_queue
+        self._expire = expire
+        self._failed = failed
         self.paused: dict[Connection, None] = {}
+        self.pending_acks: dict[Connection, None] = {}
+        self.timing_wheel = TimingWheel(min(1.0, limits.heartbeat_seconds / 16))
+        self._look_at: list[Connection] = []
+        """Of the paused connections, those that this tick has still to look at."""
+        self._looked_seconds = -math.inf
 
-    def end_if_stuck(self, connection: Connection, now: float) -> None:
-        """End a paused connection whose peer has taken nothing for too long."""
-        if self.ends(connection, now) <= now:
-            self.give_up(connection)
+    def attached(self, connection: Connection, now: float) -> None:
+        """Watch a new connection until `detached`."""
+        self.timing_wheel.put(connection, min(now + self._limits.heartbeat_seconds, connection.ends_at_seconds))
+        if connection.paused:  # its transport was already full when it was attached
+            self.paused[connection] = None
 
-    def ends(self, connection: Connection, now: float) -> float:
-        """When the peer will have taken nothing of what it owes for so long; NEVER if it owes nothing.
+    def detached(self, connection: Connection) -> None:
+        """Stop watching a connection. The timing wheel still holds it until its next time, and then ignores it."""
+        self.paused.pop(connection, None)
+        self.pending_acks.pop(connection, None)
 
-        What it owes counts from the first look that finds it: between two looks nobody knows since when.
+    def tick(self, now: float) -> bool:
+        """Run all steps once. Returns whether another turn is needed at once."""
+        more = False
+        for step in (self._end_stalled, self._read_acks, self._expire_due, self._send_heartbeats):
+            try:
+                more = step(now) or more
+            except Exception as error:  # noqa: BLE001 - see the invariant
+                self._observer.failed("tick", error)
+        self._close_queue.run(now)
+        return more
+
+    def _end_stalled(self, now: float) -> bool:
+        """Look at each paused connection once a tick."""
+        if not self._look_at and now - self._looked_seconds >= self.timing_wheel.tick_seconds / 2:
+            self._look_at, self._looked_seconds = list(self.paused), now
+        part, self._look_at = self._look_at[:TICK_BUDGET], self._look_at[TICK_BUDGET:]
+        stalled = []
+        for connection in part:
+            try:
+                if connection in self.paused and self._stalls_at(connection, now) <= now:
+                    self._give_up(connection, now)
+                    stalled.append(connection)
+            except Exception as error:  # noqa: BLE001 - see the invariant
+                self._failed(connection, error)
+        self._close_queue.add(stalled, None)
+        return bool(self._look_at)
+
+    def _read_acks(self, _now: float) -> bool:
+        for connection in list(islice(self.pending_acks, TICK_BUDGET)):
+            del self.pending_acks[connection]
+            try:
+                if connection.project is not None and connection.refresh():
+                    self.pending_acks[connection] = None
+            except Exception as error:  # noqa: BLE001 - see the invariant
+                self._failed(connection, error)
+        return False
+
+    def _expire_due(self, now: float) -> bool:
+        projects, events = TICK_BUDGET, EXPIRE_BUDGET
+        while projects > 0 and events > 0:
+            due = self._retention.due(now, min(projects, _PROJECTS_AT_ONCE))
+            if not due:
+                return False
+            projects -= len(due)
+            for project in due:
+                try:
+                    events -= self._expire(project, now, EXPIRE_BUDGET)
+                    self._retention.look_again(project)
+                except Exception as error:  # noqa: BLE001 - see the invariant
+                    self._observer.failed("tick", error)
+                    self._retention.look_again(project, now)
+        return True
+
+    def _send_heartbeats(self, now: float) -> bool:
+        due = self.timing_wheel.due(now, TICK_BUDGET)
+        silent: dict[bytes, list[Connection]] = {}
+        over: dict[str | None, list[Connection]] = {}
+        for connection in due:
+            if connection.project is None:
+                continue
+            try:
+                next_check = self._check(connection, silent, over, now)
+            except Exception as error:  # noqa: BLE001 - see the invariant
+                self._failed(connection, error)
+                next_check = now
+            self.timing_wheel.put(connection, max(next_check, now + self.timing_wheel.tick_seconds))
+        for reason, connections in over.items():
+            self._close_queue.add(connections, reason)
+        for ping, connections in silent.items():
+            try:
+                connections[0].write_each(connections, ping)
+                self._counters.heartbeats += sum(not connection.observes for connection in connections)
+            except Exception as error:  # noqa: BLE001 - see the invariant
+                self._observer.failed("tick", error)
+        return len(due) == TICK_BUDGET
+
+    def _check(
+        self,
+        connection: Connection,
+        silent: dict[bytes, list[Connection]],
+        over: dict[str | None, list[Connection]],
+        now: float,
+    ) -> float:
+        """Add `connection` to `over`, by reason, if it has stalled or reached its end, and to `silent` if its heartbeat
+        is due. Returns when to check it again, in seconds.
+        """
+        connection.refresh()
+        stalls_at = self._stalls_at(connection, now)
+        heartbeat_seconds = self._limits.heartbeat_seconds
+        if stalls_at <= now:
+            self._give_up(connection, now)
+            over.setdefault(None, []).append(connection)
+        elif connection.ends_at_seconds <= now and not connection.leaving:
+            connection.ends_at_seconds = NEVER
+            over.setdefault(connection.ends_reason, []).append(connection)
+        elif connection.last_write_seconds + heartbeat_seconds <= now and not (connection.paused or connection.leaving):
+            connection.announce(len(connection.ping), now)
+            silent.setdefault(connection.ping, []).append(connection)
+        return min(stalls_at, connection.last_write_seconds + heartbeat_seconds, connection.ends_at_seconds)
+
+    def _stalls_at(self, connection: Connection, now: float) -> float:
+        """When the peer will have taken nothing of what it owes for `dead_after_seconds`; NEVER if it owes nothing.
+
+        Counts from the first look that finds something owed: between two looks it isn't known since when.
         """
         moved_bytes = connection.moved_bytes()
         owes = moved_bytes != connection.written_bytes
         if not owes or moved_bytes != connection.progress_bytes:
             connection.progress_bytes = moved_bytes if owes else _OWES_NOTHING
             connection.progress_seconds = now
-        return connection.progress_seconds + self._dead_after_seconds if owes else NEVER
+        return connection.progress_seconds + self._limits.dead_after_seconds if owes else NEVER
 
     @staticmethod
-    def give_up(connection: Connection) -> None:
-        """End a stream: `slow` when the peer's stack still answers, `dead` when it doesn't."""
+    def _give_up(connection: Connection, now: float) -> None:
+        """Say why a stalled stream is aborted: `slow` if the peer's stack still answers, `dead` if it doesn't."""
         connection.leaving = connection.leaving or ("slow" if connection.answers() else "dead")
-        connection.abort()
-
-
-class PendingAcks:
-    """Connections that can't say, when they are lost, what their peer acknowledged: they are asked in time.
-
-    Invariant: one that was written to and has not been found to have everything stands here until it leaves.
-    """
-
-    __slots__ = ("_connections",)
-
-    def __init__(self) -> None:
-        self._connections: dict[Connection, None] = {}
-
-    def add(self, connection: Connection) -> None:
-        self._connections[connection] = None
-
-    def forget(self, connection: Connection) -> None:
-        self._connections.pop(connection, None)
-
-    def take(self, count: int) -> list[Connection]:
-        """Take out at most `count` of them, the longest waiting first; `add` those that still owe something."""
-        taken = list(islice(self._connections, count))
-        for connection in taken:
-            del self._connections[connection]
-        return taken
+        connection.progress_seconds = now

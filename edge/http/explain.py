@@ -52,7 +52,7 @@ async def _situation(context: Context, name: str) -> Situation:
         return known
     return msgspec.structs.replace(
         known,
-        newest_connection_seconds=max((one.connected_at_seconds for one in here.connections), default=None),
+        newest_connection_seconds=here.last_connect_seconds if here.connections else None,
         newest_event_seconds=here.ring.published_at(here.ring.newest) if len(here.ring) else None,
     )
 

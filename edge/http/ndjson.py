@@ -98,6 +98,9 @@ class Lines:
                     self._taken += 1
             if len(part) == _LINES_A_TURN:
                 await asyncio.sleep(0)
+            # Subscribers are written these lines before the next.
+            while self._context.hub.is_crowded(self._name):  # noqa: ASYNC110 - a few turns
+                await asyncio.sleep(0)
         await self._settle()
 
     async def end(self) -> None:

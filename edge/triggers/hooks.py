@@ -131,12 +131,17 @@ class Hooks:
 
     def _confirm(self, now: float) -> bool:
         """Report projects with a confirmed connection. Returns whether a new connection is still unconfirmed."""
+        looks = 0
         for name in list(islice(self._unconfirmed, _SLICE)):
+            if looks > _SLICE:
+                break
             since = self._unconfirmed.pop(name)
             project = self._hub.projects.get(name)
             if project is None or not project.connections:
                 continue
-            if any(connection.acked_bytes() >= connection.written_bytes for connection in project.connections[:_SLICE]):
+            asked = project.connections[:_SLICE]
+            looks += len(asked)
+            if any(connection.acked_bytes() >= connection.written_bytes for connection in asked):
                 self._occupied.add(name)
                 self._queue("occupied", name, {"connections": len(project.connections)})
             else:

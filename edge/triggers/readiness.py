@@ -38,6 +38,8 @@ _LONGEST_PAUSE_SECONDS = 0.05
 _CLIENT_PAUSE_SECONDS = 0.25
 """How long the clients probed so far have to answer before more of them are probed."""
 _FIRST_ROUND = 8
+_LOOKS_A_TURN = 128
+"""A look asks the kernel, and may write a probe: ten microseconds."""
 
 Confirm = Literal["transport", "client"]
 """What confirms a connection: its peer's TCP stack, or the client itself."""
@@ -250,7 +252,7 @@ class Readiness:
         try:
             while watch.waiters:
                 watch.changed.clear()
-                again = self._look(name, watch)
+                again = await self._look(name, watch)
                 watch.waiters = [waiter for waiter in watch.waiters if not waiter.future.done()]
                 if not watch.waiters:
                     break
@@ -267,9 +269,10 @@ class Readiness:
         finally:
             del self._watches[name, watch.confirm]
 
-    def _look(self, name: str, watch: _Watch) -> bool:
-        """Probe, and release whom the confirmed connections suffice. Returns whether to look again without being
-        woken.
+    async def _look(self, name: str, watch: _Watch) -> bool:
+        """Probe, a slice of the connections in each turn of the loop, and release whom the confirmed ones suffice.
+
+        Returns whether to look again without being woken.
         """
         project = self._hub.projects.get(name)
         if project is None:
@@ -277,8 +280,12 @@ class Readiness:
         now = self._clock()
         reach = watch.reach()
         proved = written = probed = behind = 0
-        for connection in reversed(project.connections):
-            if connection.leaving:
+        # Those that are leaving count as nothing: a few more than are to be reached.
+        for place, connection in enumerate(project.connections[: -2 * reach - 1 : -1], 1):
+            if place % _LOOKS_A_TURN == 0:
+                await asyncio.sleep(0)
+                now = self._clock()
+            if connection.leaving or connection.project is not project:
                 continue
             if proved + written + probed + behind >= reach:
                 break

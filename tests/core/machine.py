@@ -17,7 +17,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from edge.core import flush_queue, frame_cache, resume, ticker
+from edge.core import frame_cache, resume, timers, turns
 from edge.core.admission import network_of
 from edge.core.connection import NEVER
 from edge.core.counters import EVICTION_REASONS, GAP_REASONS, REMOVAL_REASONS
@@ -86,8 +86,8 @@ class HubMachine(RuleBasedStateMachine):
     )
     def begin(self, max_events: int, max_bytes: int, total_bytes: int, flush_budget: int, stored: bool) -> None:
         self.patches = pytest.MonkeyPatch()
-        self.patches.setattr(flush_queue, "FLUSH_BUDGET", flush_budget)
-        self.patches.setattr(ticker, "TICK_BUDGET", 2)
+        self.patches.setattr(turns, "FLUSH_BUDGET", flush_budget)
+        self.patches.setattr(timers, "TICK_BUDGET", 2)
         self.patches.setattr(frame_cache, "MAX_BATCH_BYTES", 150)
         self.limits = Limits(
             max_events=max_events,
@@ -636,11 +636,8 @@ class HubMachine(RuleBasedStateMachine):
         assert sum(project.held_bytes for project in held) == counters.ring_bytes
         assert sum(project.memory_bytes for project in held) == counters.ring_memory_bytes <= self.limits.total_bytes
         retention = self.hub._retention
-        assert self.holders == [project.name for project in retention._holders]
+        assert self.holders == [project.name for project in retention._lru]
         assert len(held) == len(retention._expiry)
-        quiet = [name for name in reversed(self.holders) if not self.current[name].readers]
-        busy = sorted((-len(one.readers), name) for name, one in self.current.items() if one.readers)
-        assert [name for _, name in busy] + quiet == [project.name for project in self.hub.busiest()]
 
     def counters_are_right(self) -> None:
         counters = self.hub.counters
@@ -664,7 +661,7 @@ class HubMachine(RuleBasedStateMachine):
         assert [each.connection.id for each in self.readers.values() if each.observes] == list(hub.observers)
         there = {reader.connection for reader in self.readers.values()}
         assert there == {one for project in self.all_projects for one in self.attached(project)}
-        assert {connection for connection in there if connection.paused} == set(hub._ticker.stalled.paused)
+        assert {connection for connection in there if connection.paused} == set(hub._ticker.paused)
         assert Counter(network_of(connection.address) for connection in there) == hub._admission._addresses
         queued = list(hub._flush_queue._dirty)
         assert len(queued) == len(set(queued))
@@ -710,8 +707,8 @@ class HubMachine(RuleBasedStateMachine):
         left: list[Sized] = [
             hub.projects,
             hub.connections,
-            hub._retention._holders,
-            hub._ticker.stalled.paused,
+            hub._retention._lru,
+            hub._ticker.paused,
             hub._admission._addresses,
             hub._retention._expiry,
         ]

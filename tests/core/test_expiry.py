@@ -5,7 +5,7 @@ from __future__ import annotations
 from edge.core.counters import Counters
 from edge.core.frame_cache import FrameCache
 from edge.core.project import Project
-from edge.core.timers import STEPS, ExpiryWheel
+from edge.core.retention import STEPS, ExpiryWheel
 
 AGE_SECONDS = 64.0
 

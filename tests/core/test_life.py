@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from edge.core import flush_queue, resume, ticker
+from edge.core import resume, timers, turns
 from edge.core.errors import Draining, LimitReached
 from edge.core.hub import Hub
 from edge.core.project import Project
@@ -78,7 +78,7 @@ class TestHeartbeats:
         assert 1 == reader.acknowledged
 
     def test_many_are_looked_at_in_several_turns(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(ticker, "TICK_BUDGET", 2)
+        monkeypatch.setattr(timers, "TICK_BUDGET", 2)
         hub = make_hub(heartbeat_seconds=16.0)
         for number in range(5):
             connect(hub, connection_id=str(number))
@@ -218,13 +218,13 @@ class TestPendingAcknowledgements:
         hub.flush(0.0)
         hub.pending_acks(reader)
         tick(hub, 1.0)
-        assert (0, [reader]) == (reader.acknowledged, list(hub._ticker.pending_acks._connections))
+        assert (0, [reader]) == (reader.acknowledged, list(hub._ticker.pending_acks))
         reader.acknowledge()
         tick(hub, 2.0)
-        assert (1, []) == (reader.acknowledged, list(hub._ticker.pending_acks._connections))
+        assert (1, []) == (reader.acknowledged, list(hub._ticker.pending_acks))
 
     def test_many_take_turns(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(ticker, "TICK_BUDGET", 2)
+        monkeypatch.setattr(timers, "TICK_BUDGET", 2)
         hub = make_hub()
         readers = [connect(hub, connection_id=str(number)) for number in range(5)]
         hub.publish("p", text(), 0.0)
@@ -241,10 +241,10 @@ class TestPendingAcknowledgements:
         reader = connect(hub)
         hub.pending_acks(reader)
         hub.detach(reader, "client", 0.0)
-        assert [] == list(hub._ticker.pending_acks._connections)
+        assert [] == list(hub._ticker.pending_acks)
         hub.pending_acks(reader)
         tick(hub, 1.0)
-        assert [] == list(hub._ticker.pending_acks._connections)
+        assert [] == list(hub._ticker.pending_acks)
 
 
 class TestDeleting:
@@ -357,7 +357,7 @@ def test_draining_hands_over_what_is_there_and_takes_nothing_new() -> None:
 
 
 def test_draining_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flush_queue, "FLUSH_BUDGET", 2)
+    monkeypatch.setattr(turns, "FLUSH_BUDGET", 2)
     hub = make_hub()
     readers = [connect(hub, connection_id=str(number)) for number in range(5)]
     hub.publish("p", text(), 0.0)

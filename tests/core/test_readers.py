@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge.core import flush_queue, frame_cache, resume
+from edge.core import frame_cache, resume, turns
 from edge.core.frame_cache import FrameCache
 from edge.core.hub import Hub
 from tests.core.eventstream import Retry
@@ -136,7 +136,7 @@ class TestSlices:
 
     @pytest.fixture(autouse=True)
     def _two_at_a_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(flush_queue, "FLUSH_BUDGET", 2)
+        monkeypatch.setattr(turns, "FLUSH_BUDGET", 2)
 
     def test_a_slice_a_turn(self) -> None:
         hub = make_hub()
@@ -357,7 +357,7 @@ class TestFullTransports:
         hub.paused(reader, 0.0)
         hub.drained(reader, 0.0)
         hub.attach("p", reader, resume.nothing, 0.0)
-        assert {} == hub._ticker.stalled.paused
+        assert {} == hub._ticker.paused
 
 
 class TestHoles:

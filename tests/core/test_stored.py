@@ -141,7 +141,7 @@ class TestRestored:
         hub = make_hub(max_age_seconds=64.0)
         hub.restore(past(), 10.0)
         hub.restore(past(name="q"), 10.0)
-        assert ["q", "p"] == [project.name for project in hub.busiest()]
+        assert ["p", "q"] == [project.name for project in hub._retention._lru]
         hub.tick(70.5)
         assert [7] == [seq for seq, _, _ in hub.projects["p"].ring.frames()]
 
@@ -257,7 +257,7 @@ class TestKeptElsewhere:
         assert (0, 0) == (hub.counters.ring_events, hub.counters.ring_bytes)
         assert before == vars_of(hub.counters.misses)
         assert {0} == set(hub.counters.evicted.values())
-        assert 0 == len(hub._retention._expiry) + len(hub._retention._holders)
+        assert 0 == len(hub._retention._expiry) + len(hub._retention._lru)
         observer = hub._observer
         assert isinstance(observer, Recorder)
         assert ["p"] == observer.forgotten

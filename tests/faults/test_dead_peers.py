@@ -15,7 +15,7 @@ from edge.config.schema import Config, StreamSettings
 from edge.core.connection import NEVER
 from edge.core.counters import DETECTION_BOUNDS_SECONDS
 from edge.core.event import Event
-from edge.core.timers import StallDetector
+from edge.core.timers import Ticker
 from edge.http.context import Context
 from edge.transport import tcp
 from edge.transport.stream import Stream
@@ -130,7 +130,7 @@ async def test_without_tcp_user_timeout_the_heartbeat_asks_what_has_moved(monkey
 async def test_when_the_kernel_strikes_first_dead_and_slow_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     # Long enough for two probes of the shut window to go unanswered.
     config = msgspec.structs.replace(CONFIG, stream=StreamSettings(heartbeat_seconds=0.5, dead_after_seconds=2.5))
-    monkeypatch.setattr(StallDetector, "ends", lambda self, connection, now: NEVER)
+    monkeypatch.setattr(Ticker, "_stalls_at", lambda self, connection, now: NEVER)
     errors = []
     told = Stream._reason
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from edge.cluster.local import LocalNode
 from edge.core.errors import StoreUnavailable
-from edge.core.hub import Hub
 from edge.http.problems import PROBLEMS
 from tests.http.client import Answer, Site, read_answer
 from tests.hubs import StartHub
@@ -82,10 +82,10 @@ async def draining(start_hub: StartHub) -> Answer:
 
 
 async def broken_handler(start_hub: StartHub, monkeypatch: pytest.MonkeyPatch) -> Answer:
-    def broken(_: object) -> None:
+    def broken(*_: object) -> None:
         raise LookupError("a detail nobody should see")
 
-    monkeypatch.setattr(Hub, "busiest", broken)
+    monkeypatch.setattr(LocalNode, "page", broken)
     site = await start_hub()
     return await site.ask("GET", "/projects")
 

@@ -6,8 +6,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from edge.config.schema import Config, StreamSettings
-from edge.core.flush_queue import FlushQueue
 from edge.core.hub import Hub
+from edge.core.turns import FlushQueue
 from edge.server.aiohttp_server import HubRunner
 from edge.server.assembly import assemble
 

@@ -9,8 +9,12 @@ from pathlib import Path
 import pytest
 
 from edge.config.schema import Config
+from edge.core import resume
+from edge.supervisor import Supervisor
 from edge.transport import tcp
+from edge.triggers import readiness
 from edge.triggers.readiness import Readiness
+from tests.core.fakes import FakeConnection, make_hub
 from tests.faults.cable import cable
 from tests.faults.hub import LOOPS, serving, until
 from tests.faults.inside import OPEN, hub_inside
@@ -202,3 +206,29 @@ async def test_a_wait_that_is_cancelled_while_its_process_ends_leaves_no_error()
         with pytest.raises(asyncio.CancelledError):
             await waiting
         assert not waiter.future._log_traceback, "asyncio reports an exception that is never retrieved"
+
+
+async def test_no_turn_asks_all_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts what is asked between two turns of the event loop, never time."""
+    hub, asked = make_hub(), [0]
+    many = 4 * readiness._LOOKS_A_TURN
+
+    class Asked(FakeConnection):
+        confirmable = True
+
+        def acked_bytes(self) -> int:
+            asked[-1] += 1
+            return super().acked_bytes()
+
+    for number in range(many):
+        hub.attach("p", Asked(hub, str(number)), resume.nothing, 0.0)
+    ready = Readiness(hub, lambda: 0.0, 10, 10, Supervisor())
+    waiting = asyncio.ensure_future(ready.wait("p", many, 60.0))
+    while sum(asked) < 2 * many:
+        await asyncio.sleep(0)
+        asked.append(0)
+    assert max(asked) <= 2 * readiness._LOOKS_A_TURN
+    for connection in hub.connections.values():
+        assert isinstance(connection, Asked)
+        connection.acknowledge()
+    assert (many, "acknowledged") == ((found := await waiting).connections, found.confirmed)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from edge.core import resume
-from edge.core.closing import CLOSE_BUDGET
+from edge.core import resume, retention, timers, turns
 from edge.core.errors import LimitReached
 from edge.core.hub import Hub
+from edge.core.turns import CLOSE_BUDGET
 from tests.core.fakes import FakeConnection, Recorder, make_hub, text, woken
 
 MANY = 3 * CLOSE_BUDGET + 1
@@ -161,3 +162,146 @@ class TestObservers:
         connect(hub, "looker", observes=True)
         with pytest.raises(LimitReached):
             hub.admit("p", "::1", 0.0)
+
+
+class Work:
+    """What the hub has done: looks at transports, writes and ends of connections, events and projects evicted."""
+
+    def __init__(self, hub: Hub, readers: list[FakeConnection], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.hub, self.readers = hub, readers
+        self.looks = 0
+        recorder = hub._observer
+        assert isinstance(recorder, Recorder)
+        self.recorder = recorder
+        moved_bytes = FakeConnection.moved_bytes
+
+        def look(connection: FakeConnection) -> int:
+            self.looks += 1
+            return moved_bytes(connection)
+
+        monkeypatch.setattr(FakeConnection, "moved_bytes", look)
+
+    def done(self) -> Counter[str]:
+        return Counter(
+            writes=sum(reader.writes for reader in self.readers),
+            ends=sum(reader.finished + reader.aborted for reader in self.readers),
+            looks=self.looks,
+            events=sum(self.hub.counters.evicted.values()),
+            projects=len(self.recorder.forgotten),
+        )
+
+    def bounded(self, step: Callable[[], object]) -> bool:
+        """Do a step within the budgets of a turn. Returns whether it did anything."""
+        before = self.done()
+        step()
+        did = self.done() - before
+        assert did["ends"] <= 2 * CLOSE_BUDGET, did
+        assert did["writes"] <= turns.FLUSH_BUDGET + turns.AHEAD_BUDGET + 3 * CLOSE_BUDGET, did
+        assert did["looks"] <= 3 * timers.TICK_BUDGET, did
+        assert did["events"] <= 2 * timers.EXPIRE_BUDGET, did
+        assert did["projects"] <= 2 * retention.ROOM_BUDGET + timers.TICK_BUDGET, did
+        return bool(did)
+
+
+def burst(hub: Hub) -> None:
+    for number in range(25):
+        hub.publish("p", text(str(number)), 0.0)
+
+
+CROWD = 2 * timers.TICK_BUDGET + 10
+
+
+@pytest.mark.parametrize(
+    ("end", "now", "reason"),
+    [
+        (lambda hub: hub.delete("p", 0.0), 0.0, "deleted"),
+        (lambda hub: hub.drain(0.0), 0.0, "shutdown"),
+        (lambda hub: hub.close_all(hub.projects["p"], "restart", 0.0), 0.0, "restart"),
+        (lambda hub: hub.publish("p", text(final=True), 0.0), 0.0, "finished"),
+        (lambda hub: None, 100.0, "expired"),
+        (burst, 0.0, None),
+    ],
+)
+def test_no_turn_works_for_all_streams(
+    end: Callable[[Hub], object], now: float, reason: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counts work, never time: with any number of streams a turn does at most its budget."""
+    hub = make_hub(max_events=10, heartbeat_seconds=1000.0)
+    readers = [connect(hub, str(at), ends_at_seconds=100.0, ends_reason="expired") for at in range(CROWD)]
+    work = Work(hub, readers, monkeypatch)
+    work.bounded(lambda: end(hub))
+    while work.bounded(lambda: hub.tick(now)) | work.bounded(lambda: hub.flush(now)):
+        assert all(len(project.ring) <= 2 * hub.limits.max_events for project in hub.projects.values())
+    if reason is not None:
+        assert {reason} == {reader.told("closing")[0]["reason"] for reader in readers}
+    else:
+        told = {(tuple(reader.seqs), *(gap["lost"] for gap in reader.told("gap"))) for reader in readers}
+        assert all(len(seqs) + sum(lost) == 25 for seqs, *lost in told), told
+        assert len(hub.projects["p"].ring) == hub.limits.max_events
+    assert not work.recorder.failures
+
+
+def test_a_burst_that_fits_twice_into_the_ring_reaches_every_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "AHEAD_BUDGET", 4)
+    hub = make_hub(max_events=10)
+    readers = [connect(hub, str(at)) for at in range(50)]
+    for _ in range(20):
+        for _ in range(9):
+            hub.publish("p", text(), 0.0)
+        assert hub.is_crowded("p") == (len(hub.projects["p"].ring) > 10)
+        flush(hub)
+        assert not hub.is_crowded("p")
+    assert [list(range(1, 181))] * 50 == [reader.seqs for reader in readers]
+    assert 10 == len(hub.projects["p"].ring)
+
+
+def test_stalled_streams_are_looked_at_and_aborted_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = make_hub(dead_after_seconds=10.0, heartbeat_seconds=1000.0)
+    readers = [connect(hub, str(at)) for at in range(CROWD)]
+    work = Work(hub, readers, monkeypatch)
+    for reader in readers:
+        reader.stall(0)
+    hub.publish("p", text(), 0.0)
+    flush(hub)
+    assert len(hub._ticker.paused) == CROWD
+    for now in (1.0, 12.0):
+        looks, more = work.looks, True
+        while more:
+            more = False
+            work.bounded(lambda now=now: more_of(hub, now))  # type: ignore[misc]
+            more = bool(hub._ticker._look_at) or bool(hub._closing)
+        assert work.looks >= looks + CROWD, "each is looked at once a tick"
+    assert all(reader.aborted for reader in readers)
+    assert {"slow"} == {reader.leaving for reader in readers}
+
+
+def more_of(hub: Hub, now: float) -> None:
+    hub.tick(now)
+    hub.flush(now)
+
+
+def test_events_expire_and_make_room_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    projects = 2 * timers.TICK_BUDGET
+    hub = make_hub(max_age_seconds=10.0, max_events=100_000, max_bytes=1 << 30, total_bytes=1 << 24)
+    work = Work(hub, [], monkeypatch)
+    for number in range(projects):
+        hub.publish(f"small-{number}", text(), 0.0)
+    # An event as large as all of them.
+    hub.limits.total_bytes = hub.counters.ring_memory_bytes + 1
+    hub.limits.max_bytes = hub.limits.total_bytes
+    large_bytes = projects * 80
+    assert work.bounded(lambda: hub.publish("large", text("x" * (large_bytes // 40)), 0.0))
+    while work.bounded(lambda: hub.flush(0.0)):
+        pass
+    assert hub.counters.ring_memory_bytes <= hub.limits.total_bytes
+    hub.limits.total_bytes = 1 << 40
+    hub.publish_many("many", [text()] * 99_999, 0.0)
+    tick = lambda: hub.tick(30.0)  # noqa: E731
+    while work.bounded(tick):
+        pass
+    assert (0, {}) == (hub.counters.ring_events, hub.projects)
+    hub.publish_many("many", [text()] * 99_999, 40.0)
+    work.bounded(lambda: hub.delete("many", 40.0))
+    while work.bounded(lambda: hub.flush(40.0)):
+        pass
+    assert (0, 0) == (hub.counters.ring_events, hub.counters.misses.pending)
