@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -169,6 +169,10 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 _NOT_RUN = pytest.StashKey[Counter[str]]()
 
 
+def all_have_to_run() -> bool:
+    return bool(os.environ.get("EDGE_TEST_ALL"))
+
+
 # Last: what -k and -m leave out is not missed.
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -184,12 +188,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             left_out.append(item)
     config.stash[_NOT_RUN] = not_run
     if left_out:
-        items[:] = kept
+        items[:] = [] if all_have_to_run() else kept
         config.hook.pytest_deselected(items=left_out)
-        if os.environ.get("EDGE_TEST_ALL"):
-            raise pytest.UsageError(
-                "\n".join(["EDGE_TEST_ALL is set, and this machine cannot run all:", *table(not_run)])
-            )
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    not_run = session.config.stash.get(_NOT_RUN, None)
+    if hasattr(session.config, "workeroutput"):  # one of xdist's workers: the one that reports is told
+        session.config.workeroutput["not_run"] = dict(not_run or {})
+    elif not_run and all_have_to_run():
+        session.exitstatus = pytest.ExitCode.USAGE_ERROR
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Each worker has collected the same tests, so the last one's word counts."""
+    if not error:
+        node.config.stash[_NOT_RUN] = Counter(node.workeroutput["not_run"])
 
 
 def table(not_run: Counter[str]) -> Iterator[str]:
@@ -206,5 +221,7 @@ def table(not_run: Counter[str]) -> Iterator[str]:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if not_run := config.stash.get(_NOT_RUN, None):
         terminalreporter.section(f"{not_run.total()} tests were not run on this machine")
+        if all_have_to_run():
+            terminalreporter.write_line("EDGE_TEST_ALL is set, and this machine cannot run all: none was run.", red=True)
         for line in table(not_run):
             terminalreporter.write_line(line)

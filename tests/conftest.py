@@ -16,9 +16,7 @@ import pytest
 from blockbuster import blockbuster_ctx
 from hypothesis import settings
 
-from tests.capabilities import pytest_collection_modifyitems, pytest_itemcollected, pytest_terminal_summary
-
-__all__ = ["pytest_collection_modifyitems", "pytest_itemcollected", "pytest_terminal_summary"]
+pytest_plugins = ["tests.capabilities", "tests.parallel"]
 
 # No deadline: a shared machine is slow at times, and a timed test is a flaky test.
 settings.register_profile("dev", deadline=None)
