@@ -26,19 +26,21 @@ run: setup-run  ## set up and serve on this machine (PORT=8080, ARGS="--config e
 	  "  curl $(URL)/trigger -d '{\"name\": \"api/iterate\", \"data\": {\"prompt\": \"hello\"}}'" ''
 	@exec $(VENV) -m edge serve --port $(PORT) $(ARGS)
 
+# Two workers for each core: most tests wait. ARGS="-n 0" runs the tests in one process.
+PYTEST := $(VENV) -m pytest -n auto
 test: setup-test  ## set up and run all tests that this machine can run, and list the others (ARGS="-k ring" for a part)
-	$(VENV) -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 CORE := tests/config tests/core tests/lint tests/logs
 test-core: setup-dev  ## the core, configuration and logs, in under a minute; needs nothing but Python
-	$(VENV) -m pytest $(CORE) $(ARGS)
+	$(PYTEST) $(CORE) $(ARGS)
 
 SLOW := slow or browser or namespaces or packaging or prometheus or proxies or redis
 test-fast: setup-test  ## all but the slow tests, in under four minutes
-	$(VENV) -m pytest -m "not ($(SLOW))" $(ARGS)
+	$(PYTEST) -m "not ($(SLOW))" $(ARGS)
 
 test-all: setup-system setup-test setup-clients  ## all tests; a missing tool or right is an error (root on Debian 12, privileged)
-	EDGE_TEST_ALL=1 $(VENV) -m pytest $(ARGS)
+	EDGE_TEST_ALL=1 $(PYTEST) $(ARGS)
 
 # A copy, so that neither side's .venv is in the other's way.
 test-container:  ## test-all in a privileged Debian 12, by docker or podman (ENGINE=podman)
@@ -96,10 +98,10 @@ test-next: setup-test  ## the tests with the next aiohttp, beside the locked res
 	@VENV=$(NEXT_VENV) requirements/install dev
 	$(NEXT_VENV)/bin/python -m pip install --pre --upgrade --quiet aiohttp
 	$(NEXT_VENV)/bin/python -m pip list | grep aiohttp
-	$(NEXT_VENV)/bin/python -m pytest --deselect tests/test_package.py $(ARGS)
+	$(NEXT_VENV)/bin/python -m pytest -n auto --deselect tests/test_package.py $(ARGS)
 
 coverage: setup-test  ## the suite with a report of what it doesn't reach
-	$(VENV) -m pytest --cov --cov-report=term --cov-report=html $(ARGS)
+	$(PYTEST) --cov --cov-report=term --cov-report=html $(ARGS)
 
 binary: setup-build  ## dist/edge (one file) and dist/edge-dir/, checksums, what is inside (ARGS="--dist elsewhere")
 	$(BUILD_VENV)/bin/python build/binary.py $(ARGS)

@@ -222,6 +222,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if not_run := config.stash.get(_NOT_RUN, None):
         terminalreporter.section(f"{not_run.total()} tests were not run on this machine")
         if all_have_to_run():
-            terminalreporter.write_line("EDGE_TEST_ALL is set, and this machine cannot run all: none was run.", red=True)
+            terminalreporter.write_line(
+                "EDGE_TEST_ALL is set, and this machine cannot run all: none was run.", red=True
+            )
         for line in table(not_run):
             terminalreporter.write_line(line)
