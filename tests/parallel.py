@@ -6,21 +6,16 @@ Most tests wait: for a heartbeat, a time-out, a process that starts. So there ar
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from xdist.scheduler import LoadScopeScheduling
-
-TESTS = Path(__file__).parent
 # Begin with what takes longest, so that no worker is left alone with it at the end.
 FIRST = ["packaging", "browser", "faultcheck", "clients", "cluster", "faults", "store", "security", "fuzz"]
-# These folders have one worker each: their fixtures are dear (builds, a browser).
-TOGETHER = {"packaging", "browser"}
-# The tests of these files take long, and share no fixture but those of a session.
-APART: set[str] = set()
+# A file is given to a worker whole, and with it its module's fixtures. These share what they build:
+BUILT = {f"tests/packaging/test_{name}.py" for name in ("binary", "booted", "deb")}
+# These have tests that take long and share nothing.
+APART = {"tests/faultcheck/test_rounds.py", "tests/cluster/test_chaos.py"}
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -29,23 +24,20 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415 - only the controller has to have it
-
-    class ByFile(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return unit(nodeid)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415 - it is needed for several workers only
 
     config.option.loadscopereorder = False
-    return ByFile(config, log)
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = unit
+    return scheduler
 
 
 def unit(nodeid: str) -> str:
-    """The name of what a worker is given whole: a test, a file or a folder."""
+    """The name of what a worker is given whole."""
     file, _, _ = nodeid.partition("::")
-    folder = Path(file).parent.name
-    if folder in TOGETHER:
-        return folder
+    if file in BUILT:
+        return "built"
     return nodeid if file in APART else file
 
 

@@ -17,6 +17,7 @@ from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 from tests.browser.tab import Tab
 from tests.faults.hub import HubProcess, serving
+from tests.ports import free_port
 
 CHROMIUM = "/usr/bin/chromium"
 # Without these Chromium looks for its makers' hosts at every start.
@@ -58,7 +59,7 @@ async def serve(chromium: Browser) -> AsyncIterator[Serve]:
     async with AsyncExitStack() as stack:
 
         async def serve(port: int = 0, **settings: object) -> HubProcess:
-            return await stack.enter_async_context(serving(port=port, **LOCAL | settings))
+            return await stack.enter_async_context(serving(port=port or free_port(), **LOCAL | settings))
 
         yield serve
 

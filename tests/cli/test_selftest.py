@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -18,6 +17,7 @@ from edge.cli.hub import Hub as Address
 from edge.cli.selftest import SelfTest, Step
 from tests.observability import live
 from tests.observability.rig import Hub, running
+from tests.ports import free_port
 
 FAST = {"heartbeat_seconds": 0.3}
 
@@ -225,13 +225,6 @@ async def answers(client: aiohttp.ClientSession, url: str) -> bool:
             return response.status == 200
     except aiohttp.ClientConnectorError:
         return False
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 # --- the command ---

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
-import socket
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from tests.clients.client import CLIENTS, FINE, INSTALLED, Reading, Verdict, end
 from tests.clients.cutter import cutting
 from tests.faults.hub import HubProcess, serving
 from tests.faults.reader import open_stream
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.clients]
 PAGE = Path(__file__).parent.parent.parent / "docs" / "clients.md"
@@ -169,8 +169,7 @@ async def test_what_the_ring_has_evicted_is_a_gap(runtime: str) -> None:
 async def test_a_hub_that_restarts(
     runtime: str, number: signal.Signals, store: str, gaps: list[str], tmp_path: Path
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
+    port = free_port()
     settings = SETTINGS | {"store__url": store.format(tmp_path / "edge.db"), "store__durability": "commit"}
     targets = [(client, f"http://127.0.0.1:{port}/projects/p/events") for client in CLIENTS[runtime]]
     async with AsyncExitStack() as stack:

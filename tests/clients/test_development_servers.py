@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -19,6 +18,7 @@ import pytest
 from tests.clients.client import HERE, NODE, end
 from tests.faults.hub import HubProcess, serving, until
 from tests.faults.reader import Reader, open_stream
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.clients]
 FOLDER = HERE / "node"
@@ -27,12 +27,6 @@ PATIENCE_SECONDS = 60
 # As a browser asks; without it nothing would be compressed.
 AS_BROWSERS = "Accept: text/event-stream\r\nAccept-Encoding: gzip, deflate, br, zstd\r\n"
 LOCAL: dict[str, Any] = {"server__host": "127.0.0.1", "auth__anonymous": None, "stream__heartbeat_seconds": 1}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-    return port
 
 
 class Program(NamedTuple):

@@ -10,7 +10,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +21,7 @@ import aiohttp
 
 from tests.cluster.conftest import RedisServer
 from tests.cluster.nodes import Reader, numbers
+from tests.ports import free_port
 
 
 class Process:
@@ -35,8 +35,7 @@ class Process:
         self._log = log
         self._ring_events = ring_events
         self._process: subprocess.Popen[str] | None = None
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
 
     async def start(self) -> None:
         """Until it listens: one that can't reach Redis ends, and is started once more."""

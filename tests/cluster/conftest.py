@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -14,6 +13,9 @@ from redis.exceptions import RedisError
 
 from tests.cluster.nodes import Node, start_node
 from tests.faults.cable import Cable, cable
+from tests.ports import free_port
+
+START_SECONDS = 60.0
 
 
 class RedisServer:
@@ -23,10 +25,7 @@ class RedisServer:
 
     def __init__(self, folder: Path, cable: Cable | None = None) -> None:
         self.host = "127.0.0.1" if cable is None else cable.there
-        self.port = 6379
-        if cable is None:
-            with socket.create_server(("127.0.0.1", 0)) as free:
-                self.port = free.getsockname()[1]
+        self.port = free_port() if cable is None else 6379
         self.folder = folder
         self.cable = cable
         self.process: subprocess.Popen[bytes] | None = None
@@ -47,12 +46,15 @@ class RedisServer:
             stdout=subprocess.DEVNULL,
         )
         client = Redis(self.host, self.port)
-        for _ in range(200):
+        deadline = time.monotonic() + START_SECONDS
+        while True:
             try:
                 client.ping()
                 break
             except RedisError:
-                time.sleep(0.05)
+                assert self.process.poll() is None
+                assert time.monotonic() < deadline, "redis-server doesn't answer"
+                time.sleep(0.02)
         client.close()
 
     def stop(self) -> None:

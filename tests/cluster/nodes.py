@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from edge.http.context import Context
 from edge.server.aiohttp_server import HubRunner
 from edge.server.assembly import assemble
 from edge.server.listening import listen
+from tests.ports import free_port
 
 
 class Asker:
@@ -204,8 +204,7 @@ def start_process(url: str, port: int, **settings: str) -> subprocess.Popen[str]
 
 @contextmanager
 def node_process(url: str, **settings: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     process = start_process(url, port, **settings)
     try:
         yield process, port

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
-import socket
 import subprocess
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from redis import Redis
 from edge.cluster.readiness import ClusterReadiness
 from tests.cluster.conftest import RedisServer
 from tests.cluster.nodes import Node, Reader, node_process, numbers, start_process
+from tests.ports import free_port
 
 
 async def test_streams_go_on_when_redis_is_back(nodes: list[Node], redis_server: RedisServer) -> None:
@@ -134,12 +134,7 @@ async def test_connections_of_a_dead_node_do_not_count_and_their_events_are_miss
 @pytest.mark.proxies
 @pytest.mark.timeout(120)
 async def test_rolling_restart_behind_haproxy_has_no_gap(redis_server: RedisServer, tmp_path: Path) -> None:
-    ports = []
-    for _ in range(3):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            ports.append(free.getsockname()[1])
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        front = free.getsockname()[1]
+    *ports, front = (free_port() for _ in range(4))
     servers = "".join(f"  server n{place} 127.0.0.1:{port} check inter 100ms\n" for place, port in enumerate(ports))
     (tmp_path / "haproxy.cfg").write_text(
         "defaults\n  mode http\n  timeout connect 2s\n  timeout client 60s\n  timeout server 60s\n"

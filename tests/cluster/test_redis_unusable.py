@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from edge.core.errors import StoreUnavailable
 from edge.core.idempotency import Answer
 from tests.cluster.conftest import RedisServer
 from tests.cluster.nodes import Node, Reader, start_node
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -357,11 +357,7 @@ async def test_unix_socket(tmp_path: Path) -> None:
 @pytest.mark.redis
 @pytest.mark.timeout(240)
 async def test_sentinel_fails_over_without_a_hole(tmp_path: Path) -> None:
-    ports = []
-    for _ in range(3):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            ports.append(free.getsockname()[1])
-    primary, replica, sentinel = ports
+    primary, replica, sentinel = (free_port() for _ in range(3))
     config = tmp_path / "sentinel.conf"
     config.write_text(
         f"port {sentinel}\nsentinel monitor main 127.0.0.1 {primary} 1\nsentinel down-after-milliseconds main 1000\n"

@@ -7,7 +7,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import aiohttp
 
 from tests.faultcheck.records import Broken, History, Started
+from tests.ports import free_port
 
 START_SECONDS = 60.0
 LEAVE_SECONDS = 60.0
@@ -31,8 +31,7 @@ class Node:
         self.expected_down = True
         """False while it is to be there: an end is a violation then."""
         self.log = folder / f"{name}.log"
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self._settings = settings
         self._history = history
         self._began = began
@@ -135,8 +134,7 @@ class Redis:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._folder.mkdir()
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self._process: asyncio.subprocess.Process | None = None
 
     @property

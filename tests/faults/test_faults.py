@@ -17,6 +17,7 @@ from tests.faults.hub import LOOPS, serving, until
 from tests.faults.inside import OPEN, hub_inside
 from tests.faults.middle import between
 from tests.faults.reader import open_stream, stopped_reader
+from tests.ports import free_port
 from tests.triggers.receiver import answer, receiving
 
 pytestmark = pytest.mark.slow
@@ -180,7 +181,7 @@ async def test_the_clock_set_back_an_hour(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 async def test_killed_and_started_again_it_tells_a_gap() -> None:
-    async with serving() as hub:
+    async with serving(port=free_port()) as hub:
         address = ("127.0.0.1", hub.port)
         reader = await open_stream(address, "p")
         await hub.publish("p", "before")

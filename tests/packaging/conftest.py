@@ -41,7 +41,7 @@ def build(dist: Path, source: Path = ROOT, **environ: str) -> Path:
     inherited = {
         name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS")
     }
-    run("nice", "make", "deb", f"ARGS=--dist={dist}", cwd=source, env={**inherited, **environ})
+    run("make", "deb", f"ARGS=--dist={dist}", cwd=source, env={**inherited, **environ})
     return dist
 
 
@@ -86,7 +86,7 @@ def debian(name: str, packages: tuple[str, ...]) -> Path:
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         fresh = kept.with_suffix(".new.tar")
-        run("nice", "mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(packages)}", SUITE, fresh)
+        run("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(packages)}", SUITE, fresh)
         fresh.rename(kept)
     return kept
 

@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -24,6 +23,7 @@ import pytest
 from tests.packaging.conftest import run, unpack
 from tests.packaging.running import client, does_its_job, events, wait_until
 from tests.packaging.test_deb import newer
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.packaging, pytest.mark.timeout(600)]
 TOKEN = "a-token-that-stands-in-a-file-of-roots"
@@ -58,9 +58,7 @@ def machine(bare_debian: Path, deb: Path, tmp_path_factory: pytest.TempPathFacto
     """Booted, with the package installed, its socket on a free port, a token as a credential, a quick watchdog."""
     folder = tmp_path_factory.mktemp("booted")
     root = unpack(bare_debian, folder / "root")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
+    port = free_port()
     put(
         root / "etc/systemd/system/edge.socket.d/local.conf",
         f"[Socket]\nListenStream=\nListenStream=127.0.0.1:{port}\n",

@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import re
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 from edge import __version__
 from tests.packaging.conftest import KEPT, ROOT, run
 from tests.packaging.running import client, does_its_job, events, wait_until
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.packaging, pytest.mark.timeout(900)]
 PYTHON_IMAGE = "docker.io/library/python:3.11-bookworm"
@@ -209,9 +209,7 @@ def test_compose_starts_the_hub_with_the_example_app_and_a_job_reports_its_progr
     program = tmp_path / "podman"
     program.write_text('#!/bin/sh\nexec {} "$@"\n'.format(" ".join(podman.command)))
     program.chmod(0o755)
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
+    port = free_port()
     environ = {**podman.environ, "EDGE_AUTH_TOKEN": TOKEN, "PORT": str(port), "PYTHON_IMAGE": PYTHON_IMAGE}
     project = f"edge-tests-{os.getpid()}"
     compose = ("podman-compose", f"--podman-path={program}", f"--project-name={project}", "--file=compose.yaml")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import parallel
 from tests.capabilities import RIGHTS, packages
 
 pytest_plugins = ["pytester"]
@@ -94,6 +95,11 @@ def test_every_section_of_the_packages_is_a_marker_and_every_marker_is_on_the_pa
     assert known == {line.partition(":")[0] for line in declared}
     page = (ROOT / "CONTRIBUTING.md").read_text()
     assert known == set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`\w+`.*?) \|", page, re.MULTILINE))))
+
+
+def test_the_files_that_workers_share_in_their_own_way_exist() -> None:
+    assert [] == [file for file in parallel.BUILT | parallel.APART if not (ROOT / file).exists()]
+    assert [] == [folder for folder in parallel.FIRST if not (ROOT / "tests" / folder).is_dir()]
 
 
 def test_nothing_is_skipped() -> None:
