@@ -1,13 +1,18 @@
 """The hub's integers as Prometheus metrics: one collector that reads them at each scrape.
 
 Nothing is counted here, so a scrape costs the same with one connection and with ten thousand. No label holds a project
-id, but for the busiest few where `metrics.top_projects` asks for them. Each help text says what to do with the number.
+id, but for the busiest few with `metrics.top_projects`. Types, labels and help texts are in `edge/static/metrics.json`;
+each text says what to do with the number.
 """
 
 from __future__ import annotations
 
+import json
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from importlib import resources
+from itertools import accumulate
+from typing import Any, TypeAlias
 
 import msgspec
 from prometheus_client import CollectorRegistry, GCCollector
@@ -22,11 +27,16 @@ from edge import __version__
 from edge.core.counters import Histogram, TriggerCounters
 from edge.core.hub import Hub
 from edge.core.idempotency import Receipts
-from edge.core.ledger import MissTotals
 from edge.logs import setup
 from edge.metrics.busiest import BusiestProjects
 from edge.metrics.process import ProcessCollector
 
+_METRICS = {
+    name: (each["type"], each["labels"], each["help"])
+    for name, each in json.loads(resources.files("edge").joinpath("static/metrics.json").read_bytes()).items()
+}
+Value: TypeAlias = float | Histogram | Mapping[Any, float]
+"""A mapping is by label, or by labels."""
 OTHERS = "_other"
 """The label of all projects that have none of their own; no project id begins so."""
 
@@ -69,265 +79,76 @@ class HubCollector:
         self._watched = watched
 
     def collect(self) -> Iterator[Metric]:
-        yield from self._connections()
-        yield from self._misses()
-        yield from self._events()
-        yield from self._triggers()
-        yield from self._hooks()
-        yield from self._bounds()
-        if self._watched.top is not None:
-            yield from _top(self._watched.top)
-        yield _counter(
-            "log_lines_dropped",
-            "Log lines that could not be written. Growing: the process that reads standard error is stuck or too slow.",
-            setup.dropped_lines,
-        )
-        yield _histogram(
-            "loop_lag_seconds",
-            "How late the hub's periodic tick ran. Above 100 ms: the process lacks CPU, or one task holds the event "
-            "loop.",
-            self._watched.loop_lag_seconds,
-        )
-        yield _labelled(
-            "background_task_failures",
-            "Exceptions in background tasks, by task. Each is a bug: the log line background_task_failed has it, and "
-            "the page on operations says how the hub goes on.",
-            "task",
-            self._watched.task_failures,
-        )
-        build = GaugeMetricFamily(
-            "edge_build_info", "Always 1; the labels hold the running versions.", labels=("version", "python")
-        )
-        build.add_metric((__version__, platform.python_version()), 1)
-        yield build
+        for name, value in self._values():
+            yield _family(name, value)
 
-    def _connections(self) -> Iterator[Metric]:
-        hub, counters = self._watched.hub, self._watched.hub.counters
-        yield _gauge(
-            "connections", "Open streams. Zero while triggers arrive: no subscriber is connected.", len(hub.connections)
-        )
-        yield _gauge("observers", "Open streams with ?observe=true. They count as nothing else.", len(hub.observers))
-        yield _counter(
-            "connections_added",
-            "Streams opened. Growing much faster than edge_connections changes: clients reconnect in a loop; see "
-            "edge_connections_removed_total for the reason.",
-            counters.added,
-        )
-        yield _labelled(
-            "connections_removed",
-            "Streams closed, by reason. client: the client closed it. dead: the peer vanished. slow: the peer did not "
-            "keep up. error: the transport failed. lifetime, expired, finished, deleted, restart, shutdown: the hub "
-            "closed it.",
-            "reason",
-            counters.removed,
-        )
-        yield _histogram(
-            "dead_detection_seconds",
-            "Time from the last acknowledgement of a vanished peer to its removal. Too long: lower "
-            "stream.dead_after_seconds.",
-            counters.dead_detection_seconds,
-        )
-        yield _labelled(
-            "connections_rejected",
-            "Streams refused, by error code; the page on errors says what to do about each.",
-            "reason",
-            counters.rejected,
-        )
-
-    def _misses(self) -> Iterator[Metric]:
-        misses = self._watched.hub.counters.misses
-        yield from () if misses.reported_elsewhere else self._miss_totals(misses)
-        oldest = self._watched.hub.counters.oldest_miss.oldest()
-        yield _gauge(
-            "misses_oldest_pending_seconds",
-            "Age of the oldest pending miss, 0 without one. At ring.max_age_seconds it is lost.",
-            0.0 if oldest is None else round(max(0.0, self._watched.clock() - oldest), 3),
-        )
-
-    @staticmethod
-    def _miss_totals(misses: MissTotals) -> Iterator[Metric]:
-        yield _counter(
-            "misses",
-            "Events published without a connected subscriber, or written only to connections that were lost before "
-            "their peer acknowledged them. Growing while triggers succeed: see edge_connections_removed_total.",
-            misses.misses,
-        )
-        yield _counter(
-            "misses_recovered",
-            "Missed events written to a later connection. As fast as edge_misses_total: subscribers are late, but "
-            "lose nothing.",
-            misses.recovered,
-        )
-        yield _counter(
-            "misses_lost",
-            "Missed events evicted before any subscriber received them. Growing: raise the ring.* limit that "
-            "edge_ring_evicted_total names.",
-            misses.lost,
-        )
-        yield _gauge(
-            "misses_pending",
-            "Missed events held for the next subscriber. Growing: no subscriber connects.",
-            misses.pending,
-        )
-
-    def _events(self) -> Iterator[Metric]:
-        counters = self._watched.hub.counters
-        yield _counter("events_published", "Events published. Not growing: check the publishers.", counters.published)
-        yield _counter(
-            "events_delivered",
-            "Events written to streams; one event to ten subscribers counts ten. Not growing while events are "
-            "published: no subscriber is connected.",
-            counters.delivered,
-        )
-        yield _counter(
-            "events_replayed",
-            "Delivered events that were published before the connection. A large share: clients drop and reconnect.",
-            counters.replayed,
-        )
-        yield _labelled(
-            "gaps",
-            "Gaps reported to subscribers, by reason. evicted: raise the ring.* limits. restart: the history is from "
-            "another epoch. unknown: the client sent an id that this hub never issued.",
-            "reason",
-            counters.gaps,
-        )
-        yield _counter(
-            "heartbeats",
-            "Heartbeats written to quiet streams. Not growing while quiet streams are open: the process hangs.",
-            counters.heartbeats,
-        )
-
-    def _triggers(self) -> Iterator[Metric]:
-        triggers = self._watched.triggers
-        yield _labelled(
-            "triggers",
-            "Triggers, by outcome. no_connection: no subscriber was ready in time; ask explain. failed: the target did "
-            "not accept the job. cancelled: the caller disconnected while waiting. replayed: a repeated request got "
-            "the "
-            "first response.",
-            "outcome",
-            triggers.outcomes,
-        )
-        yield _histogram(
-            "trigger_wait_seconds",
-            "Time triggers waited for a confirmed connection. Near trigger.wait_seconds: subscribers connect too late.",
-            triggers.wait_seconds,
-        )
-        attempts, retries = self._watched.webhook()
-        yield _counter(
-            "webhook_attempts",
-            "Requests sent to trigger.url, retries included.",
-            attempts,
-        )
-        yield _counter(
-            "webhook_retries",
-            "Retries among them. Growing: the target answers 429 or 5xx, or not at all.",
-            retries,
-        )
-        yield _gauge(
-            "waiting",
-            "Requests that are waiting for a subscriber, bounded by limits.max_waiting.",
-            self._watched.waiting(),
-        )
-
-    def _hooks(self) -> Iterator[Metric]:
-        outcomes, queued = self._watched.hooks()
-        yield _labelled(
-            "hooks",
-            "Webhooks to hooks.url, by outcome. failed: not accepted after all retries. dropped: too many were "
-            "waiting, or "
-            "the hub stopped.",
-            "outcome",
-            outcomes,
-        )
-        yield _gauge("hooks_queued", "Webhooks that wait to be sent. Growing: the receiver is too slow.", queued)
-
-    def _bounds(self) -> Iterator[Metric]:
-        hub, receipts = self._watched.hub, self._watched.receipts
-        counters = hub.counters
-        yield _gauge("projects", "Known projects, bounded by limits.max_projects.", len(hub.projects))
-        yield _counter(
-            "projects_displaced",
-            "Idle projects with nothing pending that gave way to new ones. Growing: raise limits.max_projects, or "
-            "lower ring.max_age_seconds.",
-            counters.projects_displaced,
-        )
-        yield _gauge(
-            "ring_events", "Events held for replay. Falling to 0 without a restart: they expired.", counters.ring_events
-        )
-        yield _gauge(
-            "ring_bytes",
-            "Memory of events held for replay: their bytes, and 96 for each. At ring.total_bytes the history of the "
-            "project that is idle longest is evicted.",
-            counters.ring_memory_bytes,
-        )
-        yield _labelled(
-            "ring_evicted",
-            "Events evicted, by limit. count: ring.max_events. bytes: ring.max_bytes. age: ring.max_age_seconds. "
-            "total: ring.total_bytes. memory: memory was low. projects: an idle project gave way to a new one. "
-            "deleted: the project was deleted.",
-            "reason",
-            counters.evicted,
-        )
-        yield _gauge(
-            "idempotency_keys",
-            "Remembered idempotency keys, bounded by limits.max_idempotency_keys.",
-            len(receipts),
-        )
-        yield _counter(
-            "idempotency_keys_refused",
-            "Idempotency keys refused at limits.max_idempotency_keys. Raise it, or lower limits.idempotency_seconds.",
-            receipts.refused,
-        )
-        available, errors = self._watched.store()
-        yield _gauge(
-            "store_available",
-            "1 while the store accepts events, 0 while publishing is refused because of it.",
-            available,
-        )
-        yield _counter("store_errors", "Failed writes to the store. See the log lines store_error.", errors)
-        yield _counter(
-            "cluster_messages_rejected",
-            "Messages from Redis that this node could not decode; no event is lost. Growing although all nodes have "
-            "the "
-            "same version: another program publishes to the hub's channels.",
-            self._watched.rejected_messages(),
-        )
-        yield _gauge(
-            "draining",
-            "1 while the hub shuts down.",
-            hub.draining,
-        )
-        limit = GaugeMetricFamily(
-            "edge_limit", "Configured limits, by setting, to compare other metrics with.", labels=("setting",)
-        )
-        for setting, value in self._watched.limits().items():
-            limit.add_metric((setting,), value)
-        yield limit
+    def _values(self) -> Iterator[tuple[str, Value]]:
+        """Each metric with its value, in the order of the exposition."""
+        watched, hub, receipts = self._watched, self._watched.hub, self._watched.receipts
+        counters, misses = hub.counters, hub.counters.misses
+        yield "connections", len(hub.connections)
+        yield "observers", len(hub.observers)
+        yield "connections_added", counters.added
+        yield "connections_removed", counters.removed
+        yield "dead_detection_seconds", counters.dead_detection_seconds
+        yield "connections_rejected", counters.rejected
+        if not misses.reported_elsewhere:
+            yield "misses", misses.misses
+            yield "misses_recovered", misses.recovered
+            yield "misses_lost", misses.lost
+            yield "misses_pending", misses.pending
+        oldest = counters.oldest_miss.oldest()
+        age_seconds = 0.0 if oldest is None else round(max(0.0, watched.clock() - oldest), 3)
+        yield "misses_oldest_pending_seconds", age_seconds
+        yield "events_published", counters.published
+        yield "events_delivered", counters.delivered
+        yield "events_replayed", counters.replayed
+        yield "gaps", counters.gaps
+        yield "heartbeats", counters.heartbeats
+        yield "triggers", watched.triggers.outcomes
+        yield "trigger_wait_seconds", watched.triggers.wait_seconds
+        yield from zip(("webhook_attempts", "webhook_retries"), watched.webhook(), strict=True)
+        yield "waiting", watched.waiting()
+        yield from zip(("hooks", "hooks_queued"), watched.hooks(), strict=True)
+        yield "projects", len(hub.projects)
+        yield "projects_displaced", counters.projects_displaced
+        yield "ring_events", counters.ring_events
+        yield "ring_bytes", counters.ring_memory_bytes
+        yield "ring_evicted", counters.evicted
+        yield "idempotency_keys", len(receipts)
+        yield "idempotency_keys_refused", receipts.refused
+        yield from zip(("store_available", "store_errors"), watched.store(), strict=True)
+        yield "cluster_messages_rejected", watched.rejected_messages()
+        yield "draining", hub.draining
+        yield "limit", watched.limits()
+        yield from _busiest(watched.top)
+        yield "log_lines_dropped", setup.dropped_lines
+        yield "loop_lag_seconds", watched.loop_lag_seconds
+        yield "background_task_failures", watched.task_failures
+        yield "build_info", {(__version__, platform.python_version()): 1}
 
 
-def _top(top: BusiestProjects) -> Iterable[Metric]:
-    connections = GaugeMetricFamily(
-        "edge_project_connections",
-        "Open streams of the busiest projects (metrics.top_projects); the rest is _other.",
-        labels=("project",),
-    )
-    published = CounterMetricFamily(
-        "edge_project_events_published",
-        "Events published since the project became one of the busiest; the rest is _other.",
-        labels=("project",),
-    )
-    misses = CounterMetricFamily(
-        "edge_project_misses",
-        "Misses since the project became one of the busiest; the rest is _other. Ask explain about a growing one.",
-        labels=("project",),
-    )
-    for figures in top.figures():
-        label = (OTHERS if figures.project is None else figures.project,)
-        connections.add_metric(label, figures.connections)
-        published.add_metric(label, figures.published)
-        misses.add_metric(label, figures.misses)
-    return connections, published, misses
+def _busiest(top: BusiestProjects | None) -> Iterator[tuple[str, Value]]:
+    if top is not None:
+        figures = {OTHERS if each.project is None else each.project: each for each in top.figures()}
+        yield "project_connections", {name: each.connections for name, each in figures.items()}
+        yield "project_events_published", {name: each.published for name, each in figures.items()}
+        yield "project_misses", {name: each.misses for name, each in figures.items()}
+
+
+def _family(name: str, value: Value) -> Metric:
+    kind, labels, help_text = _METRICS[name]
+    if isinstance(value, Histogram):
+        return HistogramMetricFamily(f"edge_{name}", help_text, buckets=_buckets(value), sum_value=value.total)
+    family = (GaugeMetricFamily if kind == "gauge" else CounterMetricFamily)(f"edge_{name}", help_text, labels=labels)
+    for label, number in value.items() if isinstance(value, Mapping) else (((), value),):
+        family.add_metric((label,) if isinstance(label, str) else label, number)
+    return family
+
+
+def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
+    bounds = (*map(str, histogram.bounds), "+Inf")
+    return list(zip(bounds, accumulate(histogram.counts), strict=True))
 
 
 class Exposition:
@@ -346,27 +167,3 @@ class Exposition:
             body: bytes = generate_openmetrics(self._registry)  # type: ignore[no-untyped-call]
             return body, OPENMETRICS
         return generate_plain(self._registry), PLAIN
-
-
-def _gauge(name: str, help_text: str, value: float) -> Metric:
-    return GaugeMetricFamily(f"edge_{name}", help_text, value=value)
-
-
-def _counter(name: str, help_text: str, value: float) -> Metric:
-    return CounterMetricFamily(f"edge_{name}", help_text, value=value)
-
-
-def _labelled(name: str, help_text: str, label: str, values: Mapping[str, int]) -> Metric:
-    family = CounterMetricFamily(f"edge_{name}", help_text, labels=(label,))
-    for key, value in values.items():
-        family.add_metric((key,), value)
-    return family
-
-
-def _histogram(name: str, help_text: str, histogram: Histogram) -> Metric:
-    buckets: list[tuple[str, float]] = []
-    below = 0
-    for bound, count in zip((*histogram.bounds, float("inf")), histogram.counts, strict=True):
-        below += count
-        buckets.append(("+Inf" if bound == float("inf") else str(bound), below))
-    return HistogramMetricFamily(f"edge_{name}", help_text, buckets=buckets, sum_value=histogram.total)
