@@ -45,16 +45,18 @@ class Admission:
         if projects >= self._limits.max_projects:
             self._refuse("max_projects", name, address, now)
 
-    def connection(self, on_all_projects: int, in_project: int, name: str, address: str, now: float) -> None:
-        """Raise LimitReached unless one more connection may come in.
+    def connection(
+        self, on_all_projects: int, in_project: int, name: str, address: str, now: float, more: int = 0
+    ) -> None:
+        """Raise LimitReached unless one more connection may come in, and `more` to other projects.
 
         Codes: `too_many_connections`, `too_many_project_connections`, `too_many_address_connections`.
         """
-        full = self._full(on_all_projects, in_project, address)
+        full = self._full(on_all_projects + more, in_project, address, more)
         if full is not None:
             self._refuse(full, name, address, now)
 
-    def _full(self, on_all_projects: int, in_project: int, address: str) -> str | None:
+    def _full(self, on_all_projects: int, in_project: int, address: str, more: int) -> str | None:
         """The limit that one more connection would be too many for."""
         limits = self._limits
         if on_all_projects >= limits.max_connections:
@@ -62,7 +64,7 @@ class Admission:
         if in_project >= limits.max_connections_per_project:
             return "max_connections_per_project"
         per_address = limits.max_connections_per_address
-        if per_address and self._addresses.get(network_of(address), 0) >= per_address:
+        if per_address and self._addresses.get(network_of(address), 0) + more >= per_address:
             return "max_connections_per_address"
         return None
 

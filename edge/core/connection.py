@@ -34,6 +34,7 @@ class Home(Protocol):
 
     name: str
     first_seq: int
+    finished: bool
     batches: BatchLog
 
     def event_id(self, seq: int) -> str: ...
@@ -48,12 +49,14 @@ class Connection:
         "_sent_before",
         "acknowledged",
         "address",
+        "alone",
         "batched_since",
         "chunked",
         "connected_at_seconds",
         "cursor",
         "ends_at_seconds",
         "ends_reason",
+        "finished_at",
         "id",
         "index",
         "last_write_seconds",
@@ -90,6 +93,8 @@ class Connection:
         self.chunked = chunked
         self.observes = observes
         """It counts as nothing: not in receipts, readiness, counters or the ledger."""
+        self.alone = observes
+        """It is written to by itself, never in one batch with others."""
         self.connected_at_seconds = now
         self.last_write_seconds = now
         self.ends_at_seconds = ends_at_seconds
@@ -119,6 +124,8 @@ class Connection:
         self.progress_seconds = now
         self.leaving: str | None = None
         """Why it is to go (`slow`, `deleted`, …), once that is decided."""
+        self.finished_at = -1
+        """The event behind which its client knows that the project is finished, on a stream that stays open."""
 
     def place(self, start: Start, head: int) -> None:
         """Stand where `start` says, with everything up to `head` counting as replay."""

@@ -88,6 +88,18 @@ class Hub:
         """All connections and observers."""
         return [*self.connections.values(), *self.observers.values()]
 
+    def check_room(self, names: Sequence[str], address: str | None, now: float) -> None:
+        """Raise LimitReached (`too_many_projects`) unless all of `names` can exist together. What follows at once may
+        create them: none makes way for another.
+        """
+        new = [name for name in names if name not in self.projects]
+        short = len(self.projects) + len(new) - self.limits.max_projects
+        if new and short > 0 and not self._registry.can_displace(short, names):
+            self._admission.project(self.limits.max_projects, new[-1], address, now)
+        for name in names:
+            if name in self.projects:
+                self._registry.in_use(self.projects[name])
+
     def is_over(self, name: str, start: Callable[[Project], Start]) -> bool:
         """Whether `name` is finished and has nothing to replay to a subscriber that starts at `start`."""
         project = self._registry.finished(name)
@@ -203,8 +215,8 @@ class Hub:
 
     # Connections
 
-    def admit(self, name: str, address: str, now: float) -> None:
-        """Raise unless the limits allow one more connection to `name` from `address`.
+    def admit(self, name: str, address: str, now: float, more: int = 0) -> None:
+        """Raise unless the limits allow one more connection to `name` from `address`, and `more` to other projects.
 
         Raises:
             Draining, LimitReached: `too_many_connections`, `too_many_project_connections`,
@@ -217,7 +229,8 @@ class Hub:
             self._admission.project(len(self.projects), name, address, now)
         project = self.projects.get(name)
         in_project = 0 if project is None else len(project.connections) + len(project.observers)
-        self._admission.connection(len(self.connections) + len(self.observers), in_project, name, address, now)
+        there = len(self.connections) + len(self.observers)
+        self._admission.connection(there, in_project, name, address, now, more)
 
     def attach(self, name: str, connection: Connection, start: Callable[[Project], Start], now: float) -> None:
         """Add `connection` to project `name` at `start`, and write its hello and replay."""
@@ -242,7 +255,7 @@ class Hub:
         self._ticker.attached(connection, now)
         if not connection.observes:
             self._observer.connection_added(project, connection)
-        if project.finished and project.has_all(connection):
+        if project.completes(connection):
             self.close(connection, "finished", now)
 
     def detach(self, connection: Connection, reason: str, now: float, *, reset: bool = False) -> None:
@@ -285,7 +298,7 @@ class Hub:
             project.deliver(connection, project.ring.newest, now)
             if connection.takes_missed and project.ledger.pending:
                 project.offer_missed([connection], now)
-            if project.finished and project.has_all(connection):
+            if project.completes(connection):
                 self.close(connection, "finished", now)
 
     def refused(self, code: str, address: str | None, now: float) -> None:
@@ -324,6 +337,10 @@ class Hub:
     def is_crowded(self, name: str) -> bool:
         """Whether `name` holds more than its ring may, until its connections have been written a burst."""
         return bool(self._retention.crowded) and self.projects.get(name) in self._retention.crowded
+
+    def end(self, connection: Connection, reason: str, now: float) -> None:
+        """Deliver what is held, then `close`."""
+        self._closing.end(connection, reason, now)
 
     def delete(self, name: str, now: float) -> tuple[int, int] | None:
         """Close a project's streams and evict its events. Returns `(connections, events)`, None if it doesn't exist."""

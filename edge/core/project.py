@@ -109,9 +109,10 @@ class Project:
         """Connections and observers."""
         return [*self.connections, *self.observers] if self.observers else self.connections
 
-    def has_all(self, connection: Connection) -> bool:
-        """Whether `connection` was written all events held."""
-        return connection.cursor == self.ring.newest and not connection.paused
+    def completes(self, connection: Connection) -> bool:
+        """Whether the project is finished, `connection` was written all of it, and its client is yet to learn that."""
+        at_end = self.finished and connection.cursor == self.ring.newest and not connection.paused
+        return at_end and connection.finished_at != connection.cursor
 
     @property
     def published(self) -> int:
@@ -312,7 +313,7 @@ class Project:
             cursor = connection.cursor
             if cursor >= head or connection.paused or connection.leaving:
                 continue
-            if cursor != start or connection.observes:
+            if cursor != start or connection.alone:
                 self.deliver(connection, head, now)
                 continue
             in_step[connection.chunked].append(connection)

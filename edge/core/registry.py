@@ -9,6 +9,8 @@ Invariants:
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Collection
+from itertools import islice
 from typing import NamedTuple
 
 from edge.core.counters import Counters
@@ -94,6 +96,11 @@ class Registry:
                 return project
             del self._idle[project]
         return None
+
+    def can_displace(self, count: int, besides: Collection[str]) -> bool:
+        """Whether `count` projects may be removed to make room, without those in `besides`."""
+        idle = (project for project in self._idle if self.current.get(project.name) is project and project.is_idle)
+        return sum(1 for _ in islice((project for project in idle if project.name not in besides), count)) == count
 
     def finished(self, name: str) -> Project | None:
         """Project `name` if it is finished, even if it was dropped."""

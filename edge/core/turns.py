@@ -159,7 +159,7 @@ class CloseQueue:
             if reason != "finished":
                 if len(project.ring):  # not a replica that was forgotten
                     project.deliver(connection, project.ring.newest, now)
-            elif not (project.finished and project.has_all(connection)):
+            elif not project.completes(connection):
                 return  # opened again, or its transport is full: it is closed when that has drained
             self.close(connection, reason, now)
         except Exception as error:  # noqa: BLE001 - the other streams are closed

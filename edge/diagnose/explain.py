@@ -297,7 +297,8 @@ LEFT = {
     ),
     "deleted": Reason("the project was deleted", "Find out who calls DELETE /projects/{project}: it requires `admin`."),
     "restart": Reason(
-        "the project's history started again in Redis, or moved on further than this node could follow",
+        "the project's history started again in Redis or moved on further than this node could follow, or another "
+        "project of the same stream was deleted",
         "Check Redis: was it emptied, or restarted without appendonly? Subscribers reconnect and get a gap.",
     ),
     "lifetime": Reason("it reached stream.max_lifetime_seconds", "Nothing: its client reconnects and resumes."),

@@ -44,7 +44,7 @@ KiB of a write (measured).
 """
 _LEAST_RECORD_COST_BYTES = 14
 """Before TLS 1.3 it depends on the cipher and is at least this."""
-_NOT_DIRECTLY = -1
+NOT_DIRECTLY = -1
 _HELD_BYTES = 16 * 1024
 """A longer replay goes out batch by batch, as the reader takes it."""
 _DEAD_ERRNOS = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
@@ -93,7 +93,7 @@ class Stream(Connection, asyncio.Protocol):
         self._hub = hub
         self._clock = clock
         self._transport: asyncio.Transport | None = None
-        self._fd = _NOT_DIRECTLY
+        self._fd = NOT_DIRECTLY
         self._held: bytearray | None = None
         """What goes out in one write: the head, the hello and the replay, until `uncork`."""
         self._sock: tcp.Socket | None = None
@@ -159,7 +159,7 @@ class Stream(Connection, asyncio.Protocol):
     def _write_directly_if_empty(self) -> None:
         sock, transport = self._sock, self._transport
         if sock is not None and transport is not None and not self._record_cost_bytes:
-            self._fd = _NOT_DIRECTLY if transport.get_write_buffer_size() else sock.fileno()
+            self._fd = NOT_DIRECTLY if transport.get_write_buffer_size() else sock.fileno()
 
     @property
     def confirmable(self) -> bool:
@@ -191,7 +191,7 @@ class Stream(Connection, asyncio.Protocol):
             self.write(bytes(held))
 
     def write(self, wire: bytes) -> None:
-        if self._fd != _NOT_DIRECTLY:
+        if self._fd != NOT_DIRECTLY:
             try:
                 sent_bytes = os.write(self._fd, wire)
             except OSError:
@@ -208,8 +208,8 @@ class Stream(Connection, asyncio.Protocol):
     @staticmethod
     def write_each(connections: Sequence[Connection], wire: bytes) -> None:
         streams = cast(Sequence[Stream], connections)
-        direct = [stream for stream in streams if stream._fd != _NOT_DIRECTLY]
-        others = [stream for stream in streams if stream._fd == _NOT_DIRECTLY] if len(direct) < len(streams) else []
+        direct = [stream for stream in streams if stream._fd != NOT_DIRECTLY]
+        others = [stream for stream in streams if stream._fd == NOT_DIRECTLY] if len(direct) < len(streams) else []
         descriptors = [stream._fd for stream in direct]
         sent_bytes: list[int] = []
         while len(sent_bytes) < len(direct):
@@ -288,7 +288,7 @@ class Stream(Connection, asyncio.Protocol):
 
     def finish(self) -> None:
         self.uncork()
-        self._fd = _NOT_DIRECTLY
+        self._fd = NOT_DIRECTLY
         if self._transport is not None:
             self.refresh()
             if self.chunked:
@@ -296,14 +296,14 @@ class Stream(Connection, asyncio.Protocol):
             self._transport.close()
 
     def abort(self) -> None:
-        self._fd, self._held = _NOT_DIRECTLY, None
+        self._fd, self._held = NOT_DIRECTLY, None
         if self._transport is not None:
             self._transport.abort()
 
     # What the transport says
 
     def pause_writing(self) -> None:
-        self._fd = _NOT_DIRECTLY
+        self._fd = NOT_DIRECTLY
         self._hub.paused(self, self._clock())
 
     def resume_writing(self) -> None:
@@ -321,7 +321,7 @@ class Stream(Connection, asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._fd = _NOT_DIRECTLY
+        self._fd = NOT_DIRECTLY
         reason = self.leaving or self._reason(exc)
         self._hub.detach(self, reason, self._clock(), reset=isinstance(exc, ConnectionError))
         self._transport = None
@@ -336,24 +336,24 @@ class Stream(Connection, asyncio.Protocol):
         return "error"
 
 
-class TracedStream(Stream):
-    """A `Stream` that logs what is written to it; made only where `server.log_level` is `debug`."""
+class Traced(Connection):
+    """A connection that logs what is written to it; made only where `server.log_level` is `debug`."""
 
     __slots__ = ()
 
     @staticmethod
     def write_batch(connections: Sequence[Connection], wire: bytes, seq: int, now: float) -> None:
         before = [connection.cursor for connection in connections]
-        Stream.write_batch(connections, wire, seq, now)
+        Connection.write_batch(connections, wire, seq, now)
         for connection, cursor in zip(connections, before, strict=True):
-            cast(TracedStream, connection)._tell(wire, seq, cursor)
+            cast(Traced, connection)._log_delivery(wire, seq, cursor)
 
     def write_events(self, wire: bytes, seq: int, now: float) -> None:
         before = self.cursor
         super().write_events(wire, seq, now)
-        self._tell(wire, seq, before)
+        self._log_delivery(wire, seq, before)
 
-    def _tell(self, wire: bytes, seq: int, before: int) -> None:
+    def _log_delivery(self, wire: bytes, seq: int, before: int) -> None:
         if self.project is not None:
             _log.debug(
                 "delivered",
@@ -363,3 +363,9 @@ class TracedStream(Stream):
                 events=seq - before,
                 bytes=len(wire),
             )
+
+
+class TracedStream(Traced, Stream):
+    """A `Stream` that logs what is written to it."""
+
+    __slots__ = ()

@@ -47,7 +47,7 @@ class Watched:
             [fd] = [fd for fd, each in self.streams.items() if each is stream]
             os.fstat(fd)  # raises OSError on a closed one
             connection_lost(stream, exc)
-            assert stream_module._NOT_DIRECTLY == stream._fd
+            assert stream_module.NOT_DIRECTLY == stream._fd
             self.lost += 1
             del self.streams[fd]  # from here on it may be anybody's
 
@@ -192,7 +192,7 @@ def test_of_many_written_to_at_once_each_gets_all_of_it(
                 return os.write(fd, data[:10] if fd == part else data)
 
         monkeypatch.setattr(stream_module, "os", Os)
-        streams[4]._fd = stream_module._NOT_DIRECTLY  # as one whose transport holds something
+        streams[4]._fd = stream_module.NOT_DIRECTLY  # as one whose transport holds something
         context.hub.publish("p", EVENT, context.clock())
         context.hub.flush(context.clock())
         monkeypatch.undo()
