@@ -19,11 +19,13 @@ from edge.auth.keys import KeySet
 from edge.auth.permissions import Identity, Permissions
 from edge.config.schema import PERMISSIONS, AuthSettings
 from edge.core.errors import Unauthenticated
+from edge.logs.text import one_line, shorten
 from edge.supervisor import Supervisor
 
 CLAIM = "edge"
 _PREFERRED = ("HS256", "EdDSA", "ES256", "ES384", "ES512", "RS256", "PS256")
 _MAX_GRANTS = 1000
+_MAX_SUBJECT_CHARS = 256
 _MAX_TIME = 1 << 40  # beyond any date that fits a calendar
 
 _EXPIRED = "The token has expired; get a new one."
@@ -120,7 +122,9 @@ class JwtVerifier:
                 raise Unauthenticated(_EXPIRED)
         elif self._require_exp:
             raise Unauthenticated("The token has no exp, and this hub requires one (auth.require_exp).")
-        return Identity(_permissions(claims.get(CLAIM, {})), expires, "jwt")
+        subject = claims.get("sub")
+        named = one_line(shorten(subject, _MAX_SUBJECT_CHARS)) if isinstance(subject, str) else None
+        return Identity(_permissions(claims.get(CLAIM, {})), expires, "jwt", named)
 
 
 def _permissions(claim: object) -> Permissions:

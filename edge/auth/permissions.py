@@ -50,8 +50,9 @@ ALL_PERMISSIONS = on_all_projects(PERMISSIONS)
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """Who asks: what they may, until when (Unix seconds; None for no end), and what showed it."""
+    """Who asks: what they may, until when (Unix seconds; None for no end), what showed it, and the `sub` of a token."""
 
     permissions: Permissions
     expires_at_seconds: float | None
     shown_by: str
+    subject: str | None = None

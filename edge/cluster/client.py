@@ -175,15 +175,18 @@ class RedisClient:
             raise self.failed(answer)
         return answer
 
-    async def run_all(self, calls: list[Call], *, probing: bool = False) -> list[Any]:
-        """Run scripts in one round trip; for each its result or its RedisError. Raises StoreUnavailable."""
+    async def run_all(self, calls: list[Call], *, probing: bool = False, together: bool = False) -> list[Any]:
+        """Run scripts in one round trip; for each its result or its RedisError. Raises StoreUnavailable.
+
+        `together`: in one transaction, in which either all run or none does.
+        """
         async with self.use(probing=probing) as client:
-            answers = await self._send(client, calls)
+            answers = await self._send(client, calls, together=together)
             unknown = [place for place, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
             if unknown:
                 for text in self._texts.values():
                     await client.script_load(text)
-                again = await self._send(client, [calls[place] for place in unknown])
+                again = await self._send(client, [calls[place] for place in unknown], together=together)
                 for place, answer in zip(unknown, again, strict=True):
                     answers[place] = answer
         return answers
@@ -222,8 +225,8 @@ class RedisClient:
             raise ConnectionError("the kernel gave the connection up")
         return message
 
-    async def _send(self, client: redis.asyncio.Redis, calls: list[Call]) -> list[Any]:
-        async with client.pipeline(transaction=False) as pipeline:
+    async def _send(self, client: redis.asyncio.Redis, calls: list[Call], *, together: bool) -> list[Any]:
+        async with client.pipeline(transaction=together) as pipeline:
             for name, keys, args in calls:
                 pipeline.evalsha(self._shas[name], len(keys), *keys, *args)
             return list(await pipeline.execute(raise_on_error=False))

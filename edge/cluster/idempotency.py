@@ -21,7 +21,7 @@ from edge.cluster.client import NODE_TTL_SECONDS, RedisClient
 from edge.core.errors import InvalidRequest, StoreUnavailable
 from edge.core.idempotency import Answer, Key, unknown_fate
 from edge.core.observer import Receipt
-from edge.store.base import Published
+from edge.store.base import Published, projects_of
 
 _LEASE_MS = 7_200_000
 """Longer than any request takes. The keys of a node that dies are free earlier, but for those with a job on its way."""
@@ -100,8 +100,13 @@ class ClusterIdempotency:
         if answer is not None:
             return True, msgspec.json.decode(answer, type=Answer)
         if event_id is not None:
-            receipt_of_event = Receipt(key[1], event_id.decode(), int(connections), connections == b"0")
-            return True, Published(receipt_of_event, besides or b"")
+            receipts = [
+                Receipt(name, own_id, int(there), there == "0")
+                for name, own_id, there in zip(
+                    projects_of(key), event_id.decode().split(), connections.decode().split(), strict=True
+                )
+            ]
+            return True, Published(receipts, besides or b"")
         if job is not None and not lives:
             return True, unknown_fate(job.decode())
         return False, None

@@ -7,7 +7,7 @@ Handlers don't know which they have. This module does not import redis, which wo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from heapq import merge
 from itertools import islice
 from typing import Literal, Protocol, get_args
@@ -98,6 +98,9 @@ class Nodes(Protocol):
     async def follow(self, name: str, last_id: str = "") -> None:
         """Have the history of `name` in this node's hub, so that a connection can be attached in the same turn."""
 
+    async def follow_all(self, last_ids: Mapping[str, str]) -> None:
+        """`follow` for several, each with its last id: connections to all can be attached in the same turn."""
+
     async def connections(self, name: str) -> int:
         """How many connections `name` has."""
 
@@ -135,6 +138,9 @@ class LocalNode:
 
     async def follow(self, name: str, last_id: str = "") -> None:
         """All there is, is here."""
+
+    async def follow_all(self, last_ids: Mapping[str, str]) -> None:
+        """As above."""
 
     async def connections(self, name: str) -> int:
         return self._hub.connected(name)

@@ -97,6 +97,7 @@ class RedisStore:
         )
         # `edge.cluster.local.Nodes`, but for what is below
         self.follow = self._replicator.follow
+        self.follow_all = self._replicator.follow_all
         self.connections = self.status.connections
         self.view = self.status.view
         self.page = self.status.page
@@ -168,6 +169,25 @@ class RedisStore:
         if self._sender is None:
             self._sender = self._supervisor.start("redis_sender", self._send_all())
         return future
+
+    async def publish_each(
+        self, names: Sequence[str], event: Event, now: float, keyed: Keyed | None = None
+    ) -> list[Receipt]:
+        del now
+        self._hub.check(event)
+        loop = asyncio.get_running_loop()
+        claim = None if keyed is None else (*self.idempotency.publishing(keyed.key), keyed.besides, 1)
+        text = sse.event_text(event)
+        queued = [(name, [_Queued(text, loop.create_future(), claim)]) for name in names]
+        answers = await self.redis.run_all([self._append(name, part) for name, part in queued], together=True)
+        for (name, part), answer in zip(queued, answers, strict=True):
+            self._settle(name, part, answer)
+        outcomes = await asyncio.gather(*(part[0].future for _, part in queued), return_exceptions=True)
+        receipts = [outcome for outcome in outcomes if isinstance(outcome, Receipt)]
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return receipts
 
     def publish_many(self, name: str, events: Sequence[Event], now: float) -> None:
         """One by one: they are sent together anyhow."""

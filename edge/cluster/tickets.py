@@ -16,6 +16,7 @@ from edge.cluster.client import RedisClient
 class _Holder(msgspec.Struct, frozen=True):
     project: str
     expires_at_seconds: float | None
+    subject: str | None = None
 
 
 class SharedTickets:
@@ -29,7 +30,7 @@ class SharedTickets:
     async def issue(self, project: str, identity: Identity) -> str:
         """A new ticket for `project`. Raises LimitReached (`too_many_tickets`), StoreUnavailable."""
         ticket = new_ticket()
-        holder = msgspec.json.encode(_Holder(project, identity.expires_at_seconds))
+        holder = msgspec.json.encode(_Holder(project, identity.expires_at_seconds, identity.subject))
         live_ms = int(TICKET_SECONDS * 1000)
         limits = (self.max_tickets, self.max_per_project)
         kept = await self._redis.run(
@@ -47,7 +48,8 @@ class SharedTickets:
         holder = None if found is None else msgspec.json.decode(found, type=_Holder)
         if holder is None or holder.project != project:
             raise invalid_ticket()
-        return Identity(Permissions({"subscribe": (holder.project,)}), holder.expires_at_seconds, "ticket")
+        permissions = Permissions({"subscribe": (holder.project,)})
+        return Identity(permissions, holder.expires_at_seconds, "ticket", holder.subject)
 
     def _keys(self, project: str, ticket: str) -> list[str]:
         prefix = self._redis.keys.prefix

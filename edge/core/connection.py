@@ -72,6 +72,7 @@ class Connection:
         "replay_to",
         "skips",
         "start",
+        "subject",
         "takes_missed",
         "written_bytes",
     )
@@ -85,11 +86,14 @@ class Connection:
         chunked: bool = True,
         ping_as_event: bool = False,
         observes: bool = False,
+        subject: str | None = None,
         ends_at_seconds: float = NEVER,
         ends_reason: str = "lifetime",
     ) -> None:
         self.id = connection_id
         self.address = address
+        self.subject = subject
+        """Whom the token names that it was opened with (`sub`)."""
         self.chunked = chunked
         self.observes = observes
         """It counts as nothing: not in receipts, readiness, counters or the ledger."""

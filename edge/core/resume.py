@@ -19,6 +19,9 @@ from edge.core.ring import Ring
 
 GapReason = Literal["evicted", "restart", "unknown"]
 _EVENT_ID = re.compile(r"([0-9a-z]{1,32})-([0-9]{1,18})", re.ASCII)
+_PLACE = r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}:[0-9a-z]{1,32}-[0-9]{1,18}"
+_STREAM_ID = re.compile(f"{_PLACE}(?:,{_PLACE}){{0,31}}", re.ASCII)
+"""An id on a stream of several projects: the position in each."""
 _MAX_ECHOED = 128
 
 
@@ -74,6 +77,20 @@ class Start(msgspec.Struct, frozen=True):
 def is_event_id(text: str) -> bool:
     """Whether `text` has the form `<epoch>-<seq>`."""
     return _EVENT_ID.fullmatch(text) is not None
+
+
+def is_stream_id(text: str) -> bool:
+    """Whether `text` has the form `<project>:<id>,<project>:<id>`, as ids on a stream of several projects have."""
+    return _STREAM_ID.fullmatch(text) is not None
+
+
+def id_in(name: str, asked: str) -> str:
+    """What `asked` says of project `name`: its own id out of one of several projects, empty where that has none; any
+    other id as it is.
+    """
+    if not is_stream_id(asked):
+        return asked
+    return dict(place.split(":") for place in asked.split(",")).get(name, "")
 
 
 def knows(project: History, asked: str) -> bool:

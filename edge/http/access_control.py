@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 
 from edge.auth.hosts import Hosts, Origins, is_own
-from edge.auth.permissions import Identity, on_all_projects
+from edge.auth.permissions import Identity, Permissions, on_all_projects
 from edge.config.schema import Config
 from edge.core.errors import Forbidden, Unauthenticated
 from edge.http.context import Context
@@ -173,8 +174,10 @@ class AccessControl:
         identity = await self._identity(request)
         known = identity is not None
         identity = identity or self._anonymous
-        if not identity.permissions.allow(permission, request.project or None):
-            where = "this project" if request.project else "the whole hub (*)"
+        for project in request.projects or (request.project or None,):
+            if identity.permissions.allow(permission, project):
+                continue
+            where = project if request.projects else "this project" if project else "the whole hub (*)"
             if known:
                 raise Forbidden(f"The token lacks the permission {permission} on {where}.", permission=permission)
             raise Unauthenticated(
@@ -190,7 +193,7 @@ class AccessControl:
         if token is None and (ticket := request.parameter(TICKET)) is not None:
             if not request.stream:
                 raise Unauthenticated(f"A ticket only opens streams; send a token instead of ?{TICKET}=.")
-            identity = await self._context.nodes.redeem_ticket(ticket, request.project or None)
+            identity = await self._redeem(request.query[TICKET] if request.projects else [ticket], request)
             if identity.expires_at_seconds is not None and identity.expires_at_seconds <= time.time():
                 raise Unauthenticated("The token that the ticket was issued for has expired; get a new one.")
             return identity
@@ -199,6 +202,16 @@ class AccessControl:
         if token is None:
             return None
         return verifier.remembered(token) or await verifier.verify(token)
+
+    async def _redeem(self, tickets: Sequence[str], request: Request) -> Identity:
+        """The identity behind the ticket of a stream, or behind as many tickets as it has projects, in their order."""
+        names = request.projects or (request.project,)
+        if len(tickets) != len(names):
+            raise Unauthenticated(f"A stream of several projects requires a ?{TICKET}= for each, in their order.")
+        redeem = self._context.nodes.redeem_ticket
+        identities = [await redeem(ticket, name or None) for ticket, name in zip(tickets, names, strict=True)]
+        ends = [one.expires_at_seconds for one in identities if one.expires_at_seconds is not None]
+        return Identity(Permissions({"subscribe": names}), min(ends, default=None), "ticket", identities[0].subject)
 
     @staticmethod
     def _token(request: Request) -> str | None:

@@ -41,7 +41,7 @@ async def run_once(
         return response_of(await _finished(context, action(await wait())))
     known = await context.idempotency.claim(keyed.key, keyed.fingerprint)
     if known is not None:
-        answer = keyed.answer(known.receipt, known.besides) if isinstance(known, Published) else known
+        answer = keyed.answer(known.receipts, known.besides) if isinstance(known, Published) else known
         return Response(answer.status, answer.body, answer.content_type, _REPLAYED)
     try:
         ready = await wait()

@@ -7,7 +7,7 @@ names it and says what was published before it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -22,7 +22,7 @@ from edge.http.idempotency import answer_of
 from edge.http.request import Request
 from edge.http.response import Response, json_response
 from edge.http.schemas import LinesTaken
-from edge.store.base import Keyed
+from edge.store.base import Keyed, receipt_of
 
 _LINES_A_TURN = 256
 """Lines published before the loop gets a turn, so that readers are served while a burst comes in."""
@@ -227,27 +227,24 @@ async def publish_whole(context: Context, name: str, body: bytes, keyed: Keyed, 
     keyed = keyed._replace(besides=str(len(events)).encode(), events=len(events))
     batch = context.store.publish_many(name, events, context.clock())
     if batch is not None:
-        return keyed.answered(Receipt(name, batch.last_id, context.hub.connected(name), batch.missed))
+        return keyed.answered([Receipt(name, batch.last_id, context.hub.connected(name), batch.missed)])
     # In one turn of the loop, and so in one transaction with the key.
     keys = [None] * (len(events) - 1) + [keyed]
     promised = [
         context.store.publish(name, event, context.clock(), key) for event, key in zip(events, keys, strict=True)
     ]
-    outcomes = await asyncio.gather(*map(_receipt, promised), return_exceptions=True)
+    outcomes = await asyncio.gather(*map(receipt_of, promised), return_exceptions=True)
     last = outcomes[-1]
     for outcome in outcomes:
         if isinstance(outcome, BaseException):
             raise outcome
     assert isinstance(last, Receipt)
-    return keyed.answered(last)
+    return keyed.answered([last])
 
 
-async def _receipt(promised: Receipt | Awaitable[Receipt]) -> Receipt:
-    return promised if isinstance(promised, Receipt) else await promised
-
-
-def published(receipt: Receipt, besides: bytes) -> Answer:
+def published(receipts: Sequence[Receipt], besides: bytes) -> Answer:
     """The answer to lines published together: the receipt of the last, and how many they are."""
+    (receipt,) = receipts
     count, (epoch, _, last) = int(besides), receipt.id.rpartition("-")
     first_id = f"{epoch}-{int(last) - count + 1}"
     taken = LinesTaken(count, first_id, receipt.id, receipt.connections, count * receipt.missed)

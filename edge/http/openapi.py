@@ -55,7 +55,7 @@ def document(config: Config) -> dict[str, Any]:
             codes = _ANY_OPERATION.union(operation.pop("x-problems", ()))
             if permission := operation.get("x-permission"):
                 codes |= _WITH_PERMISSION
-                stream = operation["operationId"] in ("subscribe", "headers")
+                stream = operation["operationId"].startswith(("subscribe", "headers"))
                 schemes = ("bearer", "cookie", *(("ticket",) if stream else ()))
                 operation["security"] = [{}] if permission in open_to_all else [{scheme: []} for scheme in schemes]
             for status in sorted({PROBLEMS[code].status for code in codes}):

@@ -15,6 +15,8 @@ from edge.http.request import Request
 from edge.logs.text import one_line, shorten
 from edge.triggers.readiness import CONFIRMS, Confirm
 
+MAX_PROJECTS = 32
+"""Projects of one stream, and of one request to publish."""
 _PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}", re.ASCII)
 _INTEGER = re.compile(r"[0-9]{1,9}", re.ASCII)
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}", re.ASCII)
@@ -28,6 +30,18 @@ def check_project(name: str) -> None:
             "and begins with a letter or digit.",
             code="invalid_project",
         )
+
+
+def check_projects(names: Sequence[str]) -> None:
+    """Raise InvalidRequest (`invalid_parameter`, `invalid_project`) unless `names` are from 1 to 32 project ids."""
+    if not 1 <= len(names) <= MAX_PROJECTS:
+        raise InvalidRequest(
+            f"Name from 1 to {MAX_PROJECTS} projects, as in ?project=a&project=b; this request names {len(names)}.",
+            code="invalid_parameter",
+            parameter="project",
+        )
+    for name in names:
+        check_project(name)
 
 
 def check_known(request: Request, known: Collection[str]) -> None:

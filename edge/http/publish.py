@@ -1,10 +1,13 @@
-"""`POST /projects/{project}/events`: one event, or as many as the lines of a long NDJSON request.
+"""`POST /projects/{project}/events` and `POST /events`: one event, or as many as the lines of a long NDJSON request.
 
 Invariant: an event is on the ring or it is not, and the answer says which. From the check of `require` to the ring
 nothing waits.
 """
 
 from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -17,15 +20,16 @@ from edge.http.context import Context
 from edge.http.idempotency import answer_of, response_of, run_once
 from edge.http.request import Request
 from edge.http.response import Response
+from edge.http.schemas import Receipts
 from edge.store.base import Keyed
 
 _MAX_REQUIRED = 1_000_000
 
 
 async def publish(context: Context, request: Request) -> Response:
-    """Publish to a project; the receipt says who was there."""
-    name = request.project
-    kind = bodies.media_type(request, (bodies.JSON, bodies.FORM, bodies.TEXT, bodies.NDJSON))
+    """Publish to a project, or to several; the receipt says who was there."""
+    accepted = (bodies.JSON, bodies.FORM, bodies.TEXT, *(() if request.projects else (bodies.NDJSON,)))
+    kind = bodies.media_type(request, accepted)
     require, wait_seconds, event_type, final = 0, None, None, False
     if request.query_string:
         require = params.integer(request, "require", 0, lowest=0, highest=_MAX_REQUIRED)
@@ -40,11 +44,11 @@ async def publish(context: Context, request: Request) -> Response:
         return await _publish_once(context, request, kind, key, require, wait_seconds, final=final)
     if kind == bodies.NDJSON:
         await _ready(context, request, require, wait_seconds)
-        return await ndjson.publish_arriving(context, request, name, final=final)
+        return await ndjson.publish_arriving(context, request, request.project, final=final)
     event = _decode(context, request, kind, await bodies.read(context, request), final=final)
     if require or wait_seconds is not None:
         await _ready(context, request, require, wait_seconds)
-    return response_of(await _publish(context, name, event))
+    return response_of(await _publish(context, request, event))
 
 
 async def _publish_once(
@@ -56,9 +60,9 @@ async def _publish_once(
     event = None if kind == bodies.NDJSON else _decode(context, request, kind, body, final=final)
     kinds = [kind.encode(), b"final"] if final else [kind.encode()]
     keyed = Keyed(
-        ("publish", name, key),
+        ("publish-each", ",".join(sorted(request.projects)), key) if request.projects else ("publish", name, key),
         bodies.fingerprint(*kinds, b"" if event is None else event.type.encode(), body),
-        published if event is not None else ndjson.published,
+        ndjson.published if event is None else _published_each(request) if request.projects else published,
     )
     return await run_once(
         context,
@@ -67,18 +71,33 @@ async def _publish_once(
         lambda _: (
             ndjson.publish_whole(context, name, body, keyed, final=final)
             if event is None
-            else _publish(context, name, event, keyed)
+            else _publish(context, request, event, keyed)
         ),
     )
 
 
-async def _publish(context: Context, name: str, event: Event, keyed: Keyed | None = None) -> Answer:
-    promised = context.store.publish(name, event, context.clock(), keyed)
-    return published(promised if isinstance(promised, Receipt) else await promised)
+async def _publish(context: Context, request: Request, event: Event, keyed: Keyed | None = None) -> Answer:
+    now = context.clock()
+    if request.projects:
+        names = request.projects if keyed is None else keyed.projects
+        return _published_each(request)(await context.store.publish_each(names, event, now, keyed), b"")
+    promised = context.store.publish(request.project, event, now, keyed)
+    return published([promised if isinstance(promised, Receipt) else await promised])
 
 
-def published(receipt: Receipt, _: bytes = b"") -> Answer:
+def published(receipts: Sequence[Receipt], _: bytes = b"") -> Answer:
+    (receipt,) = receipts
     return answer_of(receipt, 201 if receipt.connections else 202)
+
+
+def _published_each(request: Request) -> Callable[[Sequence[Receipt], bytes], Answer]:
+    """The answer to a request that publishes to several projects: their receipts, in the order of the request."""
+
+    def answer(receipts: Sequence[Receipt], _: bytes) -> Answer:
+        in_order = sorted(receipts, key=lambda receipt: request.projects.index(receipt.project))
+        return answer_of(Receipts(in_order), 201 if all(receipt.connections for receipt in receipts) else 202)
+
+    return answer
 
 
 def _decode(context: Context, request: Request, kind: str, body: bytes, *, final: bool) -> Event:
@@ -91,19 +110,21 @@ def _decode(context: Context, request: Request, kind: str, body: bytes, *, final
 
 
 async def _ready(context: Context, request: Request, require: int, wait_seconds: float | None) -> None:
-    """Wait if that was asked for, then insist on `require` connections."""
-    name = request.project
+    """Wait if that was asked for, then insist on `require` connections, in each project."""
+    names = request.projects or (request.project,)
     if wait_seconds is not None:
+        waits = [context.readiness.wait(name, max(require, 1), wait_seconds) for name in names]
         async with request.while_open():
-            await context.readiness.wait(name, max(require, 1), wait_seconds)
-    there = 0
-    if require:
+            for outcome in await asyncio.gather(*waits, return_exceptions=True):
+                if isinstance(outcome, BaseException):
+                    raise outcome
+    for name in names if require else ():
         there = await context.nodes.connections(name)
-    if there < require:
-        raise NotReady(
-            f"{there} of {require} required connections are open and nothing was stored; "
-            "publish without require, or with wait.",
-            retry_after_seconds=1,
-            project=name,
-            connections=there,
-        )
+        if there < require:
+            raise NotReady(
+                f"{there} of {require} required connections are open and nothing was stored; "
+                "publish without require, or with wait.",
+                retry_after_seconds=1,
+                project=name,
+                connections=there,
+            )

@@ -42,6 +42,7 @@ class Request:
         "peer",
         "permission",
         "project",
+        "projects",
         "query_string",
         "shared",
         "stream",
@@ -70,6 +71,8 @@ class Request:
         self._query: dict[str, list[str]] | None = None
         # What routing and access control find out:
         self.project = ""
+        self.projects: tuple[str, ...] = ()
+        """Those in the query, where the route takes several."""
         self.connection = ""
         self.permission: str | None = None
         """What the route requires; None where anybody may."""

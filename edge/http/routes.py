@@ -48,9 +48,12 @@ def routes(context: Context) -> tuple[Route, ...]:
     project, waiting = "/projects/{project}", ("connections", "timeout", "confirm")
     files = page.routes(with_page=context.config.server.page, base_path=context.config.server.base_path or "")
     since = ("since", *subscribe.LAST_ID_PARAMETERS)
+    streaming, publishing = (*since, "heartbeat", "observe", "ticket"), ("type", "require", "wait", "final")
     return (
-        Route("GET", f"{project}/events", subscribe.subscribe, "subscribe", (*since, "heartbeat", "observe", "ticket")),
-        Route("POST", f"{project}/events", publish.publish, "publish", ("type", "require", "wait", "final")),
+        Route("GET", f"{project}/events", subscribe.subscribe, "subscribe", streaming),
+        Route("POST", f"{project}/events", publish.publish, "publish", publishing),
+        Route("GET", SEVERAL, subscribe.subscribe, "subscribe", ("project", "prefix", *streaming)),
+        Route("POST", SEVERAL, publish.publish, "publish", ("project", *publishing)),
         Route("GET", f"{project}/ready", status.ready, "status", waiting),
         Route("GET", f"{project}/explain", explain.explain, "status"),
         Route("POST", f"{project}/trigger", trigger.trigger, "trigger", (*waiting, "on_timeout")),
@@ -68,6 +71,8 @@ def routes(context: Context) -> tuple[Route, ...]:
     )
 
 
+SEVERAL = "/events"
+"""What takes its projects from the query."""
 _PROBES = (Route("GET", "/healthz", status.healthz, None), Route("GET", "/readyz", status.readyz, None))
 _METRICS = Route("GET", "/metrics", status.metrics, "metrics")
 _OUTSIDE = ("/healthz", "/readyz", "/metrics", "*")
@@ -146,6 +151,8 @@ class Application:
             return access.options(request)
         if route is None:
             return problems.no_route(request.allow)
+        if route.path == SEVERAL:
+            params.check_projects(request.query.get("project", ()))
         if not access.open:
             await access.authorize(request)
         if self.context.opening is not None and route.permission not in (None, "metrics"):
@@ -187,6 +194,8 @@ class Application:
             request.allow = ", ".join(sorted({*methods, "OPTIONS"}))
             return None
         request.permission = route.permission
+        if route.path == SEVERAL:
+            request.projects = tuple(dict.fromkeys(request.query.get("project", ())))
         request.stream = route.handler is subscribe.subscribe
         if request.stream and request.parameter("observe") == "true":
             request.permission = "status"
@@ -206,7 +215,9 @@ class Application:
             named = compared(request)
             detail = f"Origin {named['origin']}, Host {named['host']}"
         address = context.client_addresses.of(request)
-        context.history.refused(request.project, code, address, context.clock(), detail)
+        names = request.projects[: params.MAX_PROJECTS] if route.path == SEVERAL else (request.project,)
+        for name in names:
+            context.history.refused(name, code, address, context.clock(), detail)
 
     def _log_access(self, request: Request, response: Response | None, began: float) -> None:
         """One line a request, once its answer is made. A stream has its line at its end, from `diagnose.observer`.

@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from edge.core.observer import Receipt
 from edge.triggers.job import Delivery
 from edge.triggers.readiness import Confirmed
 
@@ -59,6 +60,7 @@ class ConnectionStatus(msgspec.Struct, frozen=True):
     paused: bool
     confirmable: Literal["acknowledged", "written"]
     """How it can be confirmed: on Linux, by what its peer's TCP stack has acknowledged."""
+    sub: str | None
 
 
 class LastDisconnect(msgspec.Struct, frozen=True):
@@ -198,6 +200,12 @@ class Sign(msgspec.Struct, frozen=True):
     """The state of the process."""
 
     status: Literal["ok", "ready"]
+
+
+class Receipts(msgspec.Struct, frozen=True):
+    """What became of an event that was published to several projects."""
+
+    receipts: list[Receipt]
 
 
 class LinesTaken(msgspec.Struct, frozen=True):

@@ -216,6 +216,7 @@ def _connection(context: Context, connection: Connection) -> schemas.ConnectionS
         round_trip_ms=None if round_trip is None else round(round_trip * 1000, 3),
         paused=stream.paused,
         confirmable="acknowledged" if stream.confirmable else "written",
+        sub=stream.subject,
     )
 
 

@@ -1,4 +1,4 @@
-"""`GET /projects/{project}/events`: what opening a stream takes, up to the moment the hub has it.
+"""`GET /projects/{project}/events` and `GET /events`: what opening a stream takes, up to the moment the hub has it.
 
 Invariant: whatever is refused is refused before a byte of the stream is written. From the admission to the hub's
 `attach` nothing waits, so what was admitted can't be refused any more.
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from edge.config.units import parse_duration
 from edge.core import resume
-from edge.core.connection import NEVER
+from edge.core.connection import NEVER, Connection
 from edge.core.errors import InvalidRequest
+from edge.core.hub import Hub
 from edge.core.project import Project
 from edge.core.resume import Start
 from edge.http import params
@@ -22,6 +24,7 @@ from edge.http.context import Context
 from edge.http.problems import response as problem
 from edge.http.request import HTTP_1_1, Request, half_closed
 from edge.http.response import Response, TakenOver, date_line
+from edge.transport.carrier import Carrier, Part, TracedPart
 from edge.transport.stream import HEADERS, Stream, TracedStream, stream_head
 
 MEDIA_TYPE = "text/event-stream"
@@ -36,42 +39,56 @@ _random = random.SystemRandom()
 
 
 async def subscribe(context: Context, request: Request) -> Response:
-    """Open a stream of a project's events."""
-    name, headers = request.project, request.headers
+    """Open a stream of the events of one project, or of several."""
+    hub, headers, names = context.hub, request.headers, request.projects or (request.project,)
     if not params.accepts(headers.get("Accept"), MEDIA_TYPE):
         return problem("not_acceptable", f"Events come as {MEDIA_TYPE} only; ask for that or for */*.")
     last_id = last_event_id(request)
     since = request.parameter("since")
-    start = start_at("missed" if since is None else since, last_id, context.clock())
-    observes = params.flag(request, "observe")
+    since = "missed" if since is None else since
+    start = start_at(since, last_id, context.clock())
+    observes, prefixes = params.flag(request, "observe"), params.flag(request, "prefix")
     ping_as_event = params.choice(request, "heartbeat", "comment", ("comment", "event")) == "event"
     if request.method == "HEAD":
         return Response(200, content_type=HEADERS["Content-Type"], headers=_ONLY_STREAMS)
-    await context.nodes.follow(name, last_id)
-    if context.hub.is_over(name, start):
+    await context.nodes.follow_all({name: resume.id_in(name, last_id) for name in names})
+    if request.projects:
+        start = start_at(_of_its_project(hub, names, since), _of_its_project(hub, names, last_id), context.clock())
+    if all(hub.is_over(name, start) for name in names):
         return Response(204)
     if request.half_closed:
         raise half_closed("A stream requires both directions of its connection")
     now = context.clock()
     address = context.client_addresses.of(request)
-    context.hub.admit(name, address, now)
+    for name in names:
+        hub.admit(name, address, now, len(names) - 1)
     chunked = request.version >= HTTP_1_1
-    stream = _new_stream(
-        context,
-        address,
-        chunked=chunked,
-        ping_as_event=ping_as_event,
-        observes=observes,
-        expires_at_seconds=expiry_of(request, now),
-    )
+    options = _end(context, expiry_of(request, now)) | {
+        "ping_as_event": ping_as_event,
+        "observes": observes,
+        "subject": request.identity.subject,
+    }
+    traced = context.config.server.log_level == "debug"
+    stream: Stream
+    connections: list[Connection]
+    if request.projects:
+        hub.check_room(names, address, now)
+        stream = carrier = Carrier(hub, context.clock, address, chunked=chunked, prefixes=prefixes)
+        part = TracedPart if traced else Part
+        connections = [part(carrier, name, _new_id(), now, **options) for name in names]
+    else:
+        made = TracedStream if traced else Stream
+        stream = made(hub, context.clock, _new_id(), address, chunked=chunked, **options)
+        connections = [stream]
     head = stream_head(chunked=chunked) + date_line() + request.shared + b"\r\n"
     if stream.take_over_transport(request.protocol, head, context.config.stream.dead_after_seconds):
         try:
-            context.hub.attach(name, stream, start, now)
+            for name, connection in zip(names, connections, strict=True):
+                hub.attach(name, connection, start, now)
+            stream.begin()
         except Exception:
             stream.abort()
             raise
-        stream.uncork()
     return TakenOver()
 
 
@@ -91,15 +108,36 @@ def start_at(since: str, last_id: str, now: float) -> Callable[[Project], Start]
     Raises InvalidRequest (`invalid_parameter`) for a `since` that can't be read, whatever else is there.
     """
     start = _since(since, now)
-    return (lambda project: resume.after_id(project, last_id)) if last_id else start
+    return _behind(last_id, start) if last_id else start
+
+
+def _behind(last_id: str, otherwise: Callable[[Project], Start]) -> Callable[[Project], Start]:
+    """Behind the event `last_id`; for a project that an id of several doesn't name, as `otherwise` says."""
+
+    def start(project: Project) -> Start:
+        own = resume.id_in(project.name, last_id)
+        return resume.after_id(project, own) if own else otherwise(project)
+
+    return start
+
+
+def _of_its_project(hub: Hub, names: Sequence[str], last_id: str) -> str:
+    """The id of an event of one project as a stream of several names it, if one of `names` has issued it."""
+    if resume.is_event_id(last_id):
+        epoch = last_id.rpartition("-")[0]
+        for name in names:
+            known = hub.projects.get(name) or hub.dropped.get(name)
+            if known is not None and epoch in (known.epoch, *(past.epoch for past in known.earlier)):
+                return f"{name}:{last_id}"
+    return last_id
 
 
 def _since(since: str, now: float) -> Callable[[Project], Start]:
     fixed = _FIXED.get(since)
     if fixed is not None:
         return fixed
-    if resume.is_event_id(since):
-        return lambda project: resume.after_id(project, since)
+    if resume.is_event_id(since) or resume.is_stream_id(since):
+        return _behind(since, resume.missed)
     if (last := _LAST.fullmatch(since)) is not None:
         count = int(last[1] or 1)
         return lambda project: resume.newest(project, since, count)
@@ -116,36 +154,19 @@ def _unreadable(allowed: str) -> InvalidRequest:
     return InvalidRequest(f"since must be {allowed}.", code="invalid_parameter", parameter="since")
 
 
-def _new_stream(
-    context: Context,
-    address: str,
-    *,
-    chunked: bool,
-    ping_as_event: bool,
-    observes: bool,
-    expires_at_seconds: float | None,
-) -> Stream:
-    """A stream for a subscriber at `address`. It ends with its configured lifetime, or at `expires_at_seconds` of the
-    hub's clock, when its token does, if that comes first.
+def _new_id() -> str:
+    return f"{_random.getrandbits(64):016x}"
+
+
+def _end(context: Context, expires_at_seconds: float | None) -> dict[str, Any]:
+    """A stream ends with its configured lifetime, or at `expires_at_seconds` of the hub's clock, when its token does,
+    if that comes first.
     """
-    config, now = context.config, context.clock()
-    lifetime_seconds = config.stream.max_lifetime_seconds
-    ends_at_seconds = now + jittered(lifetime_seconds) if lifetime_seconds else NEVER
-    ends_reason = "lifetime"
+    lifetime_seconds = context.config.stream.max_lifetime_seconds
+    ends_at_seconds = context.clock() + jittered(lifetime_seconds) if lifetime_seconds else NEVER
     if expires_at_seconds is not None and expires_at_seconds < ends_at_seconds:
-        ends_at_seconds, ends_reason = expires_at_seconds, "expired"
-    made = TracedStream if config.server.log_level == "debug" else Stream
-    return made(
-        context.hub,
-        context.clock,
-        f"{_random.getrandbits(64):016x}",
-        address,
-        chunked=chunked,
-        ping_as_event=ping_as_event,
-        observes=observes,
-        ends_at_seconds=ends_at_seconds,
-        ends_reason=ends_reason,
-    )
+        return {"ends_at_seconds": expires_at_seconds, "ends_reason": "expired"}
+    return {"ends_at_seconds": ends_at_seconds}
 
 
 def jittered(lifetime_seconds: float) -> float:

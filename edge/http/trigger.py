@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections.abc import Sequence
 
 import msgspec
 
@@ -165,8 +166,9 @@ class Started(msgspec.Struct, frozen=True):
     confirmation: Confirmation
 
 
-def published(receipt: Receipt, besides: bytes) -> Answer:
+def published(receipts: Sequence[Receipt], besides: bytes) -> Answer:
     """The answer for a job that became an event of its project's stream."""
+    (receipt,) = receipts
     return _triggered(receipt.project, msgspec.json.decode(besides, type=Started), StreamTarget.delivery(receipt))
 
 

@@ -6,11 +6,13 @@ Invariant: a receipt is given only for what the store has promised to keep. What
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from edge.core.errors import StoreUnavailable
 from edge.core.event import Event
+from edge.core.hub import Hub
 from edge.core.idempotency import Answer, Key
 from edge.core.observer import Batch, Receipt
 
@@ -20,26 +22,36 @@ class StoreUnusableError(Exception):
 
 
 class Keyed(NamedTuple):
-    """An event published under an idempotency key, which remembers `answer(receipt, besides)`.
+    """An event published under an idempotency key, which remembers `answer(receipts, besides)`.
 
-    `besides` is what the answer says besides the receipt. Both can be kept, so any process can give the answer.
+    There is a receipt for each project of the key. `besides` is what the answer says besides them. Both can be kept, so
+    any process can give the answer.
     """
 
     key: Key
     fingerprint: bytes
-    answer: Callable[[Receipt, bytes], Answer]
+    answer: Callable[[Sequence[Receipt], bytes], Answer]
     besides: bytes = b""
     events: int = 1
     """How many events of the project were published in this turn of the loop for the key; this one is the last."""
 
-    def answered(self, receipt: Receipt) -> Answer:
-        return self.answer(receipt, self.besides)
+    @property
+    def projects(self) -> list[str]:
+        return projects_of(self.key)
+
+    def answered(self, receipts: Sequence[Receipt]) -> Answer:
+        return self.answer(receipts, self.besides)
+
+
+def projects_of(key: Key) -> list[str]:
+    """The projects that the request of a key publishes to, in this order."""
+    return key[1].split(",")
 
 
 class Published(NamedTuple):
     """What is known of a keyed request whose event was published, and whose answer was not recorded."""
 
-    receipt: Receipt
+    receipts: Sequence[Receipt]
     besides: bytes
     """As in `Keyed`."""
 
@@ -66,6 +78,11 @@ class Store(Protocol):
 
         Raises what `Hub.publish` raises, and StoreUnavailable (now or when awaited).
         """
+
+    def publish_each(
+        self, names: Sequence[str], event: Event, now: float, keyed: Keyed | None = None
+    ) -> Awaitable[list[Receipt]]:
+        """Publish `event` to each of `names`, to all or, raising what `publish` raises, to none."""
 
     def publish_many(self, name: str, events: Sequence[Event], now: float) -> Batch | None:
         """Publish events together: all or, raising, none. None where each needs a promise of its own."""
@@ -96,3 +113,22 @@ class LocalStore(Store, Protocol):
 
         Returns when the answer may be given; an answer that can't be kept at the moment is kept later.
         """
+
+
+async def publish_each(
+    store: Store, hub: Hub, names: Sequence[str], event: Event, now: float, keyed: Keyed | None
+) -> list[Receipt]:
+    """`Store.publish_each` of a hub that is alone: in one turn of the loop, and so in one transaction."""
+    hub.check(event)
+    hub.check_room(names, None, now)
+    promised = [store.publish(name, event, now, keyed if name == names[-1] else None) for name in names]
+    outcomes = await asyncio.gather(*map(receipt_of, promised), return_exceptions=True)
+    receipts = [outcome for outcome in outcomes if isinstance(outcome, Receipt)]
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return receipts
+
+
+async def receipt_of(promised: Receipt | Awaitable[Receipt]) -> Receipt:
+    return promised if isinstance(promised, Receipt) else await promised

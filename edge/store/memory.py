@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from edge.core.event import Event
 from edge.core.hub import Hub
 from edge.core.idempotency import Answer, Key
 from edge.core.observer import Batch, Receipt
-from edge.store.base import Keyed
+from edge.store.base import Keyed, publish_each
 
 
 class MemoryStore:
@@ -28,6 +28,11 @@ class MemoryStore:
 
     def publish(self, name: str, event: Event, now: float, keyed: Keyed | None = None) -> Receipt:  # noqa: ARG002
         return self._hub.publish(name, event, now)
+
+    def publish_each(
+        self, names: Sequence[str], event: Event, now: float, keyed: Keyed | None = None
+    ) -> Awaitable[list[Receipt]]:
+        return publish_each(self, self._hub, names, event, now, keyed)
 
     def publish_many(self, name: str, events: Sequence[Event], now: float) -> Batch:
         return self._hub.publish_many(name, events, now)

@@ -29,7 +29,7 @@ from edge.core.idempotency import Answer, Key, unknown_fate
 from edge.core.observer import Batch, Receipt
 from edge.core.saved import SavedProject
 from edge.logs.setup import get_logger
-from edge.store.base import Keyed, StoreUnusableError
+from edge.store.base import Keyed, StoreUnusableError, publish_each
 from edge.store.sqlite_file import SqliteFile, Stored
 from edge.store.sqlite_gathered import PendingCommit, key_text, receipt_row, shifted
 from edge.store.sqlite_open import SqliteFileError
@@ -131,6 +131,13 @@ class SqliteStore(SqliteWriter):
         receipt = self._hub.publish(name, event, now)
         self._note(name, 1)
         return receipt
+
+    async def publish_each(
+        self, names: Sequence[str], event: Event, now: float, keyed: Keyed | None = None
+    ) -> list[Receipt]:
+        if self._problem is not None:
+            raise self._refusal()
+        return await publish_each(self, self._hub, names, event, now, keyed)
 
     def publish_many(self, name: str, events: Sequence[Event], now: float) -> Batch | None:
         """None with `commit`, where each event has its own promise, and while the store can't write."""

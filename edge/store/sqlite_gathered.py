@@ -99,13 +99,18 @@ class Gathered:
         """What the keys of pending events will remember, if their subscribers are still the same then."""
         rows = []
         newest: dict[Project, int] = {}
-        for one in self.pending:
+        ids: list[str] = []
+        for place, one in enumerate(self.pending):
             project = one.project
             seq = newest[project] = newest.get(project, project.ring.newest) + 1
+            ids.append(project.event_id(seq))
             if one.keyed is not None:
-                connections = len(project.connections)
-                receipt = Receipt(project.name, project.event_id(seq), connections, connections == 0)
-                one.remembered = one.keyed.answered(receipt)
+                first = place + 1 - len(one.keyed.projects)
+                receipts = [
+                    Receipt(each.project.name, event_id, len(each.project.connections), not each.project.connections)
+                    for each, event_id in zip(self.pending[first : place + 1], ids[first:], strict=True)
+                ]
+                one.remembered = one.keyed.answered(receipts)
                 rows.append(receipt_row(one.keyed.key, one.keyed.fingerprint, one.remembered, now_seconds))
         return rows
 

@@ -16,6 +16,7 @@ from typing import Any
 from edge.core.errors import StoreUnavailable
 from edge.core.hub import Hub
 from edge.core.idempotency import Key, Receipts
+from edge.core.observer import Receipt
 from edge.logs.setup import get_logger
 from edge.store.base import StoreUnusableError
 from edge.store.sqlite_file import DRIFT_NOTED_SECONDS, SqliteFile
@@ -202,8 +203,10 @@ class SqliteWriter:
         if self._problem is not None:
             self._problem = None
             _log.info("store_recovered")
+        receipts: list[Receipt] = []
         for one in part.pending:
-            self._committed(one)
+            receipts.append(self._hub.commit(one.project, one.frame, self._clock()))
+            self._committed(one, receipts)
         for written in part.intents + part.answers:
             _finish(written)
         return True
@@ -234,15 +237,16 @@ class SqliteWriter:
             drift_seconds=self._drift_seconds(),
         )
 
-    def _committed(self, one: PendingCommit) -> None:
-        receipt = self._hub.commit(one.project, one.frame, self._clock())
+    def _committed(self, one: PendingCommit, receipts: list[Receipt]) -> None:
+        """`one` is on its ring; its receipt is the last of `receipts`."""
+        receipt = receipts[-1]
         # The row in this transaction was built earlier: a later one must say that its ledger knows the event.
         self._gathered.touched.add(one.project.name)
         if one.keyed is None:
             one.give(receipt)
             return
         self._remembered.add(one.keyed.key)
-        answer = one.keyed.answered(receipt)
+        answer = one.keyed.answered(receipts[-len(one.keyed.projects) :])
         if answer == one.remembered:
             one.give(receipt)
             return

@@ -38,7 +38,7 @@ class Part(Connection):
     def __init__(self, carrier: Carrier, name: str, connection_id: str, now: float, **options: Any) -> None:
         self._carrier = carrier
         self.named = name.encode()
-        self.place_in_stream = len(carrier.parts)
+        self.place_in_stream = carrier.add(self)
         super().__init__(connection_id, carrier.address, now, chunked=carrier.chunked, **options)
         # The core writes plain frames, to each part by itself, and the carrier makes the chunk. A ping has its chunk.
         self.chunked = False
@@ -132,10 +132,11 @@ class Carrier(Stream):
         self._next = 0
         """The part that is the first to catch up when the transport has drained."""
 
-    def add(self, part: Part) -> None:
-        """Another project, before `begin`."""
+    def add(self, part: Part) -> int:
+        """Take in a new part. Returns its place."""
         self.parts.append(part)
         self._positions.append(b"")
+        return len(self.parts) - 1
 
     def begin(self) -> None:
         """All parts are attached: write the hellos, then the replays."""
@@ -144,6 +145,7 @@ class Carrier(Stream):
         for part, greeting in greetings or ():
             part.write_control(greeting, now)
         self._catch_up(now)
+        self.uncork()
 
     def holds_greeting(self, part: Part, wire: bytes) -> bool:
         """Keep `wire` until `begin`, if that is to come. Returns whether it is kept."""

@@ -181,6 +181,10 @@ class Stream(Connection, asyncio.Protocol):
         sock = self._open_socket()
         return None if sock is None else tcp.path(sock).round_trip_seconds
 
+    def begin(self) -> None:
+        """It is attached: send what was held back."""
+        self.uncork()
+
     # What the hub asks of a connection
 
     def uncork(self) -> None:

@@ -269,7 +269,7 @@ async def test_key_is_used_by_one_request_although_the_heartbeat_is_old(node: No
     cluster = node.store
     original = cluster.redis.run_all
 
-    async def old_heartbeat(calls: list[Any], *, probing: bool = False) -> list[Any]:
+    async def old_heartbeat(calls: list[Any], *, probing: bool = False, together: bool = False) -> list[Any]:
         await redis.zadd(cluster.redis.keys.nodes, {cluster.node: 1})
         return await original([call for call in calls if call[0] != "heartbeat"] or calls, probing=probing)
 

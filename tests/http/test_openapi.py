@@ -20,7 +20,7 @@ from edge.config.units import parse_duration
 from edge.core.errors import InvalidRequest
 from edge.core.event import NewEvent, check_type
 from edge.core.observer import Receipt
-from edge.core.resume import is_event_id
+from edge.core.resume import is_event_id, is_stream_id
 from edge.diagnose.explain import Explanation, ShownFact
 from edge.http import routes as http_app
 from edge.http import schemas
@@ -149,6 +149,14 @@ def test_pattern_of_a_type(name: str) -> None:
 @given(st.from_regex(r"[0-9a-z]{0,33}-[0-9]{0,19}") | st.text("a1-\n", max_size=5))
 def test_pattern_of_an_event_id(text: str) -> None:
     assert is_event_id(text) is matches(pattern_of("schemas", "HistoryEvent", "properties", "id"), text)
+
+
+@given(
+    st.from_regex(r"[a.-]{0,2}:[0-9a-z]{0,33}-[0-9]{1,19}(,[a.]{0,129}:e-[0-9]){0,33}") | st.text("a1-:,\n", max_size=9)
+)
+def test_pattern_of_an_id_of_several_projects(text: str) -> None:
+    stream = DOCUMENT["paths"]["/events"]["get"]["responses"]["200"]["content"]["text/event-stream"]
+    assert is_stream_id(text) is matches(stream["schema"]["properties"]["id"]["pattern"], text)
 
 
 @given(st.from_regex(r"[0-9]{0,17}(\.[0-9]{0,10})?[a-z]{0,2}") | st.text(max_size=5))

@@ -68,6 +68,7 @@ async def test_a_project_with_readers(site: Site) -> None:
         "round_trip_ms": connection["round_trip_ms"],
         "paused": False,
         "confirmable": "acknowledged",
+        "sub": None,
     } == connection
     assert connection["round_trip_ms"] > 0
     misses = {"total": 1, "recovered": 1, "lost": 0, "pending": 0, "first": times[2], "last": times[3]}

@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,8 @@ def commit(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
 
 
-def answer(receipt: Receipt, besides: bytes) -> Answer:
+def answer(receipts: Sequence[Receipt], besides: bytes) -> Answer:
+    (receipt,) = receipts
     return Answer(201, f"{receipt.id} {receipt.connections} {receipt.missed} ".encode() + besides)
 
 
@@ -61,7 +62,7 @@ class TestKeys:
         async with life(tmp_path / "h.db", commit=True) as rig:
             entry = rig.receipts.find(KEY, b"print", rig.clock())
             assert entry is not None
-            assert answer(receipt, b"besides") == entry.answer
+            assert answer([receipt], b"besides") == entry.answer
 
     async def test_the_answer_that_is_remembered_is_the_one_that_is_given(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -88,7 +89,7 @@ class TestKeys:
         async with life(tmp_path / "h.db", commit=True) as rig:
             entry = rig.receipts.find(KEY, b"print", rig.clock())
             assert entry is not None
-            assert answer(receipt, b"besides") == entry.answer
+            assert answer([receipt], b"besides") == entry.answer
 
     async def test_an_event_that_was_not_written_leaves_no_key(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -3,7 +3,7 @@
 -- KEYS: stream, meta, pending, presence, nodes, projects, then the receipts of events that have a claim
 -- ARGV: new epoch, project, channel, max events, max bytes, max age, node ttl, keep ms, keep receipts ms, number of
 --   events, the events, then for each receipt: the places of its first and its last event, the claim, what its answer
---   says besides
+--   says besides. A key of several projects has an event in each, and keeps their ids and connections in this order
 -- Returns {epoch, first number, connections, places left out}
 local stream, meta, pending = KEYS[1], KEYS[2], KEYS[3]
 local now = now_seconds()
@@ -32,7 +32,9 @@ for i = 1, count do
     redis.call('XADD', stream, seq .. '-0', 't', tostring(now), 'e', event)
     if receipts[i] then
       local receipt, answer = unpack(receipts[i])
-      redis.call('HSET', receipt, 'id', epoch .. '-' .. seq, 'connections', there, 'besides', answer)
+      local ids, counts = unpack(redis.call('HMGET', receipt, 'id', 'connections'))
+      ids, counts = ids and ids .. ' ' or '', counts and counts .. ' ' or ''
+      redis.call('HSET', receipt, 'id', ids .. epoch .. '-' .. seq, 'connections', counts .. there, 'besides', answer)
       redis.call('PEXPIRE', receipt, ARGV[9])
     end
   end
