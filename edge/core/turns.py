@@ -127,7 +127,7 @@ class CloseQueue:
             while queue and budget > 0:
                 streams, reason, deleted = queue[0]
                 while streams and budget > 0:
-                    self._end(streams.pop(), reason, now)
+                    self.end(streams.pop(), reason, now)
                     budget -= 1
                 if streams or (deleted is not None and not self._evict(deleted, EVICT_BUDGET, now)):
                     break
@@ -147,7 +147,7 @@ class CloseQueue:
         connection.leaving = reason
         connection.finish()
 
-    def _end(self, connection: Connection, reason: str | None, now: float) -> None:
+    def end(self, connection: Connection, reason: str | None, now: float) -> None:
         """Deliver what is held to a stream and close it, or abort it."""
         project = cast("Project | None", connection.project)
         if project is None:

@@ -267,7 +267,8 @@ def test_on_the_real_server(loop: str, secure: bool, certificate: Certificate) -
             request = b"GET /events?project=a&project=b HTTP/1.1\r\nHost: localhost\r\n\r\n"
             peer = await hub.connect(request)
             await peer.reader.readuntil(b"\r\n\r\n")
-            parser, text, ids = Parser(), b"", []
+            parser, text = Parser(), b""
+            ids: list[str] = []
             while len(ids) < 200:
                 text += unchunk(await _chunk(peer.reader))
                 whole, end, text = text.rpartition(b"\n")
