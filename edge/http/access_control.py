@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from edge.auth.hosts import Hosts, Origins, is_own
 from edge.auth.permissions import Identity, Permissions, on_all_projects
@@ -166,42 +166,19 @@ class AccessControl:
 
     # Who it is, and what they may
 
-    async def authorize(self, request: Request) -> None:
-        """Authenticate the caller, and refuse one without the route's permission."""
-        permission = request.permission
-        if permission is None:
-            return
-        identity = await self._identity(request)
-        known = identity is not None
-        identity = identity or self._anonymous
-        for project in request.projects or (request.project or None,):
-            if identity.permissions.allow(permission, project):
-                continue
-            where = project if request.projects else "this project" if project else "the whole hub (*)"
-            if known:
-                raise Forbidden(f"The token lacks the permission {permission} on {where}.", permission=permission)
-            raise Unauthenticated(
-                f"This requires the permission {permission}: send Authorization: Bearer <token>, "
-                f"the cookie {COOKIE}, or for a stream ?{TICKET}=."
-            )
-        request.identity = identity
-
-    async def _identity(self, request: Request) -> Identity | None:
-        """The caller's identity, None without a credential. An invalid credential is refused."""
-        verifier = self._context.verifier
+    def identity(self, request: Request) -> Identity | Awaitable[Identity]:
+        """The caller's identity, `anonymous` without a credential. Raises Unauthenticated for an invalid credential."""
         token = self._token(request)
         if token is None and (ticket := request.parameter(TICKET)) is not None:
             if not request.stream:
                 raise Unauthenticated(f"A ticket only opens streams; send a token instead of ?{TICKET}=.")
-            identity = await self._redeem(request.query[TICKET] if request.projects else [ticket], request)
-            if identity.expires_at_seconds is not None and identity.expires_at_seconds <= time.time():
-                raise Unauthenticated("The token that the ticket was issued for has expired; get a new one.")
-            return identity
+            return self._redeem(request.query[TICKET] if request.projects else [ticket], request)
         if token is None:
             token = self._cookie(request)
         if token is None:
-            return None
-        return verifier.remembered(token) or await verifier.verify(token)
+            return self._anonymous
+        verifier = self._context.verifier
+        return verifier.remembered(token) or verifier.verify(token)
 
     async def _redeem(self, tickets: Sequence[str], request: Request) -> Identity:
         """The identity behind the ticket of a stream, or behind as many tickets as it has projects, in their order."""
@@ -211,7 +188,25 @@ class AccessControl:
         redeem = self._context.nodes.redeem_ticket
         identities = [await redeem(ticket, name or None) for ticket, name in zip(tickets, names, strict=True)]
         ends = [one.expires_at_seconds for one in identities if one.expires_at_seconds is not None]
+        if ends and min(ends) <= time.time():
+            raise Unauthenticated("The token that the ticket was issued for has expired; get a new one.")
         return Identity(Permissions({"subscribe": names}), min(ends, default=None), "ticket", identities[0].subject)
+
+    def authorize(self, request: Request, identity: Identity) -> None:
+        """Refuse a caller without the route's permission."""
+        permission = request.permission
+        assert permission is not None
+        request.identity = identity
+        for project in request.projects or (request.project or None,):
+            if identity.permissions.allow(permission, project):
+                continue
+            if identity is self._anonymous:
+                raise Unauthenticated(
+                    f"This requires the permission {permission}: send Authorization: Bearer <token>, "
+                    f"the cookie {COOKIE}, or for a stream ?{TICKET}=."
+                )
+            where = project if request.projects else "this project" if project else "the whole hub (*)"
+            raise Forbidden(f"The token lacks the permission {permission} on {where}.", permission=permission)
 
     @staticmethod
     def _token(request: Request) -> str | None:

@@ -1,7 +1,6 @@
 """An answer: a status, a body that is bytes already, and the headers of its own.
 
-Encoding it is two joins: what depends on status and type is made once, the `Date` line once a second. aiohttp's
-RequestHandler calls `prepare`, `write_eof` and `keep_alive`, as of any response of its own.
+Encoding it is two joins: what depends on status and type is made once, the `Date` line once a second.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from collections.abc import Mapping
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Protocol
 
 import msgspec
 
@@ -58,19 +56,6 @@ class Response:
         if request.method == "HEAD":
             body = b""
         return b"%b%b%b\r\n%b" % (head, date_line(), request.shared, body)
-
-    async def prepare(self, request: Sending) -> None:
-        """Write the answer."""
-        await request.send(self)
-
-    async def write_eof(self) -> None:
-        """All was written by `prepare`."""
-
-
-class Sending(Protocol):
-    """A request that can be answered: the server's."""
-
-    async def send(self, response: Response) -> None: ...
 
 
 class TakenOver(Response):

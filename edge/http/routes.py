@@ -8,11 +8,12 @@ problem document.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
+from edge.auth.permissions import Identity
 from edge.config.schema import Config
 from edge.core.counters import DOOR_REASONS
 from edge.core.errors import EdgeError
@@ -21,7 +22,6 @@ from edge.http.access_control import AccessControl, compared
 from edge.http.context import Context
 from edge.http.request import HTTP_1_0, HTTP_1_1, Request
 from edge.http.response import Response, TakenOver
-from edge.logs import trace
 from edge.logs.setup import get_logger
 
 _log = get_logger("http")
@@ -38,7 +38,7 @@ class Route(NamedTuple):
 
     method: str
     path: str
-    handler: Callable[[Context, Request], Awaitable[Response]]
+    handler: Callable[[Context, Request], Response | Awaitable[Response]]
     permission: str | None
     parameters: tuple[str, ...] = ()
 
@@ -113,37 +113,58 @@ class Application:
         self._access.configure(config)
         self._no_origin = self.shared(None)
 
-    async def answer(self, request: Request) -> Response:
-        """The answer to a request. Nothing but the end of the connection or of the process is raised."""
+    def answer(self, request: Request) -> Response | Coroutine[Any, Any, Response]:
+        """The answer to a request; a coroutine where it has to be waited for, which raises only ConnectionError."""
         began = time.monotonic() if self._logs else 0.0
-        headers = request.headers
-        origin = headers.get("Origin")
+        origin = request.headers.get("Origin")
         request.shared = self._no_origin if origin is None else self.shared(origin)
-        traceparent = headers.get(trace.HEADER)
-        if traceparent is not None:
-            trace.carry(traceparent)
+        try:
+            answer = self._authenticate(request, self._find(request))
+        except Exception as error:  # noqa: BLE001 - `_failed` logs what is unexpected
+            answer = self._failed(request, error)
+        if not isinstance(answer, Response):
+            return self._answer_later(request, answer, began)
+        if answer.status >= 400 or self._logs:
+            self._answered(request, answer, began)
+        return answer
+
+    async def _answer_later(
+        self, request: Request, coming: Awaitable[Response | Awaitable[Response]], began: float
+    ) -> Response:
         response: Response | None = None
         try:
-            route = self._find(request)
-            try:
-                response = await self._answer(request, route)
-            except EdgeError as error:
-                response = problems.from_error(error)
-            if response.status >= 400:
-                request.shared = self._access.shared_problem(origin)
-                self._refused(request, route, response)
+            answer = await coming
+            response = answer if isinstance(answer, Response) else await answer
         except ConnectionError:
             raise
-        except Exception as error:  # noqa: BLE001 - the last resort: unexpected errors are logged with their trace
-            _log.error("unexpected_error", method=request.method, path=request.path, exc_info=error)
-            response = problems.internal()
+        except Exception as error:  # noqa: BLE001 - `_failed` logs what is unexpected
+            response = self._failed(request, error)
         finally:
-            if self._logs and not isinstance(response, TakenOver):
-                self._log_access(request, response, began)
+            self._answered(request, response, began)
         return response
 
-    async def _answer(self, request: Request, route: Route | None) -> Response:
-        headers, access = request.headers, self._access
+    @staticmethod
+    def _failed(request: Request, error: Exception) -> Response:
+        """What a handler raised, as a problem: a refusal, or an unexpected error, which is logged with its trace."""
+        if isinstance(error, EdgeError):
+            return problems.from_error(error)
+        _log.error("unexpected_error", method=request.method, path=request.path, exc_info=error)
+        return problems.internal()
+
+    def _answered(self, request: Request, response: Response | None, began: float) -> None:
+        """Log an answer, None where the client went away before; a refusal is part of the project's history."""
+        if response is not None and response.status >= 400:
+            request.shared = self._access.shared_problem(request.headers.get("Origin"))
+            if response.code != "internal":
+                self._refused(request, response)
+        if self._logs and not isinstance(response, TakenOver):
+            self._log_access(request, response, began)
+
+    def _authenticate(
+        self, request: Request, route: Route | None
+    ) -> Response | Awaitable[Response | Awaitable[Response]]:
+        """What must hold of any request; then `_run`, at once or as soon as it is known who sent the request."""
+        access = self._access
         if request.version not in (HTTP_1_1, HTTP_1_0):
             return problems.unsupported_version()
         access.check_source(request)
@@ -153,17 +174,29 @@ class Application:
             return problems.no_route(request.allow)
         if route.path == SEVERAL:
             params.check_projects(request.query.get("project", ()))
-        if not access.open:
-            await access.authorize(request)
+        if not access.open and route.permission is not None:
+            identity = access.identity(request)
+            if not isinstance(identity, Identity):
+                return self._run_as(request, route, identity)
+            access.authorize(request, identity)
+        return self._run(request, route)
+
+    async def _run_as(
+        self, request: Request, route: Route, identity: Awaitable[Identity]
+    ) -> Response | Awaitable[Response]:
+        self._access.authorize(request, await identity)
+        return self._run(request, route)
+
+    def _run(self, request: Request, route: Route) -> Response | Awaitable[Response]:
         if self.context.opening is not None and route.permission not in (None, "metrics"):
             raise self.context.opening
         if request.project and request.project not in self.context.hub.projects:
             params.check_project(request.project)
         if request.query_string:
             params.check_known(request, route.parameters)
-        if "Expect" in headers and request.version is not HTTP_1_0:
+        if "Expect" in request.headers and request.version is not HTTP_1_0:
             params.check_expectation(request)
-        return await route.handler(self.context, request)
+        return route.handler(self.context, request)
 
     def _find(self, request: Request) -> Route | None:
         """The route of a request, which learns its project, its permission and the methods of its path."""
@@ -201,11 +234,11 @@ class Application:
             request.permission = "status"
         return route
 
-    def _refused(self, request: Request, route: Route | None, response: Response) -> None:
+    def _refused(self, request: Request, response: Response) -> None:
         """A subscriber that was refused, by access control or by a limit, is part of the project's history."""
         code = response.code or str(response.status)
         self._access.refused(request, code)
-        if route is None or route.handler is not subscribe.subscribe:
+        if not request.stream:
             return
         context = self.context
         if code in DOOR_REASONS:

@@ -9,8 +9,12 @@ Invariant: what is carried is well-formed, so it can go into a header and a log 
 from __future__ import annotations
 
 import re
-from contextvars import ContextVar
+from collections.abc import Callable
+from contextvars import ContextVar, copy_context
+from typing import TypeVar
 
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
 HEADER = "traceparent"
 CURRENT: ContextVar[str | None] = ContextVar(HEADER, default=None)
 # Version ff and ids of zeros only are invalid.
@@ -22,6 +26,10 @@ def well_formed(traceparent: str) -> bool:
     return _WELL_FORMED.fullmatch(traceparent) is not None
 
 
-def carry(traceparent: str) -> None:
-    """Run what is left of this task under `traceparent`, if that is one."""
-    CURRENT.set(traceparent if well_formed(traceparent) else None)
+def under(traceparent: str, function: Callable[[Argument], Result], argument: Argument) -> Result:
+    """Call `function`, and run the tasks it makes, under `traceparent`, if that is one."""
+    if not well_formed(traceparent):
+        return function(argument)
+    context = copy_context()
+    context.run(CURRENT.set, traceparent)
+    return context.run(function, argument)

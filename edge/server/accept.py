@@ -1,12 +1,7 @@
 """New connections: refused where descriptors run out or one address has too many, and let through a few a turn.
 
-aiohttp makes a parser, a protocol and a task for each connection before a byte has come. When ten thousand subscribers
-come back at once, an event loop hands over all that has arrived before anything else has its turn. So a new connection
-is a `PendingConnection`, which is next to nothing, until its first bytes are there and its turn has come
-(`ConnectionThrottle`): then it is aiohttp's. One that stays silent is closed.
-
-Invariant: a pending connection has been read from and not been answered, and what it has sent, its end included, is
-handed over whole and in order.
+When ten thousand subscribers come back at once, an event loop hands over all that has arrived before anything else has
+its turn. So the first request of a connection waits for its turn (`ConnectionThrottle`).
 """
 
 from __future__ import annotations
@@ -14,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import cast
 
 from edge.core.admission import network_of
 from edge.core.errors import LimitReached
@@ -25,8 +19,6 @@ _A_TURN = 32
 """Fewer make a storm slower and its longest turn no shorter (measured with 16 and 24)."""
 BESIDE_STREAMS = 16
 """How many connections that are no streams an address may have beyond `limits.max_connections_per_address`."""
-_EARLY_BYTES = 64 * 1024
-"""So much a connection may send while it waits for its turn; with more it is let through at once."""
 
 
 class ConnectionThrottle:
@@ -57,132 +49,41 @@ class ConnectionThrottle:
 
 
 class Acceptor:
-    """What the new connections of one server share.
+    """Which new connections of one server may stay. `max_per_address` 0 is no limit."""
 
-    `handler` makes the protocol that speaks HTTP; it passes its argument to `uncount` when its connection is lost or
-    becomes a stream.
-    """
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        fd_limit: FdLimit,
-        handler: Callable[[str | None], asyncio.Protocol],
-        idle_seconds: float,
-        *,
-        max_per_address: int = 0,
-        is_proxy: Callable[[str], bool] = lambda _address: False,
-    ) -> None:
-        self.loop = loop
+    def __init__(self, fd_limit: FdLimit, max_per_address: int, is_proxy: Callable[[str], bool]) -> None:
+        self._fd_limit = fd_limit
         self._most = max_per_address + BESIDE_STREAMS if max_per_address else 0
         self._is_proxy = is_proxy
         self._per_address: dict[str, int] = {}
         """Connections that are no streams, by address. Those of a trusted proxy are not counted."""
-        self.fd_limit = fd_limit
-        self.handler = handler
-        self.idle_seconds = idle_seconds
-        self.throttle = ConnectionThrottle(loop)
-        self.pending: set[PendingConnection] = set()
 
-    def count(self, transport: asyncio.Transport) -> str | None:
-        """Count a new connection, or refuse it and raise LimitReached. Returns what `uncount` takes."""
-        address = transport.get_extra_info("peername")
-        if not self._most or not isinstance(address, tuple) or self._is_proxy(address[0]):
+    def admit(self, transport: asyncio.Transport, address: str | None) -> str | None:
+        """Count a new connection. Returns what `uncount` takes, empty for one that isn't counted; None: refused."""
+        if not self._fd_limit.admit(transport):
             return None
-        network = network_of(address[0])
+        if not self._most or address is None or self._is_proxy(address):
+            return ""
+        network = network_of(address)
         there = self._per_address.get(network, 0)
-        if there >= self._most:
-            raise LimitReached(
-                f"This address has {there} connections that are not streams (limits.max_connections_per_address and "
-                f"{BESIDE_STREAMS} more); close some.",
-                code="too_many_address_connections",
-                retry_after_seconds=1,
-                limit=self._most,
-            )
-        self._per_address[network] = there + 1
-        return network
+        if there < self._most:
+            self._per_address[network] = there + 1
+            return network
+        error = LimitReached(
+            f"This address has {there} connections that are not streams (limits.max_connections_per_address and "
+            f"{BESIDE_STREAMS} more); close some.",
+            code="too_many_address_connections",
+            retry_after_seconds=1,
+            limit=self._most,
+        )
+        self._fd_limit.report(error.code, transport)
+        refuse(transport, problems.from_error(error))
+        return None
 
-    def uncount(self, network: str | None) -> None:
+    def uncount(self, network: str) -> None:
         """A counted connection has closed or become a stream, which the hub counts."""
-        if network is None:
-            return
         there = self._per_address[network] - 1
         if there:
             self._per_address[network] = there
         else:
             del self._per_address[network]
-
-    def close(self) -> None:
-        """Close the connections that are pending."""
-        for connection in list(self.pending):
-            connection.abort()
-
-
-class PendingConnection(asyncio.Protocol):
-    """A connection whose first bytes are still to come, or wait for their turn."""
-
-    __slots__ = ("_acceptor", "_early", "_ended", "_expiry", "_network", "_transport")
-
-    def __init__(self, acceptor: Acceptor) -> None:
-        self._acceptor = acceptor
-        self._transport: asyncio.Transport | None = None
-        self._expiry: asyncio.TimerHandle | None = None
-        self._early = b""
-        self._ended = False
-        self._network: str | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        acceptor = self._acceptor
-        transport = cast(asyncio.Transport, transport)
-        if not acceptor.fd_limit.admit(transport):
-            return
-        try:
-            self._network = acceptor.count(transport)
-        except LimitReached as error:
-            acceptor.fd_limit.report(error.code, transport)
-            refuse(transport, problems.from_error(error))
-            return
-        self._transport = transport
-        self._expiry = acceptor.loop.call_later(acceptor.idle_seconds, self.abort)
-        acceptor.pending.add(self)
-
-    def data_received(self, data: bytes) -> None:
-        first = not self._early
-        self._early += data
-        if first:
-            self._acceptor.throttle.run_or_wait(self._hand_over)
-        elif len(self._early) > _EARLY_BYTES:
-            self._hand_over()
-
-    def eof_received(self) -> bool:
-        """A caller that has sent its request and closed its side still gets the answer."""
-        self._ended = True
-        transport = self._transport
-        # TLS can't be closed on one side.
-        return bool(self._early) and transport is not None and transport.get_extra_info("sslcontext") is None
-
-    def connection_lost(self, _exc: Exception | None) -> None:
-        self._forget()
-        self._acceptor.uncount(self._network)
-
-    def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-
-    def _forget(self) -> None:
-        self._transport = None
-        self._acceptor.pending.discard(self)
-        if self._expiry is not None:
-            self._expiry.cancel()
-
-    def _hand_over(self) -> None:
-        transport = self._transport
-        if transport is None or transport.is_closing():
-            return
-        self._forget()
-        handler = self._acceptor.handler(self._network)
-        transport.set_protocol(handler)
-        handler.connection_made(transport)
-        handler.data_received(self._early)
-        if self._ended and not handler.eof_received():
-            transport.close()

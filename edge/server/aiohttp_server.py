@@ -1,12 +1,16 @@
-"""aiohttp's low-level server, with a request and an answer of our own.
+"""HTTP connections: aiohttp's C parser reads every head, `Application.answer` answers, and the answer is bytes.
 
-Every head is read by aiohttp's C parser. `web.Server` runs a task for each connection, takes one message after another
-and asks its handler for an answer: here that is `Application.answer`, the request is a `Received`, and the answer is
-bytes. What aiohttp itself would answer (malformed HTTP) is a problem document and a log line.
+A connection has no task of its own, and a request has one only if its answer has to be waited for: most are answered
+where their last byte is read. aiohttp's own server (`web.Server`) takes two tasks and three turns of the loop for each
+request, which was a third of a publish and of a connect (docs/decisions.md).
 
-The classes touch names that aiohttp 3.14 does not promise: of `RequestHandler` `_messages`, `_drain_helper` and
-`_current_request`; of `Server` `_loop` and `_kwargs`; what a request is asked for (`_task`, `_finish`, `_cancel`);
-`_buffer` of a body; `_ErrInfo`. tests/server/test_aiohttp_server.py pins what they do.
+Invariants:
+    * requests of a connection are answered in their order, one at a time; what comes behind one waits in `_unread`;
+    * the parser stops behind each whole request, so a malformed one never takes an earlier one with it;
+    * once a stream has taken the transport over, nothing that came behind its request is looked at.
+
+Of aiohttp it uses the parser, its messages and its bodies (`StreamReader`), and one name that isn't public: `_buffer`
+of a body. tests/server/test_aiohttp_server.py pins what they do.
 """
 
 from __future__ import annotations
@@ -15,67 +19,79 @@ import asyncio
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any, cast
 
-from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http_exceptions import LineTooLong
-from aiohttp.http_parser import RawRequestMessage
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.http_parser import HttpRequestParser, RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
-from aiohttp.web_protocol import _ErrInfo
+from multidict import CIMultiDict
 
 from edge.core.errors import InvalidRequest
 from edge.http import problems
 from edge.http.request import HTTP_1_1, Request, half_closed
 from edge.http.response import Response
 from edge.http.routes import Application
+from edge.logs import trace
 from edge.logs.setup import get_logger
-from edge.server.accept import Acceptor, PendingConnection
+from edge.server.accept import Acceptor, ConnectionThrottle
 from edge.server.fd_limit import FdLimit
 from edge.transport import tcp
 
 _log = get_logger("http")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _HTTP_2_PREFACE = b"PRI * HTTP/2.0\r\n"
+_PIECE_BYTES = 64 * 1024
+"""Fed to the parser at once where requests begin: it copies the rest of a piece behind each of them."""
+_MAX_UNREAD_BYTES = 64 * 1024
+"""Held of what comes behind a request that is being answered; beyond it the transport reads no more."""
+_BLANK = b"\r\n\r\n"
+_LAST_CHUNK = b"0\r\n\r\n"
+_MAX_LINE_BYTES = 8190
+_MAX_HEADERS = 128
 _MAX_FAILED_HEAD_BYTES = 64 * 1024
+_BODY_BUFFER_BYTES = 256 * 1024
+_SHORT_BODY_BYTES = 64 * 1024
+_A_TURN = 32
+"""Pipelined requests of one connection that are answered in one turn of the loop."""
 _SHOWN_BYTES = 64
 _LINGER_SECONDS = 1.0
-_MAX_PIECES = 64
-"""Of one read. More than aiohttp takes of pipelined requests; a body full of empty lines costs no more than this."""
-_SHORT_BODY_BYTES = 64 * 1024
+_DISCARD_SECONDS = 10.0
+"""For the rest of a body that nobody wants."""
 _ORIGIN = re.compile(rb"\n[Oo][Rr][Ii][Gg][Ii][Nn]:[ \t]*([!-~]{1,300})[ \t]*\r?\n")
 
 
 class Received(Request):
-    """A request that aiohttp has received; it knows where its body comes from and where its answer goes."""
+    """A request off the wire; it knows where its body comes from and where its answer goes."""
 
-    __slots__ = ("_broken", "_handler", "_message", "_payload", "_task", "continued", "leash")
+    __slots__ = ("_broken", "_connection", "_payload", "chunked", "continued", "leash", "should_close")
 
-    def __init__(
-        self,
-        message: RawRequestMessage,
-        payload: StreamReader,
-        handler: HubRequestHandler,
-        task: asyncio.Task[None],
-    ) -> None:
-        super().__init__(message.method, message.path, message.version, message.headers, handler.peer)
-        self._message = message
+    def __init__(self, message: RawRequestMessage, payload: StreamReader, connection: HttpConnection) -> None:
+        super().__init__(message.method, message.path, message.version, message.headers, connection.peer)
+        self.should_close = message.should_close
+        self.chunked = message.chunked
         self._payload = payload
         self._broken = False
-        self._handler = handler
-        self._task = task  # aiohttp clears it
+        self._connection = connection
         self.leash: asyncio.Timeout | None = None
         """Ends what waits for a caller that has closed its side."""
         self.continued = False
         """Whether a caller that waits for `100 Continue` has got it."""
 
     @property
-    def protocol(self) -> HubRequestHandler:
-        return self._handler
+    def protocol(self) -> HttpConnection:
+        return self._connection
 
-    # What the handlers ask for
+    @property
+    def whole(self) -> bool:
+        """Whether all of it has arrived."""
+        return self._payload.is_eof()
+
+    @property
+    def body_bytes(self) -> int:
+        """How much of the body has arrived."""
+        return 0 if self._payload is EMPTY_PAYLOAD else self._payload.total_bytes
 
     def body(self) -> bytes | None:
         payload = self._payload
@@ -83,39 +99,52 @@ class Received(Request):
             return None
         if payload is EMPTY_PAYLOAD:
             return b""
-        try:
-            pieces = payload._buffer
-            if self._broken:
-                raise _broken_body()
-            # Reading by `read_nowait` has the parser and the transport go on, which a short body has not paused.
-            if len(pieces) == 1 and len(pieces[0]) <= _SHORT_BODY_BYTES and payload.exception() is None:
-                return pieces[0]
-            return payload.read_nowait(-1)
-        except web.RequestPayloadError:
-            raise _broken_body() from None
+        if self._broken:
+            raise _broken_body()
+        # Reading by `read_nowait` has the parser and the transport go on, which a short body has not paused.
+        pieces = payload._buffer
+        if len(pieces) == 1 and len(pieces[0]) <= _SHORT_BODY_BYTES:
+            return pieces[0]
+        return payload.read_nowait(-1)
 
     async def next_chunk(self) -> bytes:
         payload = self._payload
         if not self.continued and "Expect" in self.headers and not payload.is_eof():
             self.continued = True
-            if self.version == HTTP_1_1 and self._handler.transport is not None:
-                self._handler.transport.write(_CONTINUE)
-        try:
-            chunk = await payload.readany()
-        except web.RequestPayloadError:
-            raise _broken_body() from None
+            if self.version == HTTP_1_1 and self._connection.transport is not None:
+                self._connection.transport.write(_CONTINUE)
+        chunk = await payload.readany()
         if not chunk and self._broken:
             raise _broken_body()
         return chunk
+
+    async def discard(self) -> None:
+        """Read what is left of the body."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DISCARD_SECONDS):
+                while not self._payload.is_eof():
+                    await self._payload.readany()
 
     def break_off(self) -> None:
         """The rest of the body will never come, or can't be read: a handler gets what there is, then the error."""
         self._broken = True
         self._payload.feed_eof()
 
+    def abandon(self) -> None:
+        """The caller has gone."""
+        if self._payload is not EMPTY_PAYLOAD:
+            self._payload.set_exception(ConnectionResetError("Connection lost"))
+
     @property
     def half_closed(self) -> bool:
-        return self._handler.half_closed
+        connection = self._connection
+        transport = connection.transport
+        # Its end may have come with the request, and not have been read yet.
+        return connection.half_closed or (
+            transport is not None
+            and transport.get_extra_info("sslcontext") is None
+            and tcp.sending_side_closed(transport.get_extra_info("socket"))
+        )
 
     @asynccontextmanager
     async def while_open(self) -> AsyncIterator[None]:
@@ -130,165 +159,371 @@ class Received(Request):
                 self.leash = None
         raise half_closed("The client closed its side while the request was waiting, so nothing was done")
 
-    async def send(self, response: Response) -> None:
-        """Write the answer; wait while the caller doesn't take what was written before."""
-        handler = self._handler
-        handler.request = None
-        transport = handler.transport
-        if transport is None:
-            response.keep_alive = False
-            return
-        if (
-            self._message.should_close
-            or ((handler.half_closed or handler.failed) and not handler._messages)
-            # Whether the caller will still send the body it holds back can't be known.
-            or ("Expect" in self.headers and not self.continued and not self._payload.is_eof())
-        ):
-            response.keep_alive = False
-        transport.write(response.encode(self))
-        if handler.writing_paused:
-            await handler._drain_helper()
-        if handler.failed and not handler._messages and transport.can_write_eof():
-            await handler.linger(transport)
 
-    # What aiohttp asks for
+class HttpConnection(asyncio.Protocol):
+    """One connection, until it closes or a stream takes its transport over."""
 
-    def _finish(self) -> None:
-        """aiohttp's requests end the reading of forms here."""
+    __slots__ = (
+        "_closing",
+        "_counted",
+        "_expiry",
+        "_head",
+        "_idle_since",
+        "_loop",
+        "_parser",
+        "_reading_paused",
+        "_request",
+        "_server",
+        "_task",
+        "_unread",
+        "_waiting",
+        "_writing_paused",
+        "failed",
+        "half_closed",
+        "peer",
+        "transport",
+    )
 
-    def _cancel(self, error: BaseException) -> None:
-        self._payload.set_exception(error)
-
-
-class HubRequestHandler(web.RequestHandler):
-    """One HTTP connection."""
-
-    __slots__ = ("_closed_by_caller", "_head", "_network", "failed", "half_closed", "peer", "request")
-
-    def __init__(self, server: HubServer, network: str | None, **options: Any) -> None:
-        super().__init__(server, **options)
-        self._network = network
-        """What its connection is counted as."""
-        self.half_closed = False
+    def __init__(self, server: HttpServer) -> None:
+        self._server = server
+        self._loop = server.loop
+        self.transport: asyncio.Transport | None = None
         self.peer: str | None = None
-        self.request: Received | None = None
+        self._counted = ""
+        """What the acceptor counts it as."""
+        self._parser: HttpRequestParser | None = None
+        """None until its turn has come."""
+        self._unread = b""
+        """What has come and waits: for the connection's turn, or for the answer to an earlier request."""
+        self._request: Received | None = None
         """The one that is being answered."""
-        self._closed_by_caller: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        """Answers it, where that has to be waited for."""
+        self._waiting = True
+        """No request may begin: the turn of the connection is yet to come, or that of its next request."""
+        self._writing_paused = False
+        self._reading_paused = False
+        self.half_closed = False
+        """The caller has closed its side; what came whole is answered (RFC 9112, 9.6)."""
         self.failed = False
         """Whether the parser has given up; what comes behind has no meaning."""
+        self._closing = False
+        """No further request is answered."""
         self._head = b""
-        """What has come of a head that isn't complete: the parser gives an error, but not what it is about."""
+        """What was given to the parser of requests that are yet to begin: its errors don't say what they are about."""
+        self._idle_since = 0.0
+        self._expiry: asyncio.TimerHandle | None = None
+
+    # What the transport says
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        address = self.peername
-        self.peer = address[0] if isinstance(address, tuple) else None
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """The connection was lost, or a stream has taken it over."""
-        network, self._network = self._network, None
-        server = self._manager
-        if isinstance(server, HubServer):
-            server.acceptor.uncount(network)
-        super().connection_lost(exc)
+        transport = cast(asyncio.Transport, transport)
+        address = transport.get_extra_info("peername")
+        peer = address[0] if isinstance(address, tuple) else None
+        server = self._server
+        counted = server.acceptor.admit(transport, peer)
+        if counted is None:
+            return
+        self._counted = counted
+        self.peer = peer
+        self.transport = transport
+        self._idle_since = self._loop.time()
+        self._expiry = self._loop.call_later(server.idle_seconds, self._expire)
+        server.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
-        """Give the parser one head at a time: it forgets those before a malformed one that come in the same piece."""
-        begin = 0
-        end = data.find(b"\r\n\r\n") + 4
-        if end != 3 and data.startswith(b"POST ") and data.find(b" HTTP/", end) < 0:
-            end = 3  # one request and its body
-        for _ in range(_MAX_PIECES):
-            if end == 3 or end == len(data):
-                break
-            self._feed(data[begin:end])
-            begin = end
-            end = data.find(b"\r\n\r\n", begin) + 4
-        self._feed(data[begin:] if begin else data)
-
-    def _feed(self, data: bytes) -> None:
-        if self.failed:
+        request = self._request
+        if self.failed or self.transport is None:
             return
-        super().data_received(data)
-        messages = self._messages
-        if not messages:
-            if data and (self.request is None or self.request._payload.is_eof()):
-                self._head = (self._head + data)[-_MAX_FAILED_HEAD_BYTES:]
-            return
-        error = messages[-1][0]
-        if not isinstance(error, _ErrInfo):
-            self._head = b""
+        if request is not None and not request.whole:
+            self._feed(data)
+        elif self._waiting or request is not None:
+            first = not self._unread
+            self._unread += data
+            if first and self._parser is None:
+                self._server.throttle.run_or_wait(self._begin)
+            elif len(self._unread) > _MAX_UNREAD_BYTES:
+                self._pause_reading()
         else:
-            self._head += data
-            self.failed = True
-            self._break_body()
+            self._unread = data
+            self._serve()
 
-    def _break_body(self) -> None:
-        """End a body that has broken. aiohttp would only queue an error behind its request, and the handler that reads
-        it would wait for the rest until the client goes away.
-        """
-        request, messages = self.request, self._messages
-        if len(messages) > 1:
-            payload = messages[-2][1]
-        elif request is not None:
-            payload = request._payload
-        else:
-            return
-        if payload.is_eof():
-            return
-        messages.pop()
-        _log.debug("malformed_http", address=self.peer, error="body")
-        if len(messages):
-            payload.set_exception(web.RequestPayloadError("The body is not well-formed."))
-            payload.feed_eof()
-        elif request is not None:
-            request.break_off()
-
-    async def linger(self, transport: asyncio.Transport) -> None:
-        """Close our side and wait for the caller's: closing with bytes unread would reset the connection, and the
-        answer might be lost with it (RFC 9112, 9.6).
-        """
-        transport.write_eof()
-        self._closed_by_caller = self._loop.create_future()
-        await asyncio.wait((self._closed_by_caller,), timeout=_LINGER_SECONDS)
-
-    def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's always closes
-        """RFC 9112, 9.6: what came whole is answered, then the connection closes."""
-        if self._closed_by_caller is not None and not self._closed_by_caller.done():
-            self._closed_by_caller.set_result(None)
-        request = self.request
-        if (request is None and not self._messages) or self.ssl_context is not None:
+    def eof_received(self) -> bool:
+        request = self._request
+        transport = self.transport
+        # TLS can't be closed on one side.
+        if transport is None or self.failed or transport.get_extra_info("sslcontext") is not None:
+            return False
+        if request is None and not (self._waiting and (self._unread or self._parser is not None)):
             return False
         self.half_closed = True
-        if request is not None and request.leash is not None:
-            request.leash.reschedule(self._loop.time())
-        if request is not None and not request._payload.is_eof():
-            request.break_off()
+        if request is not None:
+            if request.leash is not None:
+                request.leash.reschedule(self._loop.time())
+            if not request.whole:
+                request.break_off()
         return True
 
-    def handle_error(  # type: ignore[override]  # our answers are ours
-        self,
-        request: Received,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002 - aiohttp calls it so
-    ) -> Response:
-        """The answer for what the parser refused, or for what went wrong outside every handler."""
-        if status == 400:
-            answer = self._unparsed(request, exc)
-        else:
-            _log.error("unexpected_error", method=request.method, path=request.path, exc_info=exc)
-            answer = problems.internal()
-        answer.keep_alive = False
-        return answer
+    def connection_lost(self, _exc: BaseException | None) -> None:
+        request, task = self._request, self._task
+        self.release()
+        if request is not None:
+            request.abandon()
+        if task is not None:
+            task.cancel()
 
-    def _unparsed(self, request: Received, error: BaseException | None) -> Response:
-        """Name what is wrong with a head that aiohttp's parser gave up on."""
-        head, self._head = self._head, b""
-        server = self._manager
-        assert isinstance(server, HubServer)
+    def release(self) -> asyncio.Transport | None:
+        """Let go of the transport: it is closed, or a stream's from now on. None if it is closed already."""
+        transport, self.transport = self.transport, None
+        if transport is None:
+            return None
+        self._server.connections.discard(self)
+        if self._counted:
+            self._server.acceptor.uncount(self._counted)
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._unread = b""
+        self._request = self._parser = None
+        return None if transport.is_closing() else transport
+
+    def pause_writing(self) -> None:
+        self._writing_paused = True
+
+    def resume_writing(self) -> None:
+        self._writing_paused = False
+        if self._waiting and self._parser is not None:
+            self._loop.call_soon(self._serve_on)
+
+    def _expire(self) -> None:
+        """Close a connection that is idle, or whose next head doesn't come."""
+        due = self._idle_since + self._server.idle_seconds
+        now = self._loop.time()
+        if self._request is None and now >= due and self.transport is not None:
+            self.transport.close()
+        else:
+            due = due if now < due else now + self._server.idle_seconds
+            self._expiry = self._loop.call_at(due, self._expire)
+
+    # What a body asks of its protocol
+
+    @property
+    def connected(self) -> bool:
+        return self.transport is not None
+
+    def pause_reading(self) -> None:
+        """The body holds as much as it may."""
+        if self._parser is not None:
+            self._parser.pause_reading()
+        self._pause_reading()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """The body takes more."""
+        if not self._reading_paused:
+            return
+        self._reading_paused = False
+        if resume_parser and self._parser is not None:
+            self._feed(b"")
+        if not self._reading_paused and self.transport is not None:
+            self.transport.resume_reading()
+
+    def _pause_reading(self) -> None:
+        if not self._reading_paused and self.transport is not None:
+            self._reading_paused = True
+            self.transport.pause_reading()
+
+    # Requests
+
+    def _begin(self) -> None:
+        """The turn of this connection has come: read what it has sent."""
+        if self.transport is not None and not self.transport.is_closing():
+            self._parser = self._server.parser(self)
+            self._serve_on()
+
+    def _serve_on(self) -> None:
+        if self.transport is not None and not self._writing_paused:
+            self._waiting = False
+            self._serve()
+
+    def _serve_later(self) -> None:
+        """Go on in another turn of the loop, or once the caller has taken what was written."""
+        self._waiting = True
+        if not self._writing_paused:
+            self._loop.call_soon(self._serve_on)
+
+    def _serve(self) -> None:
+        """Answer the requests that have come, as far as that needs no waiting and one turn allows."""
+        for _ in range(_A_TURN):
+            request = self._next()
+            if request is None:
+                if self.half_closed and self.transport is not None and not self.failed:
+                    self.transport.close()
+                return
+            traceparent = request.headers.get(trace.HEADER)
+            answered = self._answer(request) if traceparent is None else trace.under(traceparent, self._answer, request)
+            if not answered:
+                return
+            if self._writing_paused:
+                break
+        self._serve_later()
+
+    def _next(self) -> Received | None:
+        """Read the next request as far as it has come. None: its head has not come, or is malformed."""
+        parser = self._parser
+        assert parser is not None
+        while True:
+            data, self._unread = self._unread, b""
+            if len(data) > _PIECE_BYTES:
+                data, self._unread = data[:_PIECE_BYTES], data[_PIECE_BYTES:]
+            if b"chunked" in data.lower():
+                # With a malformed chunk the parser would forget the request it belongs to: give it the head alone.
+                head, blank, rest = data.partition(_BLANK)
+                data, self._unread = head + blank, rest + self._unread
+            if data:
+                self._head = (self._head + data)[-_MAX_FAILED_HEAD_BYTES:] if self._head else data
+            try:
+                messages, upgraded, tail = parser.feed_data(data)
+            except HttpProcessingError as error:
+                self._refuse(error)
+                return None
+            if upgraded:  # which no answer here accepts
+                parser.set_upgraded(False)
+                self._unread = tail + self._unread
+            if messages:
+                break
+            if not self._unread:
+                if self._reading_paused:
+                    self.resume_reading(resume_parser=False)
+                return None
+        message, payload = messages[0]
+        request = self._request = Received(message, payload, self)
+        self._head = self._head.partition(_BLANK)[2]
+        if self._head:
+            self._head = self._behind(request, self._head, 0)
+        while self._unread and not payload.is_eof():
+            data, self._unread = self._unread, b""
+            self._feed(data)
+        return request
+
+    def _feed(self, data: bytes) -> None:
+        """Give the parser more of a body."""
+        request = self._request
+        assert self._parser is not None
+        assert request is not None
+        before_bytes = request.body_bytes
+        try:
+            _, upgraded, tail = self._parser.feed_data(data)
+        except HttpProcessingError:
+            self.failed = True
+            _log.debug("malformed_http", address=self.peer, error="body")
+            request.break_off()
+        else:
+            if upgraded:
+                self._parser.set_upgraded(False)
+                self._unread += tail
+            self._head = self._behind(request, data, before_bytes)
+
+    @staticmethod
+    def _behind(request: Received, data: bytes, before_bytes: int) -> bytes:
+        """What of `data`, given to the parser when `before_bytes` of the body had arrived, follows the body."""
+        if not request.whole:
+            return b""
+        return data.partition(_LAST_CHUNK)[2] if request.chunked else data[request.body_bytes - before_bytes :]
+
+    def _answer(self, request: Received) -> bool:
+        """Answer a request, or begin to. Returns whether the next one may follow at once."""
+        answer = self._server.app.answer(request)
+        if isinstance(answer, Response):
+            return self._respond(request, answer)
+        self._task = self._loop.create_task(self._answer_later(request, answer))
+        return False
+
+    async def _answer_later(self, request: Received, answer: Coroutine[Any, Any, Response]) -> None:
+        try:
+            response = await answer
+        except ConnectionError:
+            self.abort()
+            return
+        self._task = None
+        if self._respond(request, response):
+            self._serve_later()
+
+    def _respond(self, request: Received, response: Response) -> bool:
+        """Write an answer. Returns whether the next request may follow at once."""
+        transport = self.transport
+        if transport is None:
+            return False
+        whole = request.whole
+        if (
+            request.should_close
+            or self._closing
+            or self.failed
+            # Whether the caller will still send the body it holds back can't be known.
+            or (not whole and "Expect" in request.headers and not request.continued)
+        ):
+            response.keep_alive = False
+        transport.write(response.encode(request))
+        self._idle_since = self._loop.time()
+        if not whole:
+            self._task = self._loop.create_task(self._discard(request, keep_alive=response.keep_alive))
+            return False
+        self._request = None
+        if not response.keep_alive:
+            self._close()
+        return response.keep_alive
+
+    async def _discard(self, request: Received, *, keep_alive: bool) -> None:
+        """Read the rest of a body that was answered before its end."""
+        await request.discard()
+        self._task = self._request = None
+        if self.transport is None:
+            return
+        if keep_alive and request.whole and not self.failed and not self._closing:
+            self._serve_later()
+        else:
+            self._close()
+
+    def _close(self) -> None:
+        """Close our side; of a caller that may still be sending, wait for its end. Closing with bytes unread would
+        reset the connection, and the answer might be lost with it (RFC 9112, 9.6).
+        """
+        transport = self.transport
+        if transport is None:
+            return
+        if self.failed and not self.half_closed and transport.can_write_eof():
+            transport.write_eof()
+            self._loop.call_later(_LINGER_SECONDS, transport.close)
+        else:
+            transport.close()
+
+    def abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+    def shut_down(self) -> asyncio.Task[None] | None:
+        """Close as soon as the request at hand is answered. Returns what answers it, None where nothing does."""
+        self._closing = True
+        if self._request is None and self.transport is not None:
+            self.transport.close()
+        return self._task
+
+    # Malformed requests
+
+    def _refuse(self, error: HttpProcessingError) -> None:
+        """Answer what the parser gave up on."""
+        self.failed = True
+        transport = self.transport
+        assert transport is not None
+        head = self._head.partition(_BLANK)[0] + b"\r\n"
+        request = Request("GET", "/", HTTP_1_1, CIMultiDict(), self.peer)
         origin = _ORIGIN.search(head)
-        request.shared = server.app.shared(None if origin is None else origin[1].decode())
+        request.shared = self._server.app.shared(None if origin is None else origin[1].decode())
+        problem = self._problem(error, head)
+        problem.keep_alive = False
+        transport.write(problem.encode(request))
+        self._close()
+
+    def _problem(self, error: HttpProcessingError, head: bytes) -> Response:
+        """Name what is wrong with a head."""
         if head.startswith(_HTTP_2_PREFACE):
             return problems.unsupported_version()
         if not isinstance(error, LineTooLong):
@@ -313,57 +548,51 @@ def _broken_body() -> InvalidRequest:
     return InvalidRequest("The body is not well-formed HTTP/1.1; see RFC 9112, section 7.1.", code="malformed_http")
 
 
-class HubServer(web.Server):
-    """Makes a `PendingConnection` of each new connection; what speaks HTTP then is a `HubRequestHandler`."""
+class HttpServer:
+    """What the connections of one application share; called, it makes one."""
 
     def __init__(self, app: Application) -> None:
-        config = app.context.config
-        loop = asyncio.get_running_loop()
-        super().__init__(
-            app.answer,  # type: ignore[arg-type]  # our answers are ours
-            request_factory=_received,  # type: ignore[arg-type]
-            handler_cancellation=True,  # handlers end with their caller
-            loop=loop,
-            access_log=None,
-            auto_decompress=False,  # compressed bodies are refused: bombs stay shut, unknown codings get our answer
-            keepalive_timeout=config.limits.idle_seconds,  # also the deadline of a request's headers
-        )
+        limits = app.context.config.limits
         self.app = app
-        self.acceptor = Acceptor(
-            loop,
-            FdLimit(app.context.hub),
-            self.handler,
-            config.limits.idle_seconds,
-            max_per_address=config.limits.max_connections_per_address,
-            is_proxy=app.context.client_addresses.is_proxy,
+        self.loop = asyncio.get_running_loop()
+        self.idle_seconds = limits.idle_seconds
+        """How long a connection may be idle, and a head take to come."""
+        self.connections: set[HttpConnection] = set()
+        self.throttle = ConnectionThrottle(self.loop)
+        is_proxy = app.context.client_addresses.is_proxy
+        self.acceptor = Acceptor(FdLimit(app.context.hub), limits.max_connections_per_address, is_proxy)
+
+    def __call__(self) -> HttpConnection:
+        return HttpConnection(self)
+
+    def parser(self, connection: HttpConnection) -> HttpRequestParser:
+        return HttpRequestParser(
+            cast(Any, connection),
+            self.loop,
+            _BODY_BUFFER_BYTES,
+            max_line_size=_MAX_LINE_BYTES,
+            max_field_size=_MAX_LINE_BYTES,
+            max_headers=_MAX_HEADERS,
+            auto_decompress=False,  # compressed bodies are refused: bombs stay shut, unknown codings get our answer
+            max_msg_queue_size=1,  # stop behind each request
         )
 
-    def __call__(self) -> asyncio.Protocol:  # type: ignore[override]  # aiohttp's own is only ever called by a loop
-        return PendingConnection(self.acceptor)
-
-    def handler(self, network: str | None) -> HubRequestHandler:
-        return HubRequestHandler(self, network, loop=self._loop, **self._kwargs)
-
-    def pre_shutdown(self) -> None:
-        self.acceptor.close()
-        super().pre_shutdown()
-
-
-def _received(
-    message: RawRequestMessage,
-    payload: StreamReader,
-    handler: HubRequestHandler,
-    _writer: AbstractStreamWriter,
-    task: asyncio.Task[None],
-) -> Received:
-    request = handler.request = Received(message, payload, handler, task)
-    return request
+    async def shut_down(self, timeout_seconds: float) -> None:
+        """End the connections: requests at hand get so long to be answered, and as long again to be cancelled."""
+        tasks = [task for each in list(self.connections) if (task := each.shut_down()) is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout_seconds)
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=timeout_seconds)
+        for connection in list(self.connections):
+            connection.abort()
 
 
 class HubRunner:
     """Serves an application on sockets: its lifespan begins with `setup` and ends with `cleanup`."""
 
-    server: HubServer
+    server: HttpServer
 
     def __init__(self, app: Application, *, shutdown_timeout_seconds: float) -> None:
         self._app = app
@@ -373,7 +602,7 @@ class HubRunner:
 
     async def setup(self) -> None:
         await self._lifespan.enter_async_context(self._app.lifespan())
-        self.server = HubServer(self._app)
+        self.server = HttpServer(self._app)
 
     async def listen_on(self, sock: socket.socket, *, backlog: int = 128, tls: ssl.SSLContext | None = None) -> None:
         """Serve who comes to a bound socket. On Linux a connection inherits the options that are set here."""
@@ -392,6 +621,5 @@ class HubRunner:
         """End the connections: handlers at work get the shutdown time-out to finish."""
         await self.stop_listening()
         await asyncio.sleep(0)
-        self.server.pre_shutdown()
-        await self.server.shutdown(self._shutdown_timeout_seconds)
+        await self.server.shut_down(self._shutdown_timeout_seconds)
         await self._lifespan.aclose()

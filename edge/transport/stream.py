@@ -1,12 +1,7 @@
-"""aiohttp does the handshake of a stream, then hands the transport over; this is the only module that knows how.
+"""The stream of a subscriber: a protocol that owns its transport, and 2 KiB in all.
 
-A held request costs 11 KiB in aiohttp (parser, request, response, two tasks); a stream needs none of it. So the
-transport gets a `Stream` as its protocol, aiohttp's own protocol object is told that its connection is gone (after its
-`transport` attribute was cleared: `RequestHandler.connection_lost` calls `force_close`, which would close it), and the
-handler returns a response that writes nothing. What is left is 2 KiB: a transport and a `Stream`.
-
-It leans on details of aiohttp 3.14, so the version range in pyproject.toml is narrow and
-tests/transport/test_stream.py pins the order above.
+A stream needs nothing of the request that asked for it. So the HTTP connection releases its transport, the `Stream`
+becomes its protocol, and parser, request and response are freed.
 
 While the transport holds nothing and there is no TLS, bytes go to the descriptor itself, which saves uvloop's 5 % of a
 delivery, and to many of them in one call of `map`, which saves another 13 %: between two writes no statement of Python
@@ -26,9 +21,8 @@ import ssl
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from itertools import repeat
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
-from aiohttp import web
 from aiohttp_sse import EventSourceResponse
 
 from edge.core.connection import Connection
@@ -71,6 +65,13 @@ def stream_head(*, chunked: bool) -> bytes:
     return "\r\n".join(["HTTP/1.1 200 OK", *lines, ""]).encode()
 
 
+class Releasing(Protocol):
+    """A protocol that lets go of its transport."""
+
+    def release(self) -> asyncio.Transport | None:
+        """The transport, None if it is closed."""
+
+
 class Stream(Connection, asyncio.Protocol):
     """A connection that is the protocol of its own transport."""
 
@@ -107,17 +108,15 @@ class Stream(Connection, asyncio.Protocol):
         """With TLS: whether the peer's stack answered when it was last looked at."""
         self._known_acked_bytes = 0
 
-    def take_over_transport(self, aiohttp_protocol: web.RequestHandler, head: bytes, dead_after_seconds: float) -> bool:
-        """Become the protocol of the transport of `aiohttp_protocol`. See `attach_transport`.
+    def take_over_transport(self, protocol: Releasing, head: bytes, dead_after_seconds: float) -> bool:
+        """Become the protocol of the transport of `protocol`. See `attach_transport`.
 
         Returns False when the client has already gone.
         """
-        transport = aiohttp_protocol.transport
-        if transport is None or transport.is_closing():
+        transport = protocol.release()
+        if transport is None:
             return False
         transport.set_protocol(self)
-        aiohttp_protocol.transport = None
-        aiohttp_protocol.connection_lost(None)
         self.attach_transport(transport, head)
         sock = self._sock
         if sock is not None:

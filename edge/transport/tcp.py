@@ -8,6 +8,7 @@ socket that is no TCP, `supported` says no and callers fall back to "written".
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 import sys
@@ -41,6 +42,15 @@ class Socket(Protocol):
     def fileno(self) -> int: ...
     def getsockopt(self, level: int, option: int, buffer_bytes: int, /) -> bytes: ...
     def setsockopt(self, level: int, option: int, value: int, /) -> None: ...
+
+
+def sending_side_closed(sock: Socket) -> bool:
+    """Whether the peer has closed its sending side, as far as the platform tells before all it sent was read."""
+    if not _LINUX:
+        return False
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 class Path(NamedTuple):

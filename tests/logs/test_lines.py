@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import json
 import re
 from collections.abc import AsyncIterator
@@ -226,9 +225,8 @@ def test_a_burst_says_no_more_than_its_lines_a_period_and_counts_the_rest(steps:
 )
 def test_a_trace_that_is_none_is_ignored(text: str, well_formed: bool) -> None:
     assert well_formed is trace.well_formed(text)
-    context = contextvars.copy_context()
-    context.run(trace.carry, text)
-    assert (text if well_formed else None) == context.get(trace.CURRENT)
+    assert (text if well_formed else None) == trace.under(text, trace.CURRENT.get, None)
+    assert trace.CURRENT.get() is None
 
 
 async def test_a_stream_says_that_nothing_comes_after_it(tmp_path: Path) -> None:

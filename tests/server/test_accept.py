@@ -1,4 +1,4 @@
-"""New connections: pending until their first bytes are there and their turn has come, then aiohttp's."""
+"""New connections: they wait for their first bytes and for their turn, then their requests are answered."""
 
 from __future__ import annotations
 
@@ -8,79 +8,55 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from edge.config.schema import Config, LimitsSettings
 from edge.server import accept
-from edge.server.accept import Acceptor, ConnectionThrottle, PendingConnection
-from edge.server.fd_limit import FdLimit
-from tests.core.fakes import make_hub
+from edge.server.accept import ConnectionThrottle
+from edge.server.aiohttp_server import HttpConnection, HttpServer, HubRunner
+from edge.server.assembly import assemble
+from edge.server.listening import listen
 
-
-class Handler(asyncio.Protocol):
-    """What stands for aiohttp's: it keeps what it was given."""
-
-    def __init__(self, made: list[Handler]) -> None:
-        self.data = b""
-        self.transport: asyncio.BaseTransport | None = None
-        self.ended = False
-        self.lost = False
-        made.append(self)
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        assert self.transport is not None, "it was not introduced first"
-        self.data += data
-
-    def eof_received(self) -> bool:
-        self.ended = True
-        return True
-
-    def connection_lost(self, _exc: Exception | None) -> None:
-        self.lost = True
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+PUBLISH = (
+    b"POST /projects/p/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%b"
+)
 
 
 class Accepting:
-    """An acceptor behind a listening socket."""
+    """A hub behind a listening socket."""
 
-    def __init__(self, port: int, acceptor: Acceptor, handlers: list[Handler]) -> None:
+    def __init__(self, port: int, server: HttpServer) -> None:
         self.port = port
-        self.acceptor = acceptor
-        self.handlers = handlers
+        self.server = server
 
-    async def visit(self, *pieces: bytes, end: bool = False) -> asyncio.StreamWriter:
-        _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+    async def visit(self, *pieces: bytes, end: bool = False) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         for piece in pieces:
             writer.write(piece)
             await asyncio.sleep(0.01)
         if end:
             writer.write_eof()
             await asyncio.sleep(0.02)
-        return writer
+        return reader, writer
 
     @property
-    def pending(self) -> int:
-        return len(self.acceptor.pending)
+    def connections(self) -> list[HttpConnection]:
+        return list(self.server.connections)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(60):
-            while not condition():  # noqa: ASYNC110 - sockets and lists have no event to wait for
+            while not condition():  # noqa: ASYNC110 - sockets and sets have no event to wait for
                 await asyncio.sleep(0.005)
 
 
 @pytest.fixture
 async def accepting() -> AsyncIterator[Accepting]:
-    loop = asyncio.get_running_loop()
-    handlers: list[Handler] = []
-    acceptor = Acceptor(loop, FdLimit(make_hub()), lambda _network: Handler(handlers), idle_seconds=0.3)
-    server = await loop.create_server(lambda: PendingConnection(acceptor), "127.0.0.1", 0)
-    yield Accepting(server.sockets[0].getsockname()[1], acceptor, handlers)
-    acceptor.close()
-    for handler in handlers:
-        assert isinstance(handler.transport, asyncio.Transport)
-        handler.transport.abort()
-    server.close()
-    await server.wait_closed()
-    await asyncio.sleep(0.01)
+    app, _ = await assemble(Config(limits=LimitsSettings(idle_seconds=0.3)))
+    runner = HubRunner(app, shutdown_timeout_seconds=0.1)
+    await runner.setup()
+    [sock] = listen("127.0.0.1", 0)
+    await runner.listen_on(sock)
+    yield Accepting(sock.getsockname()[1], runner.server)
+    await runner.cleanup()
 
 
 @pytest.fixture
@@ -97,18 +73,12 @@ async def close(*writers: asyncio.StreamWriter) -> None:
     await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
 
 
-async def test_a_silent_connection_is_closed_and_gets_no_handler(accepting: Accepting) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", accepting.port)
+@pytest.mark.parametrize("sent", [b"", HEALTH[:30], HEALTH + HEALTH[:30]], ids=["nothing", "half a head", "idle"])
+async def test_a_connection_that_does_not_go_on_is_closed(accepting: Accepting, sent: bytes) -> None:
+    reader, writer = await accepting.visit(sent)
     with contextlib.suppress(ConnectionError):
-        assert b"" == await reader.read()
-    assert (0, []) == (accepting.pending, accepting.handlers)
-    await close(writer)
-
-
-async def test_what_was_sent_is_handed_over_whole_and_in_order(accepting: Accepting) -> None:
-    writer = await accepting.visit(b"one ", b"two ", b"three")
-    await accepting.until(lambda: [b"one two three"] == [handler.data for handler in accepting.handlers])
-    assert 0 == accepting.pending
+        assert sent.count(b"\r\n\r\n") == (await reader.read()).count(b"200 OK")
+    assert [] == accepting.connections
     await close(writer)
 
 
@@ -116,40 +86,52 @@ async def test_what_was_sent_is_handed_over_whole_and_in_order(accepting: Accept
 async def test_what_comes_while_a_connection_waits_for_its_turn_waits_with_it(
     accepting: Accepting, turns: list[Callable[[], None]], end: bool
 ) -> None:
-    writer = await accepting.visit(b"one ", b"two", end=end)
-    assert ([], 1) == (accepting.handlers, accepting.pending)
+    reader, writer = await accepting.visit(HEALTH[:20], HEALTH[20:] + HEALTH, HEALTH, end=end)
+    [connection] = accepting.connections
+    assert (1, None) == (len(turns), connection._parser)
     turns[0]()
-    assert [(b"one two", end)] == [(handler.data, handler.ended) for handler in accepting.handlers]
+    async with asyncio.timeout(60):
+        for _ in range(3):
+            assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
+            await reader.readline()
+        if end:
+            assert b"" == await reader.read()
     await close(writer)
 
 
-async def test_a_connection_that_sends_much_is_let_through_at_once(
+async def test_a_connection_that_sends_much_is_read_no_further_until_its_turn(
     accepting: Accepting, turns: list[Callable[[], None]]
 ) -> None:
-    writer = await accepting.visit(b"x" * 40_000, b"y" * 40_000)
-    await accepting.until(lambda: bool(accepting.handlers) and len(accepting.handlers[0].data) == 80_000)
-    assert b"x" * 40_000 + b"y" * 40_000 == accepting.handlers[0].data
+    data = b"x" * 200_000
+    reader, writer = await accepting.visit(PUBLISH % (len(data), data))
+    [connection] = accepting.connections
+    await accepting.until(lambda: connection._reading_paused)
+    turns[0]()
+    async with asyncio.timeout(60):
+        assert b"202" in await reader.readline()
     await close(writer)
 
 
-async def test_a_connection_that_is_lost_is_not_handed_over(
-    accepting: Accepting, turns: list[Callable[[], None]]
+async def test_a_connection_that_is_lost_gets_no_parser(
+    accepting: Accepting, turns: list[Callable[[], None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = await accepting.visit(b"one")
+    _, writer = await accepting.visit(HEALTH)
     writer.transport.abort()
-    await accepting.until(lambda: accepting.pending == 0)
+    await accepting.until(lambda: not accepting.connections)
+    monkeypatch.delattr(HttpServer, "parser")
     turns[0]()
-    assert [] == accepting.handlers
 
 
-async def test_closing_leaves_no_connection_and_no_timer(accepting: Accepting) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", accepting.port)
-    await accepting.until(lambda: accepting.pending == 1)
-    accepting.acceptor.close()
+async def test_shutting_down_leaves_no_connection_and_no_timer(accepting: Accepting) -> None:
+    reader, writer = await accepting.visit()
+    await accepting.until(lambda: bool(accepting.connections))
+    [connection] = accepting.connections
+    await accepting.server.shut_down(0.1)
     with contextlib.suppress(ConnectionError):
         assert b"" == await reader.read()
-    await accepting.until(lambda: accepting.pending == 0)
-    assert [] == accepting.handlers
+    await accepting.until(lambda: not accepting.connections)
+    assert connection._expiry is not None
+    assert connection._expiry.cancelled()
     await close(writer)
 
 

@@ -6,13 +6,8 @@ import asyncio
 
 import pytest
 
-from edge.config.schema import Config
 from edge.http.request import Request
-from edge.http.response import Response
 from edge.http.routes import Application
-from edge.server.accept import PendingConnection
-from edge.server.aiohttp_server import HubRunner, HubServer
-from edge.server.assembly import assemble
 from tests.http.client import Site, read_answer
 from tests.hubs import StartHub
 
@@ -57,29 +52,49 @@ async def test_many_requests_on_one_connection(site: Site) -> None:
     await writer.wait_closed()
 
 
-async def test_every_connection_is_served_by_our_handler_with_all_options() -> None:
-    app, _ = await assemble(Config())
-    runner = HubRunner(app, shutdown_timeout_seconds=0.25)
-    await runner.setup()
-    server = runner.server
-    assert isinstance(server, HubServer)
-    assert isinstance(server(), PendingConnection)
-    handler = server.handler(None)
-    assert (True, None) == (server.handler_cancellation, handler.access_logger)
-    assert vars(server)["request_handler"] == app.answer
-    handler.connection_lost(None)
-    await runner.cleanup()
+async def test_pipelined_requests_leave_the_loop_its_turns(site: Site) -> None:
+    """A caller with thousands of requests in one piece gets its answers in order, and doesn't hold up the others."""
+    count = 1000
+    turns = 0
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        asyncio.get_running_loop().call_soon(turn)
+
+    reader, writer = await site.raw(b"")
+    turn()
+    writer.write(b"".join(HEAD.replace(b"/p/", b"/p%d/" % n) + b"Content-Length: 0\r\n\r\n" for n in range(count)))
+    before = turns
+    answers = [await read_answer(reader) for _ in range(count)]
+    assert {"invalid_event"} == {answer.problem["code"] for answer in answers}
+    assert turns - before >= count // 64
+    writer.close()
+    await writer.wait_closed()
 
 
-async def test_an_error_outside_every_handler_is_a_problem_and_is_logged_once(
+async def test_a_malformed_request_takes_no_earlier_one_with_it(site: Site) -> None:
+    for earlier in (b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", HEAD + b"Content-Length: 1\r\n\r\n1"):
+        reader, writer = await site.raw(earlier * 3 + b"nonsense\r\n\r\n" + earlier)
+        answers = [await read_answer(reader) for _ in range(4)]
+        assert [400] == [answer.status for answer in answers[3:]]
+        assert "malformed_http" not in b"".join(answer.body for answer in answers[:3]).decode()
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_an_unexpected_error_is_a_problem_and_is_logged_once(
     start_hub: StartHub, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    async def broken(self: Application, request: Request) -> Response:
+    def broken(self: Application, request: Request) -> None:
         raise LookupError("a detail nobody should see")
 
-    monkeypatch.setattr(Application, "answer", broken)
+    monkeypatch.setattr(Application, "_find", broken)
     site = await start_hub()
-    answer = await site.exchange(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    reader, writer = await site.raw(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    answer = await read_answer(reader)
+    writer.close()
+    await writer.wait_closed()
     assert "internal" == answer.problem["code"]
     assert b"nobody" not in answer.body
     printed = "".join(capfd.readouterr())

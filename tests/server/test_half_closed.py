@@ -45,10 +45,9 @@ def statuses(heard: bytes) -> Sequence[int]:
 
 @pytest.mark.parametrize("pause_seconds", [0.0, 0.02])
 async def test_every_request_that_came_whole_is_answered(site: Site, pause_seconds: float) -> None:
-    for count in (1, 2, 60, 200):  # aiohttp's parser stops after 32 messages
+    for count in (1, 2, 60, 200):  # a turn of the loop answers 32
         heard = await talk(site, HEALTH * count, b"", pause_seconds=pause_seconds)
         assert [200] * count == statuses(heard)
-        assert pause_seconds or 1 == heard.count(b"Connection: close\r\n")
 
 
 @pytest.mark.parametrize("count", [1, 60])

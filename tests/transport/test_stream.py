@@ -1,4 +1,4 @@
-"""What edge/transport/stream.py relies on in aiohttp and in the event loops."""
+"""What edge/transport/stream.py relies on in the event loops."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import contextlib
 import gc
 
 import pytest
-from aiohttp.web_protocol import RequestHandler
 
 from edge.core.event import Event
 from edge.core.hub import Hub
-from edge.server.aiohttp_server import Received
+from edge.server.aiohttp_server import HttpConnection, Received
 from edge.transport.stream import Stream
 from tests.faults.tls import Certificate
 from tests.http.loops import LOOPS, SUBSCRIBE, Served, run, served
@@ -28,10 +27,10 @@ def living(kind: type) -> int:
     return sum(isinstance(each, kind) for each in gc.get_objects())
 
 
-def test_the_transport_belongs_to_the_stream_and_aiohttp_has_forgotten_it(loop: str, tls: Certificate | None) -> None:
+def test_the_transport_belongs_to_the_stream_and_the_request_is_freed(loop: str, tls: Certificate | None) -> None:
     async def main() -> None:
         async with served(tls) as hub:
-            before = (living(RequestHandler), living(Received))
+            before = (living(HttpConnection), living(Received))
             others = asyncio.all_tasks()
             peer = await hub.connect()
             await peer.hello()
@@ -41,7 +40,7 @@ def test_the_transport_belongs_to_the_stream_and_aiohttp_has_forgotten_it(loop: 
             assert hub.runner.server is not None
             while hub.runner.server.connections or asyncio.all_tasks() != others:  # noqa: ASYNC110 - two sets
                 await asyncio.sleep(0)
-            assert before == (living(RequestHandler), living(Received))
+            assert before == (living(HttpConnection), living(Received))
             await peer.close()
             await hub.streams(0)
 
@@ -107,7 +106,7 @@ def test_a_client_that_is_gone_before_the_hand_over(
 ) -> None:
     take_over = Stream.take_over_transport
 
-    def gone(self: Stream, protocol: RequestHandler, head: bytes, dead_after_seconds: float) -> bool:
+    def gone(self: Stream, protocol: HttpConnection, head: bytes, dead_after_seconds: float) -> bool:
         assert protocol.transport is not None
         protocol.transport.abort()
         return take_over(self, protocol, head, dead_after_seconds)
@@ -134,7 +133,7 @@ def test_clients_that_reset_at_any_moment_leave_nothing(loop: str, tls: Certific
             await asyncio.sleep(0.1)
             await hub.streams(0)
             assert hub.runner.server is not None
-            assert [] == hub.runner.server.connections
+            assert set() == hub.runner.server.connections
 
     run(loop, main)
 
