@@ -28,19 +28,19 @@ class Hosts:
 
     def __init__(self, allowed: Collection[str]) -> None:
         self._allowed = frozenset(name.rstrip(".").lower() for name in allowed)
-        self._known: set[str] = set()
-        """`Host` headers that have passed; checked for every request."""
+        self.known: set[str] = set()
+        """`Host` headers for which `know` has said yes; checked for every request."""
 
     def know(self, header: str | None) -> bool:
         """Whether a request with this `Host` is for this hub. None (HTTP/1.0) is: browsers always send one."""
-        if header in self._known or header is None:
+        if header in self.known or header is None:
             return True
         name = _name(header)
         if name is None or not (is_local(name) or name in self._allowed):
             return False
-        if len(self._known) >= _MAX_REMEMBERED:
-            self._known.clear()
-        self._known.add(header)
+        if len(self.known) >= _MAX_REMEMBERED:
+            self.known.clear()
+        self.known.add(header)
         return True
 
 

@@ -61,7 +61,7 @@ def decode_json(body: bytes | memoryview, max_bytes: int) -> Event:
         raise InvalidRequest(reason, code="invalid_event") from None
     if decoded.type not in _checked_types:
         check_type(decoded.type)
-    return Event(decoded.type, bounded(data, max_bytes))
+    return Event(decoded.type, data if len(data) <= max_bytes else bounded(data, max_bytes))
 
 
 def why_not_json(body: bytes, error: Exception) -> str | None:

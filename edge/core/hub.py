@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import cast
 
+from edge.core import sse
 from edge.core.admission import Admission
 from edge.core.connection import Connection
 from edge.core.counters import Counters
@@ -117,8 +118,11 @@ class Hub:
             Draining: the process is shutting down.
             LimitReached: `too_many_projects`, or `event_too_large` for a frame that exceeds every ring.
         """
-        project = self._open(name, event, now)
-        return self._take_in(project, project.frame(event), now)
+        if self.draining or len(event.data) > self._admission.fits_bytes:
+            self.check(event)
+        project = self.projects.get(name) or self._create(name, None, now)
+        frame = sse.event_frame(project.id_prefix, project.ring.newest + project.reserved + 1, event)
+        return self._take_in(project, frame, now)
 
     def check(self, event: Event) -> None:
         """Raise what `publish` raises for `event` itself: Draining, or LimitReached (`event_too_large`)."""
@@ -395,15 +399,15 @@ class Hub:
 
     def _take_in(self, project: Project, frame: bytes, now: float) -> Receipt:
         self.counters.published += 1
-        seq = project.append(frame, now)
-        self._enforce(project, now)
+        event_id = f"{project.epoch}-{project.append(frame, now)}"
+        if self._retention.enforce(project, now):
+            self._make_room(now)
         connections = len(project.connections)
-        if connections or project.observers:
+        if (connections or project.observers) and not project.dirty:
             self._flush_queue.add(project)
-        receipt = Receipt(project.name, project.event_id(seq), connections, connections == 0)
         if not connections:
-            self._observer.event_missed(project, receipt.id, now)
-        return receipt
+            self._observer.event_missed(project, event_id, now)
+        return Receipt(project.name, event_id, connections, connections == 0)
 
     def _create(self, name: str, address: str | None, now: float) -> Project:
         if len(self.projects) >= self.limits.max_projects and (idlest := self._registry.displaceable()) is not None:

@@ -159,7 +159,9 @@ class Project:
         ring, counters = self.ring, self._counters
         before_bytes = ring.size_bytes
         seq = ring.extend(frames, now)
-        self._note_final(frames[-1])
+        self.finished = frames[-1].startswith(sse.FINAL)
+        if self.finished:
+            self.had_final = True
         counters.published += len(frames)
         counters.ring_events += len(frames)
         counters.ring_bytes += ring.size_bytes - before_bytes
@@ -173,7 +175,9 @@ class Project:
     def append(self, frame: bytes, now: float) -> int:
         """Add the next frame to the ring; `flush` delivers it. Returns its number."""
         seq = self.ring.append(frame, now)
-        self._note_final(frame)
+        self.finished = frame.startswith(sse.FINAL)
+        if self.finished:
+            self.had_final = True
         counters = self._counters
         counters.ring_events += 1
         counters.ring_bytes += len(frame)
@@ -182,11 +186,6 @@ class Project:
             if self.pending_entry_seconds is None:
                 counters.oldest_miss.add(self)
         return seq
-
-    def _note_final(self, newest: bytes) -> None:
-        self.finished = sse.is_final(newest)
-        if self.finished:
-            self.had_final = True
 
     def evict(self, count: int, reason: str, now: float) -> None:
         """Evict the `count` oldest events. `FlushQueue.deliver_first` comes before it."""

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from edge.core.counters import Counters
 from edge.core.limits import Limits
 from edge.core.project import Project
+from edge.core.ring import EVENT_OVERHEAD_BYTES
 
 ROOM_BUDGET = 64
 """Projects emptied for one event, and in one turn of the loop: less than a millisecond."""
@@ -100,8 +101,9 @@ class Retention:
             self._move_last(project)
         if ring.size_bytes > limits.max_bytes or ring.newest - ring.oldest >= limits.max_events:
             by_count, by_bytes = ring.excess(limits.max_events, limits.max_bytes)
-            if self._deliver_first(project, by_count + by_bytes, now):
-                self.crowded.pop(project, None)
+            if not project.owes(by_count + by_bytes) or self._deliver_first(project, by_count + by_bytes, now):
+                if self.crowded:
+                    self.crowded.pop(project, None)
             else:
                 self.crowded[project] = None
                 by_count, by_bytes = ring.excess(2 * limits.max_events, 2 * limits.max_bytes)
@@ -109,7 +111,8 @@ class Retention:
                 self.evict(project, by_count, "count", now)
             if by_bytes:
                 self.evict(project, by_bytes, "bytes", now)
-        return self.is_over
+        counters = self._counters
+        return counters.ring_bytes + counters.ring_events * EVENT_OVERHEAD_BYTES > limits.total_bytes
 
     @property
     def is_over(self) -> bool:
@@ -148,7 +151,8 @@ class Retention:
 
     def evict(self, project: Project, count: int, reason: str, now: float) -> None:
         """Evict the `count` oldest events of `project`."""
-        self._deliver_first(project, count, now)
+        if project.owes(count):
+            self._deliver_first(project, count, now)
         project.evict(count, reason, now)
         ring = project.ring
         if ring.oldest > ring.newest:

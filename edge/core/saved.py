@@ -37,8 +37,8 @@ def restored(saved: SavedProject, counters: Counters, frame_cache: FrameCache, n
     project.pinned = saved.pinned
     project.earlier = saved.earlier
     project.ring.load(saved.frames, saved.times)
-    project.had_final = any(map(sse.is_final, saved.frames))
-    project.finished = saved.finished or (project.had_final and sse.is_final(saved.frames[-1]))
+    project.had_final = any(frame.startswith(sse.FINAL) for frame in saved.frames)
+    project.finished = saved.finished or (project.had_final and saved.frames[-1].startswith(sse.FINAL))
     counters.ring_events += len(project.ring)
     counters.ring_bytes += project.ring.size_bytes
     project.ledger.restore(saved.ledger, project.ring.oldest, now)

@@ -19,11 +19,11 @@ from edge.core.event import DEFAULT_TYPE, Event
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _ID_FIRST = b"id: "
-_FINAL = b": final\n"
+FINAL = b": final\n"
 """The first line of a held event that finishes its project, so that every store and node keeps it with the event.
 `without_final` takes it away before the event is sent.
 """
-_FINAL_BEHIND = b"\n\n" + _FINAL
+_FINAL_BEHIND = b"\n\n" + FINAL
 
 PING_COMMENT = b": ping\n"
 """A single line: some clients make an empty event of a comment that is followed by an empty line."""
@@ -45,7 +45,7 @@ def event_frame(id_prefix: bytes, seq: int, event: Event) -> bytes:
     if b"\n" in data or b"\r" in data:
         data = _LINE_END.sub(b"\ndata: ", data)
     if event.final:
-        return b"%b%bdata: %b\nid: %b%d\n\n" % (_FINAL, _type_line(event.type), data, id_prefix, seq)
+        return b"%b%bdata: %b\nid: %b%d\n\n" % (FINAL, _type_line(event.type), data, id_prefix, seq)
     if event.type == DEFAULT_TYPE:
         return b"data: %b\nid: %b%d\n\n" % (data, id_prefix, seq)
     return b"event: %b\ndata: %b\nid: %b%d\n\n" % (event.type.encode(), data, id_prefix, seq)
@@ -54,17 +54,12 @@ def event_frame(id_prefix: bytes, seq: int, event: Event) -> bytes:
 def event_text(event: Event) -> bytes:
     """An event that is numbered elsewhere, without its `id:` line; `numbered` adds the line."""
     data = _LINE_END.sub(b"\ndata: ", event.data)
-    return b"%b%bdata: %b\n\n" % (_FINAL if event.final else b"", _type_line(event.type), data)
-
-
-def is_final(frame: bytes) -> bool:
-    """Whether the event of `frame` finishes its project."""
-    return frame.startswith(_FINAL)
+    return b"%b%bdata: %b\n\n" % (FINAL if event.final else b"", _type_line(event.type), data)
 
 
 def without_final(frames: bytes) -> bytes:
     """`frames` as they are sent."""
-    return frames.removeprefix(_FINAL).replace(_FINAL_BEHIND, b"\n\n")
+    return frames.removeprefix(FINAL).replace(_FINAL_BEHIND, b"\n\n")
 
 
 def _type_line(event_type: str) -> bytes:

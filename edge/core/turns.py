@@ -51,9 +51,7 @@ class FlushQueue:
                 self._wake()
 
     def deliver_first(self, project: Project, count: int, now: float) -> bool:
-        """Deliver the `count` oldest events, which are to be evicted. Returns False where that would hold the loop."""
-        if not project.owes(count):
-            return True
+        """Deliver the `count` oldest events, which are to be evicted and `project` owes. Returns False where that would hold the loop."""
         connections = len(project.streams)
         if connections > self._ahead:
             return False

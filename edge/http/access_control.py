@@ -62,7 +62,7 @@ class AccessControl:
     def check_source(self, request: Request) -> None:
         """Refuse a wrong host and a page of another origin, before any authentication."""
         headers = request.headers
-        if self._check_hosts and not (request.authority is None and self._hosts.know(headers.get("Host"))):
+        if self._check_hosts and (headers.get("Host") not in self._hosts.known or request.authority is not None):
             self._check_host(request)
         if request.method not in _SAFE:
             if "Origin" in headers or "Sec-Fetch-Site" in headers:

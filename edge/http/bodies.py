@@ -59,9 +59,7 @@ async def read(context: Context, request: Request) -> bytes:
     max_bytes = limits.max_body_bytes
     body = request.body()
     if body is not None:
-        if len(body) > max_bytes:
-            raise _too_large(max_bytes)
-        return body
+        return bounded(context, body)
     length = request.headers.get("Content-Length")
     if length is not None and int(length) > max_bytes:
         raise _too_large(max_bytes)
@@ -75,6 +73,14 @@ async def read(context: Context, request: Request) -> bytes:
             if size_bytes > max_bytes:
                 raise _too_large(max_bytes)
     return b"".join(chunks)
+
+
+def bounded(context: Context, body: bytes) -> bytes:
+    """A body that has arrived. Raises LimitReached (`body_too_large`)."""
+    max_bytes = context.config.limits.max_body_bytes
+    if len(body) > max_bytes:
+        raise _too_large(max_bytes)
+    return body
 
 
 def _too_large(max_bytes: int) -> LimitReached:

@@ -7,7 +7,7 @@ nothing waits.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
@@ -24,12 +24,13 @@ from edge.http.schemas import Receipts
 from edge.store.base import Keyed
 
 _MAX_REQUIRED = 1_000_000
+_OF_SEVERAL = (bodies.JSON, bodies.FORM, bodies.TEXT)
+_OF_ONE = (*_OF_SEVERAL, bodies.NDJSON)
 
 
-async def publish(context: Context, request: Request) -> Response:
+def publish(context: Context, request: Request) -> Response | Awaitable[Response]:
     """Publish to a project, or to several; the receipt says who was there."""
-    accepted = (bodies.JSON, bodies.FORM, bodies.TEXT, *(() if request.projects else (bodies.NDJSON,)))
-    kind = bodies.media_type(request, accepted)
+    kind = bodies.media_type(request, _OF_SEVERAL if request.projects else _OF_ONE)
     require, wait_seconds, event_type, final = 0, None, None, False
     if request.query_string:
         require = params.integer(request, "require", 0, lowest=0, highest=_MAX_REQUIRED)
@@ -41,14 +42,33 @@ async def publish(context: Context, request: Request) -> Response:
         final = params.flag(request, "final")
     key = params.idempotency_key(request)
     if key is not None:
-        return await _publish_once(context, request, kind, key, require, wait_seconds, final=final)
+        return _publish_once(context, request, kind, key, require, wait_seconds, final=final)
+    body = request.body()
+    if body is None or require or wait_seconds is not None or kind == bodies.NDJSON or request.projects:
+        return _publish_later(context, request, kind, require, wait_seconds, final=final)
+    event = _decode(context, kind, bodies.bounded(context, body), event_type, final=final)
+    promised = context.store.publish(request.project, event, context.clock())
+    return _response(promised) if isinstance(promised, Receipt) else _respond_later(promised)
+
+
+async def _publish_later(
+    context: Context, request: Request, kind: str, require: int, wait_seconds: float | None, *, final: bool
+) -> Response:
+    """Publish to several projects, or what is yet to come, or what `require` and `wait` make wait."""
     if kind == bodies.NDJSON:
         await _ready(context, request, require, wait_seconds)
         return await ndjson.publish_arriving(context, request, request.project, final=final)
-    event = _decode(context, request, kind, await bodies.read(context, request), final=final)
-    if require or wait_seconds is not None:
-        await _ready(context, request, require, wait_seconds)
+    event = _decode(context, kind, await bodies.read(context, request), request.parameter("type"), final=final)
+    await _ready(context, request, require, wait_seconds)
     return response_of(await _publish(context, request, event))
+
+
+def _response(receipt: Receipt) -> Response:
+    return Response(201 if receipt.connections else 202, msgspec.json.encode(receipt) + b"\n")
+
+
+async def _respond_later(promised: Awaitable[Receipt]) -> Response:
+    return _response(await promised)
 
 
 async def _publish_once(
@@ -57,7 +77,7 @@ async def _publish_once(
     """Publish under an idempotency key. NDJSON too has to be known whole, to be compared with another body."""
     name = request.project
     body = await bodies.read(context, request)
-    event = None if kind == bodies.NDJSON else _decode(context, request, kind, body, final=final)
+    event = None if kind == bodies.NDJSON else _decode(context, kind, body, request.parameter("type"), final=final)
     kinds = [kind.encode(), b"final"] if final else [kind.encode()]
     keyed = Keyed(
         ("publish-each", ",".join(sorted(request.projects)), key) if request.projects else ("publish", name, key),
@@ -100,12 +120,9 @@ def _published_each(request: Request) -> Callable[[Sequence[Receipt], bytes], An
     return answer
 
 
-def _decode(context: Context, request: Request, kind: str, body: bytes, *, final: bool) -> Event:
+def _decode(context: Context, kind: str, body: bytes, event_type: str | None, *, final: bool) -> Event:
     max_bytes = context.config.limits.max_event_bytes
-    if kind == bodies.TEXT:
-        event = decode_text(body, request.parameter("type"), max_bytes)
-    else:
-        event = decode_json(body, max_bytes)
+    event = decode_text(body, event_type, max_bytes) if kind == bodies.TEXT else decode_json(body, max_bytes)
     return msgspec.structs.replace(event, final=True) if final else event
 
 

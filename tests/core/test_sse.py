@@ -89,7 +89,7 @@ def test_what_finishes_a_project_is_known_and_not_sent(events: list[tuple[str, s
         for seq, (name, data, final) in enumerate(events, 1)
     ]
     sent = [sse.event_frame(b"e-", seq, Event(name, data.encode())) for seq, (name, data, _) in enumerate(events, 1)]
-    assert [final for _, _, final in events] == [sse.is_final(frame) for frame in held]
+    assert [final for _, _, final in events] == [frame.startswith(sse.FINAL) for frame in held]
     assert b"".join(sent) == sse.without_final(b"".join(held))
     for frame, plain, (name, data, final) in zip(held, sent, events, strict=True):
         assert sse.decode(plain) == sse.decode(frame)

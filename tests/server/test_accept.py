@@ -11,8 +11,9 @@ import pytest
 from edge.config.schema import Config, LimitsSettings
 from edge.server import accept
 from edge.server.accept import ConnectionThrottle
-from edge.server.aiohttp_server import HttpConnection, HttpServer, HubRunner
+from edge.server.aiohttp_server import HttpServer, HubRunner
 from edge.server.assembly import assemble
+from edge.server.connection import HttpConnection
 from edge.server.listening import listen
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -10,7 +10,8 @@ import pytest
 
 from edge.core.event import Event
 from edge.core.hub import Hub
-from edge.server.aiohttp_server import HttpConnection, Received
+from edge.server.connection import HttpConnection
+from edge.server.received import Received
 from edge.transport.stream import Stream
 from tests.faults.tls import Certificate
 from tests.http.loops import LOOPS, SUBSCRIBE, Served, run, served
