@@ -81,9 +81,7 @@ class Retention:
 
     __slots__ = ("_counters", "_deliver_first", "_expiry", "_latest", "_limits", "_lru", "crowded")
 
-    def __init__(
-        self, limits: Limits, counters: Counters, deliver_first: Callable[[Project, int, float], bool]
-    ) -> None:
+    def __init__(self, limits: Limits, counters: Counters, deliver_first: Callable[[Project, float], bool]) -> None:
         self._limits = limits
         self._counters = counters
         self._deliver_first = deliver_first
@@ -101,7 +99,7 @@ class Retention:
             self._move_last(project)
         if ring.size_bytes > limits.max_bytes or ring.newest - ring.oldest >= limits.max_events:
             by_count, by_bytes = ring.excess(limits.max_events, limits.max_bytes)
-            if not project.owes(by_count + by_bytes) or self._deliver_first(project, by_count + by_bytes, now):
+            if not project.owes(by_count + by_bytes) or self._deliver_first(project, now):
                 if self.crowded:
                     self.crowded.pop(project, None)
             else:
@@ -152,7 +150,7 @@ class Retention:
     def evict(self, project: Project, count: int, reason: str, now: float) -> None:
         """Evict the `count` oldest events of `project`."""
         if project.owes(count):
-            self._deliver_first(project, count, now)
+            self._deliver_first(project, now)
         project.evict(count, reason, now)
         ring = project.ring
         if ring.oldest > ring.newest:

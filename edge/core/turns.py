@@ -50,8 +50,8 @@ class FlushQueue:
             if len(self._dirty) == 1:
                 self._wake()
 
-    def deliver_first(self, project: Project, count: int, now: float) -> bool:
-        """Deliver the `count` oldest events, which are to be evicted and `project` owes. Returns False where that would hold the loop."""
+    def deliver_first(self, project: Project, now: float) -> bool:
+        """Deliver what `project` owes and is about to evict. Returns False where that would hold the loop."""
         connections = len(project.streams)
         if connections > self._ahead:
             return False
