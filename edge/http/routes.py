@@ -248,7 +248,7 @@ class Application:
             named = compared(request)
             detail = f"Origin {named['origin']}, Host {named['host']}"
         address = context.client_addresses.of(request)
-        names = request.projects[: params.MAX_PROJECTS] if route.path == SEVERAL else (request.project,)
+        names = (request.project,) if request.project else request.projects[: params.MAX_PROJECTS]
         for name in names:
             context.history.refused(name, code, address, context.clock(), detail)
 
