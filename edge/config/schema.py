@@ -15,7 +15,10 @@ import msgspec
 from msgspec import Meta
 
 from edge.config.redis_url import SCHEMES, parse_redis_url
+from edge.core.limits import Limits
 
+_CORE = Limits()
+"""The core writes its defaults once."""
 _KIB = 1024
 _MIB = 1024 * _KIB
 _HOUR_SECONDS = 3600.0
@@ -94,19 +97,19 @@ class ServerSettings(Section, frozen=True):
 
 class StreamSettings(Section, frozen=True):
     # Below every common proxy's idle time-out: nginx 60 s, AWS and Heroku 55-60 s, some mobile networks 30 s.
-    heartbeat_seconds: Annotated[float, Meta(ge=0.05, le=_HOUR_SECONDS)] = 15.0
+    heartbeat_seconds: Annotated[float, Meta(ge=0.05, le=_HOUR_SECONDS)] = _CORE.heartbeat_seconds
     # Two heartbeats: a peer that missed one may be late, one that missed two is gone.
-    dead_after_seconds: Annotated[float, Meta(ge=0.1, le=_DAY_SECONDS)] = 30.0
+    dead_after_seconds: Annotated[float, Meta(ge=0.1, le=_DAY_SECONDS)] = _CORE.dead_after_seconds
     # 0 would make every browser reconnect in a tight loop.
-    retry_ms: Annotated[int, Meta(ge=1, le=3_600_000)] = 1000
+    retry_ms: Annotated[int, Meta(ge=1, le=3_600_000)] = _CORE.retry_ms
     max_lifetime_seconds: Annotated[float, Meta(ge=0, le=_YEAR_SECONDS)] = 0.0  # 0: as long as it likes.
 
 
 class RingSettings(Section, frozen=True):
-    max_events: Count = 1000
-    max_bytes: Bytes = _MIB
-    max_age_seconds: Annotated[float, Meta(ge=0.001, le=_YEAR_SECONDS)] = 3600.0
-    total_bytes: Bytes = 256 * _MIB
+    max_events: Count = _CORE.max_events
+    max_bytes: Bytes = _CORE.max_bytes
+    max_age_seconds: Annotated[float, Meta(ge=0.001, le=_YEAR_SECONDS)] = _CORE.max_age_seconds
+    total_bytes: Bytes = _CORE.total_bytes
 
 
 _LEAST_SHARE = 100
@@ -118,12 +121,12 @@ class LimitsSettings(Section, frozen=True):
     max_body_bytes: Bytes = _MIB
     # At 2 KiB of ours and some 6 KiB of the kernel's each, 50,000 fill less than half a gigabyte and stay
     # under the usual 65,536 descriptors. No "0 = unlimited": out of descriptors a server accepts no connection.
-    max_connections: Count = 50_000
+    max_connections: Count = _CORE.max_connections
     # Under half of the whole, so that one project can't lock out all others.
-    max_connections_per_project: Count = 20_000
+    max_connections_per_project: Count = _CORE.max_connections_per_project
     # 0 = no limit, as behind a proxy or a company's NAT every client has the same address.
-    max_connections_per_address: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 0
-    max_projects: Count = 100_000
+    max_connections_per_address: Annotated[int, Meta(ge=0, le=1_000_000_000)] = _CORE.max_connections_per_address
+    max_projects: Count = _CORE.max_projects
     # A remembered receipt is about 500 bytes: 50 MB when full.
     max_idempotency_keys: Count = 100_000
     idempotency_seconds: Annotated[float, Meta(ge=1, le=_DAY_SECONDS)] = 600.0

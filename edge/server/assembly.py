@@ -205,20 +205,9 @@ async def _close_when_idle(target: Target, running: Collection[asyncio.Task[Any]
 
 def bounds(config: Config) -> Limits:
     """The core's limits, as configured."""
-    ring, limits, stream = config.ring, config.limits, config.stream
-    return Limits(
-        max_events=ring.max_events,
-        max_bytes=ring.max_bytes,
-        max_age_seconds=ring.max_age_seconds,
-        total_bytes=ring.total_bytes,
-        max_connections=limits.max_connections,
-        max_connections_per_project=limits.max_connections_per_project,
-        max_connections_per_address=limits.max_connections_per_address,
-        max_projects=limits.max_projects,
-        heartbeat_seconds=stream.heartbeat_seconds,
-        dead_after_seconds=stream.dead_after_seconds,
-        retry_ms=stream.retry_ms,
-    )
+    sections = (config.ring, config.limits, config.stream)
+    fields = {name: getattr(one, name) for one in sections for name in Limits.__struct_fields__ if hasattr(one, name)}
+    return Limits(**fields)
 
 
 def store_of(

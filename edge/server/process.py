@@ -16,6 +16,7 @@ import ssl
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import http_parser
@@ -93,34 +94,24 @@ def serve(load: Load) -> int:
         return loop_runner()(process.live())
 
 
+@dataclass
 class Process:
     """What one process has, from its start to its end."""
 
-    def __init__(
-        self,
-        config: Config,
-        sources: Sources,
-        load: Load,
-        started_with: Config,
-        sockets: list[socket.socket],
-        metrics_sockets: list[socket.socket],
-        tls: ssl.SSLContext | None,
-        notifier: Notifier,
-    ) -> None:
-        self._config = config
-        self._sources = sources
-        self._load = load
-        self._started_with = started_with
-        self._sockets = sockets
-        self._metrics_sockets = metrics_sockets
-        self._tls = tls
-        self._notifier = notifier
+    config: Config
+    sources: Sources
+    load: Load
+    started_with: Config
+    sockets: list[socket.socket]
+    metrics_sockets: list[socket.socket]
+    tls: ssl.SSLContext | None
+    notifier: Notifier
 
     async def live(self) -> int:
         """Serve, then shut down. Returns the exit status. Raises ConfigError."""
         self._stopping: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
-            app, context = await assemble(self._config, self._sources, self._fail)
+            app, context = await assemble(self.config, self.sources, self._fail)
             self._on_signals(context)
             runner = HubRunner(app, shutdown_timeout_seconds=_LAST_MOMENT_SECONDS)
             await runner.setup()
@@ -128,21 +119,21 @@ class Process:
             raise self._store_refused(error) from None
         metrics_runner = HubRunner(metrics_app(context), shutdown_timeout_seconds=_LAST_MOMENT_SECONDS)
         await metrics_runner.setup()
-        for one, sockets in ((runner, self._sockets), (metrics_runner, self._metrics_sockets)):
+        for one, sockets in ((runner, self.sockets), (metrics_runner, self.metrics_sockets)):
             for sock in sockets:
-                await one.listen_on(sock, backlog=BACKLOG, tls=self._tls)
+                await one.listen_on(sock, backlog=BACKLOG, tls=self.tls)
         # What lives from here to the end needs no collecting: the collector looks only at what comes later.
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         self._announce()
-        if not self._notifier.ready(status_line(context)):
+        if not self.notifier.ready(status_line(context)):
             _log.warning("systemd_not_notified", consequence="systemd ends this service after TimeoutStartSec=")
         attending = context.supervisor.keep_running(
-            "systemd", lambda: self._notifier.attend(lambda: status_line(context))
+            "systemd", lambda: self.notifier.attend(lambda: status_line(context))
         )
         await asyncio.wait((self._stopping,))
-        self._notifier.stopping("Draining", self._config.server.drain_seconds + _STOP_MARGIN_SECONDS)
+        self.notifier.stopping("Draining", self.config.server.drain_seconds + _STOP_MARGIN_SECONDS)
         await self._shut_down(runner, context)
         # To the last moment Prometheus can see the hub drain.
         await metrics_runner.cleanup()
@@ -156,14 +147,14 @@ class Process:
             self._stopping.set_exception(self._store_refused(error))
 
     def _store_refused(self, error: StoreUnusableError) -> ConfigError:
-        return ConfigError("store.url", self._sources.get("store.url", "default"), str(error))
+        return ConfigError("store.url", self.sources.get("store.url", "default"), str(error))
 
     def _on_signals(self, context: Context) -> None:
         """SIGTERM shuts down, and may come twice (a parent process and systemd may both send it); a second Ctrl-C ends
         the process at once; SIGHUP reads the configuration again.
         """
         loop = asyncio.get_running_loop()
-        reloader = Reloader(context, self._load, self._started_with, self._tls, (self._sockets, self._metrics_sockets))
+        reloader = Reloader(context, self.load, self.started_with, self.tls, (self.sockets, self.metrics_sockets))
 
         def terminate() -> None:
             if not self._stopping.done():
@@ -177,8 +168,8 @@ class Process:
             terminate()
 
         def hang_up() -> None:
-            self._notifier.reloading()
-            reloader.request(lambda: self._notifier.ready(status_line(context)))
+            self.notifier.reloading()
+            reloader.request(lambda: self.notifier.ready(status_line(context)))
 
         loop.add_signal_handler(signal.SIGTERM, terminate)
         loop.add_signal_handler(signal.SIGINT, interrupt)
@@ -186,7 +177,7 @@ class Process:
 
     async def _shut_down(self, runner: HubRunner, context: Context) -> None:
         loop = asyncio.get_running_loop()
-        drain_seconds = self._config.server.drain_seconds
+        drain_seconds = self.config.server.drain_seconds
         deadline = loop.time() + drain_seconds
         _log.info("draining", connections=len(context.hub.connections), drain_seconds=drain_seconds)
         # 1. No new connections: listening ends.
@@ -206,10 +197,10 @@ class Process:
         _log.info("stopped", connections_aborted=aborted)
 
     def _announce(self) -> None:
-        found = urls(self._sockets, tls=self._tls is not None)
+        found = urls(self.sockets, tls=self.tls is not None)
         _log.info("listening", urls=found, version=__version__)
-        if self._metrics_sockets:
-            _log.info("metrics_listening", urls=urls(self._metrics_sockets, tls=self._tls is not None))
+        if self.metrics_sockets:
+            _log.info("metrics_listening", urls=urls(self.metrics_sockets, tls=self.tls is not None))
         if sys.stdout is not None:
             sys.stdout.write(f"edge: listening on {found[0]}\n")
             sys.stdout.flush()

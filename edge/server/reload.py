@@ -10,6 +10,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -27,30 +28,23 @@ _SERVER_KEYS = frozenset({"server.allowed_hosts", "server.trusted_proxies", "ser
 _TLS_KEYS = frozenset({"server.tls_cert", "server.tls_key"})
 
 
+@dataclass
 class Reloader:
     """Reloads one process's configuration, one request after another."""
 
-    def __init__(
-        self,
-        context: Context,
-        load: Callable[[], tuple[Config, Sources]],
-        started_with: Config,
-        tls: ssl.SSLContext | None,
-        sockets: tuple[Sequence[socket.socket], Sequence[socket.socket]],
-    ) -> None:
-        self._context = context
-        self._load = load
-        self._started_with = started_with
-        self._tls = tls
-        self._sockets = sockets
-        self._again = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+    context: Context
+    load: Callable[[], tuple[Config, Sources]]
+    started_with: Config
+    tls: ssl.SSLContext | None
+    sockets: tuple[Sequence[socket.socket], Sequence[socket.socket]]
+    _again: asyncio.Event = field(default_factory=asyncio.Event)
+    _task: asyncio.Task[None] | None = None
 
     def request(self, done: Callable[[], object]) -> None:
         """Reload soon, and call `done` then. Requests that come meanwhile are one more reload."""
         self._again.set()
         if self._task is None or self._task.done():
-            self._task = self._context.supervisor.start("reload", self._reload_all(done))
+            self._task = self.context.supervisor.start("reload", self._reload_all(done))
 
     async def _reload_all(self, done: Callable[[], object]) -> None:
         try:
@@ -61,19 +55,19 @@ class Reloader:
             done()
 
     async def _reload(self) -> None:
-        context, before = self._context, self._context.config
+        context, before = self.context, self.context.config
         try:
-            new, sources = await asyncio.to_thread(self._load)
+            new, sources = await asyncio.to_thread(self.load)
             config = self._merged(new)
             check(config, sources)
-            for sockets, key in zip(self._sockets, ("server.host", "metrics.host"), strict=True):
+            for sockets, key in zip(self.sockets, ("server.host", "metrics.host"), strict=True):
                 refuse_exposure(config, sources, sockets, key)
             verifier = verifier_of(config, sources, context.supervisor)
             target = target_of(config, sources, context.store, context.clock)
-            if self._tls is not None:
+            if self.tls is not None:
                 # First into a context of its own: half a change would be worse than none.
                 await asyncio.to_thread(tls_context, config, sources)
-                load_certificate(self._tls, config, sources)
+                load_certificate(self.tls, config, sources)
         except ConfigError as error:
             _log.error("config_not_reloaded", problem=str(error), consequence="the settings in use stay")
             return
@@ -87,19 +81,19 @@ class Reloader:
             restart_needed=[
                 key
                 for key in KEYS
-                if not self._reloadable(key) and value_of(new, key) != value_of(self._started_with, key)
+                if not self._reloadable(key) and value_of(new, key) != value_of(self.started_with, key)
             ],
             certificate=config.server.tls_cert,
         )
 
     def _reloadable(self, key: str) -> bool:
         if key in _TLS_KEYS:
-            return self._tls is not None
+            return self.tls is not None
         return key.partition(".")[0] in _SECTIONS or key in _SERVER_KEYS
 
     def _merged(self, new: Config) -> Config:
         """The configuration in use, with the reloadable values of `new`."""
-        old = self._context.config
+        old = self.context.config
         sections: dict[str, dict[str, object]] = {}
         for key in filter(self._reloadable, KEYS):
             section, _, name = key.partition(".")

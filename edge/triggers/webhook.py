@@ -44,7 +44,7 @@ from edge.triggers.failure import (
     retry_after_seconds,
     without_ids,
 )
-from edge.triggers.job import FORMATS, JOB_ID, Delivery, Job, Signer, content_type, encode_job
+from edge.triggers.job import JOB_ID, Delivery, Job, Signer, content_type, encode_job
 
 ANSWER_BYTES: Final = 4096
 
@@ -100,13 +100,7 @@ class WebhookTarget:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         random: Callable[[], float] = _system_random.random,
     ) -> None:
-        """Raises ValueError, in a sentence without secrets, for what can't work."""
-        if format not in FORMATS:
-            raise ValueError(f"trigger.format is not one of {', '.join(FORMATS)}")
-        if timeout_seconds <= 0:
-            raise ValueError("trigger.timeout_seconds is not above 0")
-        if retries < 0:
-            raise ValueError("trigger.retries is below 0")
+        """Raises ValueError for a URL that can't work, in a sentence that does not repeat it."""
         self._address = parse_address(url)
         self._signer = Signer(secrets)
         self._format = format
