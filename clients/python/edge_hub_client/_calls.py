@@ -50,7 +50,7 @@ class Call(Generic[T]):
             raise refusal(status, headers, body)
         try:
             return self.read(json.loads(body) if body else None)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             detail = f"{self.method} {self.path} was not answered by a hub ({error})."
             raise EdgeError("not_a_hub", detail, status=status) from error
 
