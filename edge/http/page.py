@@ -44,19 +44,8 @@ _CLIENT_HEADERS = {
     "Cross-Origin-Resource-Policy": "cross-origin",
 }
 _CLIENT_FILES = ("edge.js", "edge.d.ts")
-_PAGE_FILES = (
-    "index.html",
-    "page.css",
-    "page.js",
-    "page-detail.js",
-    "page-dom.js",
-    "page-events.js",
-    "page-forms.js",
-    "page-hub.js",
-    "page-project.js",
-    "page-words.js",
-    "icon.svg",
-)
+_STATIC = resources.files("edge").joinpath("static")
+_PAGE_FILES = ("index.html", "icon.svg", *sorted(f.name for f in _STATIC.iterdir() if f.name.startswith("page")))
 _CONTENT_TYPES = {
     ".html": "text/html",
     ".css": "text/css",
@@ -82,10 +71,7 @@ def _both_encodings(body: bytes) -> tuple[Asset, Asset]:
     return _asset(body, None), _asset(gzip.compress(body, mtime=0), "gzip")
 
 
-_FILES = {
-    name: _both_encodings(resources.files("edge").joinpath("static", name).read_bytes())
-    for name in _CLIENT_FILES + _PAGE_FILES
-}
+_FILES = {name: _both_encodings(_STATIC.joinpath(name).read_bytes()) for name in _CLIENT_FILES + _PAGE_FILES}
 _PACKAGES = [(package, (_asset(package.body, None),) * 2) for package in clients.PACKAGES]
 _INDEX = _both_encodings(clients.index())
 

@@ -1,7 +1,7 @@
 // One row of the list in full: its JSON, folded, and the curl command that publishes it again.
 
-import { clock, copy, element, jsonTree, quoted, size } from "./page-dom.js";
-import { base, token } from "./page-hub.js";
+import { copying, element, jsonTree, quoted, size, time } from "./page-dom.js";
+import { base, curlToken } from "./page-hub.js";
 
 const MOST_TEXT_CHARS = 100_000;
 
@@ -16,23 +16,19 @@ export function fillDetail(box, item, path, onClose) {
     return;
   }
   const status = element("span", { class: "quiet", role: "status" });
-  const copying = (text) => async () => {
-    try {
-      await copy(text());
-      status.textContent = "Copied";
-    } catch (error) {
-      status.textContent = error.message;
-    }
-  };
-  const when = item.earlier ? "" : ` · ${clock(item.at)}`;
   box.replaceChildren(
     header,
-    element("p", { class: "quiet" }, `${item.id} · ${size(new Blob([item.data]).size)}${when}`),
+    element(
+      "p",
+      { class: "quiet" },
+      `${item.id} · ${size(new Blob([item.data]).size)} · `,
+      time(item.at.toISOString()),
+    ),
     element(
       "p",
       { class: "actions" },
-      element("button", { onclick: copying(() => curl(item, path)) }, "Copy as curl"),
-      element("button", { onclick: copying(() => item.data) }, "Copy data"),
+      element("button", { onclick: copying(() => curl(item, path), status) }, "Copy as curl"),
+      element("button", { onclick: copying(() => item.data, status) }, "Copy data"),
       status,
     ),
     body(item.data),
@@ -59,8 +55,7 @@ function curl({ name, data }, path) {
   const url = new URL(`${path}/events`, base);
   const isJson = parsed(data) !== undefined;
   if (!isJson) url.searchParams.set("type", name);
-  const who = token() ? ` -H "Authorization: Bearer $EDGE_TOKEN"` : "";
   const type = isJson ? "application/json" : "text/plain";
   const sent = isJson ? `{"type": ${JSON.stringify(name)}, "data": ${data}}` : data;
-  return `curl ${quoted(url.href)}${who} -H 'Content-Type: ${type}' --data-binary ${quoted(sent)}`;
+  return `curl ${quoted(url.href)}${curlToken()} -H 'Content-Type: ${type}' --data-binary ${quoted(sent)}`;
 }

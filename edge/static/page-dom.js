@@ -14,23 +14,76 @@ export function element(tag, props = {}, ...children) {
 
 export const byId = (id) => document.getElementById(id);
 
-export const plural = (count, one, many = `${one}s`) => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
+export const number = (count) => count.toLocaleString("en");
 
+export const plural = (count, one, many = `${one}s`) => `${number(count)} ${count === 1 ? one : many}`;
+
+/** An element of SVG, by its attributes. */
+export function drawing(tag, attributes, ...children) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
+
+const twoDigits = (value) => String(value).padStart(2, "0");
+
+/** A moment as local time, to the millisecond; with its day unless that is today. */
 export function clock(date) {
-  return date.toLocaleTimeString("en-GB") + `.${String(date.getMilliseconds()).padStart(3, "0")}`;
+  const day =
+    date.toDateString() === new Date().toDateString()
+      ? ""
+      : `${twoDigits(date.getMonth() + 1)}-${twoDigits(date.getDate())} `;
+  return `${day}${date.toLocaleTimeString("en-GB")}.${String(date.getMilliseconds()).padStart(3, "0")}`;
 }
 
-export function ago(iso) {
-  const seconds = Math.max(0, (Date.now() - Date.parse(iso)) / 1000);
-  if (seconds < 60) return `${Math.round(seconds)} s ago`;
-  if (seconds < 3600) return `${Math.round(seconds / 60)} min ago`;
-  if (seconds < 86400) return `${Math.round(seconds / 3600)} h ago`;
-  return new Date(iso).toLocaleString();
+/** A moment in UTC: what a local time shows when the pointer rests on it. */
+export const utc = (date) => date.toISOString().replace("T", " ").replace("Z", " UTC");
+
+/** A moment of the hub as an element: local time, with UTC on hover. */
+export function time(iso, before = "", shown = clock) {
+  const date = new Date(iso);
+  return element("time", { datetime: iso, title: utc(date) }, before + shown(date));
 }
+
+/** Seconds in the two largest units. */
+export function duration(seconds) {
+  if (seconds < 60) return `${Math.round(seconds)} s`;
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 60) return `${minutes} min`;
+  const hours = Math.floor(minutes / 60);
+  return hours < 24 ? `${hours} h ${minutes % 60} min` : `${plural(Math.floor(hours / 24), "day")} ${hours % 24} h`;
+}
+
+export const ago = (date) => `${duration(Math.max(0, (Date.now() - date) / 1000))} ago`;
 
 export function size(bytes) {
   if (bytes < 1024) return `${bytes} B`;
   return bytes < 1024 ** 2 ? `${(bytes / 1024).toFixed(1)} KiB` : `${(bytes / 1024 ** 2).toFixed(1)} MiB`;
+}
+
+/** One figure of a row; `kind` colours it unless it is 0. */
+export const figure = (label, value, note, kind = "") =>
+  element(
+    "div",
+    { class: `figure ${value === 0 ? "none" : kind}` },
+    element("dt", {}, label),
+    element("dd", {}, typeof value === "number" ? number(value) : value),
+    element("dd", { class: "quiet" }, note),
+  );
+
+/** A table that scrolls by itself where it is wider than the screen. */
+export function table(heads, rows, label = heads[0]) {
+  return element(
+    "div",
+    { class: "wide", tabindex: "0", role: "group", "aria-label": `Table: ${label}` },
+    element(
+      "table",
+      {},
+      element("thead", {}, element("tr", {}, ...heads.map((head) => element("th", { scope: "col" }, head)))),
+      element("tbody", {}, ...rows.map((cells) => element("tr", {}, ...cells.map((cell) => element("td", {}, cell))))),
+    ),
+  );
 }
 
 /** Copies `text`; outside secure contexts, which have no clipboard, by a selection. */
@@ -44,6 +97,16 @@ export async function copy(text) {
   field.remove();
   if (!copied) throw new Error("The browser refused access to the clipboard.");
 }
+
+/** A listener that copies what `text` returns, and says so in `status`. */
+export const copying = (text, status) => async () => {
+  try {
+    await copy(text());
+    status.textContent = "Copied";
+  } catch (error) {
+    status.textContent = error.message;
+  }
+};
 
 /** `text` as one word of a POSIX shell. */
 // Control characters, and those that turn text around: pasted into a terminal they could run something else.

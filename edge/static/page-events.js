@@ -3,7 +3,8 @@
 // Every row has the same height, so a row's place is its number, and ten thousand rows are one tall box with forty
 // elements in it. Drawing happens once a frame, however many events came in between.
 
-import { clock, element } from "./page-dom.js";
+import { clock, element, utc } from "./page-dom.js";
+import { restartText } from "./page-words.js";
 
 const ROW_PX = 34; // as in page.css
 const SPARE_ROWS = 8;
@@ -17,8 +18,11 @@ export class EventList {
   #shown = [];
   #held = [];
   #chars = 0;
-  #first = 0; // the number of #items[0] since the beginning: a row's id stays the same
-  #filter = "";
+  #first = 0; // how many rows there have been: a row's id stays the same
+  #type = "";
+  #text = "";
+  #ids = new Set();
+  #newest = null; // the last event
   #paused = false;
   #chosen = null;
   #drawing = 0;
@@ -62,15 +66,25 @@ export class EventList {
     this.#count();
   }
 
-  /** Only events whose type contains `text`; gaps and notes always. */
-  set filter(text) {
-    this.#filter = text.toLowerCase();
+  /** Shows only events with `type` in their type and `text` in their data; gaps and notes always. */
+  filter({ type = this.#type, text = this.#text }) {
+    this.#type = type.toLowerCase();
+    this.#text = text.toLowerCase();
     this.#shown = this.#items.filter((item) => this.#passes(item));
     this.#count();
     this.#draw();
   }
 
-  add(...items) {
+  /** The shown events as NDJSON. */
+  ndjson() {
+    const events = this.#shown.filter(({ kind }) => kind === "event");
+    return events.map(
+      ({ id, name, data, at }) => `${JSON.stringify({ id, type: name, data, time: at.toISOString() })}\n`,
+    );
+  }
+
+  /** Adds rows; an event that is here already is left out. */
+  add(items) {
     if (this.#paused) {
       this.#held.push(...items);
       if (this.#held.length > MOST_ITEMS) this.#held.splice(0, this.#held.length - MOST_ITEMS);
@@ -78,20 +92,11 @@ export class EventList {
     this.#count();
   }
 
-  /** Puts `items` before all others. */
-  addEarlier(items) {
-    const later = this.#items;
-    this.#items = [];
-    this.#shown = [];
-    this.#chars = 0;
-    this.#take([...items, ...later]);
-    this.#count();
-  }
-
   clear() {
     this.#items = [];
     this.#shown = [];
     this.#held = [];
+    this.#ids.clear();
     this.#chars = 0;
     this.#choose(null);
     this.#count();
@@ -99,18 +104,40 @@ export class EventList {
   }
 
   #passes(item) {
-    return item.kind !== "event" || !this.#filter || item.name.toLowerCase().includes(this.#filter);
+    if (item.kind !== "event") return true;
+    return (
+      (!this.#type || item.name.toLowerCase().includes(this.#type)) &&
+      (!this.#text || item.data.toLowerCase().includes(this.#text))
+    );
   }
 
   #take(items) {
     for (const item of items) {
-      item.number ??= ++this.#first;
-      this.#chars += item.data?.length ?? 0;
-      this.#items.push(item);
-      if (this.#passes(item)) this.#shown.push(item);
+      if (item.kind === "event") {
+        if (this.#ids.has(item.id)) continue;
+        this.#ids.add(item.id);
+        this.#markRestart(item);
+        this.#newest = item;
+      }
+      this.#push(item);
     }
     this.#trim();
     this.#draw();
+  }
+
+  #push(item) {
+    item.number = ++this.#first;
+    this.#chars += item.data?.length ?? 0;
+    this.#items.push(item);
+    if (this.#passes(item)) this.#shown.push(item);
+  }
+
+  /** Ids of another epoch than those before: a row says so, unless a gap has. */
+  #markRestart({ id, at }) {
+    if (!this.#newest || this.#items.at(-1)?.detail?.reason === "restart") return;
+    const [epoch, seq] = id.split("-");
+    const [lastEpoch, lastSeq] = this.#newest.id.split("-");
+    if (epoch !== lastEpoch) this.#push({ kind: "note restart", at, text: restartText(Number(seq) > Number(lastSeq)) });
   }
 
   #trim() {
@@ -120,6 +147,7 @@ export class EventList {
       this.#chars -= this.#items[gone++].data?.length ?? 0;
     if (!gone) return;
     const dropped = new Set(this.#items.splice(0, gone));
+    for (const { id } of dropped) this.#ids.delete(id);
     let unseen = 0;
     while (dropped.has(this.#shown[unseen])) unseen += 1;
     this.#shown.splice(0, unseen);
@@ -160,7 +188,7 @@ export class EventList {
       "data-at": at,
     });
     row.style.top = `${at * ROW_PX}px`;
-    const when = element("span", { class: "when" }, item.earlier ? "earlier" : clock(item.at));
+    const when = element("span", { class: "when", title: utc(item.at) }, clock(item.at));
     if (item.kind === "event") {
       const seq = item.id.slice(item.id.lastIndexOf("-") + 1);
       row.append(

@@ -21,20 +21,18 @@ export function publishForm(path, onSent) {
   ]);
 }
 
-/** `stream` returns the project's current stream. */
-export function triggerForm(stream, onSent) {
+/** `path` is the project's; `receives` returns whether this page is a subscriber, which then confirms. */
+export function triggerForm(path, receives, onSent) {
   const send = async ({ name, data, seconds }, progress) => {
-    const value = JSON.parse(json(data));
-    const timeout = Number(seconds) * 1000;
+    const body = `{"name": ${JSON.stringify(name)}, "data": ${json(data)}}`;
+    const query = new URLSearchParams({ timeout: `${Number(seconds) * 1000}ms` });
+    if (receives()) query.set("confirm", "client");
     const began = performance.now();
     const tick = () => progress(`Waiting for a confirmed connection… ${since(began)} s`);
     const ticking = setInterval(tick, 100);
     tick();
     try {
-      if (!stream().isConnected) console.warn("[ProjectPage] SSE not connected, waiting...");
-      await stream().ready({ timeout });
-      console.log("[ProjectPage] ✅ SSE connected, proceeding with API call");
-      return await stream().trigger(name, value, { timeout });
+      return await post(`${path}/trigger?${query}`, "application/json", body);
     } finally {
       clearInterval(ticking);
     }
@@ -72,7 +70,7 @@ function form(title, { send, say, onSent }, fields) {
     } catch (error) {
       tell(error.message, "bad");
       if (error.problem?.code) receipt.replaceChildren(jsonTree(error.problem, error.code, false));
-      if (error.status === 401) await askForToken();
+      if (error.status === 401) await askForToken({ again: true });
     } finally {
       button.disabled = false;
       onSent();

@@ -1,170 +1,108 @@
 // One project: its state, its figures, its events, and the forms to publish and to trigger.
-//
-// The stream is shared among this browser's tabs and begins with what comes next; what the hub still holds is read once,
-// beside it. Reading counts as delivery, so while misses are pending, history is loaded on request only.
 
-import { EdgeError, ProjectStream } from "./edge.js";
-import { ago, element, plural, size } from "./page-dom.js";
+import { EdgeError } from "./edge.js";
+import { ago, copying, element, figure, plural, size, time } from "./page-dom.js";
 import { fillDetail } from "./page-detail.js";
 import { EventList } from "./page-events.js";
+import { Explanation } from "./page-explain.js";
+import { Feed } from "./page-feed.js";
 import { publishForm, triggerForm } from "./page-forms.js";
-import { ask, askForToken, base, token } from "./page-hub.js";
-import { BADGES, CLOSINGS, ESTABLISHED, NOT_ACTIVE, gapText, why } from "./page-words.js";
+import { ask, base, confirmed, curlToken } from "./page-hub.js";
+import { BADGES } from "./page-words.js";
 
-const HISTORY_MS = 10_000;
 const SOON_MS = 400;
+const MOST_TYPES = 200;
 
 export class ProjectView {
   #name;
   #path;
-  #stream = null;
+  #feed;
   #list;
+  #explanation;
   #types = new Set();
   #ended = new AbortController();
-  #toast;
-  #closing = null;
+  #onDeleted;
+  #own = null; // the id of this page's connection, once it receives
   #waiting = 0;
-  #begun = false;
   #refreshing = 0;
   #on = {};
 
-  constructor(name, root, toast) {
+  /** `onDeleted` takes a sentence. */
+  constructor(name, root, onDeleted) {
     this.#name = name;
     this.#path = `projects/${encodeURIComponent(name)}`;
-    this.#toast = toast;
+    this.#onDeleted = onDeleted;
+    this.#explanation = new Explanation(this.#path);
     this.#list = new EventList({ onChoose: (item) => this.#show(item), onCount: (counts) => this.#count(counts) });
     root.replaceChildren(...this.#build());
-    this.#connect();
+    this.#feed = new Feed(name, {
+      add: (items) => this.#add(items),
+      onState: (change) => this.#badge(change),
+      onReceiving: (change) => this.#receiving(change),
+    });
+    this.#refresh();
   }
 
   close() {
     this.#ended.abort();
-    this.#stream.close();
+    this.#feed.close();
     clearInterval(this.#waiting);
     clearTimeout(this.#refreshing);
   }
 
-  /** Called periodically while the page is visible. */
-  refresh() {
+  /** Called periodically while the page is visible; `status` is the hub's, null where that is not permitted. */
+  refresh(status) {
+    this.#on.remove.hidden = Boolean(status) && !status.permissions.includes("admin");
     return this.#refresh();
   }
 
-  #refreshSoon() {
+  // Events and connections
+
+  #add(items) {
+    for (const { kind, name } of items) if (kind === "event") this.#sawType(name);
+    this.#list.add(items);
     this.#refreshing ||= setTimeout(() => {
       this.#refreshing = 0;
       this.#refresh();
     }, SOON_MS);
   }
 
-  // The stream
-
-  #connect() {
-    this.#stream?.close();
-    const stream = (this.#stream = new ProjectStream(base, {
-      project: this.#name,
-      since: "none",
-      shared: true,
-      token,
-    }));
-    stream.addEventListener("statechange", ({ detail }) => this.#changed(detail));
-    stream.addEventListener("event", (event) => {
-      this.#add(event);
-      this.#refreshSoon();
-    });
-    stream.addEventListener("gap", ({ detail }) =>
-      this.#list.add({ kind: "gap", at: new Date(), text: gapText(detail), detail }),
-    );
-    stream.addEventListener("closing", ({ detail }) => {
-      this.#closing = CLOSINGS[detail.reason] ?? detail.reason;
-    });
-    this.#badge("connecting");
-  }
-
-  async #changed({ state, previous, error, waitMs }) {
-    clearInterval(this.#waiting);
-    const reason = this.#closing ?? why(error);
-    this.#badge(state, reason);
-    if (state === "open") {
-      this.#closing = null;
-      console.log(`✅ ${ESTABLISHED}`);
-      this.#toast(ESTABLISHED, "good");
-      this.#list.add({ kind: "note", at: new Date(), text: `Connected (${this.#stream.hello?.connection})` });
-      const newest = this.#stream.lastEventId;
-      const known = await this.#refresh();
-      if (known && !this.#ended.signal.aborted) {
-        console.log(
-          `[StreamingService] ✅ Connection added for project ${this.#name}. Total connections: ${known.connections_total}`,
-        );
-      }
-      if (!this.#begun && !known?.misses.pending) this.#readHistory(newest);
-      this.#begun = true;
-    } else if (state === "reconnecting") {
-      const until = Date.now() + waitMs;
-      const tick = () => {
-        const seconds = Math.ceil((until - Date.now()) / 1000);
-        this.#on.badge.lastChild.data =
-          seconds > 0 ? `${BADGES.reconnecting} in ${seconds} s` : `${BADGES.reconnecting}…`;
-      };
-      this.#waiting = setInterval(tick, 500);
-      tick();
-      if (previous !== "reconnecting") this.#lost(reason);
-    } else if (state === "closed" && error) {
-      this.#lost(reason);
-      if (error.status === 401) {
-        await askForToken();
-        if (!this.#ended.signal.aborted) this.#connect();
-      }
-    }
-  }
-
-  #lost(reason) {
-    console.warn(`⚠️ ${NOT_ACTIVE}: ${reason}`);
-    this.#toast(`${NOT_ACTIVE}: ${reason}`, "bad");
-    this.#list.add({ kind: "note bad", at: new Date(), text: `Connection lost: ${reason}` });
-  }
-
-  #badge(state, reason = "") {
-    this.#on.badge.dataset.state = state;
-    this.#on.badge.lastChild.data = BADGES[state];
-    this.#on.reason.textContent = state === "open" ? "" : reason;
-    this.#on.figures.classList.toggle("stale", state !== "open");
-  }
-
-  #add({ name, data, id }) {
-    this.#sawType(name);
-    this.#list.add({ kind: "event", at: new Date(), name, data, id });
-  }
-
   #sawType(name) {
-    if (this.#types.has(name) || this.#types.size >= 200) return;
+    if (this.#types.has(name) || this.#types.size >= MOST_TYPES) return;
     this.#types.add(name);
     this.#on.types.append(element("option", { value: name }));
   }
 
-  /** Reads what the hub holds, up to the event `newest`, and puts it before what has come since. */
-  #readHistory(newest) {
-    if (!newest) return;
-    const last = Number(newest.split("-")[1]);
-    const items = [];
-    const stream = new ProjectStream(base, { project: this.#name, since: "all", token });
-    const done = () => {
-      clearTimeout(timer);
-      stream.close();
-      if (!this.#ended.signal.aborted) this.#list.addEarlier(items);
+  #badge({ state, reason, waitMs }) {
+    clearInterval(this.#waiting);
+    this.#on.badge.dataset.state = state;
+    this.#on.badge.lastChild.data = BADGES[state];
+    this.#on.reason.textContent = reason;
+    this.#on.countdown.textContent = "";
+    this.#on.figures.classList.toggle("stale", state !== "open");
+    if (state !== "reconnecting") return;
+    const until = Date.now() + waitMs;
+    const tick = () => {
+      const seconds = Math.ceil((until - Date.now()) / 1000);
+      this.#on.countdown.textContent = seconds > 0 ? `again in ${seconds} s` : "now…";
     };
-    const timer = setTimeout(done, HISTORY_MS);
-    this.#ended.signal.addEventListener("abort", done);
-    stream.addEventListener("gap", ({ detail }) =>
-      items.push({ kind: "gap", at: new Date(), text: gapText(detail), detail }),
-    );
-    stream.addEventListener("event", ({ name, data, id }) => {
-      const seq = Number(id.split("-")[1]);
-      if (seq <= last) {
-        this.#sawType(name);
-        items.push({ kind: "event", at: new Date(), earlier: true, name, data, id });
-      }
-      if (seq >= last) done();
-    });
+    this.#waiting = setInterval(tick, 500);
+    tick();
+  }
+
+  async #receiving({ state, reason, hello }) {
+    const receives = this.#feed.receives;
+    this.#own = hello?.connection ?? null;
+    this.#on.receive.setAttribute("aria-pressed", String(receives));
+    this.#on.receive.textContent = receives ? "Stop receiving" : "Receive events here";
+    this.#on.role.textContent = !receives
+      ? "This page observes and counts as nothing."
+      : state === "open"
+        ? "This page is a subscriber: events are delivered to it."
+        : `This page is to be a subscriber: ${reason || "connecting"}.`;
+    const known = await this.#refresh();
+    if (state === "open" && known)
+      console.log(`Connection added for project ${this.#name}. Total connections: ${known.connections_total}`);
   }
 
   // What the hub knows of the project
@@ -176,55 +114,28 @@ export class ProjectView {
       return known;
     } catch (error) {
       if (!(error instanceof EdgeError)) throw error;
-      return null; // the badge and the list of projects say so already
+      return null; // the badge and the bar say so already
     }
   }
 
   #figures(known) {
-    const { ring, misses, connections, connections_total: total } = known;
-    const figure = (label, value, note, kind = "") =>
-      element(
-        "div",
-        { class: `figure ${value ? kind : "none"}` },
-        element("dt", {}, label),
-        element("dd", {}, value.toLocaleString("en")),
-        element("dd", { class: "quiet" }, note),
-      );
+    const { ring, misses, connections_total: total } = known;
     this.#on.figures.replaceChildren(
-      figure("Connections", total, this.#stream.isConnected ? "with this page" : "open now"),
+      figure("Connections", total, total ? "open now" : "no subscriber"),
       figure("Events held", ring.events, size(ring.bytes)),
-      figure("Missed", misses.total, misses.last ? `last ${ago(misses.last)}` : "never", "some-warn"),
+      figure("Missed", misses.total, misses.last ? time(misses.last, "last ", ago) : "never", "some-warn"),
       figure("Recovered", misses.recovered, "delivered later", "some-good"),
       figure("Pending", misses.pending, "held for a subscriber", "some-warn"),
-      figure("Lost", misses.lost, "evicted", "some-bad"),
+      figure("Lost", misses.lost, "evicted before delivery", "some-bad"),
     );
     this.#on.emptyText.textContent = ring.events
       ? `${plural(ring.events, "event")} held, newest ${ring.newest}. To publish another one from a terminal:`
       : "No events yet. Publish one below, or from a terminal:";
-    const waits = misses.pending > 0;
-    this.#on.pending.hidden = !waits;
-    if (waits) {
-      this.#on.pendingText.textContent = `${plural(misses.pending, "event")} pending for the next subscriber. Loading them here counts as delivery.`;
-    }
-    this.#on.connections.replaceChildren(
-      ...connections.map((connection) => connectionRow(connection, this.#stream.hello?.connection)),
-    );
-    this.#on.connectionsMore.textContent =
-      total > connections.length ? `The newest ${connections.length} of ${total}.` : "";
-    const left = known.last_disconnect;
-    this.#on.left.textContent = left
-      ? `Last disconnect ${ago(left.at)}, reason: ${left.reason}.`
-      : "No connection has closed yet.";
-  }
-
-  async #explain() {
-    const shown = this.#on.explanation;
-    try {
-      const found = await ask(`${this.#path}/explain`, { headers: { Accept: "text/plain" } });
-      shown.textContent = typeof found === "string" ? found : JSON.stringify(found, null, 2);
-    } catch (error) {
-      shown.textContent = error.message;
-    }
+    this.#on.example.textContent = `curl${curlToken()} ${new URL(`${this.#path}/events`, base).href} -d '{"data": "hello"}'`;
+    this.#on.pending.hidden = !misses.pending || this.#feed.receives;
+    this.#on.pendingText.textContent = `${plural(misses.pending, "event waits", "events wait")} for the next subscriber. If they are received here, they count as delivered.`;
+    this.#on.finished.hidden = !known.finished;
+    this.#explanation.show(known, this.#own);
   }
 
   #show(item) {
@@ -237,34 +148,84 @@ export class ProjectView {
     });
   }
 
-  // The page's parts
-
   #count({ shown, all, held, hasEvents }) {
+    const paused = Boolean(this.#list?.paused);
     this.#on.count.textContent =
       shown === all ? plural(all, "row") : `${shown.toLocaleString("en")} of ${plural(all, "row")}`;
-    this.#on.pause.textContent = this.#list?.paused
-      ? `Resume${held ? ` (${held.toLocaleString("en")} new)` : ""}`
-      : "Pause";
-    this.#on.pause.setAttribute("aria-pressed", String(Boolean(this.#list?.paused)));
+    this.#on.pause.textContent = paused ? `Resume${held ? ` (${held.toLocaleString("en")} new)` : ""}` : "Pause";
+    this.#on.pause.setAttribute("aria-pressed", String(paused));
     this.#on.empty.hidden = hasEvents;
   }
 
+  // What the person does
+
+  #download() {
+    const address = URL.createObjectURL(new Blob(this.#list.ndjson(), { type: "application/x-ndjson" }));
+    element("a", { href: address, download: `${this.#name}.ndjson` }).click();
+    setTimeout(() => URL.revokeObjectURL(address), 60_000);
+  }
+
+  async #delete() {
+    const known = await this.#refresh();
+    const { connections_total: connections = 0, ring: { events = 0 } = {} } = known ?? {};
+    const text = `Closes ${plural(connections, "stream")} and drops ${plural(events, "event")}. This can't be undone.`;
+    if (!(await confirmed(`Delete ${this.#name}?`, text, "Delete the project"))) return;
+    try {
+      const { connections_closed: closed, events_dropped: dropped } = await ask(this.#path, { method: "DELETE" });
+      this.#onDeleted(
+        `${this.#name} was deleted: ${plural(closed, "stream")} closed, ${plural(dropped, "event")} dropped.`,
+      );
+    } catch (error) {
+      if (!(error instanceof EdgeError)) throw error;
+      this.#on.note.textContent = error.message;
+    }
+  }
+
+  // The page's parts
+
   #build() {
     const on = this.#on;
+    const search = (label, apply, more = {}) =>
+      element("input", {
+        type: "search",
+        placeholder: label,
+        "aria-label": label,
+        autocomplete: "off",
+        ...more,
+        oninput: (event) => apply(event.target.value.trim()),
+      });
     on.badge = element(
       "span",
       { class: "badge", id: "badge" },
       element("span", { class: "dot", "aria-hidden": "true" }),
       "Connecting",
     );
-    on.reason = element("p", { class: "reason", id: "reason" });
+    on.reason = element("span", { class: "reason", id: "reason" });
+    on.countdown = element("span", { class: "quiet" });
+    on.note = element("p", { class: "quiet", role: "status" });
+    on.role = element("p", { class: "quiet", id: "role", role: "status" }, "This page observes and counts as nothing.");
+    on.receive = element(
+      "button",
+      {
+        id: "receive",
+        "aria-pressed": "false",
+        onclick: () => (this.#feed.receives ? this.#feed.stopReceiving() : this.#feed.receive()),
+      },
+      "Receive events here",
+    );
+    on.remove = element("button", { class: "danger", hidden: true, onclick: () => this.#delete() }, "Delete…");
     on.figures = element("dl", { class: "figures" });
+    on.finished = element(
+      "p",
+      { class: "notice", hidden: true },
+      "The project is finished. Publishing again reopens it.",
+    );
     on.pendingText = element("p");
     on.pending = element(
       "div",
-      { class: "notice", hidden: true },
+      { class: "notice pending", hidden: true },
       on.pendingText,
-      element("button", { onclick: () => this.#readHistory(this.#stream.lastEventId) }, "Load them here"),
+      element("button", { onclick: () => this.#feed.receive() }, "Receive them here"),
     );
     on.types = element("datalist", { id: "types" });
     on.count = element("span", { class: "quiet", id: "count" });
@@ -279,37 +240,28 @@ export class ProjectView {
       "Pause",
     );
     on.emptyText = element("span");
-    on.empty = element(
-      "p",
-      { class: "blank quiet" },
-      on.emptyText,
-      element("code", {}, `curl ${new URL(`${this.#path}/events`, base).href} -d '{"data": "hello"}'`),
-    );
+    on.example = element("code");
+    on.empty = element("p", { class: "blank quiet" }, on.emptyText, on.example);
     on.detail = element("section", { class: "detail", hidden: true, "aria-label": "Selected event" });
-    on.connections = element("tbody");
-    on.connectionsMore = element("p", { class: "quiet" });
-    on.left = element("p", { class: "quiet" });
-    on.explanation = element("pre", { class: "explanation", tabindex: "0" }, "…");
-    const filter = element("input", {
-      type: "search",
-      list: "types",
-      placeholder: "Filter by type",
-      "aria-label": "Filter by type",
-      autocomplete: "off",
-      oninput: (event) => {
-        this.#list.filter = event.target.value.trim();
-      },
-    });
     return [
       element(
         "header",
         { class: "title" },
-        element("a", { class: "back", href: "#/" }, "‹ Projects"),
+        element("a", { class: "back", href: "#/" }, "‹ Overview"),
         element("h1", {}, this.#name),
-        on.badge,
-        on.reason,
+        element(
+          "button",
+          { class: "plain", "aria-label": "Copy the name", onclick: copying(() => this.#name, on.note) },
+          "Copy",
+        ),
+        element("span", { role: "status", class: "state" }, on.badge, on.reason),
+        on.countdown,
+        on.note,
+        element("span", { class: "acts" }, on.receive, on.remove),
       ),
+      on.role,
       on.figures,
+      on.finished,
       on.pending,
       element(
         "section",
@@ -317,79 +269,27 @@ export class ProjectView {
         element(
           "div",
           { class: "tools" },
-          filter,
+          search("Filter by type", (type) => this.#list.filter({ type }), { list: "types" }),
+          search("Search in data", (text) => this.#list.filter({ text })),
           on.types,
           on.pause,
           element("button", { onclick: () => this.#list.clear() }, "Clear"),
+          element("button", { onclick: () => this.#download() }, "Download"),
           on.count,
         ),
         element("div", { class: "split" }, element("div", { class: "pane" }, this.#list.node, on.empty), on.detail),
       ),
+      this.#explanation.node,
       element(
         "div",
         { class: "forms" },
         publishForm(this.#path, () => this.#refresh()),
         triggerForm(
-          () => this.#stream,
+          this.#path,
+          () => this.#feed.receives,
           () => this.#refresh(),
         ),
       ),
-      element(
-        "details",
-        { class: "more" },
-        element("summary", {}, "Connections"),
-        on.left,
-        element(
-          "div",
-          { class: "wide", tabindex: "0", role: "group", "aria-label": "Table of connections" },
-          element(
-            "table",
-            {},
-            element(
-              "thead",
-              {},
-              element(
-                "tr",
-                {},
-                ...["Id", "From", "Since", "Last event", "Unacknowledged", "Round trip"].map((head) =>
-                  element("th", { scope: "col" }, head),
-                ),
-              ),
-            ),
-            on.connections,
-          ),
-        ),
-        on.connectionsMore,
-      ),
-      element(
-        "details",
-        { class: "more", ontoggle: (event) => event.target.open && this.#explain() },
-        element("summary", {}, "Why was no subscriber connected?"),
-        on.explanation,
-      ),
     ];
   }
-}
-
-function connectionRow(connection, own) {
-  const {
-    id,
-    address,
-    since,
-    last_event: last,
-    unacknowledged_bytes: unacknowledged,
-    round_trip_ms: roundTrip,
-  } = connection;
-  return element(
-    "tr",
-    {},
-    ...[
-      id === own ? `${id} (this page)` : id,
-      address,
-      ago(since),
-      last ?? "–",
-      size(unacknowledged),
-      roundTrip === null ? "–" : `${roundTrip} ms`,
-    ].map((cell) => element("td", {}, cell)),
-  );
 }

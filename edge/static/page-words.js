@@ -6,7 +6,7 @@ export const ESTABLISHED = "Real-time connection established";
 export const NOT_ACTIVE = "Real-time connection not active";
 export const BADGES = {
   connecting: "Connecting",
-  open: "Connected",
+  open: "Observing",
   reconnecting: "Reconnecting",
   closed: "Not connected",
 };
@@ -15,14 +15,23 @@ export const CLOSINGS = {
   deleted: "the project was deleted",
   expired: "the token has expired",
   lifetime: "the stream reached stream.max_lifetime_seconds",
+  finished: "the project is finished",
 };
 
 /** A gap as one sentence. */
 export function gapText({ lost, reason, asked }) {
   if (reason === "restart") return "The hub restarted with an empty history; earlier events are gone.";
   if (reason === "unknown") return `The hub never issued the id ${asked}; the events it holds follow.`;
-  return `${lost === null ? "Earlier events" : plural(lost, "event")} evicted before this page received them.`;
+  return lost === null
+    ? "Earlier events were evicted before this page received them."
+    : `${plural(lost, "event was", "events were")} evicted before this page received ${lost === 1 ? "it" : "them"}.`;
 }
+
+/** What a new epoch in the ids means, as one sentence. */
+export const restartText = (continues) =>
+  continues
+    ? "The hub restarted; its history continues."
+    : "The history began anew: the hub restarted, or the project was deleted.";
 
 /** Why there is no connection, in a few words. */
 export function why(error) {
@@ -30,6 +39,7 @@ export function why(error) {
   const { code, status, message } = error;
   if (status === 401) return "the hub requires a token";
   if (status === 403) return "the token does not permit access to this project";
+  if (status === 204) return CLOSINGS.finished;
   if (code === "network") return "the hub can't be reached";
   if (code === "ended") return "the stream ended";
   return message;

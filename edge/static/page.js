@@ -1,24 +1,22 @@
-// The live page: the list of projects at the side, one project in the middle, `#/p/<project>` in the address.
+// The live page: the list of projects at the side; in the middle the overview, or the project in the address
+// (`#/p/<project>`).
 
-import { byId, element, plural } from "./page-dom.js";
-import { ask, askForToken, base } from "./page-hub.js";
+import { EdgeError } from "./edge.js";
+import { byId, clock } from "./page-dom.js";
+import { ask, askForToken, showSign, token } from "./page-hub.js";
+import { ProjectList } from "./page-list.js";
+import { Overview } from "./page-overview.js";
 import { ProjectView } from "./page-project.js";
 
 const REFRESH_MS = 2000;
-const TOAST_MS = 5000;
 
+const list = new ProjectList(() => refreshHub());
 let view = null;
-let shownName = null;
-let toasting = 0;
-
-function toast(text, kind) {
-  const shown = byId("toast");
-  shown.dataset.kind = kind;
-  shown.textContent = text;
-  shown.classList.add("visible");
-  clearTimeout(toasting);
-  toasting = setTimeout(() => shown.classList.remove("visible"), TOAST_MS);
-}
+let shown; // the project in the middle, null for the overview
+let status = null; // the hub's totals, as they came last
+let note = ""; // what the overview is to say once
+let seenAt = new Date(); // when the hub answered last
+let refused = false; // by a token without the permission to see the hub
 
 /** The project in the address, or null. */
 function chosen() {
@@ -33,122 +31,76 @@ function chosen() {
 
 function route() {
   const name = chosen();
-  if (view && name === shownName) return;
+  if (view && name === shown) return;
   view?.close();
-  view = null;
-  shownName = name;
+  shown = name;
   document.body.classList.toggle("in-project", name !== null);
   document.title = name === null ? "edge" : `${name} · edge`;
-  if (name === null) welcome();
-  else view = new ProjectView(name, byId("main"), toast);
-  for (const link of byId("list").querySelectorAll("a")) mark(link);
+  view = name === null ? new Overview(byId("main"), note) : new ProjectView(name, byId("main"), deleted);
+  note = "";
+  list.choose(name);
+  view.refresh(status);
 }
 
-function welcome() {
-  const url = new URL("projects/demo", base).href;
-  byId("main").replaceChildren(
-    element(
-      "div",
-      { class: "welcome" },
-      element("h1", {}, "Choose a project"),
-      element(
-        "p",
-        {},
-        "A project exists once it is published to or subscribed to. To create one, run in two terminals:",
-      ),
-      element(
-        "pre",
-        { tabindex: "0" },
-        `curl -N ${url}/events\n\ncurl ${url}/events -d '{"type": "progress", "data": {"percent": 50}}'`,
-      ),
-      element("p", {}, "Or ", element("a", { href: "#/p/demo" }, "open demo"), " here and publish from the page."),
-    ),
-  );
+function deleted(text) {
+  note = text;
+  location.hash = "#/";
 }
 
-function mark(link) {
-  if (link.dataset.name === shownName) link.setAttribute("aria-current", "page");
-  else link.removeAttribute("aria-current");
+/** What the bar says about the hub; `isOld`: everything on the page is from before. */
+function say(text, isOld = false) {
+  if (isOld && document.body.classList.contains("stale")) return;
+  document.body.classList.toggle("stale", isOld);
+  byId("hub").textContent = text;
+  byId("hub").classList.toggle("bad", Boolean(text));
 }
 
-function entry({ project, connections, ring, misses }) {
-  const figures = [plural(connections, "connection"), `${plural(ring.events, "event")} held`];
-  const missed = [];
-  if (misses.pending) missed.push(element("span", { class: "warn" }, `${misses.pending.toLocaleString("en")} pending`));
-  if (misses.lost) missed.push(element("span", { class: "bad" }, `${misses.lost.toLocaleString("en")} lost`));
-  if (misses.recovered)
-    missed.push(element("span", { class: "good" }, `${misses.recovered.toLocaleString("en")} recovered`));
-  const link = element(
-    "a",
-    { href: `#/p/${encodeURIComponent(project)}`, "data-name": project },
-    element(
-      "span",
-      { class: "name" },
-      element("span", { class: `dot ${connections ? "on" : ""}`, "aria-hidden": "true" }),
-      project,
-    ),
-    element("span", { class: "facts" }, figures.join(" · ")),
-    missed.length > 0 && element("span", { class: "facts" }, ...missed),
-  );
-  mark(link);
-  return element("li", {}, link);
-}
-
-let drawn = "";
-
-function draw({ projects, total }) {
-  byId("hub").textContent = plural(total, "project");
-  byId("list-note").textContent =
-    total > projects.length ? `The ${projects.length} busiest projects.` : total ? "" : "No projects yet.";
-  const now = JSON.stringify(projects);
-  if (now === drawn) return; // focus and selection stay where they are
-  drawn = now;
-  const focused = document.activeElement?.closest?.("#list a")?.dataset.name;
-  byId("list").replaceChildren(...projects.map(entry));
-  if (focused) [...byId("list").querySelectorAll("a")].find((link) => link.dataset.name === focused)?.focus();
-}
-
-async function refreshList() {
-  const hub = byId("hub");
+async function refreshHub() {
+  if (refused) return;
   try {
-    draw(await ask("projects"));
-    hub.classList.remove("bad");
+    [status] = await Promise.all([ask("status"), list.refresh()]);
+    seenAt = new Date();
+    say(status.draining ? "The hub is shutting down." : "");
   } catch (error) {
-    if (error.status === 401) {
-      await askForToken();
-      return refreshList();
-    }
-    hub.textContent = error.message;
-    hub.classList.add("bad");
+    if (!(error instanceof EdgeError)) throw error;
+    if (error.status === 401 && (await askForToken())) return refreshHub();
+    refused = error.status === 401 || error.status === 403; // asking again can't help: signing in reloads the page
+    status = null;
+    if (error.code === "network")
+      say(`The hub can't be reached. What you see is from ${clock(seenAt).slice(0, -4)}.`, true);
+    else say(error.message);
   }
+  showSign(refused);
 }
-
-// A token for one project has no access to the list, only to that project.
-const refresh = () => Promise.all([refreshList(), view?.refresh()]);
 
 /** Refreshes one after another, never two at once, and not while the page is hidden. */
 async function watch() {
   for (;;) {
-    if (!document.hidden) await refresh();
+    if (!document.hidden) {
+      await refreshHub();
+      await view.refresh(status);
+    }
     await new Promise((resolve) => {
       const timer = setTimeout(resolve, REFRESH_MS);
-      document.addEventListener(
-        "visibilitychange",
-        () => {
-          clearTimeout(timer);
-          resolve();
-        },
-        { once: true },
-      );
+      const again = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+      document.addEventListener("visibilitychange", again, { once: true });
     });
   }
 }
 
-byId("open").addEventListener("submit", (event) => {
-  event.preventDefault();
-  location.hash = `#/p/${encodeURIComponent(byId("open-name").value.trim())}`;
-  byId("open-name").value = "";
+byId("skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the address names the project
+  byId("main").focus();
 });
+ask("metrics", { method: "HEAD" }).then(
+  () => {
+    byId("metrics").hidden = Boolean(token()); // a link carries no token
+  },
+  () => {}, // they are served elsewhere, or not to everybody: there is nothing to link to
+);
 addEventListener("hashchange", route);
 route();
 watch();

@@ -40,16 +40,29 @@ async def shot(browser: Browser, hub: HubProcess, name: str, scheme: Literal["li
     page = await context.new_page()
     await page.goto(f"{hub.url}/#/p/{PROJECT}")
     await page.wait_for_selector("#badge[data-state=open]")
-    if await page.locator(".notice button").is_visible():
-        await page.click(".notice button")
+    await page.click("#receive")
     await play(hub)
     await page.click("form:has(h2:text('Trigger')) button.primary")
     await page.wait_for_selector("output[data-kind=good]")
     if width > 820:
+        await page.click("#receive")  # observes again
         await page.click(".row.event:has-text('percent') >> nth=-1")
     await page.wait_for_timeout(2500)  # until the figures have been asked for again
     await page.evaluate("scrollTo(0, 0)")
     await page.screenshot(path=OUT / f"{name}.png")
+    await context.close()
+
+
+async def shot_of_the_overview(browser: Browser, hub: HubProcess) -> None:
+    """A hub with a steady trickle of events, some of them missed."""
+    context = await browser.new_context(color_scheme="light", viewport={"width": 1120, "height": 760})
+    page = await context.new_page()
+    await page.goto(hub.url)
+    for number in range(140):
+        await hub.publish(("build-17", "demo", PROJECT)[number % 3], {"line": number})
+        await asyncio.sleep(0.05 + 0.1 * (number % 40 < 20))
+    await page.wait_for_timeout(2500)
+    await page.screenshot(path=OUT / "page-overview.png")
     await context.close()
 
 
@@ -67,14 +80,13 @@ async def shot_of_a_loss(browser: Browser) -> None:
         await page.wait_for_selector("#badge[data-state=open]")
         await play(hub, steps=1)
         await page.wait_for_timeout(2500)
-    await page.wait_for_selector("#toast[data-kind=bad].visible")
-    await page.wait_for_timeout(500)
+    await page.wait_for_selector("body.stale")
     await page.screenshot(path=OUT / "page-loss.png")
     await context.close()
 
 
 async def main() -> None:
-    async with async_playwright() as playwright, serving(**LOCAL) as hub:
+    async with async_playwright() as playwright, serving(**LOCAL, ring__max_events=100) as hub:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         for project, events in (("build-17", 3), ("demo", 12), (PROJECT, 3)):
             for number in range(events):
@@ -82,6 +94,7 @@ async def main() -> None:
         await shot(browser, hub, "page-light", "light", 1120)
         await shot(browser, hub, "page-dark", "dark", 1120)
         await shot(browser, hub, "page-phone", "dark", 390)
+        await shot_of_the_overview(browser, hub)
         await shot_of_a_loss(browser)
         await browser.close()
 
