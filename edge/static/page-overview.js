@@ -1,18 +1,19 @@
 // The overview: the hub's totals, and the projects that lose events.
 
+import { EdgeError } from "./edge.js";
 import { clock, drawing, duration, element, figure, number, plural, size, table, time } from "./page-dom.js";
 import { ask, base, curlToken } from "./page-hub.js";
 import { linkTo } from "./page-list.js";
 
 const SAMPLES = 60;
 const WORST = 8;
-const WORST_MS = 10_000;
+const SHARE = 20; // as for the list of projects
 
 export class Overview {
   #status = null;
   #samples = []; // [milliseconds, published, delivered]
   #worstFor = ""; // the totals of misses that the table was made for
-  #worstAt = -Infinity;
+  #worstNotBefore = 0;
   #on = {};
 
   constructor(root, note) {
@@ -56,7 +57,12 @@ export class Overview {
     this.#samples.push([performance.now(), status.published, status.delivered]);
     this.#samples.splice(0, this.#samples.length - SAMPLES - 1);
     this.#draw(status);
-    await this.#worst(status);
+    try {
+      await this.#worst(status);
+    } catch (error) {
+      if (!(error instanceof EdgeError)) throw error;
+      this.#worstFor = ""; // again with the next totals; if the hub is gone, the bar will say so
+    }
   }
 
   #rate(column) {
@@ -78,7 +84,7 @@ export class Overview {
         status.connections,
         status.observers ? `and ${plural(status.observers, "observer")}` : "open now",
       ),
-      figure("Events a second", perSecond(published), `${perSecond(this.#rate(2))} delivered`),
+      figure("Events/s", perSecond(published), `${perSecond(this.#rate(2))} delivered`),
       figure("Missed", misses.total, `${number(misses.recovered)} recovered`),
       figure(
         "Pending",
@@ -86,7 +92,7 @@ export class Overview {
         misses.pending ? `oldest ${duration(misses.oldest_pending_seconds ?? 0)}` : "no event waits",
         "some-warn",
       ),
-      figure("Lost", misses.lost, "evicted before delivery", "some-bad"),
+      figure("Lost", misses.lost, "never delivered", "some-bad"),
       figure(
         "Triggers",
         triggers.dispatched,
@@ -131,17 +137,17 @@ export class Overview {
     this.#on.rate.setAttribute("aria-label", this.#on.rateText.textContent);
   }
 
-  /** The projects with most lost and most pending events: asked for when the totals have changed, and seldom. */
+  /** The projects with most lost and most pending events: asked for when the totals have changed. */
   async #worst({ misses }) {
     const totals = `${misses.lost} ${misses.pending}`;
     const now = performance.now();
-    if (totals === this.#worstFor || now < this.#worstAt + WORST_MS) return;
+    if (totals === this.#worstFor || now < this.#worstNotBefore) return;
     this.#worstFor = totals;
-    this.#worstAt = now;
     const asked = ["lost", "pending"].filter((kind) => misses[kind]);
     const pages = await Promise.all(
       asked.map((sort) => ask(`projects?${new URLSearchParams({ sort, limit: WORST })}`)),
     );
+    this.#worstNotBefore = performance.now() + SHARE * (performance.now() - now);
     const found = new Map(pages.flatMap(({ projects }) => projects).map((one) => [one.project, one]));
     const worst = [...found.values()].filter(({ misses: { lost, pending } }) => lost || pending).slice(0, WORST);
     this.#on.worst.replaceChildren(

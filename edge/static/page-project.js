@@ -23,6 +23,7 @@ export class ProjectView {
   #ended = new AbortController();
   #onDeleted;
   #own = null; // the id of this page's connection, once it receives
+  #observing = "connecting";
   #waiting = 0;
   #refreshing = 0;
   #on = {};
@@ -76,7 +77,8 @@ export class ProjectView {
   #badge({ state, reason, waitMs }) {
     clearInterval(this.#waiting);
     this.#on.badge.dataset.state = state;
-    this.#on.badge.lastChild.data = BADGES[state];
+    this.#observing = state;
+    this.#label();
     this.#on.reason.textContent = reason;
     this.#on.countdown.textContent = "";
     this.#on.figures.classList.toggle("stale", state !== "open");
@@ -90,9 +92,14 @@ export class ProjectView {
     tick();
   }
 
+  #label() {
+    this.#on.badge.lastChild.data = this.#observing === "open" && this.#own ? "Receiving" : BADGES[this.#observing];
+  }
+
   async #receiving({ state, reason, hello }) {
     const receives = this.#feed.receives;
     this.#own = hello?.connection ?? null;
+    this.#label();
     this.#on.receive.setAttribute("aria-pressed", String(receives));
     this.#on.receive.textContent = receives ? "Stop receiving" : "Receive events here";
     this.#on.role.textContent = !receives
@@ -125,8 +132,8 @@ export class ProjectView {
       figure("Events held", ring.events, size(ring.bytes)),
       figure("Missed", misses.total, misses.last ? time(misses.last, "last ", ago) : "never", "some-warn"),
       figure("Recovered", misses.recovered, "delivered later", "some-good"),
-      figure("Pending", misses.pending, "held for a subscriber", "some-warn"),
-      figure("Lost", misses.lost, "evicted before delivery", "some-bad"),
+      figure("Pending", misses.pending, "still held", "some-warn"),
+      figure("Lost", misses.lost, "never delivered", "some-bad"),
     );
     this.#on.emptyText.textContent = ring.events
       ? `${plural(ring.events, "event")} held, newest ${ring.newest}. To publish another one from a terminal:`
@@ -257,9 +264,8 @@ export class ProjectView {
         element("span", { role: "status", class: "state" }, on.badge, on.reason),
         on.countdown,
         on.note,
-        element("span", { class: "acts" }, on.receive, on.remove),
       ),
-      on.role,
+      element("div", { class: "acts" }, on.role, on.receive, on.remove),
       on.figures,
       on.finished,
       on.pending,
