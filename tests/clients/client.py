@@ -120,7 +120,7 @@ async def reading(runtime: str, targets: Iterable[tuple[str, str]]) -> AsyncIter
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=1 << 22,
-        env=os.environ | {"NO_PROXY": "*", "PYTHONDONTWRITEBYTECODE": "1"},
+        env=os.environ | {"NO_PROXY": "*"},
     )
     assert process.stdout is not None
     readings = [Reading(client) for client, _ in targets]

@@ -47,7 +47,7 @@ async def processes(far_redis: RedisServer, tmp_path: Path, ring_events: int) ->
     assert [] == [line for line in said.splitlines() if line and not any(word in line for word in foreseen)]
 
 
-@pytest.mark.timeout(60 + 120 * ROUNDS)
+@pytest.mark.timeout(600 + 120 * ROUNDS)
 async def test_order_receipts_and_ledger_hold_whatever_happens(
     processes: list[Process], far_redis: RedisServer, ring_events: int
 ) -> None:

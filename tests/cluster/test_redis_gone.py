@@ -132,7 +132,6 @@ async def test_connections_of_a_dead_node_do_not_count_and_their_events_are_miss
 
 
 @pytest.mark.proxies
-@pytest.mark.timeout(120)
 async def test_rolling_restart_behind_haproxy_has_no_gap(redis_server: RedisServer, tmp_path: Path) -> None:
     *ports, front = (free_port() for _ in range(4))
     servers = "".join(f"  server n{place} 127.0.0.1:{port} check inter 100ms\n" for place, port in enumerate(ports))

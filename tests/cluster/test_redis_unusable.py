@@ -355,7 +355,6 @@ async def test_unix_socket(tmp_path: Path) -> None:
 
 
 @pytest.mark.redis
-@pytest.mark.timeout(240)
 async def test_sentinel_fails_over_without_a_hole(tmp_path: Path) -> None:
     primary, replica, sentinel = (free_port() for _ in range(3))
     config = tmp_path / "sentinel.conf"

@@ -17,7 +17,6 @@ ROOT, FAKETIME, REDIS = pytest.mark.root, pytest.mark.faketime, pytest.mark.redi
 
 @pytest.mark.slow
 @pytest.mark.linux
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("store", "sequence"),
     [

@@ -183,7 +183,6 @@ TOKEN = "the-token-of-schemathesis"
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("auth", [False, True])
 def test_schemathesis_finds_nothing(auth: bool, tmp_path: Path) -> None:
     config = tmp_path / "edge.toml"

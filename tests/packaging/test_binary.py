@@ -17,7 +17,7 @@ from edge import __version__
 from tests.packaging.conftest import ROOT, build, run, unpack
 from tests.packaging.running import PATIENCE_SECONDS, client, does_its_job, running, wait_until
 
-pytestmark = [pytest.mark.packaging, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.packaging, pytest.mark.timeout(1800)]
 FORMS = ("edge", "edge-dir/edge")
 
 

@@ -25,7 +25,7 @@ from tests.packaging.running import client, does_its_job, events, wait_until
 from tests.packaging.test_deb import newer
 from tests.ports import free_port
 
-pytestmark = [pytest.mark.packaging, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.packaging, pytest.mark.timeout(1800)]
 TOKEN = "a-token-that-stands-in-a-file-of-roots"
 WATCHDOG_SECONDS = 3
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.packaging.conftest import ROOT, run, unpack
 
-pytestmark = [pytest.mark.packaging, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.packaging, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from tests.packaging.conftest import KEPT, ROOT, run
 from tests.packaging.running import client, does_its_job, events, wait_until
 from tests.ports import free_port
 
-pytestmark = [pytest.mark.packaging, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.packaging, pytest.mark.timeout(1800)]
 PYTHON_IMAGE = "docker.io/library/python:3.11-bookworm"
 TOKEN = "a-token-that-stands-in-the-environment"
 LOCKED_DOWN = ("--read-only", "--cap-drop=all", "--security-opt=no-new-privileges")
