@@ -106,4 +106,4 @@ def test_every_link_leads_somewhere(page: str) -> None:
 def test_every_page_is_linked() -> None:
     links = links_of(PAGE)
     pages = {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")}
-    assert pages <= links, "say in README.md when to read a page"
+    assert pages - {"docs/index.md"} <= links, "say in README.md when to read a page"
