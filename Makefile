@@ -12,7 +12,7 @@ export PYTHON
 .DEFAULT_GOAL := help
 .PHONY: help run test test-core test-fast test-all test-container test-next check lint words types contracts coverage bench bench-growth bench-stores bench-check soak \
 	fmt docs lock binary bundle deb image clean \
-	setup-build setup-run setup-dev setup-test setup-system setup-bench
+	docs-site docs-serve portable test-portable setup-docs setup-build setup-run setup-dev setup-test setup-system setup-bench
 
 help:  ## say what there is
 	@echo "make TARGET, where TARGET is one of:"
@@ -128,6 +128,12 @@ fmt: setup-dev  ## format, and mend what ruff can mend
 	$(VENV) -m ruff check --fix-only .
 	$(VENV) -m ruff format .
 
+docs-site: setup-docs  ## build the site of the docs in .make/docs-site, and check its links
+	$(DOCS_VENV)/bin/sphinx-build --quiet --fail-on-warning --keep-going docs .make/docs-site
+
+docs-serve: docs-site  ## the site of the docs at http://127.0.0.1:8000
+	$(DOCS_VENV)/bin/python -m http.server --bind 127.0.0.1 --directory .make/docs-site 8000
+
 docs: setup-run  ## write docs/api.md and clients/js/wire.d.ts anew from the OpenAPI document
 	$(VENV) -m docs.make_api
 	$(VENV) -m docs.make_wire
@@ -140,7 +146,14 @@ lock: setup-dev  ## write requirements/*.lock anew from pyproject.toml (UPGRADE=
 	$(COMPILE) pyproject.toml --group build --constraint requirements/dev.lock --output-file requirements/build.lock
 	$(COMPILE) pyproject.toml --constraint requirements/dev.lock --output-file requirements/run.lock
 	$(COMPILE) --group bench --constraint requirements/dev.lock --output-file requirements/bench.lock
+	$(COMPILE) --group docs --output-file requirements/docs.lock
 	$(COMPILE) tests/clients/python/requirements.in --output-file tests/clients/python/requirements.txt
+
+portable:  ## a release's files that run with glibc 2.31, in dist/portable (root on Debian; ARCHITECTURE=arm64)
+	build/portable/build $(ARCHITECTURE)
+
+test-portable: setup-test  ## try what `make portable` built, in Debian 11, 12 and 13 (ARCHITECTURE=arm64)
+	PORTABLE=dist/portable/$(ARCHITECTURE) ARCHITECTURE=$(ARCHITECTURE) $(VENV) -m pytest tests/portable $(ARGS)
 
 clean:  ## remove all that the other targets made
 	rm -rf .venv .make dist htmlcov bench/.built .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -155,6 +168,10 @@ setup-build:
 
 setup-dev:
 	@requirements/install dev
+
+DOCS_VENV := .make/docs
+setup-docs:
+	@VENV=$(DOCS_VENV) requirements/install docs
 
 setup-bench:
 	@VENV=$(BENCH_VENV) PYTHON=$(BUILD_PYTHON) requirements/install bench
