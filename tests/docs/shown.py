@@ -15,6 +15,8 @@ _PLACEHOLDERS = (
     (re.compile(r"oldest_pending_seconds [\d.]+"), "oldest_pending_seconds AGE"),
     (re.compile(r"disconnected [\d.]+ \w+ ago"), "disconnected A MOMENT ago"),
     (re.compile(r'"waited_ms":[\d.]+'), '"waited_ms":MS'),
+    (re.compile(r'"time":"[-\dT:.]+Z"'), '"time":"TIME"'),
+    (re.compile(r'retry: \d+\nevent: edge.closing\ndata: {"reason":"finished","retry_ms":\d+}'), "CLOSING"),
 )
 
 

@@ -1,4 +1,4 @@
-"""The commands in docs/publish.md and docs/errors.md print what the pages show."""
+"""The commands in docs/publish.md, docs/subscribe.md and docs/errors.md print what the pages show."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from tests.faults.reader import open_stream
 pytestmark = pytest.mark.curl
 
 DOCS = Path(__file__).parents[2] / "docs"
-KINDS = {"publish.md": ["with a reader", "with a reader", ""], "errors.md": [""]}
+KINDS = {
+    "publish.md": ["with a reader", "with a reader", "", "with a reader"],
+    "subscribe.md": [*[""] * 5, "with an observer", *[""] * 3],
+    "errors.md": [""],
+}
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -26,8 +30,9 @@ async def test_the_commands_print_what_the_page_shows(name: str) -> None:
     async with serving(server__host="127.0.0.1", auth__anonymous=None) as hub:
         for block in blocks:
             async with AsyncExitStack() as leaving:
-                if block.kind == "with a reader":
-                    reader = await open_stream(("127.0.0.1", hub.port), "demo")
+                if block.kind:
+                    query = "observe=true" if block.kind == "with an observer" else ""
+                    reader = await open_stream(("127.0.0.1", hub.port), "demo", query=query)
                     leaving.push_async_callback(reader.close)
                 assert without_chance(block.output) == without_chance(await printed(await start(block.command, hub)))
             await until(hub.metrics, lambda metrics: metrics["edge_connections"] == 0)
