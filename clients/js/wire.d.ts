@@ -1,8 +1,9 @@
 // What is on the wire. `make docs` generates this file from the hub's OpenAPI document.
 
-/** The body: the token of the probe. */
+/** The body: the token of the probe. On a stream of several projects the probe names its project, too. */
 export interface Ack {
   probe: string;
+  project?: string | null;
 }
 
 /** One open stream. */
@@ -15,6 +16,8 @@ export interface ConnectionStatus {
   round_trip_ms: number | null;
   paused: boolean;
   confirmable: "acknowledged" | "written";
+  /** The `sub` of the JSON Web Token that opened the stream. */
+  sub: string | null;
 }
 
 /** The project was deleted. */
@@ -202,6 +205,11 @@ export interface Ready {
   waited_ms: number;
   connections: number;
   confirmed: "acknowledged" | "client" | "written";
+}
+
+/** What became of an event that was published to several projects. */
+export interface Receipts {
+  receipts: Receipt[];
 }
 
 /** What became of a published event. */

@@ -20,9 +20,10 @@ from edge.http.schemas import Ticket
 
 
 class Ack(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """The body: the token of the probe."""
+    """The body: the token of the probe. On a stream of several projects the probe names its project, too."""
 
     probe: str
+    project: str | None = None
 
 
 _decoder = msgspec.json.Decoder(Ack)

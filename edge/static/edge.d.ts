@@ -15,12 +15,14 @@ export type StreamState = "connecting" | "open" | "reconnecting" | "closed";
 export type Secret = string | (() => string | Promise<string>);
 
 export interface StreamOptions {
-  /** The project's id. */
-  project: string;
+  /** The project's id. Either this or `projects`. */
+  project?: string;
+  /** Up to 32 projects over one connection. */
+  projects?: readonly string[];
   /** Sent as `Authorization: Bearer …`. A function is asked again after a 401. */
   token?: Secret;
-  /** Sent as `?ticket=`; works once, so give a function unless the first connection is to be the only one. */
-  ticket?: Secret;
+  /** Sent as `?ticket=`; works once, so give a function unless the first connection is to be the only one. With several projects it is called for each. */
+  ticket?: string | ((project: string) => string | Promise<string>);
   /** For cookies (`edge_token`), as in fetch; default `same-origin`. */
   credentials?: "omit" | "same-origin" | "include";
   /** Where to begin when nothing has been received yet: `missed` (default), `all`, `none`, an event id, or a duration such as `10m`. */
@@ -59,7 +61,9 @@ export interface Problem {
 
 /** An event of the project; like EventSource's, with a name and an id of its own. */
 export class ProjectEvent extends MessageEvent<string> {
-  constructor(type: string, event: { name: string; data: string; id: string });
+  constructor(type: string, event: { name: string; data: string; id: string; project?: string; lastEventId?: string });
+  /** The project whose event it is. */
+  readonly project: string;
   /** The project's name for its kind, such as `progress`; `message` when the publisher gave none. */
   readonly name: string;
   /** `<epoch>-<seq>`. */
@@ -92,6 +96,8 @@ export interface StateChange {
 
 /** History that can't be given any more. */
 export interface Gap {
+  /** Which project's, on a stream of several. */
+  project?: string;
   /** The id, or the `since`, that was asked for. */
   asked: string;
   oldest: string | null;
@@ -102,6 +108,8 @@ export interface Gap {
 }
 
 export interface Closing {
+  /** Which project's, on a stream of several. */
+  project?: string;
   reason: string;
   retry_ms: number;
 }
@@ -113,6 +121,8 @@ export interface TriggerOptions {
   id?: string;
   /** The idempotency key; by default the job's id, or a new one for every call. */
   key?: string;
+  /** The project whose job it is. Default: the first of the stream. */
+  project?: string;
   /** How many connections it takes. Default 1. */
   connections?: number;
   /** What happens when there are not so many in time. Default `fail`. */
@@ -145,15 +155,15 @@ export interface StreamEvents {
 
 type Listener<E> = ((this: ProjectStream, event: E) => unknown) | { handleEvent(event: E): unknown };
 
-/** The events of one project, as long as anybody listens: it connects at once and comes back until closed. */
+/** The events of one project or several: it connects at once and comes back until closed. */
 export class ProjectStream extends EventTarget {
   /** @param url Where the hub is; a path is taken relative to the page. */
   constructor(url: string | URL, options: StreamOptions);
   readonly state: StreamState;
   readonly isConnected: boolean;
-  /** Behind which event the next connection continues; empty when nothing was there yet. */
+  /** Behind which event the next connection continues; empty before the first hello. With several projects it names each. */
   readonly lastEventId: string;
-  /** What the hub said when it opened the connection (in shared mode the leading tab's); null while there is none. */
+  /** What the hub said when it opened the connection (in shared mode the leading tab's); null while there is none. With several projects, for the last of them. */
   readonly hello: Hello | null;
   /** Why it isn't open; null when it is. */
   readonly error: EdgeError | null;

@@ -1,7 +1,7 @@
-// A project's events in the browser, and its triggers. Types: edge.d.ts; use: docs/browser.md.
+// Events of projects in the browser, and triggers. Types: edge.d.ts; use: docs/browser.md.
 //
-// Invariant: at most one request for events is open, and each event is dispatched once and in order: `#lastId` moves
-// only with what was dispatched, and every request, of this tab or one that takes over, continues behind it.
+// Invariant: one request for events at most is open in all tabs, and continues behind `lastEventId`; each event is
+// dispatched once, in order.
 
 const NOT_CONNECTED = "Failed to establish real-time connection. Please refresh and try again.";
 const CONNECT_MS = 10_000; // a seventh HTTP/1.1 connection hangs
@@ -10,7 +10,7 @@ const MAX_WAIT_MS = 3_600_000; // a timer overflows at 2 ** 31
 const SILENT_HEARTBEATS = 2.5;
 const JITTER = 0.25;
 const TRIES = 3;
-const OWN_NAMES = ["event", "statechange", "gap", "closing"]; // a project's events so called come as "event" only
+const OWN_NAMES = ["event", "statechange", "gap", "closing"]; // come as "event" only
 
 export class EdgeError extends Error {
   constructor(code, message, fields = {}) {
@@ -20,10 +20,9 @@ export class EdgeError extends Error {
 }
 
 export class ProjectEvent extends MessageEvent {
-  constructor(type, { name, data, id }) {
-    super(type, { data, lastEventId: id });
-    this.id = id;
-    this.name = name;
+  constructor(type, { project, name, data, id, lastEventId = id }) {
+    super(type, { data, lastEventId });
+    Object.assign(this, { project, id, name });
   }
 
   get json() {
@@ -62,24 +61,25 @@ export class EventStreamParser {
   }
 
   #dispatch() {
-    const event = { name: this.#type || "message", data: this.#data.join("\n"), id: this.#id };
-    const any = this.#data.length > 0;
+    const [name, data] = [this.#type || "message", this.#data];
     this.#type = "";
     this.#data = [];
-    return any && event;
+    return data.length > 0 && { name, data: data.join("\n"), id: this.#id };
   }
 }
 
 export class ProjectStream extends EventTarget {
+  state = "connecting";
+  error = null;
+  hello = null;
+  lastEventId = "";
   #base;
   #options;
-  #state = "connecting";
-  #error = null;
-  #hello = null;
-  #lastId = "";
-  #fromStart = false; // all that the hub holds came after us
+  #projects;
+  #seen = {}; // last id by project
+  #hellos = {};
   #retryMs = 1000;
-  #closingMs = null;
+  #closingMs;
   #silentMs = 0;
   #failures = 0;
   #renewals = 0;
@@ -94,8 +94,9 @@ export class ProjectStream extends EventTarget {
   constructor(url, options) {
     super();
     const base = new URL(url, globalThis.location?.href);
-    this.#base = new URL(`${base.pathname.replace(/\/*$/, "")}/projects/${encodeURIComponent(options.project)}/`, base);
+    this.#base = new URL(`${base.pathname.replace(/\/*$/, "")}/`, base);
     this.#options = options;
+    this.#projects = options.projects ?? [options.project];
     const untilEnd = { signal: this.#ended.signal };
     globalThis.addEventListener?.("online", () => this.#hurry(true), untilEnd);
     globalThis.document?.addEventListener("visibilitychange", () => document.hidden || this.#hurry(), untilEnd);
@@ -103,24 +104,8 @@ export class ProjectStream extends EventTarget {
     else this.#lead();
   }
 
-  get state() {
-    return this.#state;
-  }
-
   get isConnected() {
-    return this.#state === "open";
-  }
-
-  get lastEventId() {
-    return this.#lastId;
-  }
-
-  get hello() {
-    return this.#hello;
-  }
-
-  get error() {
-    return this.#error;
+    return this.state === "open";
   }
 
   ready({ timeout = 3000 } = {}) {
@@ -131,12 +116,12 @@ export class ProjectStream extends EventTarget {
       };
       const refuse = () => {
         done();
-        const { code = "not_connected", status, problem } = this.#error ?? {};
-        reject(new EdgeError(code, NOT_CONNECTED, { status, problem, cause: this.#error }));
+        const { code = "not_connected", status, problem } = this.error ?? {};
+        reject(new EdgeError(code, NOT_CONNECTED, { status, problem, cause: this.error }));
       };
       const look = () => {
         if (this.isConnected) resolve(done());
-        else if (this.#state === "closed") refuse();
+        else if (this.state === "closed") refuse();
       };
       const timer = setTimeout(refuse, timeout);
       this.addEventListener("statechange", look);
@@ -145,8 +130,8 @@ export class ProjectStream extends EventTarget {
     });
   }
 
-  async trigger(name, data = null, { timeout = 3000, id, key = id ?? newKey(), ...query } = {}) {
-    const path = `trigger?${new URLSearchParams({ timeout: `${Math.round(timeout)}ms`, confirm: "client", ...query })}`;
+  async trigger(name, data = null, { timeout = 3000, id, key = id ?? newKey(), project, ...query } = {}) {
+    const path = `${this.#path(project)}trigger?${new URLSearchParams({ timeout: `${Math.round(timeout)}ms`, confirm: "client", ...query })}`;
     let lost;
     for (let tries = TRIES; ; tries -= 1) {
       await this.ready({ timeout }).catch((error) => {
@@ -166,8 +151,6 @@ export class ProjectStream extends EventTarget {
     this.#end(null);
   }
 
-  // One connection after another, until the end
-
   async #lead() {
     await null; // the caller adds listeners first
     while (!this.#ended.signal.aborted) {
@@ -180,13 +163,13 @@ export class ProjectStream extends EventTarget {
       const toldMs = this.#closingMs ?? Math.max(backoffMs, error.waitMs || 0);
       const waitMs = this.#hurried ? 0 : Math.min(toldMs, MAX_WAIT_MS);
       this.#hurried = false;
-      this.#closingMs = null;
-      this.#hello = null;
+      this.#closingMs = undefined;
+      this.hello = null;
       this.#change("reconnecting", error, waitMs);
       await new Promise((resolve) => {
         const timer = setTimeout(resolve, waitMs);
         this.#wake = (always) => {
-          if (error.waitMs && !always) return; // the hub has said when to come back
+          if (error.waitMs && !always) return; // Retry-After
           clearTimeout(timer);
           resolve();
         };
@@ -201,7 +184,7 @@ export class ProjectStream extends EventTarget {
     return status >= 400 && status < 500 && ![408, 425, 429].includes(status);
   }
 
-  // Reads one connection to its end, and returns why it ended.
+  // Returns why the connection ended.
   async #connect() {
     const attempt = (this.#attempt = new AbortController());
     let timer;
@@ -234,45 +217,41 @@ export class ProjectStream extends EventTarget {
   }
 
   async #open(signal) {
-    const { ticket, observe, since = "missed" } = this.#options;
-    const query = new URLSearchParams({ heartbeat: "event" });
-    if (observe) query.set("observe", "true");
+    const { projects, ticket, observe, since = "missed" } = this.#options;
+    const flags = { ...(observe && { observe }), ...(projects && { prefix: true }) };
+    const query = new URLSearchParams({ since, heartbeat: "event", ...flags });
     const headers = { Accept: "text/event-stream" };
-    if (this.#lastId) headers["Last-Event-ID"] = this.#lastId;
-    else query.set("since", this.#fromStart ? "all" : since);
-    const once = await given(ticket);
-    if (once) query.set("ticket", once);
-    const response = await this.#fetch(`events?${query}`, { headers, signal });
+    if (this.lastEventId) headers["Last-Event-ID"] = this.lastEventId;
+    for (const project of this.#projects) {
+      if (projects) query.append("project", project);
+      const once = await given(ticket, project);
+      if (once) query.append("ticket", once);
+    }
+    const response = await this.#fetch(`${projects ? "" : this.#path()}events?${query}`, { headers, signal });
     if (response.status === 204) throw finished();
     if (/^text\/event-stream\b/.test(response.headers.get("Content-Type"))) return response;
-    throw new EdgeError("not_a_stream", `${this.#base}events is not an event stream.`, { status: response.status });
+    throw new EdgeError("not_a_stream", `${response.url} is not an event stream.`, { status: response.status });
   }
 
   #take(event) {
-    if (!event.name.startsWith("edge.")) return this.#tell({ event });
+    if (!event.name.startsWith("edge.")) return this.#tell({ event: this.#options.projects ? apart(event) : event });
+    const type = event.name.slice(5);
     const fields = JSON.parse(event.data);
-    if (event.name === "edge.hello") this.#greet(fields);
-    else if (event.name === "edge.gap") this.#tell({ gap: fields });
-    else if (event.name === "edge.closing") {
+    if (type === "hello") {
+      this.#failures = this.#renewals = 0;
+      this.#silentMs = SILENT_HEARTBEATS * 1000 * fields.heartbeat_seconds;
+      this.hello = this.#hellos[fields.project] = fields;
+      this.lastEventId = event.id;
+      this.#change("open");
+    } else if (type === "gap" || type === "closing") {
       this.#closingMs = fields.retry_ms;
-      this.#tell({ closing: fields });
-      if (fields.reason === "finished") throw finished();
-    } else if (event.name === "edge.probe") {
+      this.#tell({ type, detail: fields });
+      if (fields.reason === "finished" && !this.#options.projects) throw finished();
+    } else if (type === "probe") {
       // An answer that is lost is asked for again.
-      this.#post(`connections/${this.#hello.connection}/ack`, fields).catch(() => {});
+      const { project, connection } = this.#hellos[fields.project ?? this.#projects[0]];
+      this.#post(`${this.#path(project)}connections/${connection}/ack`, fields).catch(() => {});
     }
-  }
-
-  #greet(hello) {
-    const { heartbeat_seconds, newest, replayed } = hello;
-    this.#failures = this.#renewals = 0;
-    this.#silentMs = SILENT_HEARTBEATS * 1000 * heartbeat_seconds;
-    this.#hello = hello;
-    if (!this.#lastId && !replayed) {
-      this.#lastId = newest ?? "";
-      this.#fromStart = !newest;
-    }
-    this.#change("open");
   }
 
   #hurry(networkChanged) {
@@ -284,6 +263,10 @@ export class ProjectStream extends EventTarget {
     this.#wake();
   }
 
+  #path(project = this.#projects[0]) {
+    return `projects/${encodeURIComponent(project)}/`;
+  }
+
   #post(path, body, headers) {
     const init = { method: "POST", headers: { "Content-Type": "application/json", ...headers } };
     return this.#fetch(path, { ...init, body: JSON.stringify(body) });
@@ -293,11 +276,7 @@ export class ProjectStream extends EventTarget {
     const { token, credentials = "same-origin" } = this.#options;
     const bearer = await given(token);
     if (bearer) init.headers.Authorization = `Bearer ${bearer}`;
-    const response = await fetch(new URL(path, this.#base), { cache: "no-store", credentials, ...init }).catch(
-      (error) => {
-        throw known(error);
-      },
-    );
+    const response = await fetch(new URL(path, this.#base), { cache: "no-store", credentials, ...init });
     if (response.ok) return response;
     const problem = await response.json().catch(() => ({})); // a proxy's own page has no JSON
     const { code = `http_${response.status}`, detail = `The hub responded with status ${response.status}.` } = problem;
@@ -305,23 +284,23 @@ export class ProjectStream extends EventTarget {
     throw new EdgeError(code, detail, { status: response.status, problem, waitMs });
   }
 
-  // Many tabs: the one that holds the lock leads and tells the others
+  // The tab with the lock leads and tells the others.
 
   async #share() {
-    const name = `edge ${this.#base}`;
+    const name = `edge ${this.#base} ${this.#projects}`;
     this.#leading = false;
     this.#channel = new BroadcastChannel(name);
     this.#channel.onmessage = ({ data }) => {
       if (!this.#leading) this.#hear(data);
       else if (data.ask) {
         this.#hurry();
-        this.#change(this.#state, this.#error);
+        this.#change(this.state, this.error);
       }
     };
     this.#channel.postMessage({ ask: true });
     const lead = () => {
       this.#leading = true;
-      if (this.#state !== "connecting")
+      if (this.state !== "connecting")
         this.#change("reconnecting", new EdgeError("ended", "The tab that held the connection closed."), 0);
       return this.#lead();
     };
@@ -333,8 +312,7 @@ export class ProjectStream extends EventTarget {
   #change(state, error = null, waitMs = 0) {
     const { code, message, status } = error ?? {};
     const told = error && { code, message, status };
-    const place = { hello: this.#hello, lastId: this.#lastId, fromStart: this.#fromStart };
-    this.#tell({ change: { state, error: told, waitMs, ...place } });
+    this.#tell({ change: { state, error: told, waitMs, hello: this.hello, lastEventId: this.lastEventId } });
   }
 
   #tell(message) {
@@ -342,33 +320,28 @@ export class ProjectStream extends EventTarget {
     this.#hear(message);
   }
 
-  #hear({ event, gap, closing, change }) {
+  #hear({ event, change, type, detail }) {
     if (this.#ended.signal.aborted) return;
     if (change) {
-      this.#lastId ||= change.lastId;
-      this.#fromStart ||= change.fromStart;
-      this.#hello = change.hello;
-      const { error, waitMs } = change;
-      this.#enter(change.state, error && new EdgeError(error.code, error.message, error), waitMs);
-    } else if (event && isAfter(event.id, this.#lastId)) {
-      this.#lastId = event.id;
-      this.dispatchEvent(new ProjectEvent("event", event));
-      if (!OWN_NAMES.includes(event.name)) this.dispatchEvent(new ProjectEvent(event.name, event));
-    } else if (gap) {
-      if (gap.asked === this.#lastId) {
-        this.#lastId = "";
-        this.#fromStart = true;
-      }
-      this.dispatchEvent(new CustomEvent("gap", { detail: gap }));
-    } else if (closing) {
-      this.dispatchEvent(new CustomEvent("closing", { detail: closing }));
+      this.lastEventId = change.lastEventId || this.lastEventId;
+      this.hello = change.hello;
+      const { state, error, waitMs } = change;
+      this.#enter(state, error && new EdgeError(error.code, error.message, error), waitMs);
+    } else if (event && isAfter(event.id, this.#seen[event.project])) {
+      this.#seen[event.project] = event.id;
+      const { name, id, lastEventId = id } = event;
+      this.lastEventId = lastEventId;
+      for (const type of OWN_NAMES.includes(name) ? ["event"] : ["event", name])
+        this.dispatchEvent(new ProjectEvent(type, { project: this.#projects[0], ...event }));
+    } else if (type) {
+      this.dispatchEvent(new CustomEvent(type, { detail }));
     }
   }
 
   #enter(state, error, waitMs) {
-    const previous = this.#state;
-    this.#state = state;
-    this.#error = error;
+    const previous = this.state;
+    this.state = state;
+    this.error = error;
     if (state === previous && state !== "reconnecting") return;
     this.dispatchEvent(new CustomEvent("statechange", { detail: { state, previous, error, waitMs } }));
   }
@@ -379,14 +352,21 @@ export class ProjectStream extends EventTarget {
     this.#attempt?.abort();
     this.#wake(true);
     this.#channel?.close();
-    this.#hello = null;
+    this.hello = null;
     this.#enter("closed", error, 0);
   }
 }
 
 const finished = () => new EdgeError("finished", "The project is finished.", { status: 204 });
 
-const given = (value) => (value?.call ? value() : value);
+const given = (value, project) => (value?.call ? value(project) : value);
+
+// With several projects: type `<project>/<name>`, id `<project>:<id>,…`.
+function apart({ name, data, id }) {
+  const [project] = name.split("/");
+  const [own] = `,${id}`.split(`,${project}:`)[1].split(",");
+  return { project, name: name.slice(project.length + 1), data, id: own, lastEventId: id };
+}
 
 const newKey = () =>
   crypto.getRandomValues(new Uint8Array(16)).reduce((key, byte) => key + byte.toString(16).padStart(2, "0"), "");
@@ -396,11 +376,11 @@ const known = (error) =>
     ? error
     : new EdgeError("network", `The connection failed: ${error.message}`, { cause: error });
 
-// Ids of another epoch come after whatever was.
-function isAfter(id, last) {
+// Another epoch comes after.
+function isAfter(id, last = "") {
   const [epoch, seq] = id.split("-");
   const [lastEpoch, lastSeq] = last.split("-");
-  return epoch !== lastEpoch || !(Number(seq) <= Number(lastSeq));
+  return epoch !== lastEpoch || +seq > lastSeq;
 }
 
 function orAborted(promise, signal) {
