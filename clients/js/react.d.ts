@@ -1,11 +1,11 @@
 /** Types of react.js. How to use it: docs/javascript.md. */
 
-import type { EdgeError, Gap, ProjectEvent, ProjectStream, StreamOptions, StreamState } from "./edge.js";
+import type { ConnectionOptions, EdgeError, Gap, ProjectEvent, ProjectStream, StreamState } from "./edge.js";
 
 export { EdgeError } from "./edge.js";
 export type { Gap, ProjectEvent, StateChange, StreamState, TriggerOptions, TriggerReceipt } from "./edge.js";
 
-export interface UseProjectStreamOptions extends Omit<StreamOptions, "project"> {
+export interface UseProjectStreamOptions extends ConnectionOptions {
   /** Where the hub is; a path is taken relative to the page. Default `/`. */
   url?: string;
   /** Handlers by the event's type, such as `{ progress(event) {…} }`. The newest ones are called; no need to memoize them. */

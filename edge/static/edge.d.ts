@@ -14,11 +14,7 @@ export type StreamState = "connecting" | "open" | "reconnecting" | "closed";
 /** A secret, or what fetches one: it is called anew for every request that needs it. */
 export type Secret = string | (() => string | Promise<string>);
 
-export interface StreamOptions {
-  /** The project's id. Either this or `projects`. */
-  project?: string;
-  /** Up to 32 projects over one connection. */
-  projects?: readonly string[];
+export interface ConnectionOptions {
   /** Sent as `Authorization: Bearer …`. A function is asked again after a 401. */
   token?: Secret;
   /** Sent as `?ticket=`; works once, so give a function unless the first connection is to be the only one. With several projects it is called for each. */
@@ -32,6 +28,10 @@ export interface StreamOptions {
   /** One connection for all tabs of this origin. Needs Web Locks (https or localhost); elsewhere each tab has its own. */
   shared?: boolean;
 }
+
+/** Of one project, by its id, or of up to 32 over one connection. */
+export type StreamOptions = ConnectionOptions &
+  ({ project: string; projects?: undefined } | { project?: undefined; projects: readonly string[] });
 
 /** What went wrong. */
 export class EdgeError extends Error {

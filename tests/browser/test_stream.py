@@ -404,6 +404,38 @@ async def test_seven_tabs_share_one_connection_and_all_hear(hub: HubProcess, ope
     assert 1 == (await tabs[-1].run("stream.trigger('job', 20)"))["connections"]
 
 
+async def test_tabs_share_one_connection_for_several_projects_and_take_over(
+    hub: HubProcess, open_tab: OpenTab, project: str
+) -> None:
+    names = [f"{project}-{number}" for number in range(8)]
+    tabs = [await open_tab(hub.url + BLANK) for _ in range(2)]
+    for tab in tabs:
+        await tab.open_stream(hub.url, project, projects=names, shared=True)
+        await tab.run(
+            "void stream.addEventListener('event', (event) => (seen.last = [event.project, event.name, event.id]))"
+        )
+        await tab.reached("open")
+    receipts = [await hub.publish(name, number) for number, name in enumerate(names)]
+    for tab in tabs:
+        await tab.got(*range(8))
+        assert [names[-1], "message", receipts[-1]["id"]] == await tab.run("seen.last")
+        assert ",".join(f"{each['project']}:{each['id']}" for each in receipts) == await tab.run("stream.lastEventId")
+    await connections(hub, names[0], 1)
+    # `confirm=client`: the tab that holds the connection answers the probe of this project.
+    receipt = await tabs[1].run(f"stream.trigger('job', 8, {{ project: '{names[5]}', timeout: 20000 }})")
+    assert [names[5], 1] == [receipt["project"], receipt["connections"]]
+    await tabs[0].page.close()
+    await hub.publish(names[2], 9)
+    await tabs[1].got(*range(8), 8, 9)
+    for name in names:
+        await hub.ask("POST", f"/projects/{name}/events?final=true", json={"data": 10})
+    await tabs[1].reached("closed")
+    assert "finished" == await tabs[1].run("stream.error.code")
+    assert [*range(8), 8, 9, *[10] * 8] == await tabs[1].data()
+    assert set(names) == set(await tabs[1].run("seen.closings.map(({ project }) => project)"))
+    assert [] == await tabs[1].run("seen.gaps")
+
+
 async def test_without_sharing_the_seventh_stream_never_opens(hub: HubProcess, open_tab: OpenTab, project: str) -> None:
     tab = await open_tab(hub.url + BLANK)
     for _ in range(7):

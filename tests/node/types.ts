@@ -15,6 +15,9 @@ const stream = new ProjectStream("http://127.0.0.1:8080", {
   token: async () => "t",
 });
 new ProjectStream(new URL("http://127.0.0.1:8080"), { project: "p", ticket: "once", credentials: "include" });
+new ProjectStream("/", { projects: ["a", "b"], ticket: async (project) => `ticket of ${project}` });
+// @ts-expect-error either one project or several
+new ProjectStream("/", { project: "a", projects: ["b"] });
 
 stream.addEventListener("statechange", ({ detail }) => {
   const state: StreamState = detail.state;
