@@ -111,6 +111,8 @@ class Keys:
         self.aging = f"{prefix}aging"
         self.totals = f"{prefix}totals"
         """What these three hold: `of_all` in scripts/common.lua."""
+        self.life = f"{prefix}life"
+        """Whether Redis has lost events: `settle` in scripts/common.lua."""
         self.asks = f"{self._channels}asks"
         """The channel of questions to all nodes."""
 
@@ -154,8 +156,6 @@ class RedisClient:
         self.errors = 0
         self.ahead_seconds = 0.0
         """How far Redis's clock is ahead of the hub's, as of the last heartbeat."""
-        self.ahead_seconds = 0.0
-        """How far Redis's clock is ahead of the hub's, as of the last heartbeat."""
         self.unreachable = False
         """The last exchange got no answer."""
         self._logged_problem = False
@@ -164,9 +164,7 @@ class RedisClient:
     async def open(self) -> None:
         """Read the scripts."""
         self._texts = await asyncio.to_thread(_read_scripts)
-        self._shas = {
-            name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in self._texts.items()
-        }
+        self._shas = dict.fromkeys(self._texts, "0" * 40)  # not loaded
 
     async def run(self, name: str, keys: list[str], *args: Any) -> Any:
         """Run one script. Raises StoreUnavailable."""
@@ -184,12 +182,23 @@ class RedisClient:
             answers = await self._send(client, calls, together=together)
             unknown = [place for place, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
             if unknown:
-                for text in self._texts.values():
-                    await client.script_load(text)
+                await self._load(client)
                 again = await self._send(client, [calls[place] for place in unknown], together=together)
                 for place, answer in zip(unknown, again, strict=True):
                     answers[place] = answer
         return answers
+
+    async def _load(self, client: redis.asyncio.Redis) -> None:
+        """Load the scripts. They name the Redis process, so that those of an earlier process are never used in it."""
+        before, run, texts = None, await _run_id(client), self._texts
+        while run != before:
+            texts = {name: f"local RUN = '{run}'\n{text}" for name, text in self._texts.items()}
+            for text in texts.values():
+                await client.script_load(text)
+            before, run = run, await _run_id(client)
+        self._shas = {
+            name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in texts.items()
+        }
 
     @asynccontextmanager
     async def use(self, *, probing: bool = False) -> AsyncIterator[redis.asyncio.Redis]:
@@ -278,6 +287,14 @@ class RedisClient:
     async def close(self) -> None:
         await _close(self._client)
         await _close(self._subscriber)
+
+
+async def _run_id(client: redis.asyncio.Redis) -> str:
+    """Of the Redis process; empty for a user that may not ask."""
+    try:
+        return str((await client.info("server")).get("run_id", ""))
+    except ResponseError:
+        return ""
 
 
 def takes_no_writes(error: Exception) -> bool:

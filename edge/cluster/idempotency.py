@@ -26,6 +26,7 @@ from edge.store.base import Published, projects_of
 _LEASE_MS = 7_200_000
 """Longer than any request takes. The keys of a node that dies are free earlier, but for those with a job on its way."""
 _POLL_SECONDS = 0.1
+_SETTLED_AT_ONCE = 256
 
 
 class _Held:
@@ -138,18 +139,18 @@ class ClusterIdempotency:
         await self.settle(key, None if job_id is None else unknown_fate(job_id))
 
     async def settle_rest(self) -> None:
-        """Record what Redis hasn't confirmed. Raises StoreUnavailable."""
-        unconfirmed = self._unconfirmed.copy()
-        if not unconfirmed:
-            return
-        outcomes = await self._redis.run_all(
-            [("settle", [receipt], [claim, answer, self._keep_ms]) for claim, (receipt, answer) in unconfirmed.items()]
-        )
-        for claim, outcome in zip(unconfirmed, outcomes, strict=True):
-            if isinstance(outcome, RedisError):
-                self._redis.failed(outcome)
-            else:
-                self._unconfirmed.pop(claim, None)
+        """Record what Redis hasn't confirmed, a part at a time. Raises StoreUnavailable."""
+        unconfirmed = list(self._unconfirmed.items())
+        for at in range(0, len(unconfirmed), _SETTLED_AT_ONCE):
+            part = unconfirmed[at : at + _SETTLED_AT_ONCE]
+            outcomes = await self._redis.run_all(
+                [("settle", [receipt], [claim, answer, self._keep_ms]) for claim, (receipt, answer) in part]
+            )
+            for (claim, _), outcome in zip(part, outcomes, strict=True):
+                if isinstance(outcome, RedisError):
+                    self._redis.failed(outcome)
+                else:
+                    self._unconfirmed.pop(claim, None)
 
     def publishing(self, key: Key) -> tuple[str, str]:
         """For the script that publishes under a claimed key: where the key is kept, and the claim."""

@@ -71,24 +71,25 @@ class FollowedLedger(Ledger):
 class TotalsFromRedis:
     """The misses of all nodes, as of the last heartbeat: `totals` is set to them, and one node has them in its metrics.
 
-    A Redis that comes back with less than it had doesn't make a counter smaller: what is no longer pending was lost.
+    A Redis that comes back with less than it had doesn't make a counter smaller: what is `known` here is handed to it.
     """
 
     def __init__(self, totals: MissTotals) -> None:
         self._totals = totals
-        self._base = (0, 0, 0)
         totals.pending_in_all = 0
         totals.reported_elsewhere = True
 
+    @property
+    def known(self) -> tuple[int, int, int, int]:
+        """1 while this node reports them, misses, recovered, lost."""
+        totals = self._totals
+        return int(not totals.reported_elsewhere), totals.misses, totals.recovered, totals.lost
+
     def update(self, reports: int, misses: int, recovered: int, lost: int, pending: int) -> None:
-        totals, before = self._totals, self._totals.pending
-        shown = [base + count for base, count in zip(self._base, (misses, recovered, lost), strict=True)]
-        if shown[0] < totals.misses or shown[1] < totals.recovered or shown[2] < totals.lost:
-            shown = [totals.misses + max(0, pending - before), totals.recovered, totals.lost + max(0, before - pending)]
-            self._base = (shown[0] - misses, shown[1] - recovered, shown[2] - lost)
-        totals.misses, totals.recovered, totals.lost = shown
-        totals.pending_in_all = pending
+        totals = self._totals
         totals.reported_elsewhere = not reports
+        if misses >= totals.misses and recovered >= totals.recovered and lost >= totals.lost:
+            totals.misses, totals.recovered, totals.lost, totals.pending_in_all = misses, recovered, lost, pending
 
     def expire(self) -> None:
         """Without heartbeats this node doesn't know whether another one reports by now."""

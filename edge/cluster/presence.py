@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from itertools import chain, count
+from itertools import chain, count, islice
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -23,6 +23,8 @@ from edge.core.intervals import Run
 from edge.core.project import Project
 from edge.supervisor import Supervisor
 
+_PROJECTS_AT_ONCE = 256
+"""Reported in one turn of the event loop: a few milliseconds. After a restart of Redis all have something to report."""
 _NEWEST = 64
 """How many connections are asked where they began: new ones are at the end of the list."""
 
@@ -74,7 +76,8 @@ class PresenceReporter:
         self._closing = True
         if self._task is not None:
             await asyncio.wait((self._task,))
-        await self._report()
+        while await self._report() and self._changed:
+            continue
 
     async def _report_all(self) -> None:
         await asyncio.sleep(0)
@@ -84,16 +87,18 @@ class PresenceReporter:
         self._task = None
 
     async def _report(self) -> bool:
-        """Report on every project that has changed. Returns whether Redis has confirmed it all."""
-        changed, self._changed = self._changed, {}
+        """Report on the first `_PROJECTS_AT_ONCE` that have changed. Returns whether Redis has confirmed it all."""
+        changed = list(islice(self._changed, _PROJECTS_AT_ONCE))
+        for name in changed:
+            del self._changed[name]
         confirmed = False
         try:
-            confirmed = await self._send(list(changed))
+            confirmed = await self._send(changed)
         except StoreUnavailable:
             return False
         finally:
             if not confirmed:
-                self._changed = changed | self._changed
+                self._changed = dict.fromkeys(changed) | self._changed
         return confirmed
 
     async def _send(self, changed: list[str]) -> bool:

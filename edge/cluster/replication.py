@@ -30,6 +30,8 @@ from edge.supervisor import Supervisor, end
 
 _log = get_logger("store")
 _MAX_HEARD = 1000
+_SETTLE_SECONDS = 0.05
+"""After a restart of Redis, between two looks whether all nodes have said what they know: no message says so."""
 
 _Appended = tuple[str, int, float, bool, list[str]]
 """Epoch, first number, time, whether the events were missed, the events. No epoch: the project was deleted."""
@@ -212,13 +214,11 @@ class Replicator:
 
     async def _load(self, name: str, followed: _Followed) -> None:
         keys = self._redis.keys
-        epoch, newest, untold, now, pending, entries, waits, received = await self._redis.run(
-            "follow",
-            [*keys.of(name, "stream", "meta", "pending"), keys.projects, *keys.of(name, "waits")],
-            self._new_epoch(),
-            name,
-            self._keep_ms,
-        )
+        names = [*keys.of(name, "stream", "meta", "pending"), keys.projects, *keys.of(name, "waits"), keys.life]
+        arguments = (self._new_epoch(), name, self._keep_ms, keys.channel(name))
+        while (found := await self._redis.run("follow", names, *arguments)) is None:  # noqa: ASYNC110 - see above
+            await asyncio.sleep(_SETTLE_SECONDS)
+        epoch, newest, untold, now, pending, entries, waits, received = found
         if self._followed.get(name) is not followed:
             return
         here = self._hub.projects.get(name)

@@ -42,6 +42,7 @@ from edge.triggers.readiness import Readiness
 _log = get_logger("store")
 _MAX_SCRIPT_EVENTS = 500
 _MAX_SCRIPT_BYTES = 1 << 20
+_SETTLE_SECONDS = 0.05
 
 
 class _Queued(NamedTuple):
@@ -109,6 +110,9 @@ class RedisStore:
         self._heartbeats: asyncio.Task[None] | None = None
         self._heartbeat_seconds = clock()
         self._unchecked = True
+        self._appends = 0
+        """How many appends Redis is known to have done, on all nodes."""
+        self._has_joined = False
 
     @property
     def problem(self) -> StoreUnavailable | None:
@@ -179,7 +183,7 @@ class RedisStore:
         claim = None if keyed is None else (*self.idempotency.publishing(keyed.key), keyed.besides, 1)
         text = sse.event_text(event)
         queued = [(name, [_Queued(text, loop.create_future(), claim)]) for name in names]
-        answers = await self.redis.run_all([self._append(name, part) for name, part in queued], together=True)
+        answers = await self._append_all([self._append(name, part) for name, part in queued], together=True)
         for (name, part), answer in zip(queued, answers, strict=True):
             self._settle(name, part, answer)
         outcomes = await asyncio.gather(*(part[0].future for _, part in queued), return_exceptions=True)
@@ -199,7 +203,7 @@ class RedisStore:
                 queues, self._queues = self._queues, {}
                 parts = [(name, part) for name, queue in queues.items() for part in _parts(queue)]
                 try:
-                    answers = await self.redis.run_all([self._append(name, part) for name, part in parts])
+                    answers = await self._append_all([self._append(name, part) for name, part in parts])
                 except StoreUnavailable as error:
                     answers = [error] * len(parts)
                 except BaseException as error:
@@ -210,6 +214,23 @@ class RedisStore:
                     self._settle(name, part, answer)
         finally:
             self._sender = None
+
+    async def _append_all(self, calls: list[Call], *, together: bool = False) -> list[Any]:
+        """The answers to `calls`. After a restart of Redis they wait until each node has said what it knows."""
+        answers = await self.redis.run_all(calls, together=together)
+        deadline = self._clock() + self.redis.answer_seconds
+        while any(answer is None for answer in answers):
+            if self._clock() > deadline:
+                raise StoreUnavailable(
+                    "Redis was restarted and waits for the nodes; try again soon.", retry_after_seconds=1
+                )
+            await self._heartbeat()
+            waiting = [place for place, answer in enumerate(answers) if answer is None]
+            again = await self.redis.run_all([calls[place] for place in waiting], together=together)
+            for place, answer in zip(waiting, again, strict=True):
+                answers[place] = answer
+            await asyncio.sleep(_SETTLE_SECONDS if None in answers else 0)
+        return answers
 
     def _append(self, name: str, part: list[_Queued]) -> Call:
         keys, limits = self.redis.keys, self._hub.limits
@@ -225,6 +246,7 @@ class RedisStore:
                 *keys.of(name, "stream", "meta", "pending", "presence"),
                 keys.nodes,
                 keys.projects,
+                keys.life,
                 *(receipt for receipt, _ in claims),
             ],
             [
@@ -247,7 +269,8 @@ class RedisStore:
         if isinstance(answer, Exception):
             _refuse(part, answer if isinstance(answer, StoreUnavailable) else self.redis.failed(answer))
             return
-        epoch, first, connections, left_out = answer
+        epoch, first, connections, left_out, appends = answer
+        self._appends = max(self._appends, appends)
         _refuse([part[place - 1] for place in left_out], claim_lost())
         part = [queued for place, queued in enumerate(part, 1) if place not in left_out]
         self._hub.counters.published += len(part)
@@ -306,13 +329,16 @@ class RedisStore:
     async def _heartbeat(self) -> None:
         keys = self.redis.keys
         arguments = [
-            self.node, keys.inbox(self.node), NODE_TTL_SECONDS, keys.prefix, self._hub.limits.max_age_seconds
+            self.node, keys.inbox(self.node), NODE_TTL_SECONDS, keys.prefix, self._hub.limits.max_age_seconds,
+            self._appends, int(not self._has_joined), *self._totals.known,
         ]  # fmt: skip
         (answer,) = await self.redis.run_all([("heartbeat", [keys.nodes], arguments)], probing=True)
         if isinstance(answer, RedisError):
             raise self.redis.failed(answer)
-        known, gone, now, *totals = answer
+        known, gone, now, appends, *totals = answer
         self.redis.recovered()
+        self._has_joined = True
+        self._appends = max(self._appends, appends)
         self._heartbeat_seconds = self._clock()
         self.redis.ahead_seconds = float(now) - self._clock()
         self._totals.update(*totals)

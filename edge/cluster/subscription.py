@@ -23,6 +23,8 @@ from edge.supervisor import Supervisor, end
 _log = get_logger("store")
 _RECONNECT_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 _LOG_PERIOD_SECONDS = 10.0
+_CHANNELS_AT_ONCE = 512
+_MESSAGES_A_TURN = 32
 _NOT_UNDERSTOOD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 Arguments = TypeVarTuple("Arguments")
 
@@ -88,8 +90,11 @@ class Subscription:
     async def _connect(self) -> None:
         pubsub = self._redis.subscription()
         try:
-            async with asyncio.timeout(self._redis.answer_seconds):
-                await pubsub.subscribe(*self._channels())
+            channels = self._channels()
+            for at in range(0, len(channels), _CHANNELS_AT_ONCE):
+                async with asyncio.timeout(self._redis.answer_seconds):
+                    await pubsub.subscribe(*channels[at : at + _CHANNELS_AT_ONCE])
+                await asyncio.sleep(0)
         except BROKEN as error:
             await pubsub.aclose()  # type: ignore[no-untyped-call]
             self.problem = self._redis.explain(error)
@@ -106,7 +111,7 @@ class Subscription:
 
     async def _listen(self) -> None:
         """Receive messages, and subscribe again after every break."""
-        tries = 0
+        tries = messages = 0
         try:
             while True:
                 if self._pubsub is None:
@@ -122,6 +127,9 @@ class Subscription:
                     await self._disconnect()
                 else:
                     tries = 0
+                    messages += 1
+                    if messages % _MESSAGES_A_TURN == 0:  # redis-py doesn't wait while more of them are in its buffer
+                        await asyncio.sleep(0)
                     self._heard_seconds = self._clock()
                     channel = message["channel"].decode()
                     self.guard(channel, self._receiver.receive, channel, message)

@@ -8,10 +8,11 @@ import time
 import pytest
 from redis import Redis
 
+from edge.cluster import presence
+from edge.cluster.client import Call
 from edge.transport.stream import Stream
 from tests.cluster.conftest import RedisServer
 from tests.cluster.nodes import Node, Reader, lose_answers, numbers, start_node
-from tests.faults.hub import until
 
 
 async def test_a_project_that_is_finished_on_one_node_is_finished_on_all(nodes: list[Node]) -> None:
@@ -281,12 +282,36 @@ async def test_counters_never_fall_when_redis_comes_back_empty(nodes: list[Node]
     await _counted(nodes[0], 0)
     await nodes[0].publish("pending")
     await _totals(nodes, (4, 3, 0, 1))
-    # What a node has not heard in a heartbeat before, it can't go on from, if it is the one that reports behind it.
-    await until(lambda: asyncio.sleep(0, [node.context.hub.counters.misses.misses for node in nodes]), [4, 4, 4].__eq__)
     redis_server.empty()
     await _totals(nodes, (4, 3, 1, 0))
     await nodes[0].publish("in the new epoch")
     await _totals(nodes, (5, 3, 1, 1))
+
+
+async def test_node_that_has_heard_less_does_not_report_in_place_of_the_one_that_did(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis comes back empty, and the first heartbeat is that of another node."""
+    reporter = await start_node(redis_server.url)
+    await _totals([reporter], (0, 0, 0, 0))
+    other = await start_node(redis_server.url)
+    heartbeats = {node: node.store._heartbeat for node in (reporter, other)}
+    for node in heartbeats:
+        monkeypatch.setattr(node.store, "_heartbeat", lambda: asyncio.sleep(0))
+    await asyncio.sleep(0.1)
+    for number in range(3):
+        await reporter.publish(number)
+    await heartbeats[reporter]()
+    before = (await reporter.metrics())["edge_misses_total"]
+    redis_server.empty()
+    await heartbeats[other]()
+    assert "edge_misses_total" not in await other.metrics()
+    await heartbeats[reporter]()
+    assert before == (await reporter.metrics())["edge_misses_total"] == 3
+    await _totals([reporter, other], (3, 0, 3, 0))
+    for node in heartbeats:
+        monkeypatch.undo()
+        await node.stop()
 
 
 async def test_pending_misses_over_age_are_lost_and_reported(redis_server: RedisServer) -> None:
@@ -422,3 +447,22 @@ async def test_observers_and_history_count_as_nothing_on_any_node(nodes: list[No
     async with Reader(nodes[2].port) as reader:
         await reader.until(1)
     await _totals(nodes, (1, 1, 0, 0))
+
+
+async def test_no_turn_reports_on_all_projects(nodes: list[Node], monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a restart of Redis a node has all its projects to report. Counts work, never time."""
+    reporter, made = nodes[0].store._presence, [0]
+    presence_of = reporter._presence
+
+    def counted(name: str) -> Call:
+        made[-1] += 1
+        return presence_of(name)
+
+    monkeypatch.setattr(reporter, "_presence", counted)
+    projects = 3 * presence._PROJECTS_AT_ONCE
+    for number in range(projects):
+        reporter.changed(f"p{number}")
+    while not reporter.done:
+        made.append(0)
+        await asyncio.sleep(0)
+    assert (projects, presence._PROJECTS_AT_ONCE) == (sum(made), max(made))

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,31 @@ async def test_redis_that_comes_back_empty_is_a_reported_gap(nodes: list[Node], 
         assert [1, 0, 0] == [node.context.hub.counters.removed["restart"] for node in nodes]
         assert 1 == nodes[0].context.hub.connected("p")
         await _publish_until_counted(nodes[1], 1)
+
+
+@pytest.mark.parametrize("knows", ["another node", "the same node", "a node that ended, too"])
+async def test_first_receipt_of_a_redis_that_came_back_with_less_has_an_id_of_its_own(
+    nodes: list[Node], redis_server: RedisServer, tmp_path: Path, knows: str
+) -> None:
+    """No subscriber is there to notice, and the node that publishes next may not have published what was lost."""
+    given = [(await nodes[1].publish(number))["id"] for number in range(2)]
+    if knows == "a node that ended, too":
+        client = Redis(port=redis_server.port)
+        client.zadd("edge:nodes", {"ended": time.time()})
+        client.close()
+    shutil.copytree(redis_server.folder, tmp_path / "copy")
+    if knows != "a node that ended, too":
+        given += [(await nodes[knows == "the same node"].publish(number))["id"] for number in range(2)]
+    redis_server.stop()
+    shutil.rmtree(redis_server.folder)
+    shutil.copytree(tmp_path / "copy", redis_server.folder)
+    redis_server.start()
+    given.append(await _publish_until_taken(nodes[1], "first"))
+    given += [(await node.publish("then"))["id"] for node in nodes]
+    assert len(given) == len(set(given))
+    assert len({event_id.partition("-")[0] for event_id in given}) == 2
+    async with Reader(nodes[2].port, query=f"?last_event_id={given[1]}") as reader:
+        assert "restart" == (await reader.until_control("edge.gap"))["reason"]
 
 
 async def test_redis_that_comes_back_with_less_is_a_reported_gap(nodes: list[Node], redis_server: RedisServer) -> None:

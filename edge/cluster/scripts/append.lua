@@ -1,18 +1,18 @@
 -- Number events of one project and hold them: one step, so that all nodes see the same ids in the same order. Events
 -- published under a claim that another request holds by now are left out.
--- KEYS: stream, meta, pending, presence, nodes, projects, then the receipts of events that have a claim
+-- KEYS: stream, meta, pending, presence, nodes, projects, life, then the receipts of events that have a claim
 -- ARGV: new epoch, project, channel, max events, max bytes, max age, node ttl, keep ms, keep receipts ms, number of
 --   events, the events, then for each receipt: the places of its first and its last event, the claim, what its answer
 --   says besides. A key of several projects has an event in each, and keeps their ids and connections in this order
--- Returns {epoch, first number, connections, places left out}
+-- Returns {epoch, first number, connections, places left out, appends}; nothing while nodes are awaited
 local stream, meta, pending = KEYS[1], KEYS[2], KEYS[3]
 local now = now_seconds()
 local there = presence(KEYS[4], KEYS[5], now, tonumber(ARGV[7]))
-if redis.call('HEXISTS', meta, 'epoch') == 0 then begin(stream, meta, pending, ARGV[1]) end
+if not settle(KEYS[7], stream, meta, pending, ARGV[3], ARGV[1]) then return false end
 local epoch, seq = unpack(redis.call('HMGET', meta, 'epoch', 'seq'))
 local count, receipts, left_out, refused = tonumber(ARGV[10]), {}, {}, {}
-for i = 7, #KEYS do
-  local at = 10 + count + 4 * (i - 7) + 1
+for i = 8, #KEYS do
+  local at = 10 + count + 4 * (i - 8) + 1
   local last = tonumber(ARGV[at + 1])
   receipts[last] = { KEYS[i], ARGV[at + 3] }
   if redis.call('HGET', KEYS[i], 'claim') ~= ARGV[at + 2] then
@@ -57,4 +57,4 @@ recount(pending)
 for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], ARGV[8]) end
 redis.call('ZADD', KEYS[6], now, ARGV[2])
 if #events > 0 then redis.call('PUBLISH', ARGV[3], cmsgpack.pack({ epoch, first, now, there == 0, events })) end
-return { epoch, first, there, refused }
+return { epoch, first, there, refused, redis.call('HINCRBY', KEYS[7], 'appends', 1) }

@@ -1,4 +1,6 @@
--- Prepended to every other script. Times are seconds since 1970 by Redis's clock: those of the nodes may differ.
+-- Prepended to every other script, behind `local RUN`, the id of the Redis process that the script was loaded into: the
+-- process after it doesn't know the script, so no node uses it without noticing.
+-- Times are seconds since 1970 by Redis's clock: those of the nodes may differ.
 local function now_seconds()
   local time = redis.call('TIME')
   return tonumber(time[1]) + tonumber(time[2]) / 1e6
@@ -69,11 +71,31 @@ local function lose_pending(meta, pending)
   return lost
 end
 
--- A project that Redis doesn't know, or not any more, begins under a new epoch.
-local function begin(stream, meta, pending, epoch)
-  redis.call('DEL', stream)
-  lose_pending(meta, pending)
-  redis.call('HSET', meta, 'epoch', epoch, 'seq', 0, 'bytes', 0)
+-- What is held goes on under a new epoch, so that no id means two events; every node that follows is notified.
+local function fork(meta, channel, epoch)
+  redis.call('HSET', meta, 'epoch', epoch)
+  redis.call('HDEL', meta, 'received')
+  redis.call('PUBLISH', channel, cmsgpack.pack({ epoch, 0, now_seconds(), false, {} }))
+end
+
+-- `<prefix>life` says whether Redis has lost events since it was last started: `run` is the process, `appends` counts
+-- appends of events, `awaited` are the nodes that have not said yet how many they know of (until then nothing is
+-- numbered), and `losses` counts the times that one knew of more.
+-- Makes a project that Redis doesn't know (any more) begin under a new epoch, and one that may have lost events go on
+-- under one. Returns false while nodes are awaited.
+local function settle(life, stream, meta, pending, channel, epoch)
+  local run, awaited, losses = unpack(redis.call('HMGET', life, 'run', 'awaited', 'losses'))
+  if run ~= RUN or awaited ~= '' then return false end
+  local known, seen = unpack(redis.call('HMGET', meta, 'epoch', 'losses'))
+  if not known then
+    redis.call('DEL', stream)
+    lose_pending(meta, pending)
+    redis.call('HSET', meta, 'epoch', epoch, 'seq', 0, 'bytes', 0)
+  elseif (seen or '0') ~= losses then
+    fork(meta, channel, epoch)
+  end
+  if seen ~= losses then redis.call('HSET', meta, 'losses', losses) end
+  return true
 end
 
 -- Those of lo..hi that are not pending yet become misses: pending where the stream still has them, lost where not.
