@@ -17,7 +17,7 @@ import pytest
 from blockbuster import blockbuster_ctx
 from hypothesis import settings
 
-# Or each hub that a test starts compiles all it imports again: 1.5 s of processor time instead of 0.2. Official Python
+# Or each hub that a test starts compiles all it imports again, which more than doubles its start. Official Python
 # images and some CI machines set it.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
