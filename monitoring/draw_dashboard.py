@@ -40,13 +40,19 @@ SHOWN = (
     "Trigger wait, p50 and p95",
     "Events evicted, by reason",
 )
+PANELS = {
+    panel["title"]: panel for panel in json.loads((HERE / "grafana/edge.json").read_text(encoding="utf-8"))["panels"]
+}
 UNITS = {"ops": "{:g}/s", "s": "{:g} s", "bytes": "{:.3g} B", "percentunit": "{:.0%}", "short": "{:g}"}
 BACKGROUND, TEXT, GRID = "#181b1f", "#ccccdc", "#2c3235"
+COLOURS = {"text": TEXT, "orange": "#ff9830", "red": "#f2495c"}
+STROKES = ((3.2, "-"), (1.4, "--"), (1.4, "-"))
+"""Widths and patterns of the lines of one panel: two that have the same values are both seen."""
 
 
 async def measure(seconds: float) -> dict[str, list[tuple[str, list[dict[str, Any]]]]]:
     """For each shown panel its queries, as `(legend, series)`."""
-    panels = json.loads((HERE / "grafana/edge.json").read_text(encoding="utf-8"))["panels"]
+    panels = PANELS.values()
     environ = {
         "EDGE_STREAM_MAX_LIFETIME_SECONDS": "20s",
         "EDGE_STREAM_HEARTBEAT_SECONDS": "1s",
@@ -65,7 +71,7 @@ async def measure(seconds: float) -> dict[str, list[tuple[str, list[dict[str, An
             end = time.time()
             found = {}
             for panel in panels:
-                if panel["title"] in SHOWN:
+                if panel["title"] in SHOWN or panel["type"] == "stat":
                     found[panel["title"]] = [
                         (
                             target["legendFormat"],
@@ -77,15 +83,19 @@ async def measure(seconds: float) -> dict[str, list[tuple[str, list[dict[str, An
 
 
 def draw(found: dict[str, list[tuple[str, list[dict[str, Any]]]]]) -> None:
-    panels = {panel["title"]: panel for panel in json.loads((HERE / "grafana/edge.json").read_text())["panels"]}
     plt.rcParams.update({"text.color": TEXT, "axes.labelcolor": TEXT, "xtick.color": TEXT, "ytick.color": TEXT})
-    figure, axes = plt.subplots(3, 3, figsize=(15, 9.5), facecolor="#111217")
-    for title, axis in zip(SHOWN, axes.flat, strict=True):
-        panel = panels[title]
+    figure = plt.figure(figsize=(15, 10.5), facecolor="#111217", layout="constrained")
+    top, below = figure.subfigures(2, 1, height_ratios=(1, 9), facecolor="#111217")
+    stats = [panel for panel in PANELS.values() if panel["type"] == "stat"]
+    for panel, axis in zip(stats, top.subplots(1, len(stats)).flat, strict=True):
+        _stat(axis, panel, found[panel["title"]][0][1])
+    for title, axis in zip(SHOWN, below.subplots(3, 3).flat, strict=True):
+        panel = PANELS[title]
         axis.set_facecolor(BACKGROUND)
         axis.set_title(title, loc="left", fontsize=10, fontweight="bold")
         axis.tick_params(labelsize=8)
-        axis.xaxis.set_major_formatter("{x:.0f} s")
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda at, _: time.strftime("%H:%M:%S", time.localtime(at))))
+        axis.locator_params(axis="x", nbins=5)
         for side in axis.spines.values():
             side.set_color(GRID)
         if panel["type"] == "heatmap":
@@ -95,9 +105,23 @@ def draw(found: dict[str, list[tuple[str, list[dict[str, Any]]]]]) -> None:
         unit = UNITS[panel["fieldConfig"]["defaults"]["unit"]]
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _, unit=unit: unit.format(value)))
         _lines(axis, found[title], stacked=panel["fieldConfig"]["defaults"]["custom"]["stacking"]["mode"] == "normal")
-    figure.tight_layout(h_pad=2.0)
     PICTURE.parent.mkdir(exist_ok=True)
-    figure.savefig(PICTURE, dpi=80)
+    figure.savefig(PICTURE, dpi=80, pil_kwargs={"optimize": True})
+
+
+def _stat(axis: Axes, panel: dict[str, Any], series: list[dict[str, Any]]) -> None:
+    value = float(series[-1]["values"][-1][1])
+    defaults = panel["fieldConfig"]["defaults"]
+    colour = [
+        step["color"] for step in defaults["thresholds"]["steps"] if step["value"] is None or value >= step["value"]
+    ]
+    axis.set_facecolor(BACKGROUND)
+    axis.set(xticks=[], yticks=[])
+    for side in axis.spines.values():
+        side.set_color(GRID)
+    axis.set_title(panel["title"], loc="left", fontsize=8, fontweight="bold")
+    text = UNITS[defaults["unit"]].format(round(value, 3))
+    axis.text(0.5, 0.45, text, fontsize=19, ha="center", va="center", color=COLOURS[colour[-1]])
 
 
 def _lines(axis: Axes, queries: list[tuple[str, list[dict[str, Any]]]], *, stacked: bool) -> None:
@@ -106,7 +130,8 @@ def _lines(axis: Axes, queries: list[tuple[str, list[dict[str, Any]]]], *, stack
         for one in series:
             name = legend
             for label, value in one["metric"].items():
-                name = name.replace("{{" + label + "}}", value)
+                # A port that the test took is no name for a hub.
+                name = name.replace("{{" + label + "}}", "hub-1" if label == "instance" else value)
             times, values = _points(one)
             if not stacked or np.nanmax(values) > 0:  # what never happened would only fill the legend
                 curves.append((name, times, values))
@@ -115,8 +140,9 @@ def _lines(axis: Axes, queries: list[tuple[str, list[dict[str, Any]]]], *, stack
             curves[0][1], [np.nan_to_num(values) for _, _, values in curves], labels=[c[0] for c in curves], alpha=0.75
         )
     else:
-        for name, times, values in curves:
-            axis.plot(times, values, label=name, linewidth=1.4)
+        for number, (name, times, values) in enumerate(curves):
+            width, style = STROKES[min(number, len(STROKES) - 1)]
+            axis.plot(times, values, label=name, linewidth=width, linestyle=style)
     axis.set_ylim(bottom=0)
     axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.1), frameon=False, labelcolor=TEXT, ncols=4)
 
@@ -133,7 +159,7 @@ def _heatmap(axis: Axes, series: list[dict[str, Any]]) -> None:
 
 def _points(one: dict[str, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     times = np.array([when for when, _ in one["values"]])
-    return times - times[0], np.array([float(value) for _, value in one["values"]])
+    return times, np.array([float(value) for _, value in one["values"]])
 
 
 if __name__ == "__main__":

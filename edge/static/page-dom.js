@@ -59,7 +59,8 @@ export const ago = (date) => `${duration(Math.max(0, (Date.now() - date) / 1000)
 
 export function size(bytes) {
   if (bytes < 1024) return `${bytes} B`;
-  return bytes < 1024 ** 2 ? `${(bytes / 1024).toFixed(1)} KiB` : `${(bytes / 1024 ** 2).toFixed(1)} MiB`;
+  const [count, unit] = bytes < 1024 ** 2 ? [bytes / 1024, "KiB"] : [bytes / 1024 ** 2, "MiB"];
+  return `${count.toFixed(count < 100 ? 1 : 0)} ${unit}`;
 }
 
 /** One figure of a row; `kind` colours it unless it is 0. */

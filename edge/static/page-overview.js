@@ -92,7 +92,7 @@ export class Overview {
         misses.pending ? `oldest ${duration(misses.oldest_pending_seconds ?? 0)}` : "no event waits",
         "some-warn",
       ),
-      figure("Lost", misses.lost, "never delivered", "some-bad"),
+      figure("Lost", misses.lost, "undelivered", "some-bad"),
       figure(
         "Triggers",
         triggers.dispatched,
@@ -111,7 +111,7 @@ export class Overview {
         time(status.started, "since ", (date) => clock(date).slice(0, -4)),
       ),
       figure("Projects", status.projects, `of at most ${number(status.max_projects)}`),
-      figure("History", size(ring.bytes), `${plural(ring.events, "event")}, at most ${size(ring.max_bytes)}`),
+      figure("History", size(ring.bytes), `of at most ${size(ring.max_bytes)}`),
       figure("Memory", memory === null ? "–" : size(memory), "resident"),
       figure(
         "Store",

@@ -133,7 +133,7 @@ export class ProjectView {
       figure("Missed", misses.total, misses.last ? time(misses.last, "last ", ago) : "never", "some-warn"),
       figure("Recovered", misses.recovered, "delivered later", "some-good"),
       figure("Pending", misses.pending, "still held", "some-warn"),
-      figure("Lost", misses.lost, "never delivered", "some-bad"),
+      figure("Lost", misses.lost, "undelivered", "some-bad"),
     );
     this.#on.emptyText.textContent = ring.events
       ? `${plural(ring.events, "event")} held, newest ${ring.newest}. To publish another one from a terminal:`

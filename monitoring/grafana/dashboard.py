@@ -6,6 +6,7 @@ Grafana imports the JSON; edit this file. Each panel answers one question.
 from __future__ import annotations
 
 import json
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,13 @@ def total(metric: str, labels: str = "") -> str:
 
 
 def quantile(share: float, metric: str) -> str:
-    return f"histogram_quantile({share}, {rate(f'{metric}_bucket', by='le')})"
+    """0 while nothing was observed: a quantile of nothing is NaN, which no comparison keeps."""
+    return f"histogram_quantile({share}, {rate(f'{metric}_bucket', by='le')}) >= 0 or vector(0)"
+
+
+def share(part: str, whole: str) -> str:
+    """A part of a whole, 0 while there is no whole."""
+    return f"{part} / ({whole} > 0) or vector(0)"
 
 
 def panel(kind: str, title: str, about: str, unit: str, *queries: tuple[str, str], **more: Any) -> Panel:
@@ -62,10 +69,10 @@ def graph(title: str, about: str, unit: str, *queries: tuple[str, str], stacked:
 
 
 def stat(title: str, about: str, unit: str, expr: str, *steps: tuple[float, str]) -> Panel:
-    """One number; `steps` are from which value on it has which colour."""
+    """One number; `steps` are from which value on it has which colour. Without a step it has none, nor is it green."""
     thresholds = {
         "mode": "absolute",
-        "steps": [{"color": "green", "value": None}, *({"color": colour, "value": at} for at, colour in steps)],
+        "steps": [{"color": "text", "value": None}, *({"color": colour, "value": at} for at, colour in steps)],
     }
     options = {
         "colorMode": "value",
@@ -94,10 +101,12 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
         (
             stat("Open streams", "Connections that are open now.", "short", total("edge_connections")),
             stat(
-                "Projects",
-                "Known projects: with connections, events or pending misses.",
-                "short",
-                total("edge_projects"),
+                "Events missed",
+                "Share of published events that no subscriber received at once; EdgeEventsMissed fires above 5 %.",
+                "percentunit",
+                share(rate("edge_misses_total"), rate("edge_events_published_total")),
+                (0.01, "orange"),
+                (0.05, "red"),
             ),
             stat(
                 "Pending misses",
@@ -105,6 +114,14 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
                 "short",
                 total("edge_misses_pending"),
                 (1, "orange"),
+            ),
+            stat(
+                "Oldest pending miss",
+                "How long an event has waited for a subscriber; EdgeMissPendingLong fires above a quarter of an hour.",
+                "s",
+                f"max (edge_misses_oldest_pending_seconds{{{PICK}}})",
+                (60, "orange"),
+                (900, "red"),
             ),
             stat(
                 "Lost in the last hour",
@@ -115,17 +132,28 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
             ),
             stat(
                 "Triggers without a subscriber",
-                "Share of triggers for which no subscriber was ready in time.",
+                "Share of triggers for which no subscriber was ready in time, without replayed and cancelled ones.",
                 "percentunit",
-                rate("edge_triggers_total", labels='outcome="no_connection"') + " / " + rate("edge_triggers_total"),
+                share(
+                    rate("edge_triggers_total", labels='outcome="no_connection"'),
+                    rate("edge_triggers_total", labels='outcome=~"dispatched|no_connection|failed"'),
+                ),
                 (0.01, "orange"),
                 (0.1, "red"),
             ),
             stat(
-                "Instances up",
-                "Scraped instances that respond.",
+                "Instances down",
+                "Instances that can't be scraped.",
                 "short",
-                f"sum (up{{{PICK}}})",
+                f"count (up{{{PICK}}} == 0) or vector(0)",
+                (1, "red"),
+            ),
+            stat(
+                "Store unavailable",
+                "Instances whose store accepts no events.",
+                "short",
+                f"count (edge_store_available{{{PICK}}} == 0) or vector(0)",
+                (1, "red"),
             ),
         ),
     ),
@@ -143,7 +171,7 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
             ),
             graph(
                 "Open streams by instance",
-                "Open streams of each instance.",
+                "Open streams and observers of each instance.",
                 "short",
                 (f"edge_connections{{{PICK}}}", "{{instance}}"),
                 (f"edge_observers{{{PICK}}}", "observers {{instance}}"),
@@ -237,10 +265,11 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
                 (total("edge_limit", 'setting="ring.total_bytes"'), "allowed"),
             ),
             graph(
-                "Events held",
-                "Events in the rings, for replay.",
+                "Events and projects held",
+                "Events in the rings, for replay; projects with connections, events or pending misses.",
                 "short",
                 (total("edge_ring_events"), "events"),
+                (total("edge_projects"), "projects"),
             ),
             graph(
                 "Events evicted, by reason",
@@ -370,6 +399,19 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
 )
 
 
+COLLAPSED = ("Details", "The busiest projects (metrics.top_projects)")
+RESTARTS = {
+    "name": "Restarts",
+    "datasource": DATASOURCE,
+    "enable": True,
+    "iconColor": "purple",
+    "expr": f"changes(process_start_time_seconds{{{PICK}}}[$__interval]) > 0",
+    "step": "30s",
+    "titleFormat": "Restart",
+    "textFormat": "{{instance}} started again",
+}
+
+
 def variable(name: str, label: str, query: str) -> dict[str, Any]:
     return {
         "type": "query",
@@ -390,18 +432,19 @@ def variable(name: str, label: str, query: str) -> dict[str, Any]:
 def dashboard() -> dict[str, Any]:
     """The document that Grafana imports."""
     panels: list[Panel] = []
+    ids = count(1)
     y = 0
     for title, height, row in ROWS:
-        place = {"h": 1, "w": WIDTH, "x": 0, "y": y}
-        panels.append(
-            {"id": len(panels) + 1, "type": "row", "title": title, "collapsed": False, "gridPos": place, "panels": []}
-        )
+        inside: list[Panel] = []
+        collapsed = title in COLLAPSED  # then a row holds its panels itself
+        head = {"type": "row", "title": title, "collapsed": collapsed, "gridPos": {"h": 1, "w": WIDTH, "x": 0, "y": y}}
+        panels.append({"id": next(ids), **head, "panels": inside if collapsed else []})
         y += 1
         width = WIDTH // len(row)
         for index, content in enumerate(row):
             place = {"h": height, "w": width, "x": index * width, "y": y}
-            panels.append({"id": len(panels) + 1, "gridPos": place, **content})
-        y += height
+            (inside if collapsed else panels).append({"id": next(ids), "gridPos": place, **content})
+        y += 0 if collapsed else height
     return {
         "uid": "edge-hub",
         "title": "edge",
@@ -426,7 +469,7 @@ def dashboard() -> dict[str, Any]:
                 variable("instance", "Instance", 'label_values(edge_build_info{job=~"$job"}, instance)'),
             ]
         },
-        "annotations": {"list": []},
+        "annotations": {"list": [RESTARTS]},
         "links": [],
         "panels": panels,
     }

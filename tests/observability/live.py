@@ -80,7 +80,14 @@ def host(url: str) -> str:
 
 def asked(expr: str, interval: str) -> str:
     """A dashboard's expression with its variables filled in: all instances, rates over `interval`."""
-    return expr.replace("$__rate_interval", interval).replace("$job", "edge").replace("$instance", ".*")
+    for name, value in (
+        ("$__rate_interval", interval),
+        ("$__interval", interval),
+        ("$job", "edge"),
+        ("$instance", ".*"),
+    ):
+        expr = expr.replace(name, value)
+    return expr
 
 
 class Prometheus:
@@ -95,6 +102,15 @@ class Prometheus:
             answer = json.loads(await response.read())
         assert "success" == answer["status"], f"{query}: {answer.get('error')}"
         return answer["data"]
+
+    async def ready(self) -> None:
+        """Wait until it answers queries."""
+        async with asyncio.timeout(_START_SECONDS):
+            while True:
+                async with self._client.get(f"{self._url}/-/ready") as response:
+                    if response.status == 200:
+                        return
+                await asyncio.sleep(0.05)
 
     async def query(self, expr: str) -> list[dict[str, Any]]:
         """The samples of an expression now."""
@@ -129,7 +145,9 @@ async def prometheus(folder: Path, target: str, interval: str = "500ms") -> Asyn
         started = await stack.enter_async_context(process(*command))
         port = (await line_with(started, r'msg="?Listening on"? address=127\.0\.0\.1:(\d+)'))[1]
         client = await stack.enter_async_context(aiohttp.ClientSession())
-        yield Prometheus(f"http://127.0.0.1:{port}", client)
+        prometheus = Prometheus(f"http://127.0.0.1:{port}", client)
+        await prometheus.ready()
+        yield prometheus
 
 
 async def load(url: str, seconds: float, *, pace: float = 20.0) -> None:
