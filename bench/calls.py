@@ -91,19 +91,20 @@ async def counted(way: Way, sections: dict[str, Any] | None = None) -> Counter[t
 
 @contextmanager
 def counting(calls: Counter[tuple[str, str]]) -> Iterator[None]:
-    """Count the calls of `edge` in this thread. What a flush delivers is the next turn's, whatever publish it is of."""
+    """Count the calls of `edge` in this thread. What a flush delivers is the next turn's, whatever publish it is of;
+    what background tasks do meanwhile is theirs.
+    """
     seen: set[FrameType] = set()
-    flushing = False
+    others: set[FrameType] = set()
 
     def profile(frame: FrameType, event: str, _argument: object) -> None:
-        nonlocal flushing
         code = frame.f_code
         if event not in ("call", "return") or not code.co_filename.startswith(HERE):
             return
-        if code.co_name == "_flush":
-            flushing = event == "call"
+        if code.co_name in ("_flush", "_keep_running"):
+            (others.add if event == "call" else others.discard)(frame)
         # A coroutine that goes on is called again.
-        elif event == "call" and not flushing and frame not in seen:
+        elif event == "call" and not others and frame not in seen:
             seen.add(frame)
             calls[code.co_filename[len(HERE) + 1 :], code.co_qualname] += 1
 

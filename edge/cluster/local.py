@@ -7,7 +7,7 @@ Handlers don't know which they have. This module does not import redis, which wo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Sequence
 from heapq import merge
 from itertools import islice
 from typing import Literal, Protocol, get_args
@@ -98,8 +98,10 @@ class Nodes(Protocol):
     async def follow(self, name: str, last_id: str = "") -> None:
         """Have the history of `name` in this node's hub, so that a connection can be attached in the same turn."""
 
-    async def follow_all(self, last_ids: Mapping[str, str]) -> None:
-        """`follow` for several, each with its last id: connections to all can be attached in the same turn."""
+    def follow_all(self, names: Sequence[str], last_id: str) -> Awaitable[None] | None:
+        """`follow` for each of `names` with its part of `last_id`: then connections to all can be attached in the same
+        turn. None where there is nothing to wait for.
+        """
 
     async def connections(self, name: str) -> int:
         """How many connections `name` has."""
@@ -139,7 +141,7 @@ class LocalNode:
     async def follow(self, name: str, last_id: str = "") -> None:
         """All there is, is here."""
 
-    async def follow_all(self, last_ids: Mapping[str, str]) -> None:
+    def follow_all(self, names: Sequence[str], last_id: str) -> None:
         """As above."""
 
     async def connections(self, name: str) -> int:

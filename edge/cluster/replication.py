@@ -10,7 +10,7 @@ last. A message that can't be understood costs a load, never an event.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import msgspec
@@ -114,8 +114,9 @@ class Replicator:
                 f"The history of {name} did not arrive from Redis in time; try again soon.", retry_after_seconds=1
             ) from None
 
-    async def follow_all(self, last_ids: Mapping[str, str]) -> None:
-        """`follow` for each project with its last id. On return `follows` is true for all."""
+    async def follow_all(self, names: Sequence[str], last_id: str) -> None:
+        """`follow` for each of `names` with its part of `last_id`. On return `follows` is true for all."""
+        last_ids = {name: resume.id_in(name, last_id) for name in names}
         await asyncio.gather(*(self.follow(name, last_id) for name, last_id in last_ids.items()))
         while not all(map(self.follows, last_ids)):  # one may have been given up while another was loaded
             await asyncio.gather(*map(self.follow, last_ids))

@@ -52,21 +52,13 @@ class Admission:
 
         Codes: `too_many_connections`, `too_many_project_connections`, `too_many_address_connections`.
         """
-        full = self._full(on_all_projects + more, in_project, address, more)
-        if full is not None:
-            self._refuse(full, name, address, now)
-
-    def _full(self, on_all_projects: int, in_project: int, address: str, more: int) -> str | None:
-        """The limit that one more connection would be too many for."""
-        limits = self._limits
-        if on_all_projects >= limits.max_connections:
-            return "max_connections"
+        limits, per_address = self._limits, self._limits.max_connections_per_address
+        if on_all_projects + more >= limits.max_connections:
+            self._refuse("max_connections", name, address, now)
         if in_project >= limits.max_connections_per_project:
-            return "max_connections_per_project"
-        per_address = limits.max_connections_per_address
+            self._refuse("max_connections_per_project", name, address, now)
         if per_address and self._addresses.get(network_of(address), 0) + more >= per_address:
-            return "max_connections_per_address"
-        return None
+            self._refuse("max_connections_per_address", name, address, now)
 
     def entered(self, address: str) -> None:
         network = network_of(address)

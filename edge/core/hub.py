@@ -229,16 +229,28 @@ class Hub:
         if self.draining:
             self.counters.rejected["draining"] += 1
             raise Draining("The hub is shutting down; connect again in a second.", retry_after_seconds=1)
-        if name not in self.projects and not self._registry.displaceable():
-            self._admission.project(len(self.projects), name, address, now)
         project = self.projects.get(name)
+        if project is None and not self._registry.displaceable():
+            self._admission.project(len(self.projects), name, address, now)
         in_project = 0 if project is None else len(project.connections) + len(project.observers)
         there = len(self.connections) + len(self.observers)
         self._admission.connection(there, in_project, name, address, now, more)
 
-    def attach(self, name: str, connection: Connection, start: Callable[[Project], Start], now: float) -> None:
-        """Add `connection` to project `name` at `start`, and write its hello and replay."""
-        self.admit(name, connection.address, now)
+    def attach(
+        self,
+        name: str,
+        connection: Connection,
+        start: Callable[[Project], Start],
+        now: float,
+        *,
+        admitted: bool = False,
+    ) -> None:
+        """Add `connection` to project `name` at `start`, and write its hello and replay.
+
+        `admitted`: `admit` has just been called. Otherwise raises what that raises.
+        """
+        if not admitted:
+            self.admit(name, connection.address, now)
         project = self.projects.get(name)
         if project is None:
             project = self._create(name, connection.address, now)

@@ -213,13 +213,16 @@ class Project:
             self.connections.append(connection)
             self.last_connect_seconds = now
         skipped = len(start.skips) if start.skips is not None else 0
+        oldest = newest = None
+        if ring.newest >= ring.oldest:
+            oldest, newest = self.event_id(ring.oldest), self.event_id(ring.newest)
         hello |= {
-            "oldest": self.oldest_id,
-            "newest": self.newest_id,
+            "oldest": oldest,
+            "newest": newest,
             "replayed": ring.newest - start.cursor - skipped,
         }
         position = start.cursor if start.resume_from is None else start.resume_from
-        event_id = start.resume_id or self.event_id(position)
+        event_id = start.resume_id or (newest if newest and position == ring.newest else self.event_id(position))
         greeting = sse.control_frame("hello", hello, retry_ms=retry_ms, event_id=event_id)
         if start.gap is not None:
             greeting += self._gap_frame(start.gap, connection)

@@ -138,7 +138,8 @@ class Retention:
         count = project.ring.older_than(now - self._limits.max_age_seconds)
         if most is not None:
             count = min(count, most)
-        self.evict(project, count, "age", now)
+        if count:
+            self.evict(project, count, "age", now)
         return count
 
     def drop(self, project: Project) -> None:

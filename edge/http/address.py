@@ -36,6 +36,8 @@ class ClientAddresses:
     def of(self, request: Request) -> str:
         """The client's address in canonical form."""
         headers = request.headers
+        if "X-Forwarded-For" not in headers and "Forwarded" not in headers:
+            return _shown(request.peer)
         return self.behind(request.peer, headers.getall("X-Forwarded-For", ()), headers.getall("Forwarded", ()))
 
     def behind(self, remote: str | None, forwarded_for: Sequence[str], forwarded: Sequence[str]) -> str:
@@ -43,10 +45,8 @@ class ClientAddresses:
         if not remote:
             return UNKNOWN
         peer = _peer(remote)
-        if peer is None:
-            return remote
-        if not self._trusts(peer):
-            return str(peer)
+        if peer is None or not self._trusts(peer):
+            return _shown(remote)
         lists = (_hops(forwarded_for), [_forwarded_for(part) for part in _hops(forwarded)])
         answers = {self._client(hops, peer) for hops in lists if hops}
         return str(answers.pop() if len(answers) == 1 else peer)
@@ -102,6 +102,12 @@ def _parse(text: str) -> _Address | None:
     if isinstance(address, ipaddress.IPv6Address):
         return address.ipv4_mapped or address
     return address
+
+
+@lru_cache(maxsize=4096)
+def _shown(remote: str | None) -> str:
+    """The address of a peer in canonical form."""
+    return str(_parse(remote) or remote) if remote else UNKNOWN
 
 
 _peer = lru_cache(maxsize=4096)(_parse)

@@ -100,6 +100,12 @@ def choice(request: Request, name: str, default: str, choices: Sequence[str]) ->
     return text
 
 
+def text(request: Request, name: str, default: str) -> str:
+    """Any text from the query."""
+    value = request.parameter(name)
+    return default if value is None else value
+
+
 def flag(request: Request, name: str) -> bool:
     """`true` or `false` (the default) from the query."""
     return choice(request, name, "false", ("true", "false")) == "true"

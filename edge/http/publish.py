@@ -33,13 +33,16 @@ def publish(context: Context, request: Request) -> Response | Awaitable[Response
     kind = bodies.media_type(request, _OF_SEVERAL if request.projects else _OF_ONE)
     require, wait_seconds, event_type, final = 0, None, None, False
     if request.query_string:
-        require = params.integer(request, "require", 0, lowest=0, highest=_MAX_REQUIRED)
-        if request.parameter("wait") is not None:
+        query = request.query
+        if "require" in query:
+            require = params.integer(request, "require", 0, lowest=0, highest=_MAX_REQUIRED)
+        if "wait" in query:
             wait_seconds = params.seconds(request, "wait", 0, highest=context.config.trigger.max_wait_seconds)
-        event_type = request.parameter("type")
-        if event_type is not None:
+        if "type" in query:
+            event_type = query["type"][0]
             check_type(event_type)
-        final = params.flag(request, "final")
+        if "final" in query:
+            final = params.flag(request, "final")
     key = params.idempotency_key(request)
     if key is not None:
         return _publish_once(context, request, kind, key, require, wait_seconds, final=final)
@@ -130,8 +133,8 @@ async def _ready(context: Context, request: Request, require: int, wait_seconds:
     """Wait if that was asked for, then insist on `require` connections, in each project."""
     names = request.projects or (request.project,)
     if wait_seconds is not None:
-        waits = [context.readiness.wait(name, max(require, 1), wait_seconds) for name in names]
         async with request.while_open():
+            waits = [context.readiness.wait(name, max(require, 1), wait_seconds) for name in names]
             for outcome in await asyncio.gather(*waits, return_exceptions=True):
                 if isinstance(outcome, BaseException):
                     raise outcome

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple
 
 from edge.config.units import parse_duration
 from edge.core import resume
@@ -38,23 +38,58 @@ _FIXED = {"missed": resume.missed, "all": resume.everything, "none": resume.noth
 _random = random.SystemRandom()
 
 
-async def subscribe(context: Context, request: Request) -> Response:
+class Wanted(NamedTuple):
+    """What a subscriber asks for in its query."""
+
+    since: str = "missed"
+    observes: bool = False
+    prefixes: bool = False
+    ping_as_event: bool = False
+
+
+def subscribe(context: Context, request: Request) -> Response | Awaitable[Response]:
     """Open a stream of the events of one project, or of several."""
-    hub, headers, names = context.hub, request.headers, request.projects or (request.project,)
+    headers, names = request.headers, request.projects or (request.project,)
     if not params.accepts(headers.get("Accept"), MEDIA_TYPE):
         return problem("not_acceptable", f"Events come as {MEDIA_TYPE} only; ask for that or for */*.")
-    last_id = last_event_id(request)
-    since = request.parameter("since")
-    since = "missed" if since is None else since
-    start = start_at(since, last_id, context.clock())
-    observes, prefixes = params.flag(request, "observe"), params.flag(request, "prefix")
-    ping_as_event = params.choice(request, "heartbeat", "comment", ("comment", "event")) == "event"
+    last_id, wanted = last_event_id(request), _DEFAULTS
+    if request.query_string:
+        wanted = Wanted(
+            params.text(request, "since", "missed"),
+            params.flag(request, "observe"),
+            params.flag(request, "prefix"),
+            params.choice(request, "heartbeat", "comment", ("comment", "event")) == "event",
+        )
+    start = start_at(wanted.since, last_id, context.clock())
     if request.method == "HEAD":
         return Response(200, content_type=HEADERS["Content-Type"], headers=_ONLY_STREAMS)
-    await context.nodes.follow_all({name: resume.id_in(name, last_id) for name in names})
+    coming = context.nodes.follow_all(names, last_id)
+    if coming is None:
+        return _open(context, request, names, wanted, last_id, start)
+    return _open_after(coming, context, request, names, wanted, last_id, start)
+
+
+async def _open_after(coming: Awaitable[None], *arguments: Any) -> Response:
+    await coming
+    return _open(*arguments)
+
+
+def _open(
+    context: Context,
+    request: Request,
+    names: Sequence[str],
+    wanted: Wanted,
+    last_id: str,
+    start: Callable[[Project], Start],
+) -> Response:
+    hub = context.hub
     if request.projects:
-        start = start_at(_of_its_project(hub, names, since), _of_its_project(hub, names, last_id), context.clock())
-    if all(hub.is_over(name, start) for name in names):
+        since, last_id = _of_its_project(hub, names, wanted.since), _of_its_project(hub, names, last_id)
+        start = start_at(since, last_id, context.clock())
+    for name in names:
+        if not hub.is_over(name, start):
+            break
+    else:
         return Response(204)
     if request.half_closed:
         raise half_closed("A stream requires both directions of its connection")
@@ -64,8 +99,8 @@ async def subscribe(context: Context, request: Request) -> Response:
         hub.admit(name, address, now, len(names) - 1)
     chunked = request.version >= HTTP_1_1
     options = _end(context, expiry_of(request, now)) | {
-        "ping_as_event": ping_as_event,
-        "observes": observes,
+        "ping_as_event": wanted.ping_as_event,
+        "observes": wanted.observes,
         "subject": request.identity.subject,
     }
     traced = context.config.server.log_level == "debug"
@@ -73,7 +108,7 @@ async def subscribe(context: Context, request: Request) -> Response:
     connections: list[Connection]
     if request.projects:
         hub.check_room(names, address, now)
-        stream = carrier = Carrier(hub, context.clock, address, chunked=chunked, prefixes=prefixes)
+        stream = carrier = Carrier(hub, context.clock, address, chunked=chunked, prefixes=wanted.prefixes)
         part = TracedPart if traced else Part
         connections = [part(carrier, name, _new_id(), now, **options) for name in names]
     else:
@@ -84,7 +119,7 @@ async def subscribe(context: Context, request: Request) -> Response:
     if stream.take_over_transport(request.protocol, head, context.config.stream.dead_after_seconds):
         try:
             for name, connection in zip(names, connections, strict=True):
-                hub.attach(name, connection, start, now)
+                hub.attach(name, connection, start, now, admitted=True)
             stream.begin()
         except Exception:
             stream.abort()
@@ -92,13 +127,15 @@ async def subscribe(context: Context, request: Request) -> Response:
     return TakenOver()
 
 
+_DEFAULTS = Wanted()
 _ONLY_STREAMS = {name: value for name, value in HEADERS.items() if name != "Content-Type"}
 
 
 def last_event_id(request: Request) -> str:
     """The id that the client saw last; empty without one. The header wins over the query."""
-    names = LAST_ID_PARAMETERS if request.query_string else ()
-    asked = request.headers.get("Last-Event-ID") or next(filter(None, map(request.parameter, names)), "")
+    asked = request.headers.get("Last-Event-ID") or ""
+    if not asked and request.query_string:
+        asked = next(filter(None, map(request.parameter, LAST_ID_PARAMETERS)), "")
     return asked.encode(errors="replace").decode()
 
 

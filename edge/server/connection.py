@@ -81,6 +81,7 @@ class HttpConnection(asyncio.Protocol):
         "half_closed",
         "peer",
         "transport",
+        "written_bytes",
     )
 
     def __init__(self, server: Server) -> None:
@@ -102,6 +103,7 @@ class HttpConnection(asyncio.Protocol):
         """No request may begin: the turn of the connection is yet to come, or that of its next request."""
         self._writing_paused = False
         self._reading_paused = False
+        self.written_bytes = 0
         self.half_closed = False
         """The caller has closed its side; what came whole is answered (RFC 9112, 9.6)."""
         self.failed = False
@@ -184,6 +186,12 @@ class HttpConnection(asyncio.Protocol):
         self._unread = b""
         self._request = self._parser = None
         return None if transport.is_closing() else transport
+
+    def write(self, data: bytes) -> None:
+        """Write what is no answer yet."""
+        if self.transport is not None:
+            self.written_bytes += len(data)
+            self.transport.write(data)
 
     def pause_writing(self) -> None:
         self._writing_paused = True
@@ -359,7 +367,9 @@ class HttpConnection(asyncio.Protocol):
             or (not whole and "Expect" in request.headers and not request.continued)
         ):
             response.keep_alive = False
-        transport.write(response.encode(request))
+        data = response.encode(request)
+        self.written_bytes += len(data)
+        transport.write(data)
         self._idle_since = self._loop.time()
         if not whole:
             self._task = self._loop.create_task(self._discard(request, keep_alive=response.keep_alive))
@@ -417,5 +427,5 @@ class HttpConnection(asyncio.Protocol):
         request.shared = self._server.app.shared(None if origin is None else origin[1].decode())
         problem = refusal(error, head, self.peer)
         problem.keep_alive = False
-        transport.write(problem.encode(request))
+        transport.write(problem.encode(request))  # no stream follows
         self._close()

@@ -37,6 +37,8 @@ class Connection(Protocol):
     peer: str | None
     half_closed: bool
 
+    def write(self, data: bytes) -> None: ...
+
     def release(self) -> asyncio.Transport | None: ...
 
 
@@ -89,8 +91,8 @@ class Received(Request):
         payload = self._payload
         if not self.continued and "Expect" in self.headers and not payload.is_eof():
             self.continued = True
-            if self.version == HTTP_1_1 and self._connection.transport is not None:
-                self._connection.transport.write(_CONTINUE)
+            if self.version == HTTP_1_1:
+                self._connection.write(_CONTINUE)
         chunk = await payload.readany()
         if not chunk and self._broken:
             raise _broken_body()

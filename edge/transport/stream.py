@@ -66,7 +66,9 @@ def stream_head(*, chunked: bool) -> bytes:
 
 
 class Releasing(Protocol):
-    """A protocol that lets go of its transport."""
+    """A protocol that lets go of its transport, to which it has written `written_bytes`."""
+
+    written_bytes: int
 
     def release(self) -> asyncio.Transport | None:
         """The transport, None if it is closed."""
@@ -117,16 +119,14 @@ class Stream(Connection, asyncio.Protocol):
         if transport is None:
             return False
         transport.set_protocol(self)
-        self.attach_transport(transport, head)
-        sock = self._sock
-        if sock is not None:
-            tcp.set_user_timeout(sock, dead_after_seconds)
-            tcp.keep_unsent_small(sock)
+        self.attach_transport(transport, head, protocol.written_bytes)
+        if self._sock is not None:
+            tcp.set_user_timeout(self._sock, dead_after_seconds)
         return True
 
-    def attach_transport(self, transport: asyncio.Transport, head: bytes) -> None:
+    def attach_transport(self, transport: asyncio.Transport, head: bytes, before_bytes: int = 0) -> None:
         """Write to `transport`, whose protocol this is, from now on. `head` and what is written next wait for
-        `uncork`.
+        `uncork`. `before_bytes` have been written to it before.
         """
         tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
         # "Not paused" is to mean "nothing is buffered": writes reach the kernel at once. Plain transports pause above
@@ -136,17 +136,15 @@ class Stream(Connection, asyncio.Protocol):
             transport.resume_reading()
         self._transport = transport
         sock = transport.get_extra_info("socket")
-        written_bytes = 0
         if tcp.supported(sock):
             self._sock = sock
-            written_bytes = tcp.written_bytes(sock) + transport.get_write_buffer_size()
         if tls is None:
-            self._base_bytes = written_bytes + len(head)
+            self._base_bytes = before_bytes + len(head)
             self._held = bytearray(head)
             return
         if self._sock is not None:
             self._record_cost_bytes = _RECORD_COST_BYTES.get(tls.version() or "", _LEAST_RECORD_COST_BYTES)
-            self._target_bytes = written_bytes
+            self._target_bytes = tcp.written_bytes(sock) + transport.get_write_buffer_size()
             self._seal(head)
         transport.write(head)
 

@@ -51,8 +51,8 @@ class Watched:
             self.lost += 1
             del self.streams[fd]  # from here on it may be anybody's
 
-        def owned(stream: Stream, transport: asyncio.Transport, head: bytes) -> None:
-            attach_transport(stream, transport, head)
+        def owned(stream: Stream, transport: asyncio.Transport, head: bytes, before_bytes: int = 0) -> None:
+            attach_transport(stream, transport, head, before_bytes)
             assert stream._sock is not None
             self.streams[stream._sock.fileno()] = stream
 
