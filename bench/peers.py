@@ -17,12 +17,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import process
+import jwt
+import msgspec
+
+from bench import process, tls
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 BUILT = HERE / ".built"
 SERVER_CORE, LOAD_CORE = 0, 1
+_SECRET = "a-secret-of-the-bench-that-is-long-enough"
+_MERCURE_JWT = jwt.encode({"mercure": {"publish": ["*"]}}, _SECRET, "HS256")
 
 
 class Peer(NamedTuple):
@@ -132,13 +137,22 @@ def free_ports() -> int:
 
 
 def prepare() -> None:
-    """Compile the C programs where they are older than their source, and make SIGTERM end what was started, too."""
+    """Compile the C programs where they are older than their source, build the peers that come from registries where
+    Go and npm are here, and make SIGTERM end what was started, too.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     BUILT.mkdir(exist_ok=True)
+    tls.prepare()
     for name in ("load", "floor"):
         source, target = HERE / f"{name}.c", BUILT / name
         if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
             subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-o", target, source], check=True)
+    if shutil.which("go") is not None and not (BUILT / "r3labs").exists():
+        subprocess.run(["go", "build", "-o", BUILT / "r3labs", "."], cwd=HERE / "r3labs", check=True)
+    if shutil.which("npm") is not None and not (BUILT / "better_sse").exists():
+        shutil.copytree(HERE / "better_sse", BUILT / "better_sse.new", dirs_exist_ok=True)
+        subprocess.run(["npm", "ci", "--silent"], cwd=BUILT / "better_sse.new", check=True)
+        (BUILT / "better_sse.new").rename(BUILT / "better_sse")
 
 
 def _edge(_directory: Path, port: int, _env: Mapping[str, str]) -> list[list[str]]:
@@ -151,6 +165,56 @@ def _floor(_directory: Path, port: int, _env: Mapping[str, str]) -> list[list[st
 
 def _aiohttp_sse(_directory: Path, port: int, _env: Mapping[str, str]) -> list[list[str]]:
     return [[sys.executable, str(HERE / "aiohttp_sse_hub.py"), str(port)]]
+
+
+def _r3labs(_directory: Path, port: int, _env: Mapping[str, str]) -> list[list[str]]:
+    return [[str(BUILT / "r3labs"), str(port)]]
+
+
+def _better_sse(_directory: Path, port: int, _env: Mapping[str, str]) -> list[list[str]]:
+    return [["node", str(BUILT / "better_sse" / "hub.mjs"), str(port)]]
+
+
+def _mercure(directory: Path, port: int, _env: Mapping[str, str]) -> list[list[str]]:
+    """`BENCH_MERCURE`: its binary (a Caddy with Mercure's module). Anonymous subscribers, no history, no subscription
+    events, no log.
+    """
+    (directory / "Caddyfile").write_text(f"""
+        {{
+            admin off
+            auto_https off
+            log {{
+                output discard
+            }}
+        }}
+        http://127.0.0.1:{port} {{
+            route {{
+                mercure {{
+                    publisher_jwt {_SECRET}
+                    anonymous
+                    transport local
+                    write_timeout 0
+                    dispatch_timeout 0
+                    heartbeat 0
+                }}
+            }}
+        }}
+    """)
+    return [[os.environ["BENCH_MERCURE"], "run", "--config", str(directory / "Caddyfile"), "--adapter", "caddyfile"]]
+
+
+def _centrifugo(directory: Path, port: int, _env: Mapping[str, str]) -> list[list[str]]:
+    """`BENCH_CENTRIFUGO`: its binary (version 6). One-way SSE, no history, no presence, no token, no log."""
+    config = {
+        "http_server": {"address": "127.0.0.1", "port": str(port)},
+        "log": {"level": "none"},
+        "client": {"insecure": True, "concurrency": 0},
+        "http_api": {"insecure": True},
+        "channel": {"without_namespace": {"allow_subscribe_for_client": True, "allow_subscribe_for_anonymous": True}},
+        "uni_sse": {"enabled": True},
+    }
+    (directory / "config.json").write_bytes(msgspec.json.encode(config))
+    return [[os.environ["BENCH_CENTRIFUGO"], "--config", str(directory / "config.json")]]
 
 
 def _nchan(directory: Path, port: int, _env: Mapping[str, str]) -> list[list[str]]:
@@ -225,11 +289,36 @@ PUSHPIN = Peer(
     connect_window=4,
     settle_seconds=2.0,
 )
-PEERS = {peer.name: peer for peer in (FLOOR, EDGE, NCHAN, PUSHPIN, AIOHTTP_SSE)}
+R3LABS = Peer("r3labs/sse", _r3labs, "/sub/%P", "/pub/%P", "text/plain", "", "")
+BETTER_SSE = Peer("better-sse", _better_sse, "/sub/%P", "/pub/%P", "text/plain", "", "")
+MERCURE = Peer(
+    "Mercure",
+    _mercure,
+    "/.well-known/mercure?topic=%P",
+    "/.well-known/mercure",
+    f"application/x-www-form-urlencoded\r\nAuthorization: Bearer {_MERCURE_JWT}",
+    "topic=%P&data=",
+    "",
+)
+CENTRIFUGO = Peer(
+    "Centrifugo",
+    _centrifugo,
+    "/connection/uni_sse?cf_connect=%7B%22subs%22%3A%7B%22%P%22%3A%7B%7D%7D%7D",
+    "/api/publish",
+    "application/json",
+    '{"channel":"%P","data":"',
+    '"}',
+)
+_OTHERS = (NCHAN, PUSHPIN, AIOHTTP_SSE, R3LABS, BETTER_SSE, MERCURE, CENTRIFUGO)
+PEERS = {peer.name: peer for peer in (FLOOR, EDGE, *_OTHERS)}
 
 
 def installed(peer: Peer) -> bool:
     """Whether the programs of `peer` are on this machine."""
     if peer is NCHAN:
         return Path("/usr/lib/nginx/modules/ngx_nchan_module.so").exists()
+    if peer in (MERCURE, CENTRIFUGO):
+        return f"BENCH_{peer.name.upper()}" in os.environ
+    if peer in (R3LABS, BETTER_SSE):
+        return (BUILT / ("r3labs" if peer is R3LABS else "better_sse")).exists()
     return peer is not PUSHPIN or shutil.which("pushpin") is not None

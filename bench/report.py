@@ -29,6 +29,10 @@ COLOURS = {
     "nchan": "#188038",
     "pushpin": "#e37400",
     "aiohttp-sse": "#a142f4",
+    "r3labs/sse": "#00838f",
+    "better-sse": "#c2185b",
+    "Mercure": "#5d4037",
+    "Centrifugo": "#455a64",
 }
 _CPU_CHARTS = {
     "fan_out": "one event to 1,000 readers\nµs a delivery",

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from bench import tls as bench_tls
 from bench.load import Load
-from bench.peers import AIOHTTP_SSE, EDGE, FLOOR, NCHAN, PUSHPIN, ROOT, Peer, Server
+from bench.peers import EDGE, FLOOR, NCHAN, PEERS, PUSHPIN, ROOT, Peer, Server
 
 Figures = dict[str, float]
 Work = Callable[[Server], Figures]
@@ -206,13 +207,43 @@ def start(server: Server) -> Figures:
     return {"start_cpu_ms": cpu * 1000, "listening_ms": server.start_seconds * 1000, "import_edge_ms": imported * 1000}
 
 
-_EVERYONE = (FLOOR, EDGE, NCHAN, PUSHPIN, AIOHTTP_SSE)
-_HUBS = (EDGE, NCHAN, PUSHPIN, AIOHTTP_SSE)
+def tokens(server: Server, count: int = 100, rate: int = 50, seconds: int = 4) -> Figures:
+    """Answers of language models: many projects, one subscriber each, small events at a steady rate."""
+    events = count * rate * seconds
+    with Load(server, data_bytes=50) as load:
+        _all_open(server, load.open(count, count), count)
+        load.post(count, count, conns=8)
+        figures = _measured(server, load, lambda: load.post(events, count, conns=16, rate=count * rate), events)
+        return {**figures, "percent": figures["busy"] * 100}
+
+
+def tls(server: Server, streams: int = 400, events: int = 50) -> Figures:
+    """Streams over TLS of the server's own. The load is Python's, so only the server's side means anything."""
+    readers = bench_tls.Readers(server.port)
+    try:
+        readers.open(8)
+        time.sleep(0.5)
+        before = server.pss_bytes()
+        readers.open(streams)
+        time.sleep(1.0)
+        kib = (server.pss_bytes() - before) / streams / 1024
+        cpu = server.cpu_seconds()
+        readers.publish(events)
+        cpu = server.cpu_seconds() - cpu
+        return {"kib": kib, "cpu_us": cpu / (events * (streams + 8)) * 1e6}
+    finally:
+        readers.close()
+
+
+_EVERYONE = tuple(PEERS.values())
+_HUBS = tuple(peer for peer in _EVERYONE if peer is not FLOOR)
 WORKLOADS = (
     Workload("fan_out", "1,000 readers, one event at a time", _EVERYONE, fan_out),
     Workload("burst", "bursts of 100 events to 1,000 readers", _EVERYONE, burst),
     Workload("projects", "1,000 projects with a reader each, a POST an event", _EVERYONE, projects),
     Workload("posts", "a POST an event, nobody connected", _EVERYONE, posts),
+    Workload("tokens", "100 projects with a subscriber each, 50 events a second", _EVERYONE, tokens, 3),
+    Workload("tls", "400 streams over TLS of its own", (EDGE,), tls, 3, bench_tls.ENV),
     Workload("ndjson", "NDJSON in, one reader", (EDGE,), ndjson),
     Workload("memory", "8,000 idle streams of 8 projects", _HUBS, memory, 3),
     Workload("memory_own", "8,000 idle streams, each of its own project", _HUBS, memory_own, 3),
