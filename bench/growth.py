@@ -34,7 +34,7 @@ def deliveries(readers: int) -> float:
 
 
 def publishes(projects: int) -> float:
-    """Microseconds a publish: each to the next project, nobody connected."""
+    """Microseconds a publish: each to the next project, no subscriber connected."""
     with _server() as server, Load(server) as load:
         load.post(projects, projects, conns=8)
         return _cost(server, lambda: load.post(10_000, projects, conns=8), 10_000)

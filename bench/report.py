@@ -38,7 +38,7 @@ _CPU_CHARTS = {
     "fan_out": "one event to 1,000 readers\nµs a delivery",
     "burst": "100 events at once to 1,000\nµs a delivery",
     "projects": "POST to 1 of 1,000 projects\nµs an event",
-    "posts": "POST, nobody connected\nµs an event",
+    "posts": "POST, no subscriber connected\nµs an event",
     "storm": "connect (with replay*)\nµs a reader",
 }
 _SHOWN = {

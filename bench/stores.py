@@ -46,7 +46,7 @@ PUBLISHING: dict[str, tuple[int, dict[str, int]]] = {
 
 
 def publishing(store: str) -> dict[str, Figures]:
-    """Each way to publish, nobody connected."""
+    """Each way to publish, no subscriber connected."""
     folder = Path(tempfile.mkdtemp(prefix="edge-bench-store-"))
     try:
         with Redis() as redis, nodes.running(_settings(store, folder, redis)) as server, Load(server) as load:

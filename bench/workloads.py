@@ -241,7 +241,7 @@ WORKLOADS = (
     Workload("fan_out", "1,000 readers, one event at a time", _EVERYONE, fan_out),
     Workload("burst", "bursts of 100 events to 1,000 readers", _EVERYONE, burst),
     Workload("projects", "1,000 projects with a reader each, a POST an event", _EVERYONE, projects),
-    Workload("posts", "a POST an event, nobody connected", _EVERYONE, posts),
+    Workload("posts", "a POST an event, no subscriber connected", _EVERYONE, posts),
     Workload("tokens", "100 projects with a subscriber each, 50 events a second", _EVERYONE, tokens, 3),
     Workload("tls", "400 streams over TLS of its own", (EDGE,), tls, 3, bench_tls.ENV),
     Workload("ndjson", "NDJSON in, one reader", (EDGE,), ndjson),

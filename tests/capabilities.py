@@ -194,7 +194,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     not_run = session.config.stash.get(_NOT_RUN, None)
-    if hasattr(session.config, "workeroutput"):  # one of xdist's workers: the one that reports is told
+    if hasattr(session.config, "workeroutput"):  # one of xdist's workers: the one that reports gets it
         session.config.workeroutput["not_run"] = dict(not_run or {})
     elif not_run and all_have_to_run():
         session.exitstatus = pytest.ExitCode.USAGE_ERROR

@@ -44,7 +44,7 @@ def _house_rules(request: pytest.FixtureRequest) -> Iterator[None]:
     if inspect.iscoroutinefunction(request.function):
         request.getfixturevalue("_no_task_left")
     with blockbuster_ctx("edge") as rules:
-        # A line of the log is written only when `poll` has said that it can be, without waiting.
+        # A line of the log is written only when `poll` reports that it can be, without waiting.
         rules.functions["os.write"].can_block_in("edge/logs/setup.py", "write")
         # /proc and cgroups are the kernel's memory: reading them waits for no disk.
         for name in ("os.stat", "os.listdir", "io.BufferedReader.read"):

@@ -171,7 +171,7 @@ async def test_a_token_without_exp_is_refused_where_one_is_required() -> None:
     await verifier.verify(encoded({"exp": int(time.time() + 60)}))
 
 
-async def test_audience_and_issuer_are_checked_where_they_are_asked_for() -> None:
+async def test_audience_and_issuer_are_checked_if_configured() -> None:
     verifier = Verifier(AuthSettings(jwt_key=SECRET, jwt_audience="edge", jwt_issuer="me"))
     await verifier.verify(encoded({"aud": "edge", "iss": "me"}))
     await verifier.verify(encoded({"aud": ["other", "edge"], "iss": "me"}))
@@ -206,7 +206,7 @@ async def test_a_token_names_a_bounded_number_of_projects() -> None:
 
 
 @pytest.mark.parametrize("text", ["crit", "b64"])
-async def test_extensions_that_nobody_knows_are_refused(text: str) -> None:
+async def test_unknown_extensions_are_refused(text: str) -> None:
     header = {"alg": "HS256", "crit": [text], text: False}
     await refusal(Verifier(AuthSettings(jwt_key=SECRET)), forged(header, {"edge": GRANTS}, SECRET.encode()))
 
@@ -234,7 +234,7 @@ async def test_the_memory_of_checked_tokens_is_bounded() -> None:
 @pytest.mark.parametrize(
     "pem", ["-----BEGIN PUBLIC KEY-----\nMCow\n-----END PUBLIC KEY-----\n", "-----BEGIN CERTIFICATE-----\n-----END"]
 )
-def test_a_key_that_is_none_is_told_without_showing_it(pem: str) -> None:
+def test_an_invalid_key_is_reported_without_showing_it(pem: str) -> None:
     with pytest.raises(UnusableKey) as caught:
         Verifier(AuthSettings(jwt_key=pem))
     assert "MCow" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""A line between browser and hub that can be cut: nothing passes any more, and neither side is told."""
+"""A line between browser and hub that can be cut: nothing passes any more, and neither side is notified."""
 
 from __future__ import annotations
 

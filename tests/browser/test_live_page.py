@@ -65,9 +65,7 @@ async def test_the_steps_of_the_bug_report_as_written(serve: Serve, open_tab: Op
     assert [] == tab.errors
 
 
-async def test_a_hub_that_dies_and_comes_back_is_seen_said_and_resumed(
-    serve: Serve, open_tab: OpenTab, tmp_path: Path
-) -> None:
+async def test_a_hub_that_restarts_is_shown_and_resumed(serve: Serve, open_tab: OpenTab, tmp_path: Path) -> None:
     settings = {"store__url": f"sqlite:{tmp_path / 'edge.db'}", "store__durability": "commit"}
     hub = await serve(**settings)
     tab = await open_project(open_tab, hub, "p")

@@ -110,7 +110,7 @@ async def test_who_does_not_take_gzip_gets_none(ask: Ask, accepted: str) -> None
 
 
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
-async def test_who_has_the_file_is_told_so_without_it(ask: Ask, encoding: str) -> None:
+async def test_a_cached_file_is_answered_304(ask: Ask, encoding: str) -> None:
     etag = (await ask("/edge.js", Accept_Encoding=encoding)).headers["ETag"]
     again = await ask("/edge.js", Accept_Encoding=encoding, If_None_Match=f'"other", W/{etag}')
 

@@ -85,7 +85,7 @@ async def test_a_trigger_with_the_same_id_is_dispatched_once(hub: HubProcess, op
     await tab.got(1, "after")
 
 
-async def test_ready_and_trigger_say_the_seeds_sentence_when_nobody_answers(serve: Serve, open_tab: OpenTab) -> None:
+async def test_ready_and_trigger_name_the_missing_subscriber(serve: Serve, open_tab: OpenTab) -> None:
     hub = await serve(stream__heartbeat_seconds=0.5)
     tab = await open_tab(hub.url + BLANK)
     hub.signal(signal.SIGSTOP)
@@ -236,9 +236,7 @@ async def test_closed_is_closed_for_good(hub: HubProcess, open_tab: OpenTab, pro
     assert (["open", "closed"], []) == (await tab.run("seen.states"), await tab.data())
 
 
-async def test_what_nobody_has_received_comes_first_and_events_published_while_it_was_away_once(
-    hub: HubProcess, open_tab: OpenTab, project: str
-) -> None:
+async def test_missed_events_come_first_and_once(hub: HubProcess, open_tab: OpenTab, project: str) -> None:
     await hub.publish(project, 1)
     tab = await open_tab(hub.url + BLANK)
     await tab.open_stream(hub.url, project)
@@ -309,9 +307,7 @@ async def test_with_a_token_it_is_open_and_may_trigger(
     await tab.got(1)
 
 
-async def test_a_token_that_was_refused_is_asked_for_anew_once(
-    serve: Serve, open_tab: OpenTab, guarded: dict[str, Any]
-) -> None:
+async def test_a_refused_token_is_renewed_once(serve: Serve, open_tab: OpenTab, guarded: dict[str, Any]) -> None:
     hub = await serve(**guarded)
     tab = await open_tab(hub.url + BLANK)
     script = """async ([url, tokens]) => {
@@ -372,7 +368,9 @@ async def test_a_path_without_a_hub_is_closed_with_404(hub: HubProcess, open_tab
     assert ["not_found", 404] == await tab.run("[stream.error.code, stream.error.status]")
 
 
-async def test_a_full_hub_is_told_from_a_dead_one_and_asked_again_when_it_said(serve: Serve, open_tab: OpenTab) -> None:
+async def test_a_full_hub_differs_from_a_dead_one_and_is_retried_after_its_pause(
+    serve: Serve, open_tab: OpenTab
+) -> None:
     hub = await serve(limits__max_connections=1, limits__max_connections_per_project=1)
     first, second = [await open_tab(hub.url + BLANK) for _ in range(2)]
     await first.open_stream(hub.url, "p")

@@ -19,7 +19,7 @@ from tests.observability.rig import running
 TOKEN = "a-token-of-some-length"
 
 
-async def said(*command: str, **environ: str) -> tuple[int, str]:
+async def output_of(*command: str, **environ: str) -> tuple[int, str]:
     """Exit status and output of `edge`."""
     async with live.process(sys.executable, "-m", "edge", *command, env=environ) as started:
         assert started.stdout is not None
@@ -31,9 +31,9 @@ async def test_explain_prints_what_the_hub_says() -> None:
     async with running() as hub:
         await hub.publish("p")
         text, document, refused = await asyncio.gather(
-            said("explain", "p", "--url", f"{hub.url}/"),
-            said("explain", "p", "--json", EDGE_SERVER_PORT=hub.url.rpartition(":")[2]),
-            said("explain", "no id", "--url", hub.url),
+            output_of("explain", "p", "--url", f"{hub.url}/"),
+            output_of("explain", "p", "--json", EDGE_SERVER_PORT=hub.url.rpartition(":")[2]),
+            output_of("explain", "no id", "--url", hub.url),
         )
 
     assert 0 == text[0]
@@ -46,9 +46,9 @@ async def test_explain_prints_what_the_hub_says() -> None:
 async def test_explain_sends_the_token_of_the_configuration_and_never_shows_it() -> None:
     async with running(auth={"token": [TOKEN]}) as hub:
         with_token, without, wrong = await asyncio.gather(
-            said("explain", "p", "--url", hub.url, EDGE_AUTH_TOKEN=TOKEN),
-            said("explain", "p", "--url", hub.url),
-            said("explain", "p", "--url", "ftp://example.org", EDGE_AUTH_TOKEN=TOKEN),
+            output_of("explain", "p", "--url", hub.url, EDGE_AUTH_TOKEN=TOKEN),
+            output_of("explain", "p", "--url", hub.url),
+            output_of("explain", "p", "--url", "ftp://example.org", EDGE_AUTH_TOKEN=TOKEN),
         )
 
     assert 0 == with_token[0]
@@ -97,7 +97,7 @@ async def test_metrics_on_an_address_of_their_own_until_the_hub_has_left(tmp_pat
 
 @asynccontextmanager
 async def slow_target() -> AsyncIterator[tuple[str, asyncio.Event, asyncio.Event]]:
-    """A target for jobs that answers when it is told to: its URL, whether it was asked, when to answer."""
+    """A target for jobs that answers on command: its URL, whether it was called, when to answer."""
     asked, answer = asyncio.Event(), asyncio.Event()
 
     async def take(_request: web.Request) -> web.Response:
@@ -123,7 +123,7 @@ async def text_of(client: aiohttp.ClientSession, url: str) -> str:
 
 
 async def test_metrics_are_not_shown_to_everybody_by_mistake() -> None:
-    status, text = await said("serve", "--port", "0", EDGE_METRICS_HOST="0.0.0.0", EDGE_METRICS_PORT="0")
+    status, text = await output_of("serve", "--port", "0", EDGE_METRICS_HOST="0.0.0.0", EDGE_METRICS_PORT="0")
 
     assert 2 == status
     assert re.search(r"^edge: metrics\.host = 0\.0\.0\.0 ", text, re.MULTILINE)

@@ -252,7 +252,7 @@ def test_healthcheck_asks_the_path_it_is_given(port: int, path: str, status: int
     assert status == main.main(["healthcheck", "--url", f"http://127.0.0.1:{port}{path}"])
 
 
-def test_healthcheck_says_that_nobody_listens(capsys: pytest.CaptureFixture[str]) -> None:
+def test_healthcheck_names_a_refused_connection(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
@@ -262,7 +262,7 @@ def test_healthcheck_says_that_nobody_listens(capsys: pytest.CaptureFixture[str]
     assert f"edge: {url}: connection refused: no process accepts connections there\n" == capsys.readouterr().err
 
 
-def test_healthcheck_waits_no_longer_than_it_was_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_healthcheck_waits_no_longer_than_its_timeout(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
 

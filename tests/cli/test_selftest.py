@@ -102,7 +102,7 @@ async def test_all_is_well_with_a_token() -> None:
     assert [True] * len(selftest.STEPS) == [step.ok for step in steps.values()]
 
 
-async def test_nobody_listens() -> None:
+async def test_no_process_listens() -> None:
     steps = await outcome("http://127.0.0.1:1")
 
     assert ["reach"] == list(steps)
@@ -234,9 +234,9 @@ async def test_the_command_says_each_step_and_exits_with_0_or_1() -> None:
     command = (sys.executable, "-m", "edge", "selftest", "--quick", "--url")
     async with running(stream=FAST) as hub, live.process(*command, hub.url) as well:
         assert well.stdout is not None
-        said = (await well.stdout.read()).decode()
-        assert 0 == await well.wait(), said
+        output = (await well.stdout.read()).decode()
+        assert 0 == await well.wait(), output
     async with live.process(*command, "http://127.0.0.1:1") as refused:
         assert 1 == await refused.wait()
 
-    assert ["reach", "subscribe", "publish", "trigger", "resume"] == [line.split()[1] for line in said.splitlines()]
+    assert ["reach", "subscribe", "publish", "trigger", "resume"] == [line.split()[1] for line in output.splitlines()]

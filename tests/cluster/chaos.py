@@ -59,8 +59,8 @@ class Process:
                 },
             )
         assert self._process.stdout is not None
-        with self._process.stdout as said:
-            return "listening" in said.readline()
+        with self._process.stdout as output:
+            return "listening" in output.readline()
 
     async def kill(self) -> None:
         if self._process is not None:
@@ -125,9 +125,9 @@ class Roamer(Reader):
         self._random = random
         self.restless = restless
         self._lost = 0
-        """As the last gap said, that no event has followed yet."""
+        """As in the last gap, that no event has followed yet."""
         self.unreported: list[str] = []
-        """Events that did not follow on the one before, nor on a gap that said so."""
+        """Events that did not follow on the one before, nor on a gap that covers them."""
 
     async def _take(self, fields: dict[str, str]) -> None:
         if fields.get("event") == "edge.gap":

@@ -42,9 +42,9 @@ async def processes(far_redis: RedisServer, tmp_path: Path, ring_events: int) ->
     yield started
     for node in started:
         await node.kill()
-    said = "".join((tmp_path / f"node{number}.log").read_text() for number in range(3))
+    log = "".join((tmp_path / f"node{number}.log").read_text() for number in range(3))
     foreseen = ("store_error", "trigger_failed", "node_gone", "edge: store.url", "store_recovered")
-    assert [] == [line for line in said.splitlines() if line and not any(word in line for word in foreseen)]
+    assert [] == [line for line in log.splitlines() if line and not any(word in line for word in foreseen)]
 
 
 @pytest.mark.timeout(600 + 120 * ROUNDS)
@@ -100,7 +100,7 @@ async def _round(number: int, processes: list[Process], redis: RedisServer, *, w
 
 
 def _check(readers: list[Roamer], project: str, publishers: list[Publisher]) -> None:
-    """All readers agree on which event is which, none came twice, and each that was promised is what it was said to be.
+    """All readers agree on which event is which, none came twice, and each that was promised is what was published.
 
     With a ring that holds all of them, each promised one was seen.
     """

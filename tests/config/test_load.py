@@ -13,7 +13,7 @@ from edge.config.load import KEYS, Config, ConfigError, describe, load, load_wit
 from edge.config.schema import SECRET_KEYS, AuthSettings, ServerSettings, TriggerSettings, value_of
 from edge.server.assembly import proxy_for
 
-SECRET = "very-secret-value-that-nobody-may-see"
+SECRET = "very-secret-value-that-must-not-show"
 SIGNING_SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
 PUBLIC_PEM = "-----BEGIN PUBLIC KEY-----\nMCow\n-----END PUBLIC KEY-----\n"
 
@@ -190,7 +190,7 @@ def test_the_environment_takes_units_and_comma_separated_lists() -> None:
     assert () == config.server.allowed_hosts
 
 
-def test_an_empty_variable_leaves_an_optional_text_unset_but_a_lost_secret_is_told() -> None:
+def test_an_empty_variable_unsets_an_optional_text_but_not_a_secret() -> None:
     assert None is load(None, {"EDGE_TRIGGER_URL": "", "EDGE_SERVER_TLS_CERT": ""}, {}).trigger.url
     for key in ("auth.token", "auth.jwt_key", "auth.jwt_jwks_url", "trigger.secret"):
         variable = "EDGE_" + key.replace(".", "_").upper()
@@ -368,14 +368,14 @@ def test_well_formed_texts_are_taken(variable: str, value: str) -> None:
         ("[server]\nport = " + "9" * 5000, "(from --config): isn't valid TOML: "),
     ],
 )
-def test_what_is_wrong_in_a_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, line: str) -> None:
+def test_a_wrong_file_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, line: str) -> None:
     monkeypatch.chdir(tmp_path)
     toml(tmp_path, text)
 
     assert line.format(file="edge.toml") in refusal(file=Path("edge.toml"))
 
 
-def test_a_file_that_cant_be_read_is_told(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_reported(tmp_path: Path) -> None:
     missing = tmp_path / "none.toml"
     binary = tmp_path / "binary.toml"
     binary.write_bytes(b"\xfc")
@@ -404,7 +404,7 @@ def test_an_unknown_variable_is_refused_with_the_nearest_key_and_without_its_val
     assert SECRET not in line
 
 
-def test_a_broken_value_is_told_even_where_a_later_layer_would_win(tmp_path: Path) -> None:
+def test_a_broken_value_is_reported_even_if_a_later_layer_wins(tmp_path: Path) -> None:
     path = toml(tmp_path, "[server]\nport = 70000\n")
 
     assert f"(from {path})" in refusal({"EDGE_SERVER_PORT": "80"}, file=path)
@@ -558,7 +558,7 @@ def test_a_port_that_is_not_set_can_be_written_as_empty_in_the_environment() -> 
 # --- outbound proxy ---
 
 
-def test_the_proxy_of_the_environment_is_read_only_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_proxy_of_the_environment_is_read_only_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://proxy:1")
     monkeypatch.setenv("https_proxy", "http://proxy:2")
     monkeypatch.setenv("no_proxy", "internal.example,127.0.0.1")

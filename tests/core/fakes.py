@@ -27,7 +27,7 @@ class FakeConnection(Connection):
     """A connection over an in-memory wire.
 
     The peer takes `room_bytes`; the write that goes beyond pauses the connection, as a transport over its high-water
-    mark does. What it has taken it acknowledges when told to. Whatever is written is parsed at once, so `items` is
+    mark does. It acknowledges what it has taken on command. Whatever is written is parsed at once, so `items` is
     what a reader sees; `ends` holds, for each item, the byte of the wire at which the write that held it ended.
     """
 
@@ -120,20 +120,20 @@ class FakeConnection(Connection):
     def seqs(self) -> list[int]:
         return [int(message.id.rpartition("-")[2]) for message in self.events]
 
-    def told(self, name: str) -> list[dict[str, Any]]:
+    def controls(self, name: str) -> list[dict[str, Any]]:
         """The data of the control events `edge.<name>`."""
         return [message.json for message in self.messages if message.type == f"edge.{name}"]
 
 
 class Recorder:
-    """An observer that remembers what it was told."""
+    """An observer that remembers what was reported to it."""
 
     def __init__(self) -> None:
         self.added: list[str] = []
         self.removed: list[tuple[str, str, int]] = []
         self.forgotten: list[str] = []
         self.displaced: list[str] = []
-        self.nobody: list[str] = []
+        self.missed_ids: list[str] = []
         self.limits: Counter[str] = Counter()
         self.failures: list[tuple[str, Exception]] = []
 
@@ -155,7 +155,7 @@ class Recorder:
         self.displaced.append(project.name)
 
     def event_missed(self, project: Project, event_id: str, now: float) -> None:
-        self.nobody.append(event_id)
+        self.missed_ids.append(event_id)
 
     def failed(self, task: str, error: Exception) -> None:
         assert task in TASKS

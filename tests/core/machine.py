@@ -113,7 +113,7 @@ class HubMachine(RuleBasedStateMachine):
         self.evicted: Counter[str] = Counter()
         self.removed: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
-        self.nobody: list[str] = []
+        self.missed_ids: list[str] = []
         self.paused_since: dict[str, float] = {}
         self.wakes_taken = 0
         self.stored = stored
@@ -182,7 +182,7 @@ class HubMachine(RuleBasedStateMachine):
         assert (project.name, there, there == 0) == (receipt.project, receipt.connections, receipt.missed)
         self.number(project, receipt.id, event)
         if not there:
-            self.nobody.append(receipt.id)
+            self.missed_ids.append(receipt.id)
         self.bring_in_bounds(project)
 
     def bring_in_bounds(self, project: ModelProject) -> None:
@@ -213,7 +213,7 @@ class HubMachine(RuleBasedStateMachine):
         assert (ids[0], count, there == 0) == (batch.first_id, batch.events, batch.missed)
         for event_id in ids:
             self.number(project, event_id, text(f"one of {count}"))
-            self.nobody += [] if there else [event_id]
+            self.missed_ids += [] if there else [event_id]
         self.bring_in_bounds(project)
 
     @rule(name=project_names, count=st.integers(2, 12))
@@ -460,7 +460,7 @@ class HubMachine(RuleBasedStateMachine):
         self.evicted[reason] += 1
 
     def expire(self, project: ModelProject) -> None:
-        self.look()  # whoever keeps up was handed what is given up now
+        self.look()  # a subscriber that keeps up has what is evicted now
         while project.held and project.held[0].at < self.now - AGE_SECONDS:
             self.evict(project, "age")
         if not project.held:
@@ -533,17 +533,17 @@ class HubMachine(RuleBasedStateMachine):
         gone = project.oldest - 1
         asked, reason = how, "evicted"
         wanted, lost, first = held, None, None
-        told_again = comes_back_with = None
+        gap_again = comes_back_with = None
         if how == "missed":
-            wanted, lost, first = project.with_status(PENDING), len(project.untold), 0
+            wanted, lost, first = project.with_status(PENDING), len(project.unreported), 0
         elif how == "all":
-            lost, first, told_again = gone - project.base, project.base + 1, project.base
+            lost, first, gap_again = gone - project.base, project.base + 1, project.base
         elif how == "none":
             wanted, lost = [], 0
         elif how == "newest":
             published = range(max(project.base, project.newest - value) + 1, project.newest + 1)
             wanted = [seq for seq in held if seq in published]
-            asked, first, told_again = f"last:{value}", published.start, published.start - 1
+            asked, first, gap_again = f"last:{value}", published.start, published.start - 1
             lost = len(published) - len(wanted)
         elif how == "last":
             young = {event.seq for event in project.events if event.at >= self.now - value}
@@ -556,15 +556,15 @@ class HubMachine(RuleBasedStateMachine):
                 value = int(form[2])
             if isinstance(value, int) and 0 <= value <= project.newest:
                 wanted, lost, first = [seq for seq in held if seq > value], max(0, gone - value), value + 1
-                told_again = value
+                gap_again = value
             else:
                 reason = "restart" if form is not None and form[1] != project.epoch else "unknown"
                 comes_back_with = asked if form is not None and held else None
         position = wanted[0] - 1 if wanted else project.newest
         if lost == 0:
             return Expected(wanted, position=position, takes_missed=how == "missed")
-        if held and told_again is not None:
-            position = told_again
+        if held and gap_again is not None:
+            position = gap_again
         gap = {"asked": asked, "reason": reason, "lost": lost}
         return Expected(wanted, gap, first, position, how == "missed", comes_back_with)
 
@@ -591,7 +591,7 @@ class HubMachine(RuleBasedStateMachine):
         for reader in self.readers.values():
             connection = reader.connection
             assert reader.greeted
-            assert reader.expected.gap is None, "a gap that was not told"
+            assert reader.expected.gap is None, "a gap that was not reported"
             assert (connection.leaving is not None) == reader.closed
             assert len(connection.seqs) == connection.events_sent
             real = connection.project
@@ -616,8 +616,8 @@ class HubMachine(RuleBasedStateMachine):
             ledger = self.hub.projects[name].ledger
             assert (project.misses, project.recovered, project.lost) == (ledger.misses, ledger.recovered, ledger.lost)
             assert project.with_status(PENDING) == [seq for lo, hi in ledger.pending for seq in range(lo, hi + 1)]
-            assert len(project.untold) == ledger.unreported_lost
-            assert min(project.untold, default=None) == ledger.unreported_from
+            assert len(project.unreported) == ledger.unreported_lost
+            assert min(project.unreported, default=None) == ledger.unreported_from
             assert ledger.misses == ledger.recovered + ledger.lost + len(ledger.pending)
         total = self.hub.counters.misses
         assert (misses, recovered, lost, pending) == (total.misses, total.recovered, total.lost, total.pending)
@@ -651,7 +651,7 @@ class HubMachine(RuleBasedStateMachine):
         assert len(self.recorder.added) == counters.added
         assert dict(self.rejected) == {code: count for code, count in counters.rejected.items() if count}
         assert self.rejected == self.recorder.limits
-        assert self.nobody == self.recorder.nobody
+        assert self.missed_ids == self.recorder.missed_ids
         assert self.displaced == self.recorder.displaced
         assert len(self.displaced) == counters.projects_displaced
 
@@ -667,7 +667,7 @@ class HubMachine(RuleBasedStateMachine):
         assert len(queued) == len(set(queued))
         assert all(project.dirty for project in queued)
         assert set(queued) >= {project for project in hub.projects.values() if project.dirty}
-        assert not queued or self.woken.times > self.wakes_taken, "work to do and nobody called"
+        assert not queued or self.woken.times > self.wakes_taken, "work to do and no turn requested"
 
     def attached(self, project: ModelProject) -> list[FakeConnection]:
         return [reader.connection for reader in (*project.readers, *project.observers)]
@@ -676,13 +676,13 @@ class HubMachine(RuleBasedStateMachine):
         if not hasattr(self, "hub"):
             return
         try:
-            if sys.exc_info()[0] is None:  # else what has failed is what is to be told
+            if sys.exc_info()[0] is None:  # else the failure is what matters
                 self.end()
         finally:
             self.patches.undo()
 
     def end(self) -> None:
-        """The process leaves: everybody gets what is there and is told, nothing new is taken, nothing stays."""
+        """The process ends: every subscriber gets what is there and is closed; nothing new is taken, nothing stays."""
         if self.reserved:
             self.store(len(self.reserved))
         self.hub.drain(self.now)

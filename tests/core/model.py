@@ -34,7 +34,7 @@ class ModelEvent:
 
 @dataclass
 class Expected:
-    """Where a reader ought to start: which of the old events it wants, and the gap it is to be told of first."""
+    """Where a reader ought to start: which of the old events it wants, and the gap that is reported to it first."""
 
     wanted: list[int]
     gap: dict[str, Any] | None = None
@@ -62,7 +62,7 @@ class ModelProject:
         self.reserved = 0
         self.readers: list[ModelReader] = []
         self.misses = self.recovered = self.lost = 0
-        self.untold: set[int] = set()
+        self.unreported: set[int] = set()
         self.finished = finished
         self.observers: list[ModelReader] = []
 
@@ -107,8 +107,8 @@ class ModelProject:
         return event
 
     def gap_reported(self, seq: int | None) -> None:
-        if seq is not None and self.untold and seq <= min(self.untold):
-            self.untold.clear()
+        if seq is not None and self.unreported and seq <= min(self.unreported):
+            self.unreported.clear()
 
     def settle(self) -> None:
         """Work out anew what became of each event; what has changed is counted."""
@@ -124,7 +124,7 @@ class ModelProject:
                 self.recovered += 1
             if after == LOST:
                 self.lost += 1
-                self.untold.add(event.seq)
+                self.unreported.add(event.seq)
 
     def _status(self, event: ModelEvent) -> str:
         if event.holders or event.received:
@@ -148,7 +148,7 @@ class ModelReader:
         self.head = project.newest
         self.wanted = set(expected.wanted)
         self.last = min(self.wanted, default=self.head + 1) - 1
-        """Everything up to here is accounted for: seen, told as lost, or not wanted."""
+        """Everything up to here is accounted for: seen, reported as lost, or not wanted."""
         self.expected = self.promised = expected
         self.takes_missed = expected.takes_missed and not self.observes
         self.last_id = ""
@@ -221,37 +221,37 @@ class ModelReader:
                 assert [] == self.wanted_between(self.last, self.project.newest), "ended before it had all"
             self.closed = True
 
-    def _hello(self, told: dict[str, Any]) -> None:
+    def _hello(self, fields: dict[str, Any]) -> None:
         assert not self.greeted, "two hellos"
         self.greeted = True
         project = self.project
-        assert told == {
+        assert fields == {
             "project": project.name,
             "connection": self.connection.id,
-            "heartbeat_seconds": told["heartbeat_seconds"],
+            "heartbeat_seconds": fields["heartbeat_seconds"],
             "oldest": project.id_of(project.oldest),
             "newest": project.id_of(project.newest),
             "replayed": len(self.wanted),
         }
 
-    def _gap(self, told: dict[str, Any]) -> None:
+    def _gap(self, fields: dict[str, Any]) -> None:
         expected, self.expected = self.expected.gap, Expected([])
         if expected is not None:
-            assert expected == {name: told[name] for name in ("asked", "reason", "lost")}
+            assert expected == {name: fields[name] for name in ("asked", "reason", "lost")}
             return
-        assert self.was_paused, "a reader that kept up was told of a gap"
-        assert "evicted" == told["reason"]
-        oldest = self.project.newest + 1 if told["oldest"] is None else int(told["oldest"].rpartition("-")[2])
+        assert self.was_paused, "a subscriber that kept up got a gap"
+        assert "evicted" == fields["reason"]
+        oldest = self.project.newest + 1 if fields["oldest"] is None else int(fields["oldest"].rpartition("-")[2])
         lost = self.wanted_between(self.last, oldest - 1)
-        assert lost, "told of a gap where nothing was lost"
-        assert len(lost) == told["lost"]
-        assert self.project.oldest >= oldest, "told as lost, but still held"
+        assert lost, "a gap where nothing was lost"
+        assert len(lost) == fields["lost"]
+        assert self.project.oldest >= oldest, "reported as lost, but still held"
         if len(lost) == oldest - 1 - self.last and not self.observes:
             self.project.gap_reported(lost[0])
         self.last = oldest - 1
 
     def _event(self, message: Message, seen: Counter[str]) -> None:
-        assert self.expected.gap is None, "an event before the gap that was to be told"
+        assert self.expected.gap is None, "an event before the gap that was due"
         project = self.project
         epoch, _, number = message.id.rpartition("-")
         seq = int(number)
@@ -262,8 +262,8 @@ class ModelReader:
             self.offer(self.could_take(project.with_status(PENDING)))
             assert self.wants(seq)
         skipped = self.wanted_between(self.last, seq - 1)
-        # What it wanted and was not told of can only be missing where the core has put it among what it skips.
-        assert [] == skipped, "a hole nobody told it of"
+        # What it wanted and was not reported can only be missing where the core has put it among what it skips.
+        assert [] == skipped, "a hole without a gap"
         assert seq > self.last, "twice, or out of order"
         assert self.wants(seq), "it did not ask for this one"
         event = project.event(seq)

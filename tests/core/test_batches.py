@@ -52,16 +52,16 @@ def test_marks_are_the_ends_of_the_batches(sizes: list[tuple[int, int]], *, chun
     assert list(zip(ends[1:], places[joined + 1 :], strict=True)) == list(zip(marks[::2], marks[1::2], strict=True))
 
 
-def test_of_many_the_newest_are_kept_and_nothing_wrong_is_said() -> None:
+def test_of_many_the_newest_are_kept_and_no_error_is_reported() -> None:
     batches = BatchLog()
     for end in range(1, 10_001):
         batches.record(end - 1, end, 10)
     assert 9_990 == batches.acknowledged(0, 10_000, 95, chunked=False)
-    assert 0 == batches.acknowledged(0, 10_000, 5_000, chunked=False), "nobody knows any more"
+    assert 0 == batches.acknowledged(0, 10_000, 5_000, chunked=False), "no longer known"
     assert 256 >= len(batches.marks(0, 10_000, 100_000, chunked=False)) // 2 >= 128
 
 
-def test_who_was_out_of_step_is_not_told_by_what_others_got() -> None:
+def test_a_connection_out_of_step_has_a_count_of_its_own() -> None:
     hub = make_hub()
     quick, slow = (FakeConnection(hub, name, chunked=False) for name in ("quick", "slow"))
     for reader in (quick, slow):

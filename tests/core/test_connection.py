@@ -55,7 +55,7 @@ def test_the_hubs_own_frames_lie_between_and_carry_no_event() -> None:
     assert len(connection.wire) == connection.written_bytes
 
 
-def test_a_peer_that_acknowledges_is_asked_now_and_then() -> None:
+def test_a_peer_that_acknowledges_is_checked_now_and_then() -> None:
     connection = FakeConnection(hub, "c", chunked=False)
     for seq in range(1, 1001):
         connection.write_events(frame(seq), seq, 0.0)

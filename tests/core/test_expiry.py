@@ -28,7 +28,7 @@ def test_a_project_is_looked_at_after_its_oldest_event_has_come_of_age_and_soon_
     assert 0 == len(ages)
 
 
-def test_the_oldest_come_first_and_no_more_than_asked_for() -> None:
+def test_the_oldest_come_first_and_no_more_than_the_limit() -> None:
     ages = ExpiryWheel(AGE_SECONDS)
     projects = [project(str(seconds), float(seconds)) for seconds in (3, 1, 2, 2, 9)]
     for one in projects:

@@ -100,7 +100,7 @@ class TestHeartbeats:
 
 
 class TestEndOfLife:
-    def test_it_is_told_why_and_when_to_come_back(self) -> None:
+    def test_closing_has_a_reason_and_a_retry(self) -> None:
         hub = make_hub(retry_ms=1000)
         reader = connect(hub, ends_at_seconds=10.0, ends_reason="expired")
         tick(hub, 9.9)
@@ -110,24 +110,24 @@ class TestEndOfLife:
         retry, closing = reader.items[-2:]
         assert isinstance(retry, Retry)
         assert 1000 <= retry.ms < 3000
-        assert {"reason": "expired", "retry_ms": retry.ms} == reader.told("closing")[0]
+        assert {"reason": "expired", "retry_ms": retry.ms} == reader.controls("closing")[0]
         assert isinstance(closing, Message)
 
-    def test_those_told_at_once_do_not_come_back_at_once(self) -> None:
+    def test_clients_closed_together_reconnect_apart(self) -> None:
         hub = make_hub(retry_ms=1000)
         readers = [connect(hub, connection_id=str(number)) for number in range(50)]
         hub.drain(0.0)
         while hub.flush(0.0):
             pass
-        assert len({reader.told("closing")[0]["retry_ms"] for reader in readers}) > 25
+        assert len({reader.controls("closing")[0]["retry_ms"] for reader in readers}) > 25
 
-    def test_it_is_told_once(self) -> None:
+    def test_it_is_reported_once(self) -> None:
         hub = make_hub()
         reader = connect(hub, ends_at_seconds=10.0)
         for now in (11.0, 12.0, 40.0):
             tick(hub, now)
         hub.close(reader, "deleted", 41.0)
-        assert ["lifetime"] == [told["reason"] for told in reader.told("closing")]
+        assert ["lifetime"] == [closing["reason"] for closing in reader.controls("closing")]
 
     def test_a_full_reader_is_ended_too(self) -> None:
         hub = make_hub(dead_after_seconds=30.0)
@@ -211,7 +211,7 @@ class TestStuckReaders:
 class TestPendingAcknowledgements:
     """Transports that can't say, once they have failed, what was acknowledged are asked on each beat."""
 
-    def test_asked_until_all_is_acknowledged(self) -> None:
+    def test_polled_until_all_is_acknowledged(self) -> None:
         hub = make_hub()
         reader = connect(hub)
         hub.publish("p", text(), 0.0)
@@ -236,7 +236,7 @@ class TestPendingAcknowledgements:
             hub.tick(now)
         assert [1, 1, 1, 1, 0] == [reader.acknowledged for reader in readers]
 
-    def test_one_that_has_left_is_not_asked(self) -> None:
+    def test_a_closed_connection_is_not_probed(self) -> None:
         hub = make_hub()
         reader = connect(hub)
         hub.pending_acks(reader)
@@ -254,7 +254,7 @@ class TestDeleting:
         hub.publish("p", text(), 0.0)
         assert (1, 1) == hub.delete("p", 0.0)
         assert [1] == reader.seqs, "what was there it still gets"
-        assert ["deleted"] == [told["reason"] for told in reader.told("closing")]
+        assert ["deleted"] == [closing["reason"] for closing in reader.controls("closing")]
         assert {} == hub.projects
         assert (0, 0) == (hub.counters.ring_events, hub.counters.ring_bytes)
         hub.detach(reader, "client", 0.0)
@@ -284,7 +284,7 @@ class TestDeleting:
             getattr(hub.counters.misses, name) for name in ("misses", "recovered", "lost", "pending")
         )
 
-    def test_what_nobody_had_is_lost(self) -> None:
+    def test_an_event_without_a_reader_is_lost(self) -> None:
         hub = make_hub()
         for _ in range(3):
             hub.publish("p", text(), 0.0)
@@ -347,7 +347,7 @@ def test_draining_hands_over_what_is_there_and_takes_nothing_new() -> None:
     hub.publish("p", text(), 0.0)
     hub.drain(0.0)
     assert [1] == reader.seqs
-    assert ["shutdown"] == [told["reason"] for told in reader.told("closing")]
+    assert ["shutdown"] == [closing["reason"] for closing in reader.controls("closing")]
     with pytest.raises(Draining) as publishing:
         hub.publish("p", text(), 0.0)
     with pytest.raises(Draining) as connecting:
@@ -423,7 +423,7 @@ class TestAdmission:
         assert {"::/64": 20} == hub._admission._addresses
 
 
-def test_a_project_whose_flush_fails_holds_up_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_flush_holds_up_no_other_project(monkeypatch: pytest.MonkeyPatch) -> None:
     hub = make_hub()
     broken, sound = connect(hub, "p", "a"), connect(hub, "q", "b")
     flush = Project.flush

@@ -144,7 +144,7 @@ def test_evicted_before_the_only_one_that_had_it_was_lost() -> None:
 
 
 def test_evicted_and_lost_while_another_is_behind_the_ring() -> None:
-    """The slow one covers the numbers, but can't get the events any more: they are nobody's."""
+    """The slow one covers the numbers, but can't get the events any more: they belong to no connection."""
     hub = make_hub(max_events=2)
     quick, slow = connect(hub, "a"), connect(hub, "b", room_bytes=0)
     publish(hub, 5)
@@ -152,7 +152,7 @@ def test_evicted_and_lost_while_another_is_behind_the_ring() -> None:
     assert (3, 0, 3, 0) == numbers(hub)
     slow.drain()
     assert [4, 5] == slow.seqs
-    assert [3] == [gap["lost"] for gap in slow.told("gap")]
+    assert [3] == [gap["lost"] for gap in slow.controls("gap")]
 
 
 def test_waiting_for_room_and_evicted() -> None:
@@ -164,7 +164,7 @@ def test_waiting_for_room_and_evicted() -> None:
     assert (5, 0, 3, 2) == numbers(hub)
 
 
-def test_pending_and_asked_for_is_pending_until_it_is_written() -> None:
+def test_a_pending_event_stays_pending_until_it_is_written() -> None:
     hub = make_hub()
     publish(hub, 2)
     reader = connect(hub, "a", "missed", room_bytes=0)
@@ -196,7 +196,7 @@ def test_acknowledged_by_one_that_has_fallen_out_since() -> None:
     assert [1, 2, 5, 6] == slow.seqs
     assert 4 == slow.start
     hub.detach(quick, "dead", 0.0)
-    assert (2, 0, 2, 0) == numbers(hub), "only what the slow one fell out of is nobody's"
+    assert (2, 0, 2, 0) == numbers(hub), "only what the slow one fell out of belongs to no connection"
 
 
 def test_unflushed_events_of_the_last_reader_are_missed() -> None:
@@ -209,35 +209,39 @@ def test_unflushed_events_of_the_last_reader_are_missed() -> None:
     assert [("a", "client", 3)] == missed(hub)
 
 
-class TestUntold:
-    """The first reader who asks for what was missed is told how much of that is lost; it is not told twice."""
+class TestUnreportedLosses:
+    """The first reader who asks for what was missed gets a gap with how much of that is lost; it is reported once."""
 
-    def test_told_once(self) -> None:
+    def test_reported_once(self) -> None:
         hub = make_hub(max_events=2)
         publish(hub, 5)
         first, second = connect(hub, "a", "missed"), connect(hub, "b", "missed")
-        assert [("missed", "evicted", 3)] == [(gap["asked"], gap["reason"], gap["lost"]) for gap in first.told("gap")]
+        assert [("missed", "evicted", 3)] == [
+            (gap["asked"], gap["reason"], gap["lost"]) for gap in first.controls("gap")
+        ]
         assert [4, 5] == first.seqs
-        assert ([], []) == (second.told("gap"), second.seqs)
+        assert ([], []) == (second.controls("gap"), second.seqs)
 
-    def test_told_with_nothing_left_to_give(self) -> None:
+    def test_a_gap_with_an_empty_ring(self) -> None:
         hub = make_hub(max_age_seconds=10.0)
         connect(hub, "paused", room_bytes=0)
         publish(hub, 2)
         late = FakeConnection(hub, "late", 20.0)
         hub.attach("p", late, resume.missed, 20.0)
-        assert [2] == [gap["lost"] for gap in late.told("gap")]
-        assert {"oldest": None, "newest": None} == {name: late.told("gap")[0][name] for name in ("oldest", "newest")}
+        assert [2] == [gap["lost"] for gap in late.controls("gap")]
+        assert {"oldest": None, "newest": None} == {
+            name: late.controls("gap")[0][name] for name in ("oldest", "newest")
+        }
 
-    def test_what_was_lost_since_is_told_next(self) -> None:
+    def test_later_losses_are_reported_next(self) -> None:
         hub = make_hub(max_events=2)
         publish(hub, 3)
         hub.detach(connect(hub, "a", "missed"), "dead", 0.0)
         publish(hub, 4)
-        assert [4] == [gap["lost"] for gap in connect(hub, "b", "missed").told("gap")]
+        assert [4] == [gap["lost"] for gap in connect(hub, "b", "missed").controls("gap")]
 
-    @pytest.mark.parametrize(("asked", "told_again"), [("all", []), (0, []), (2, [3])])
-    def test_a_gap_that_covers_it_all_tells_it(self, asked: str | int, told_again: list[int]) -> None:
+    @pytest.mark.parametrize(("asked", "gap_again"), [("all", []), (0, []), (2, [3])])
+    def test_a_gap_that_covers_everything(self, asked: str | int, gap_again: list[int]) -> None:
         hub = make_hub(max_events=2)
         publish(hub, 5)
         other = FakeConnection(hub, "a")
@@ -246,10 +250,10 @@ class TestUntold:
             hub.attach("p", other, lambda project: resume.after_id(project, f"{epoch}-{asked}"), 0.0)
         else:
             hub.attach("p", other, resume.everything, 0.0)
-        assert 1 == len(other.told("gap"))
-        assert told_again == [gap["lost"] for gap in connect(hub, "b", "missed").told("gap")]
+        assert 1 == len(other.controls("gap"))
+        assert gap_again == [gap["lost"] for gap in connect(hub, "b", "missed").controls("gap")]
 
-    def test_a_gap_of_another_kind_tells_nothing_of_it(self) -> None:
+    def test_a_gap_of_another_kind(self) -> None:
         hub = make_hub(max_events=2)
         publish(hub, 5)
         for number, asked in enumerate(("elsewhere-1", "garbage")):
@@ -257,18 +261,18 @@ class TestUntold:
             hub.attach("p", reader, lambda project, asked=asked: resume.after_id(project, asked), 0.0)  # type: ignore[misc]
         young = FakeConnection(hub, "young")
         hub.attach("p", young, lambda project: resume.younger_than(project, "1h", 3600.0, 0.0), 0.0)
-        assert [None] == [gap["lost"] for gap in young.told("gap")]
-        assert [3] == [gap["lost"] for gap in connect(hub, "b", "missed").told("gap")]
+        assert [None] == [gap["lost"] for gap in young.controls("gap")]
+        assert [3] == [gap["lost"] for gap in connect(hub, "b", "missed").controls("gap")]
 
-    def test_a_slow_reader_is_told_what_it_lost_and_the_next_is_not(self) -> None:
+    def test_a_slow_subscriber_gets_a_gap_and_the_next_does_not(self) -> None:
         hub = make_hub(max_events=2)
         slow = connect(hub, "a", room_bytes=0)
         publish(hub, 5)
         slow.drain()
-        assert [3] == [gap["lost"] for gap in slow.told("gap")]
-        assert [] == connect(hub, "b", "missed").told("gap")
+        assert [3] == [gap["lost"] for gap in slow.controls("gap")]
+        assert [] == connect(hub, "b", "missed").controls("gap")
 
-    def test_a_slow_reader_that_passed_over_some_does_not_tell_of_those(self) -> None:
+    def test_a_slow_subscriber_does_not_report_events_it_skipped(self) -> None:
         hub = make_hub(max_events=4)
         publish(hub, 1)
         with_it = connect(hub, "with it", "missed")
@@ -282,8 +286,8 @@ class TestUntold:
         assert [(1, 3)] == list(hub.projects["p"].ledger.pending)
         publish(hub, 7)
         slow.drain()
-        assert [3] == [gap["lost"] for gap in slow.told("gap")]
-        assert [3] == [gap["lost"] for gap in connect(hub, "b", "missed").told("gap")]
+        assert [3] == [gap["lost"] for gap in slow.controls("gap")]
+        assert [3] == [gap["lost"] for gap in connect(hub, "b", "missed").controls("gap")]
         assert 7 == len(there.seqs)
 
 
@@ -418,7 +422,7 @@ class TestBetweenProcesses:
 
     def test_a_store_hears_whose_ledger_has_changed(self) -> None:
         tally = MissTotals()
-        tally.touch("nobody asks")
+        tally.touch("unused")
         tally.touched = set()
 
         def changed() -> set[str]:
@@ -486,7 +490,7 @@ class TestPendingWhileASubscriberIsThere:
         assert [1] == connect(hub, "newest", "missed").seqs
 
     @pytest.mark.parametrize("start", ["none", "all"])
-    def test_only_those_that_asked_for_what_is_missed(self, start: str) -> None:
+    def test_only_subscribers_that_start_at_missed(self, start: str) -> None:
         hub = make_hub()
         old = connect(hub, "old", "missed")
         publish(hub)

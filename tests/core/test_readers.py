@@ -48,7 +48,7 @@ def test_hello_comes_first_and_says_where_the_reader_stands() -> None:
             "newest": f"{epoch}-3",
             "replayed": 3,
         }
-    ] == connection.told("hello")
+    ] == connection.controls("hello")
     assert [1, 2, 3] == connection.seqs
 
 
@@ -93,10 +93,10 @@ def test_a_burst_larger_than_the_ring_is_no_gap_for_a_subscriber_that_keeps_up()
     publish(hub, 95)
     flush(hub)
     assert list(range(1, 96)) == quick.seqs
-    assert [] == quick.told("gap")
+    assert [] == quick.controls("gap")
     slow.drain()
     assert list(range(86, 96)) == slow.seqs
-    assert [85] == [gap["lost"] for gap in slow.told("gap")]
+    assert [85] == [gap["lost"] for gap in slow.controls("gap")]
     assert 0 == hub.counters.misses.misses
 
 
@@ -119,7 +119,7 @@ def test_an_event_larger_than_a_batch_goes_alone() -> None:
     assert 1 + 3 == reader.writes
 
 
-def test_two_turns_wanted_are_asked_for_once() -> None:
+def test_two_wanted_turns_are_requested_once() -> None:
     hub = make_hub()
     connect(hub, "p", "1")
     connect(hub, "q", "2")
@@ -223,7 +223,7 @@ class TestSlices:
         publish(hub, 20)
         flush(hub)
         assert [list(range(1, 24))] * 5 == [reader.seqs for reader in readers]
-        assert [[]] * 5 == [reader.told("gap") for reader in readers]
+        assert [[]] * 5 == [reader.controls("gap") for reader in readers]
 
     def test_projects_take_turns(self) -> None:
         hub = make_hub()
@@ -256,7 +256,7 @@ class TestFullTransports:
         assert writes == reader.writes
         reader.drain()
         assert list(range(1, 51)) == reader.seqs
-        assert [] == reader.told("gap")
+        assert [] == reader.controls("gap")
 
     def test_a_slow_reader_takes_a_batch_at_a_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(frame_cache, "MAX_BATCH_BYTES", 70)
@@ -280,9 +280,9 @@ class TestFullTransports:
             flush(hub)
             reader.drain(0)
         assert [seq for seq in range(1, 51) if (seq - 1) % 10 >= 6] == reader.seqs
-        assert [6] * 5 == [gap["lost"] for gap in reader.told("gap")]
+        assert [6] * 5 == [gap["lost"] for gap in reader.controls("gap")]
         epoch = hub.projects["p"].epoch
-        assert [f"{epoch}-{seq}" for seq in (0, 10, 20, 30, 40)] == [gap["asked"] for gap in reader.told("gap")]
+        assert [f"{epoch}-{seq}" for seq in (0, 10, 20, 30, 40)] == [gap["asked"] for gap in reader.controls("gap")]
         assert {"evicted": 5, "restart": 0, "unknown": 0} == hub.counters.gaps
         assert 30 == hub.counters.misses.lost
 
@@ -292,7 +292,7 @@ class TestFullTransports:
         publish(hub, 3)
         assert hub.project("p", 20.0) is not None
         reader.drain()
-        assert [(3, None)] == [(gap["lost"], gap["oldest"]) for gap in reader.told("gap")]
+        assert [(3, None)] == [(gap["lost"], gap["oldest"]) for gap in reader.controls("gap")]
         publish(hub, 1, now=20.0)
         flush(hub)
         assert [4] == reader.seqs
@@ -336,7 +336,7 @@ class TestFullTransports:
             reader.drain(0)
             reader.room_bytes = 0
             reader.acknowledge()
-        assert [] == reader.told("closing")
+        assert [] == reader.controls("closing")
         assert reader.skips is not None
         assert [] == list(reader.skips)
 
@@ -361,7 +361,7 @@ class TestFullTransports:
 
 
 class TestHoles:
-    """`since=missed` gives what nobody has, and passes over what others were given."""
+    """`since=missed` gives what no subscriber has, and passes over what others were given."""
 
     def holed(self, hub: Hub) -> FakeConnection:
         """Events 1, 3, 4 and 6 are pending; 2 and 5 were received. Returns a reader of those, before it comes."""
@@ -384,7 +384,7 @@ class TestHoles:
         publish(hub, 2)
         flush(hub)
         assert [1, 3, 4, 6, 7, 8] == reader.seqs
-        assert [4] == [hello["replayed"] for hello in reader.told("hello")]
+        assert [4] == [hello["replayed"] for hello in reader.controls("hello")]
         assert (8, 4) == (hub.counters.delivered, hub.counters.replayed)
         assert (4, 4, 0) == (hub.counters.misses.misses, hub.counters.misses.recovered, hub.counters.misses.pending)
 
@@ -425,7 +425,7 @@ class TestHoles:
         assert [(3, 4), (6, 6)] == list(hub.projects["p"].ledger.pending)
         assert 4 + 2 == hub.counters.misses.misses
 
-    def test_a_hole_that_was_evicted_is_not_told_as_lost(self) -> None:
+    def test_an_evicted_hole_is_not_reported_as_lost(self) -> None:
         hub = make_hub(max_events=6)
         reader = self.holed(hub)
         reader.stall()
@@ -435,7 +435,7 @@ class TestHoles:
         publish(hub, 2)
         reader.drain()
         assert [1, 3, 4, 6, 7, 8] == reader.seqs
-        assert [] == reader.told("gap")
+        assert [] == reader.controls("gap")
 
     def test_a_reader_whose_last_events_others_have_stands_at_the_head(self) -> None:
         hub = make_hub()

@@ -14,7 +14,7 @@ from tests.core.fakes import FakeConnection, make_hub, text
 
 
 def project(published: int = 0, max_events: int = 1000) -> Project:
-    """Event `n` is of second `n`; nobody was there."""
+    """Event `n` is of second `n`; no subscriber was there."""
     hub: Hub = make_hub(max_events=max_events)
     hub.reserve("p", text(), 0.0)
     known = hub.projects["p"]
@@ -139,7 +139,7 @@ def test_a_span_of_time_that_ends_at_ten(seconds: float, start: Start) -> None:
     assert start == resume.younger_than(project(8, max_events=3), "since", seconds, 10.0)
 
 
-def test_gaps_are_told_with_what_is_held() -> None:
+def test_gaps_name_the_events_held() -> None:
     hub = make_hub(max_events=3)
     for _ in range(5):
         hub.publish("p", text(), 0.0)
@@ -147,7 +147,7 @@ def test_gaps_are_told_with_what_is_held() -> None:
     hub.attach("p", reader, lambda known: resume.after_id(known, "boot1-0"), 0.0)
     assert [
         {"asked": "boot1-0", "oldest": "boot1-3", "newest": "boot1-5", "lost": 2, "reason": "evicted"}
-    ] == reader.told("gap")
+    ] == reader.controls("gap")
     assert ["edge.hello", "edge.gap", "message"] == [message.type for message in reader.messages[:3]]
     assert [3, 4, 5] == reader.seqs
 
@@ -159,7 +159,7 @@ def test_after_an_unknown_id_everything_held_follows(asked: str, reason: str) ->
         hub.publish("p", text(), 0.0)
     reader = FakeConnection(hub, "c")
     hub.attach("p", reader, lambda known: resume.after_id(known, asked), 0.0)
-    assert [(reason, None)] == [(gap["reason"], gap["lost"]) for gap in reader.told("gap")]
+    assert [(reason, None)] == [(gap["reason"], gap["lost"]) for gap in reader.controls("gap")]
     assert [3, 4, 5] == reader.seqs
     assert 1 == hub.counters.gaps[reason]
 
@@ -188,7 +188,7 @@ class TestTheIdOfHello:
         hub.publish("p", text(), 0.0)
         hub.flush(0.0)
         back = come_back(hub, last_id)
-        assert ([1], []) == (back.seqs, back.told("gap"))
+        assert ([1], []) == (back.seqs, back.controls("gap"))
 
     @pytest.mark.parametrize(
         ("start", "last_id"),
@@ -215,12 +215,12 @@ class TestTheIdOfHello:
     def test_a_project_that_wasforgotten_with_nothing_in_it_is_no_gap(self) -> None:
         hub = make_hub()
         reader = come_back(hub, "old-7")
-        assert ["restart"] == [gap["reason"] for gap in reader.told("gap")]
+        assert ["restart"] == [gap["reason"] for gap in reader.controls("gap")]
         for _ in range(3):
             last_id = cut(hub, reader)
             assert {} == hub.projects
             reader = come_back(hub, last_id)
-            assert [] == reader.told("gap")
+            assert [] == reader.controls("gap")
         last_id = cut(hub, reader)
         hub.publish("p", text(), 0.0)
         assert [1] == come_back(hub, last_id).seqs
@@ -234,8 +234,8 @@ class TestTheIdOfHello:
         last_id = cut(hub, reader, 20.0)
         assert None is hub.project("p", 20.0)
         hub.publish("p", text(), 20.0)
-        assert ([4], []) == ((back := come_back(hub, last_id)).seqs, back.told("gap"))
-        assert [1] == [gap["lost"] for gap in come_back(hub, "boot1-2", "late").told("gap")]
+        assert ([4], []) == ((back := come_back(hub, last_id)).seqs, back.controls("gap"))
+        assert [1] == [gap["lost"] for gap in come_back(hub, "boot1-2", "late").controls("gap")]
 
     def test_a_project_that_was_deleted_is_a_gap(self) -> None:
         hub = make_hub()
@@ -244,7 +244,7 @@ class TestTheIdOfHello:
         last_id = cut(hub, reader)
         hub.publish("p", text(), 0.0)
         hub.delete("p", 0.0)
-        assert ["restart"] == [gap["reason"] for gap in come_back(hub, last_id).told("gap")]
+        assert ["restart"] == [gap["reason"] for gap in come_back(hub, last_id).controls("gap")]
 
     def test_the_number_of_dropped_projects_remembered_is_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(registry, "_MAX_DROPPED", 2)

@@ -102,7 +102,7 @@ def test_a_reader_that_keeps_up_gets_what_gives_for_others() -> None:
     hub.publish("b", text(), 0.0)
     hub.publish("b", text(), 0.0)
     assert [1] == reader.seqs
-    assert ([], 2) == (reader.told("gap"), hub.counters.misses.misses)
+    assert ([], 2) == (reader.controls("gap"), hub.counters.misses.misses)
 
 
 class TestAge:
@@ -146,7 +146,7 @@ class TestAge:
         first = hub.publish("p", text(), 0.0)
         reader = FakeConnection(hub, "c")
         hub.attach("p", reader, lambda project: resume.after_id(project, first.id), 100.0)
-        assert [] == reader.told("gap")
+        assert [] == reader.controls("gap")
         assert 2 == int(hub.publish("p", text(), 100.0).id.rpartition("-")[2])
 
     def test_an_emptied_project_does_not_stand_in_line(self) -> None:

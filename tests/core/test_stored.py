@@ -112,7 +112,7 @@ class TestRestored:
         assert "old1-8" == hub.publish("p", text(), 10.0).id
         hub.flush(10.0)
         assert [6, 7, 8] == reader.seqs
-        assert [] == reader.told("gap")
+        assert [] == reader.controls("gap")
         assert 8 == hub.projects["p"].published
         assert 4 == hub.counters.ring_events
         assert sum(len(frame) for _, _, frame in hub.projects["p"].ring.frames()) == hub.counters.ring_bytes
@@ -123,10 +123,10 @@ class TestRestored:
         reader = FakeConnection(hub, "c")
         hub.attach("p", reader, resume.missed, 10.0)
         assert [5, 7] == reader.seqs
-        assert [1] == [gap["lost"] for gap in reader.told("gap")]
+        assert [1] == [gap["lost"] for gap in reader.controls("gap")]
         everything = FakeConnection(hub, "all")
         hub.attach("p", everything, resume.everything, 10.0)
-        assert [4] == [gap["lost"] for gap in everything.told("gap")]
+        assert [4] == [gap["lost"] for gap in everything.controls("gap")]
 
     def test_the_totals_of_the_hub_begin_with_what_is_pending(self) -> None:
         hub = make_hub()
@@ -178,7 +178,7 @@ class TestNewEpoch:
         hub.attach("p", reader, lambda project: resume.after_id(project, asked), 10.0)
         hub.publish("p", text(), 10.0)
         hub.flush(10.0)
-        return reader.seqs, [gap["reason"] for gap in reader.told("gap")]
+        return reader.seqs, [gap["reason"] for gap in reader.controls("gap")]
 
     def test_held_events_keep_their_ids_and_new_ones_get_new_ids(self) -> None:
         hub = self.hub(PastEpoch("old0", 6, True), PastEpoch("old1", 7, True))

@@ -51,7 +51,7 @@ def test_many_streams_are_closed_a_slice_a_turn(end: Callable[[Hub], None], reas
         before = closed(readers)
         assert before == MANY or woken(hub).times == turns + 1, "one more turn is asked for, and no more"
     assert [[1]] * MANY == [reader.seqs for reader in readers]
-    assert {reason} == {reader.told("closing")[0]["reason"] for reader in readers}
+    assert {reason} == {reader.controls("closing")[0]["reason"] for reader in readers}
 
 
 def test_a_project_that_is_being_deleted_is_gone_at_once_and_lost_when_its_streams_are_closed() -> None:
@@ -92,7 +92,7 @@ class TestFinished:
         assert ([1], True, False) == (reader.seqs, reader.finished, slow.finished)
         slow.drain()
         assert ([1], True) == (slow.seqs, slow.finished)
-        assert ["finished"] * 2 == [each.told("closing")[0]["reason"] for each in (reader, slow)]
+        assert ["finished"] * 2 == [each.controls("closing")[0]["reason"] for each in (reader, slow)]
 
     def test_what_is_left_is_replayed_and_with_nothing_left_it_is_over(self) -> None:
         hub = make_hub()
@@ -233,10 +233,10 @@ def test_no_turn_works_for_all_streams(
     while work.bounded(lambda: hub.tick(now)) | work.bounded(lambda: hub.flush(now)):
         assert all(len(project.ring) <= 2 * hub.limits.max_events for project in hub.projects.values())
     if reason is not None:
-        assert {reason} == {reader.told("closing")[0]["reason"] for reader in readers}
+        assert {reason} == {reader.controls("closing")[0]["reason"] for reader in readers}
     else:
-        told = {(tuple(reader.seqs), *(gap["lost"] for gap in reader.told("gap"))) for reader in readers}
-        assert all(len(seqs) + sum(lost) == 25 for seqs, *lost in told), told
+        outcomes = {(tuple(reader.seqs), *(gap["lost"] for gap in reader.controls("gap"))) for reader in readers}
+        assert all(len(seqs) + sum(lost) == 25 for seqs, *lost in outcomes), outcomes
         assert len(hub.projects["p"].ring) == hub.limits.max_events
     assert not work.recorder.failures
 

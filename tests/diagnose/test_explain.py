@@ -108,13 +108,13 @@ async def test_never_connected() -> None:
 
 
 @pytest.mark.parametrize(
-    ("headers", "code", "said"),
+    ("headers", "code", "part"),
     [
         ({}, "unauthenticated", "(401)"),
         ({"Authorization": "Bearer no-such-token-at-all"}, "unauthenticated", "(401)"),
     ],
 )
-async def test_refused_without_a_token(headers: dict[str, str], code: str, said: str) -> None:
+async def test_refused_without_a_token(headers: dict[str, str], code: str, part: str) -> None:
     auth = {"token": [TOKEN]}
     mine = {"Authorization": f"Bearer {TOKEN}"}
     async with running(auth=auth) as hub:
@@ -130,7 +130,7 @@ async def test_refused_without_a_token(headers: dict[str, str], code: str, said:
             assert f'edge_connections_rejected_total{{reason="{code}"}} 2.0' in await response.text()
 
     assert "refused" == answer["cause"]
-    assert said in answer["why"]
+    assert part in answer["why"]
     assert "2 times in all" in answer["why"]
     assert "ticket" in answer["todo"][0]
     assert TOKEN not in str(answer)

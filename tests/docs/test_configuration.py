@@ -55,9 +55,9 @@ def test_the_example_file_is_the_defaults() -> None:
 def test_the_example_file_names_every_key() -> None:
     text = EXAMPLE.read_text(encoding="utf-8")
     # What has no default stands there as a comment: taken out of it, every key must be known.
-    told = tomllib.loads(re.sub(r"^# (\w+ = )", r"\1", text, flags=re.MULTILINE))
+    example = tomllib.loads(re.sub(r"^# (\w+ = )", r"\1", text, flags=re.MULTILINE))
 
-    assert list(KEYS) == [f"{section}.{name}" for section, table in told.items() for name in table]
+    assert list(KEYS) == [f"{section}.{name}" for section, table in example.items() for name in table]
 
 
 @pytest.mark.parametrize("block", re.findall(r"^```console\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))

@@ -34,7 +34,7 @@ async def reading(block: Block, hub: HubProcess) -> AsyncIterator[asyncio.Stream
         await process.communicate()
 
 
-async def nobody_is_connected(hub: HubProcess) -> None:
+async def no_subscriber_is_connected(hub: HubProcess) -> None:
     await until(hub.metrics, lambda metrics: metrics["edge_connections"] == 0)
 
 
@@ -54,7 +54,7 @@ async def test_the_tour_prints_what_the_page_shows() -> None:
                 assert printing is not None
                 await printing.readuntil(b'"hello"\n')
                 await readers.aclose()
-                await nobody_is_connected(hub)
+                await no_subscriber_is_connected(hub)
             process = await start(block.command, hub)
             if block.kind == "waits":
                 waiting.append((block, process))

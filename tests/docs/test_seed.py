@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 PROJECT = "8b4aaa39-aa0f-431e-8d36-84407bf862de"
 
 
-async def said(hub: HubProcess, event: str) -> dict[str, Any]:
+async def logged(hub: HubProcess, event: str) -> dict[str, Any]:
     """The first line of the log about `event`, once there is one."""
 
     async def look() -> list[dict[str, Any]]:
@@ -76,7 +76,7 @@ async def test_the_six_steps() -> None:
         printed = page.stdout
 
         # 3. Check for: connection added.
-        added = await said(hub, "connection_added")
+        added = await logged(hub, "connection_added")
         assert (PROJECT, 1) == (added["project"], added["total"])
 
         # 4. Send a message. 5. Verify: connected, proceeding with the call.
@@ -92,8 +92,8 @@ async def test_the_six_steps() -> None:
         metrics = await hub.metrics()
         assert (0, 3) == (metrics["edge_misses_total"], metrics["edge_events_delivered_total"])
 
-        # And when nobody is there, it is said instead of swallowed, and nothing is lost.
-        assert "client" == (await said(hub, "last_connection_removed"))["reason"]
+        # And without a subscriber it is logged, and nothing is lost.
+        assert "client" == (await logged(hub, "last_connection_removed"))["reason"]
         await hub.publish(PROJECT, "late")
-        assert PROJECT == (await said(hub, "event_missed"))["project"]
+        assert PROJECT == (await logged(hub, "event_missed"))["project"]
         assert 1 == (await hub.metrics())["edge_misses_pending"]

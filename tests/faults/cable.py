@@ -1,4 +1,4 @@
-"""A network of one cable: a namespace with a veth pair to us, which can be cut so that nobody is told.
+"""A network of one cable: a namespace with a veth pair to us, which can be cut so that neither side is notified.
 
 Sockets made "there" live in the namespace although the test's own process holds them: a socket belongs to the
 namespace its thread stood in when it was made.
@@ -48,7 +48,7 @@ class Cable:
         subprocess.run(["ip", "netns", "delete", self.name], check=False, capture_output=True)
 
     def cut(self) -> None:
-        """From now on nothing passes, either way, and neither side is told."""
+        """From now on nothing passes, either way, and neither side is notified."""
         self._nft(_CUT)
 
     def mend(self) -> None:
@@ -96,7 +96,7 @@ class Cable:
                     raise OSError(ctypes.get_errno(), "setns")
             made.append(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
 
-        # A thread of its own: it ends in the namespace it went to, and nobody else was there.
+        # A thread of its own: it ends in the namespace it went to, and no other thread was there.
         thread = threading.Thread(target=make)
         thread.start()
         thread.join()

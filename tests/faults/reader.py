@@ -171,7 +171,7 @@ async def open_stream(
 
 
 class StoppedReader:
-    """A reader that reads its hello and then nothing more, until it is told to."""
+    """A reader that reads its hello and then nothing more, until it is resumed."""
 
     def __init__(self, address: tuple[str, int], project: str, sock: socket.socket, buffer_bytes: int = 4096) -> None:
         self.sock = sock
@@ -184,7 +184,7 @@ class StoppedReader:
             head += sock.recv(1)
 
     def peek(self) -> bytes:
-        """What its kernel has acknowledged and nobody has read; it stays there."""
+        """What its kernel has acknowledged and no program has read; it stays there."""
         try:
             return self.sock.recv(1 << 20, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:

@@ -127,16 +127,16 @@ async def test_without_tcp_user_timeout_the_heartbeat_asks_what_has_moved(monkey
 
 
 @pytest.mark.namespaces
-async def test_when_the_kernel_strikes_first_dead_and_slow_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_dead_and_slow_differ_when_the_kernel_closes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     # Long enough for two probes of the shut window to go unanswered.
     config = msgspec.structs.replace(CONFIG, stream=StreamSettings(heartbeat_seconds=0.5, dead_after_seconds=2.5))
     monkeypatch.setattr(Ticker, "_stalls_at", lambda self, connection, now: NEVER)
     errors = []
-    told = Stream._reason
+    reason_of = Stream._reason
 
     def note(self: Stream, exc: BaseException | None) -> str:
         errors.append(type(exc))
-        return told(self, exc)
+        return reason_of(self, exc)
 
     monkeypatch.setattr(Stream, "_reason", note)
     with cable() as wire, cable() as shut_wire:

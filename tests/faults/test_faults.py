@@ -180,7 +180,7 @@ async def test_the_clock_set_back_an_hour(monkeypatch: pytest.MonkeyPatch) -> No
         await reader.close()
 
 
-async def test_killed_and_started_again_it_tells_a_gap() -> None:
+async def test_a_gap_after_a_kill_and_a_restart() -> None:
     async with serving(port=free_port()) as hub:
         address = ("127.0.0.1", hub.port)
         reader = await open_stream(address, "p")

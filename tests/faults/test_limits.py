@@ -130,7 +130,7 @@ async def open_again(address: tuple[str, int]) -> Reader:
             return reader
         await reader.close()
         await asyncio.sleep(0.2)
-    raise AssertionError("nobody is accepted any more")
+    raise AssertionError("no connection is accepted any more")
 
 
 class Kept:

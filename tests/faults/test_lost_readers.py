@@ -79,7 +79,7 @@ async def test_a_slow_reader_is_removed_as_slow_and_what_it_left_is_missed(loop:
         reader = await stopped_reader(address, "p")
         other = await open_stream(address, "p")
         await publish_numbers(hub, "p")
-        assert COUNT == len(await other.events(COUNT))  # and nobody waits for the slow one
+        assert COUNT == len(await other.events(COUNT))  # and none waits for the slow one
         await other.close()
         received = await settled_peek(reader)
         metrics = await hub.removed("slow")
@@ -113,7 +113,7 @@ async def test_a_few_events_that_a_stopped_reader_does_not_take_make_it_slow_not
         await hub.at_rest()
 
 
-async def test_a_slow_reader_that_goes_on_is_told_what_it_lost() -> None:
+async def test_a_slow_subscriber_that_goes_on_gets_a_gap() -> None:
     async with serving(ring__max_events=20) as hub:
         address = ("127.0.0.1", hub.port)
         reader = await open_stream(address, "p", receive_buffer_bytes=4096)
@@ -137,7 +137,7 @@ async def test_a_slow_reader_that_goes_on_is_told_what_it_lost() -> None:
 @pytest.mark.curl
 async def test_a_killed_client_leaves_a_ledger_that_adds_up() -> None:
     async with serving() as hub:
-        nobody_reads, standard_output = os.pipe()
+        unread, standard_output = os.pipe()
         client = await asyncio.create_subprocess_exec(
             "curl", "--silent", "--no-buffer", f"{hub.url}/projects/p/events", stdout=standard_output
         )
@@ -146,7 +146,7 @@ async def test_a_killed_client_leaves_a_ledger_that_adds_up() -> None:
         await publish_numbers(hub, "p", 300)
         client.send_signal(signal.SIGKILL)
         await client.wait()
-        os.close(nobody_reads)
+        os.close(unread)
         metrics = await hub.removed("client")
         missed = int(metrics["edge_misses_total"])
         assert missed > 0
@@ -201,7 +201,7 @@ async def test_over_tls_a_stopped_reader_is_slow(loop: str, count: int, certific
 
 
 async def test_what_tls_adds_is_known_to_the_byte(certificate: Certificate) -> None:
-    """So that "all is acknowledged" can be told although a second buffer, below TLS, can't be seen."""
+    """So that "all is acknowledged" is known although a second buffer, below TLS, can't be seen."""
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(certificate.cert, certificate.key)
     async with hub_inside(Config(auth=OPEN), tls=tls) as (context, port):
@@ -223,7 +223,7 @@ async def test_what_tls_adds_is_known_to_the_byte(certificate: Certificate) -> N
         await reader.close()
 
 
-async def test_a_thousand_stopped_readers_cost_their_buffers_and_nobody_waits_for_them() -> None:
+async def test_a_thousand_stopped_subscribers_cost_their_buffers_and_delay_no_other() -> None:
     """4 MB of kernel memory each, as it is without TCP_NOTSENT_LOWAT, would be 4 GB."""
     count, events, size_bytes = 1000, 100, 10_000
     async with serving(ring__max_bytes=8 << 20) as hub:

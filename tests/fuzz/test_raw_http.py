@@ -93,7 +93,7 @@ async def send(hub: RunningHub, pieces: list[bytes]) -> None:
 @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(raw=mangled(), cuts=st.lists(st.integers(1, 200), max_size=3))
 @example(raw=b"", cuts=[])
-def test_a_mangled_request_is_refused_and_harms_nobody(
+def test_a_mangled_request_is_refused_and_harms_no_other(
     on_loop: tuple[asyncio.Runner, RunningHub], caplog: pytest.LogCaptureFixture, raw: bytes, cuts: list[int]
 ) -> None:
     runner, hub = on_loop

@@ -93,7 +93,7 @@ class Stream:
 
 
 class Site:
-    """A running hub; its project is `p` unless said otherwise."""
+    """A running hub; its project is `p` unless a test names another."""
 
     def __init__(self, url: str, context: Context, session: aiohttp.ClientSession) -> None:
         self.url = url

@@ -69,8 +69,8 @@ def test_a_list_without_end_is_read_from_its_end_only() -> None:
 
 @given(st.text(), st.text(), st.ip_addresses(v=4))
 def test_without_a_trusted_peer_no_header_changes_the_answer(one: str, other: str, peer: ipaddress.IPv4Address) -> None:
-    nobody = ClientAddresses(())
-    assert str(peer) == client(str(peer), xff(one), forwarded(other), proxies=nobody)
+    no_proxies = ClientAddresses(())
+    assert str(peer) == client(str(peer), xff(one), forwarded(other), proxies=no_proxies)
 
 
 @given(st.lists(st.ip_addresses(v=4).map(str)), st.ip_addresses(v=4).filter(lambda a: a.is_global))

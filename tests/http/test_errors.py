@@ -83,7 +83,7 @@ async def draining(start_hub: StartHub) -> Answer:
 
 async def broken_handler(start_hub: StartHub, monkeypatch: pytest.MonkeyPatch) -> Answer:
     def broken(*_: object) -> None:
-        raise LookupError("a detail nobody should see")
+        raise LookupError("a detail no client should see")
 
     monkeypatch.setattr(LocalNode, "page", broken)
     site = await start_hub()
@@ -188,7 +188,7 @@ def test_no_code_is_left_untested() -> None:
     ],
 )
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "TRACE"])
-async def test_a_method_that_isnt_served_is_told_which_are(site: Site, path: str, allowed: str, method: str) -> None:
+async def test_a_method_that_isnt_served_names_those_that_are(site: Site, path: str, allowed: str, method: str) -> None:
     refused = await site.ask(method, path)
     assert "method_not_allowed" == refused.problem["code"]
     assert set(allowed.split(", ")) == set(refused.headers["Allow"].replace(" ", "").split(","))
@@ -199,16 +199,16 @@ async def test_paths_are_taken_as_they_are(site: Site, path: str) -> None:
     assert "not_found" == (await site.ask("GET", path)).problem["code"]
 
 
-async def test_an_unexpected_exception_is_logged_once_and_tells_nothing(
+async def test_an_unexpected_exception_is_logged_once_and_reveals_nothing(
     start_hub: StartHub, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     failed = await broken_handler(start_hub, monkeypatch)
     assert "internal" == failed.problem["code"]
-    assert b"nobody should see" not in failed.body
+    assert b"no client should see" not in failed.body
     assert b"LookupError" not in failed.body
     printed = "".join(capfd.readouterr())
     assert 1 == printed.count("unexpected_error")
-    assert 1 == printed.count("LookupError: a detail nobody should see")
+    assert 1 == printed.count("LookupError: a detail no client should see")
 
 
 async def test_a_refused_body_is_still_read_so_that_the_answer_arrives(site: Site) -> None:

@@ -175,7 +175,7 @@ async def test_broken_chunks_end_it_with_one_answer(site: Site) -> None:
     assert "malformed_http" == problem["code"]
 
 
-async def test_a_hub_that_leaves_tells_what_was_taken(site: Site) -> None:
+async def test_a_draining_hub_answers_with_what_was_published(site: Site) -> None:
     async with site.stream() as stream:
         publisher = await Publisher.connected(site)
         await publisher.write(b'{"data": 1}\n{"data": 2')
@@ -187,7 +187,7 @@ async def test_a_hub_that_leaves_tells_what_was_taken(site: Site) -> None:
     assert (event_id, "1") == (problem["last_id"], answer.headers["Retry-After"])
 
 
-async def test_require_is_asked_before_the_first_line(site: Site) -> None:
+async def test_require_is_checked_before_the_first_line(site: Site) -> None:
     assert "no_connection" == (await send(site, b'{"data": 1}\n', require="1")).problem["code"]
     assert {} == site.context.hub.projects
 

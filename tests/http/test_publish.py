@@ -23,7 +23,7 @@ async def test_a_receipt_with_a_subscriber_is_201(site: Site) -> None:
     assert answer.body.endswith(b"}\n")
 
 
-async def test_a_receipt_with_nobody_there_is_202_and_the_event_is_held(site: Site) -> None:
+async def test_a_receipt_without_a_subscriber_is_202_and_the_event_is_held(site: Site) -> None:
     answer = await site.publish(1)
     assert 202 == answer.status
     expected = {"project": "p", "id": answer.json["id"], "connections": 0, "missed": True}

@@ -26,7 +26,7 @@ async def test_it_answers_as_soon_as_a_subscriber_is_there(site: Site) -> None:
     assert "no-store" == answer.headers["Cache-Control"]
 
 
-async def test_nobody_in_time_is_409(site: Site) -> None:
+async def test_without_a_subscriber_in_time_it_is_409(site: Site) -> None:
     answer = await ready(site, timeout="20ms")
     assert ("no_connection", 0) == (answer.problem["code"], answer.problem["connections"])
     assert "1" == answer.headers["Retry-After"]

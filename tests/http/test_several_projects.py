@@ -29,7 +29,7 @@ async def opened(
         yield Stream(response)
 
 
-def told(frames: list[Frame]) -> list[tuple[str, Any]]:
+def summary(frames: list[Frame]) -> list[tuple[str, Any]]:
     """What events say, and the projects of the hub's own."""
     return [
         (frame.event, frame.data if not frame.event.startswith("edge.") else frame.data["project"]) for frame in frames
@@ -51,28 +51,28 @@ async def test_one_stream_has_the_events_of_all_and_ids_name_the_position_in_eac
     await site.publish(1, project="a")
     async with opened(site) as stream:
         hellos = await stream.take(2)
-        assert [("edge.hello", "a"), ("edge.hello", "b")] == told(hellos)
+        assert [("edge.hello", "a"), ("edge.hello", "b")] == summary(hellos)
         assert hellos[0].id == hellos[1].id
         replayed = await stream.next()
         await site.publish(2, "progress", project="b")
         live = await stream.next()
-        assert [("message", 1), ("progress", 2)] == told([replayed, live])
+        assert [("message", 1), ("progress", 2)] == summary([replayed, live])
         assert await places(site, "a", "b") == live.id
         assert 1 == site.context.hub.connected("a") == site.context.hub.connected("b")
     assert hellos[0].id is not None
     async with opened(site, last_id=hellos[0].id) as stream:
         assert [("message", 1), ("message", 2)] == [("message", frame.data) for frame in (await stream.take(4))[2:]]
     async with opened(site, ("last_event_id", str(replayed.id))) as stream:
-        assert [("progress", 2)] == told((await stream.take(3))[2:])
+        assert [("progress", 2)] == summary((await stream.take(3))[2:])
 
 
-async def test_types_are_prefixed_where_asked(site: Site) -> None:
+async def test_types_are_prefixed_on_request(site: Site) -> None:
     async with opened(site, ("prefix", "true")) as stream:
         await stream.take(2)
         await site.publish(1, project="a")
         await site.publish(2, "progress", project="b")
         await site.publish(3, "a/b", project="b")
-        assert [("a/message", 1), ("b/progress", 2), ("b/a/b", 3)] == told(await stream.take(3))
+        assert [("a/message", 1), ("b/progress", 2), ("b/a/b", 3)] == summary(await stream.take(3))
 
 
 async def test_gaps_and_the_end_name_their_project(start_hub: StartHub) -> None:
@@ -81,13 +81,13 @@ async def test_gaps_and_the_end_name_their_project(start_hub: StartHub) -> None:
         await site.publish(number, project="b")
     async with opened(site, ("since", "all")) as stream:
         frames = await stream.take(5)
-        assert [("edge.hello", "a"), ("edge.hello", "b"), ("edge.gap", "b"), ("message", 2), ("message", 3)] == told(
+        assert [("edge.hello", "a"), ("edge.hello", "b"), ("edge.gap", "b"), ("message", 2), ("message", 3)] == summary(
             frames
         )
         assert ("evicted", 2) == (frames[2].data["reason"], frames[2].data["lost"])
         site.context.drain()
         closing = await stream.take(2)
-        assert {("edge.closing", "a"), ("edge.closing", "b")} == set(told(closing))
+        assert {("edge.closing", "a"), ("edge.closing", "b")} == set(summary(closing))
         assert {"shutdown"} == {frame.data["reason"] for frame in closing}
         assert await stream.ended()
 
@@ -97,14 +97,17 @@ async def test_a_finished_project_leaves_the_others_and_may_be_opened_again(site
         await stream.take(2)
         await site.publish(1, project="a", final="true")
         event, closing = await stream.take(2)
-        assert ([("message", 1), ("edge.closing", "a")], "finished") == (told([event, closing]), closing.data["reason"])
+        assert ([("message", 1), ("edge.closing", "a")], "finished") == (
+            summary([event, closing]),
+            closing.data["reason"],
+        )
         await site.publish(2, project="b")
         await site.publish(3, project="a")
-        assert [("message", 2), ("message", 3)] == told(await stream.take(2))
+        assert [("message", 2), ("message", 3)] == summary(await stream.take(2))
         await site.publish(4, project="b", final="true")
-        assert [("message", 4), ("edge.closing", "b")] == told(await stream.take(2))
+        assert [("message", 4), ("edge.closing", "b")] == summary(await stream.take(2))
         await site.publish(5, project="a", final="true")
-        assert [("message", 5), ("edge.closing", "a")] == told(await stream.take(2))
+        assert [("message", 5), ("edge.closing", "a")] == summary(await stream.take(2))
         assert await stream.ended()
         last_id = await places(site, "a", "b")
     answer = await site.ask("GET", "/events", params=AB, headers={"Last-Event-ID": last_id})
@@ -112,7 +115,7 @@ async def test_a_finished_project_leaves_the_others_and_may_be_opened_again(site
     await site.publish(6, project="a")
     async with opened(site, last_id=last_id) as stream:
         frames = await stream.take(4)
-        assert [("edge.hello", "a"), ("edge.hello", "b"), ("message", 6), ("edge.closing", "b")] == told(frames)
+        assert [("edge.hello", "a"), ("edge.hello", "b"), ("message", 6), ("edge.closing", "b")] == summary(frames)
 
 
 async def test_deleting_one_project_ends_the_stream_and_says_why_for_each(site: Site) -> None:
@@ -130,7 +133,7 @@ async def test_an_id_of_one_project_and_one_of_several_are_good_for_both_streams
     for way in ([("last_event_id", ids[1])], [("since", ids[1])], [("since", f"b:{ids[1]}")]):
         async with opened(site, *way) as stream:
             frames = await stream.take(4)
-            assert [("edge.hello", "a"), ("edge.hello", "b")] == told(frames[:2])
+            assert [("edge.hello", "a"), ("edge.hello", "b")] == summary(frames[:2])
             assert [7, 2] == [frame.data for frame in frames[2:]], way
             await site.ask("DELETE", "/projects/a")
             await site.publish(7, project="a")
@@ -146,7 +149,7 @@ async def test_an_id_of_one_project_and_one_of_several_are_good_for_both_streams
 
 async def test_a_duplicate_counts_once_and_too_many_or_none_are_refused(site: Site) -> None:
     async with opened(site, projects="aba") as stream:
-        assert [("edge.hello", "a"), ("edge.hello", "b")] == told(await stream.take(2))
+        assert [("edge.hello", "a"), ("edge.hello", "b")] == summary(await stream.take(2))
     for method in ("GET", "HEAD", "POST"):
         for params in ([], [("project", f"p{number}") for number in range(33)]):
             answer = await site.ask(method, "/events", params=params, json={"data": 1})
@@ -197,7 +200,7 @@ async def test_observing_several_projects_counts_as_nothing(site: Site) -> None:
     async with opened(site, ("observe", "true")) as stream:
         await stream.take(2)
         assert 202 == (await site.publish(1, project="a")).status
-        assert ("message", 1) == told([await stream.next()])[0]
+        assert ("message", 1) == summary([await stream.next()])[0]
         assert 0 == site.context.hub.connected("a")
         assert 2 == len(site.context.hub.observers)
 
@@ -244,7 +247,7 @@ async def test_limits_of_addresses_and_projects(start_hub: StartHub) -> None:
         assert {"b", "c", "d"} == set(site.context.hub.projects)
 
 
-async def test_permissions_are_asked_for_each_project(start_hub: StartHub) -> None:
+async def test_permissions_are_checked_for_each_project(start_hub: StartHub) -> None:
     site = await start_hub(auth={"token": [TOKEN]})
     params = [("project", "a"), ("project", "b")]
     assert "unauthenticated" == (await site.ask("GET", "/events", params=params)).problem["code"]

@@ -112,7 +112,7 @@ async def test_a_status_shows_some_of_many_connections(site: Site) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-async def test_a_project_nobody_knows(site: Site, method: str) -> None:
+async def test_an_unknown_project(site: Site, method: str) -> None:
     assert "unknown_project" == (await site.ask(method, "/projects/p")).problem["code"]
 
 

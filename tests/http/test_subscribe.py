@@ -139,7 +139,7 @@ async def test_evicted_history_is_a_gap_with_the_number_lost(start_hub: StartHub
         assert [4, 5, 6] == await data_of(stream, 3)
 
 
-async def test_lost_misses_are_told_to_the_next_who_asks_for_what_was_missed(start_hub: StartHub) -> None:
+async def test_lost_misses_are_reported_to_the_next_subscriber(start_hub: StartHub) -> None:
     site = await start_hub(ring={"max_events": 3})
     ids = await publish_numbers(site, 1, 5)
     async with site.stream() as stream:
@@ -181,7 +181,7 @@ async def test_there_is_no_seam_between_replay_and_live(site: Site) -> None:
     assert [list(range(1, 201))] * 10 == read_by
 
 
-async def test_a_slow_reader_that_falls_out_of_the_ring_is_told_while_connected(start_hub: StartHub) -> None:
+async def test_a_slow_subscriber_beyond_the_ring_gets_a_gap_while_connected(start_hub: StartHub) -> None:
     site = await start_hub(ring={"max_events": 10, "max_bytes": 2_000_000}, limits={"max_event_bytes": 100_000})
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -226,19 +226,19 @@ async def closing(stream: Stream) -> str:
     return reason
 
 
-async def test_readers_are_told_that_the_hub_leaves(site: Site) -> None:
+async def test_closing_names_the_shutdown(site: Site) -> None:
     async with site.stream() as stream:
         site.context.drain()
         assert "shutdown" == await closing(stream)
 
 
-async def test_readers_are_told_that_their_project_is_deleted(site: Site) -> None:
+async def test_closing_names_the_deleted_project(site: Site) -> None:
     async with site.stream() as stream:
         await site.ask("DELETE", "/projects/p")
         assert "deleted" == await closing(stream)
 
 
-async def test_readers_are_told_that_their_stream_has_lived_long_enough(start_hub: StartHub) -> None:
+async def test_closing_names_the_lifetime(start_hub: StartHub) -> None:
     site = await start_hub(stream={"max_lifetime_seconds": 0.2, "heartbeat_seconds": 0.5})
     async with site.stream() as stream:
         assert "lifetime" == await closing(stream)

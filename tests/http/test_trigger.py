@@ -77,7 +77,7 @@ async def test_it_starts_at_once_with_a_subscriber(site: Site) -> None:
         assert ("job", None) == await event(stream)
 
 
-async def test_nobody_in_time_starts_nothing(site: Site) -> None:
+async def test_without_a_subscriber_in_time_nothing_starts(site: Site) -> None:
     answered = await site.trigger(timeout="20ms")
     problem = answered.problem
     assert ("no_connection", "p", 0) == (problem["code"], problem["project"], problem["connections"])
@@ -91,7 +91,7 @@ async def test_the_default_time_out_is_configured(start_hub: StartHub) -> None:
     assert "within 0.02 s" in (await site.trigger()).problem["detail"]
 
 
-async def test_with_on_timeout_dispatch_it_starts_the_job_for_nobody(site: Site) -> None:
+async def test_on_timeout_dispatch_starts_the_job_without_a_subscriber(site: Site) -> None:
     answered = await site.trigger(timeout="20ms", on_timeout="dispatch")
     document = answered.json
     assert (202, 0, None, True) == (
@@ -172,7 +172,7 @@ async def test_a_caller_that_goes_away_while_waiting_leaves_nothing_behind(site:
 
 
 class Gate:
-    """A target that answers when it is told to."""
+    """A target that answers on command."""
 
     def __init__(self) -> None:
         self.open = asyncio.Event()
@@ -219,7 +219,7 @@ async def test_a_webhook_gets_the_job(start_hub: StartHub) -> None:
     assert {"id": "job-1", "name": "api/iterate", "ts": sent["ts"], "project": "p", "data": {"a": [1]}} == sent
 
 
-async def test_a_webhook_that_may_have_started_the_job_is_not_asked_again(start_hub: StartHub) -> None:
+async def test_a_job_that_may_have_started_is_not_sent_again(start_hub: StartHub) -> None:
     async with receiving(answer(500), answer(200)) as receiver:
         site = await start_hub(trigger=to(receiver))
         async with site.stream():
@@ -233,7 +233,7 @@ async def test_a_webhook_that_may_have_started_the_job_is_not_asked_again(start_
     assert {"failed": 1, "replayed": 1} == outcomes(site)
 
 
-async def test_a_webhook_that_refused_the_job_is_asked_again(start_hub: StartHub) -> None:
+async def test_a_refused_job_is_sent_again(start_hub: StartHub) -> None:
     async with receiving(answer(401), answer(200)) as receiver:
         site = await start_hub(trigger=to(receiver))
         async with site.stream():

@@ -76,7 +76,7 @@ async def test_a_stream_is_one_line_at_its_end_and_a_request_one_at_its_answer(t
                 pass
         await read_for(hub, "/projects/p/events?since=all&ticket=secret-ticket", 3)
         left = await hub.line("last_connection_removed")
-        async with hub.client.get(f"{hub.url}/projects/nobody?_x=secret") as response:
+        async with hub.client.get(f"{hub.url}/projects/unknown?_x=secret") as response:
             assert 404 == response.status
         requests = hub.lines("request")
         text = hub.file.read_text()
@@ -86,7 +86,7 @@ async def test_a_stream_is_one_line_at_its_end_and_a_request_one_at_its_answer(t
         ("POST", "/projects/p/events", 202),
         ("POST", "/projects/p/events", 201 if requests[2]["status"] == 201 else 202),
         ("GET", "/projects/p/events", 200),
-        ("GET", "/projects/nobody", 404),
+        ("GET", "/projects/unknown", 404),
     ] == [(line["method"], line["path"], line["status"]) for line in requests]
     stream = requests[3]
     assert (3, left["connection"], "127.0.0.1") == (stream["events"], stream["connection"], stream["address"])
@@ -142,7 +142,7 @@ async def test_the_trace_of_a_request_is_in_its_lines_and_goes_to_the_target(tmp
                 ) as response:
                     assert 202 == response.status
             async with hub.client.post(
-                f"{hub.url}/projects/nobody/events", json={"data": 1}, headers={"traceparent": TRACE}
+                f"{hub.url}/projects/unknown/events", json={"data": 1}, headers={"traceparent": TRACE}
             ):
                 pass
             await hub.line("event_missed")
@@ -175,16 +175,16 @@ async def test_readers_in_floods_are_folded_and_none_is_forgotten(tmp_path: Path
         hub.client.connector._limit = 0  # type: ignore[union-attr]  # as many at once as there are
         await asyncio.gather(*(visit() for _ in range(readers)))
 
-        def told(*events: str) -> int:
+        def counted(*events: str) -> int:
             lines = [line for event in events for line in hub.lines(event)]
             return sum(("connection" in line) + int(line.get("suppressed", 0)) for line in lines)
 
         async with asyncio.timeout(60):
-            while told("connection_added") < readers + 1:  # noqa: ASYNC110 - a file tells nobody
+            while counted("connection_added") < readers + 1:  # noqa: ASYNC110 - a file tells nobody
                 await asyncio.sleep(0.05)
-            while told("connection_removed", "last_connection_removed") < readers + 1:  # noqa: ASYNC110
+            while counted("connection_removed", "last_connection_removed") < readers + 1:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-        assert readers + 1 == told("connection_added")
+        assert readers + 1 == counted("connection_added")
         assert len(hub.lines("connection_added")) < readers
 
 
@@ -192,21 +192,21 @@ async def test_readers_in_floods_are_folded_and_none_is_forgotten(tmp_path: Path
 def test_a_burst_says_no_more_than_its_lines_a_period_and_counts_the_rest(steps: list[tuple[str, float]]) -> None:
     burst: LogDeduplicator[str] = LogDeduplicator(lines=3, period_seconds=1.0, max_keys=9)
     now = 0.0
-    said: list[tuple[float, str]] = []
+    logged_at: list[tuple[float, str]] = []
     counted = {"a": 0, "b": 0}
     for key, pause in steps:
         now += pause
         suppressed = burst.admit(key, now)
         if suppressed is not None:
-            said.append((now, key))
+            logged_at.append((now, key))
             counted[key] += 1 + suppressed
     for due, suppressed in burst.due(now + 1.0):
         counted[str(due)] += suppressed
 
     assert {key: sum(step[0] == key for step in steps) for key in "ab"} == counted
     assert [] == burst.due(now + 2.0)
-    for when, key in said:
-        assert sum(other == key and when <= at < when + 0.5 for at, other in said) <= 6
+    for when, key in logged_at:
+        assert sum(other == key and when <= at < when + 0.5 for at, other in logged_at) <= 6
 
 
 @pytest.mark.parametrize(

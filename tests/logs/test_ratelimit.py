@@ -12,7 +12,7 @@ def deduplicated_log(max_keys: int = 100) -> LogDeduplicator[str]:
     return LogDeduplicator(period_seconds=PERIOD_SECONDS, max_keys=max_keys)
 
 
-def test_the_first_is_said_and_the_next_after_the_period_tells_how_many_were_left_out() -> None:
+def test_the_first_is_logged_and_the_next_after_the_period_counts_the_suppressed() -> None:
     folded = deduplicated_log()
 
     assert [0, None, None, None, 3, None, 1] == [
@@ -26,7 +26,7 @@ def test_keys_are_counted_apart() -> None:
     assert [0, 0, None, None] == [folded.admit(key, 0.0) for key in "abab"]
 
 
-def test_the_rest_of_a_burst_is_told_when_its_period_is_over_and_quiet_keys_are_forgotten() -> None:
+def test_the_rest_of_a_burst_is_reported_after_its_period_and_quiet_keys_are_dropped() -> None:
     folded = deduplicated_log()
     for key in "aaab":
         folded.admit(key, 0.0)
@@ -46,7 +46,7 @@ def test_beyond_the_most_keys_all_others_share_one_place() -> None:
     assert [("a", 1), (None, 2)] == folded.due(10.0)
 
 
-def test_a_key_whose_period_is_over_gives_its_place_and_its_untold_count_is_kept() -> None:
+def test_a_key_whose_period_is_over_gives_its_place_and_keeps_its_count() -> None:
     folded = deduplicated_log(max_keys=1)
     for now in (0.0, 1.0, 2.0):
         folded.admit("a", now)
@@ -62,33 +62,33 @@ def test_a_key_whose_period_is_over_gives_its_place_and_its_untold_count_is_kept
     ),
     st.integers(1, 4),
 )
-def test_every_occurrence_is_said_or_told_and_the_lines_stay_few(
+def test_every_occurrence_is_logged_or_counted_in_few_lines(
     steps: list[tuple[str, float, bool]], max_keys: int
 ) -> None:
     folded = deduplicated_log(max_keys)
     now = 0.0
-    said = told = 0
+    logged = counted = 0
     for key, passed, sweep in steps:
         now += passed
         if sweep:
-            told += sum(count for _, count in folded.due(now))
+            counted += sum(count for _, count in folded.due(now))
         suppressed = folded.admit(key, now)
         assert len(folded) <= max_keys
         if suppressed is not None:
-            said += 1
-            told += suppressed
-    told += sum(count for _, count in folded.due(now + 2 * PERIOD_SECONDS))
+            logged += 1
+            counted += suppressed
+    counted += sum(count for _, count in folded.due(now + 2 * PERIOD_SECONDS))
 
-    assert len(steps) == said + told
+    assert len(steps) == logged + counted
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 7)), max_size=80))
-def test_a_key_is_never_said_twice_within_a_period(steps: list[tuple[str, float]]) -> None:
+def test_a_key_is_never_logged_twice_within_a_period(steps: list[tuple[str, float]]) -> None:
     folded = deduplicated_log()
     now = 0.0
-    last_said: dict[str, float] = {}
+    last_logged: dict[str, float] = {}
     for key, passed in steps:
         now += passed
         if folded.admit(key, now) is not None:
-            assert key not in last_said or now - last_said[key] >= PERIOD_SECONDS
-            last_said[key] = now
+            assert key not in last_logged or now - last_logged[key] >= PERIOD_SECONDS
+            last_logged[key] = now

@@ -57,7 +57,7 @@ async def test_open_metrics_comes_to_who_asks_for_it_and_nothing_is_called_creat
     assert {family.name for family in parse_openmetrics(text)} >= {"edge_connections", "edge_misses"}  # type: ignore[no-untyped-call]
 
 
-async def test_no_label_holds_a_project_unless_that_is_asked_for() -> None:
+async def test_no_label_holds_a_project_by_default() -> None:
     async with running() as hub, hub.reader("some-project"):
         await hub.publish("another-project")
         text, _ = await scrape(hub)

@@ -57,7 +57,7 @@ test("a pause doubles from one second to thirty, with a quarter of jitter either
   assert.ok(new Set(waits.slice(5)).size > 1);
 });
 
-test("pauses begin anew once a hub has said hello", async () => {
+test("pauses begin anew once a hub has sent hello", async () => {
   const waits = await withServer(stream(HELLO), (url) => pauses(url, 4));
   for (const ms of waits) assert.ok(ms <= 1250, String(ms));
 });

@@ -30,9 +30,9 @@ stream.addEventListener("gap", ({ detail }) => {
   console.log(gap.lost?.toFixed());
 });
 stream.addEventListener("progress", (event) => {
-  const told: [string, string, string, number] = [event.name, event.id, event.data, event.json.percent];
+  const shown: [string, string, string, number] = [event.name, event.id, event.data, event.json.percent];
   // @ts-expect-error data is text
-  console.log(told, event.data.percent);
+  console.log(shown, event.data.percent);
 });
 stream.addEventListener("closing", ({ detail }) => console.log(detail.retry_ms + 1), { once: true });
 

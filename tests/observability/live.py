@@ -27,7 +27,7 @@ _START_SECONDS = 60.0
 async def process(
     *command: str, env: dict[str, str] | None = None, stderr: IO[str] | int = asyncio.subprocess.STDOUT
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A process whose standard output (and error, if nothing else is said) is a pipe; it is asked to end, and waited
+    """A process whose standard output (and error, by default) is a pipe; it is asked to end, and waited
     for.
     """
     environ = {name: value for name, value in os.environ.items() if not name.startswith("EDGE_")}
@@ -50,13 +50,13 @@ async def process(
 async def line_with(started: asyncio.subprocess.Process, pattern: str) -> re.Match[str]:
     """The first line of its output that matches; what it says later is read away, so that it never waits for us."""
     assert started.stdout is not None
-    said = []
+    lines = []
     async with asyncio.timeout(_START_SECONDS):
         while line := (await started.stdout.readline()).decode():
-            said.append(line)
+            lines.append(line)
             if found := re.search(pattern, line):
                 return found
-    raise AssertionError(f"it ended before it said {pattern}: {''.join(said)}")
+    raise AssertionError(f"it ended before it printed {pattern}: {''.join(lines)}")
 
 
 @asynccontextmanager
@@ -183,7 +183,7 @@ async def load(url: str, seconds: float, *, pace: float = 20.0) -> None:
                 await post(f"{project}-alone/trigger?timeout={1 + turn % 7}0ms", {"name": "work"})
                 async with client.get(f"{url}/projects/{project}/events", headers={"Host": "elsewhere"}) as refused:
                     await refused.read()
-                await read(project, "?last_event_id=nobody-7", stay_seconds=1 / pace)
+                await read(project, "?last_event_id=unknown-7", stay_seconds=1 / pace)
                 await asyncio.sleep(2 / pace)
                 turn += 1
 

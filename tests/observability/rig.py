@@ -46,7 +46,7 @@ class Hub:
             yield response
 
     async def gone(self, project: str) -> None:
-        """Until the hub knows that nobody reads `project` any more."""
+        """Until the hub knows that `project` has no subscriber any more."""
         projects = self.context.hub.projects
         await until(lambda: project not in projects or not projects[project].connections)
 

@@ -57,12 +57,12 @@ def rows(page: str, heading: str) -> list[list[str]]:
 
 
 def test_the_page_on_metrics_says_what_the_code_says(in_code: list[Shown]) -> None:
-    told = [
+    documented = [
         Shown(name.strip("`"), kind, tuple(sorted(backticked(labels))), text)
         for name, kind, labels, text in rows("metrics.md", "All metrics")
     ]
 
-    assert in_code == told
+    assert in_code == documented
 
 
 def test_every_metric_that_is_named_anywhere_exists(in_code: list[Shown]) -> None:
@@ -87,7 +87,7 @@ def test_every_metric_is_on_the_dashboard_or_in_a_rule(in_code: list[Shown]) -> 
 
 
 def test_the_labels_values_are_those_of_the_code() -> None:
-    told = {name: backticked(values) for name, values in rows("metrics.md", "Label values")}
+    documented = {name: backticked(values) for name, values in rows("metrics.md", "Label values")}
 
     assert {
         "`reason` of `edge_connections_removed_total`": set(REMOVAL_REASONS),
@@ -98,7 +98,7 @@ def test_the_labels_values_are_those_of_the_code() -> None:
         "`outcome` of `edge_hooks_total`": set(OUTCOMES),
         "`task` of `edge_background_task_failures_total`": set(TASKS),
         "`setting` of `edge_limit`": set(LIMITS),
-    } == told
+    } == documented
 
 
 def test_the_page_on_operations_says_of_each_background_task_how_the_hub_goes_on() -> None:
@@ -197,16 +197,16 @@ def _texts(node: ast.expr) -> list[str]:
 
 
 def test_the_page_on_logs_has_every_event_with_its_level_and_no_other() -> None:
-    told = {event.strip("`"): {level} for event, level, _, _ in rows("logs.md", "Events")}
+    documented = {event.strip("`"): {level} for event, level, _, _ in rows("logs.md", "Events")}
 
-    assert {event: levels for event, (levels, _) in logged().items()} == told
+    assert {event: levels for event, (levels, _) in logged().items()} == documented
 
 
 def test_the_fields_on_the_page_on_logs_are_logged() -> None:
     in_code = logged()
     for event, _, _, fields in rows("logs.md", "Events"):
-        told = backticked(fields) - {"trace"}
-        missing = told - in_code[event.strip("`")][1]
+        documented = backticked(fields) - {"trace"}
+        missing = documented - in_code[event.strip("`")][1]
         raised = "exc_info" in in_code[event.strip("`")][1] or event.strip("`") == "unexpected_error"
         assert missing <= ({"error"} if raised else set()), event
 

@@ -43,7 +43,7 @@ def events(stream: httpx.Response) -> Iterator[tuple[str, object]]:
 
 
 def does_its_job(hub: httpx.Client) -> None:
-    """Publish to nobody, subscribe and get it, trigger, see the job on the stream; the page, the metrics."""
+    """Publish without a subscriber, subscribe and get it, trigger, see the job on the stream; the page, the metrics."""
     project = "/projects/packaged"
     assert 202 == hub.post(f"{project}/events", json={"data": "early"}).status_code
     with hub.stream("GET", f"{project}/events") as stream:

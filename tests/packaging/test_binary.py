@@ -97,9 +97,9 @@ def test_two_builds_of_one_commit_are_the_same_bytes(dist: Path, tmp_path: Path)
     for file in ("LICENSE", "Makefile"):
         shutil.copy(ROOT / file, source)
     (source / ".make").symlink_to(ROOT / ".make")  # the same tools
-    said = re.findall(r"commit (\S+),", run(dist / "edge", "--version"))[0]
+    commit = re.findall(r"commit (\S+),", run(dist / "edge", "--version"))[0]
     moment = run("git", "-C", ROOT, "log", "-1", "--format=%ct").strip()
-    again = build(tmp_path / "dist", source, SOURCE_COMMIT=said, SOURCE_DATE_EPOCH=moment, HOME=str(tmp_path))
+    again = build(tmp_path / "dist", source, SOURCE_COMMIT=commit, SOURCE_DATE_EPOCH=moment, HOME=str(tmp_path))
     assert digests(dist) == digests(again)
 
 
@@ -130,7 +130,7 @@ def test_the_list_of_contents_names_what_is_inside(dist: Path) -> None:
     named = {name: part["version"] for name, part in components.items() if part["purl"].startswith("pkg:pypi/")}
     assert named == {name: locked[name] for name in named}
     assert {"aiohttp", "aiohttp-sse", "msgspec", "uvloop", "cpython"} <= components.keys()
-    # A package inside that the list leaves out would be one whose holes nobody hears of.
+    # A package inside that the list leaves out would be one whose vulnerabilities no report names.
     inside = {
         path.name.partition(".")[0]
         for path in (dist / "edge-dir" / "_internal").iterdir()

@@ -116,8 +116,8 @@ def test_installing_starts_it_and_it_does_its_job(machine: Machine) -> None:
     assert ["active", "active"] == machine.run("systemctl", "is-active", "edge.service", "edge.socket").split()
     with machine.hub() as hub:
         does_its_job(hub)
-    with client(machine.url) as nobody:
-        assert 401 == nobody.get("/projects/packaged").status_code, "the credential is in effect"
+    with client(machine.url) as anonymous:
+        assert 401 == anonymous.get("/projects/packaged").status_code, "the credential is in effect"
 
 
 def test_its_status_says_connections_and_misses(machine: Machine) -> None:
@@ -129,7 +129,7 @@ def test_its_status_says_connections_and_misses(machine: Machine) -> None:
 
 
 @pytest.mark.linux
-def test_it_runs_as_nobody_in_particular_with_no_right_at_all(machine: Machine) -> None:
+def test_it_runs_as_a_user_of_its_own_without_privileges(machine: Machine) -> None:
     status = machine.run("cat", f"/proc/{machine.show('MainPID')}/status")
     fields = dict(re.findall(r"^(\w+):\t(.*)$", status, re.MULTILINE))
     assert "0" not in fields["Uid"].split()
@@ -153,7 +153,7 @@ def test_a_reload_loses_nothing(machine: Machine) -> None:
     assert before == machine.show("MainPID")
 
 
-def test_a_restart_under_streams_refuses_nobody(machine: Machine) -> None:
+def test_a_restart_under_streams_refuses_no_client(machine: Machine) -> None:
     refused: list[str] = []
     answered = 0
     over = threading.Event()
@@ -214,7 +214,7 @@ def test_a_stopped_process_is_caught_by_the_watchdog_and_started_again(machine: 
         assert 200 == hub.get("/readyz").status_code
 
 
-def test_an_upgrade_refuses_nobody_and_restarts(machine: Machine, deb: Path, tmp_path: Path) -> None:
+def test_an_upgrade_refuses_no_client_and_restarts(machine: Machine, deb: Path, tmp_path: Path) -> None:
     before = machine.show("MainPID")
     shutil.copy(newer(deb, tmp_path), machine.root / "root" / "next.deb")
     with machine.hub() as hub, hub.stream("GET", "/projects/upgraded/events") as stream:
@@ -241,7 +241,7 @@ def test_stopping_is_quick_and_clean_and_the_socket_starts_it_again(machine: Mac
         assert 200 == hub.get("/healthz").status_code, "who asks wakes it up"
 
 
-def test_wrong_configuration_is_told_once_and_not_tried_again(machine: Machine) -> None:
+def test_wrong_configuration_is_logged_once_and_not_retried(machine: Machine) -> None:
     configuration = machine.root / "etc" / "edge" / "edge.toml"
     good = configuration.read_text()
     configuration.write_text("[server]\ndrain_second = 3\n")

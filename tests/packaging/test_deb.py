@@ -96,8 +96,8 @@ def test_lintian_has_nothing_to_say(deb: Path) -> None:
 
 def test_it_asks_for_what_the_binary_needs(deb: Path, dist: Path) -> None:
     depends = run("dpkg-deb", "--field", deb, "Depends").strip()
-    said = re.findall(r"for glibc (\S+) or later", run(dist / "edge-dir" / "edge", "--version"))[0]
-    assert f"libc6 (>= {said}), zlib1g" == depends
+    glibc = re.findall(r"for glibc (\S+) or later", run(dist / "edge-dir" / "edge", "--version"))[0]
+    assert f"libc6 (>= {glibc}), zlib1g" == depends
 
 
 def test_its_configuration_is_the_example_with_every_setting_as_a_comment(deb: Path, tmp_path: Path) -> None:

@@ -115,13 +115,13 @@ def test_it_runs_as_its_own_user_with_no_capability(podman: Podman, running: str
     assert (0, "1") == (int(fields["CapEff"], 16), fields["NoNewPrivs"])
 
 
-def test_its_health_is_asked_by_edge_itself(podman: Podman, running: str) -> None:
+def test_its_health_is_checked_by_edge_itself(podman: Podman, running: str) -> None:
     podman("healthcheck", "run", running)
     assert "healthy" == json.loads(podman("inspect", "--format={{json .State.Health}}", running))["Status"]
 
 
 def test_a_hub_that_doesnt_answer_fails_its_health_check(podman: Podman, image: str) -> None:
-    """Its healthcheck asks a port on which nobody listens."""
+    """Its healthcheck asks a port on which no process listens."""
     options = (
         f"--env=EDGE_AUTH_TOKEN={TOKEN}",
         "--entrypoint=/usr/bin/edge",

@@ -57,7 +57,7 @@ async def test_streams_through_a_proxy(kind: Kind, tmp_path: Path, certificate: 
         proxying(kind, hub.port, tmp_path, certificate, idle=f"{IDLE_SECONDS}s") as proxy,
     ):
         began = asyncio.get_running_loop().time()
-        idle = await through(proxy, "idle")  # the hello is here, with nothing behind it: nobody buffers
+        idle = await through(proxy, "idle")  # the hello is here, with nothing behind it: no proxy buffers
 
         reader = await through(proxy, "p")
         assert "text/event-stream" in reader.headers["content-type"]

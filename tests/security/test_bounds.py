@@ -104,7 +104,7 @@ def test_what_is_remembered_to_be_quick_is_bounded() -> None:
     assert len(event._checked_types) <= event._MAX_CHECKED_TYPES
 
 
-async def test_what_is_told_of_projects_that_are_gone_is_bounded() -> None:
+async def test_the_history_of_dropped_projects_is_bounded() -> None:
     history = ProjectHistory()
     for number in range(200_000):
         history.trigger(f"p{number}", "no_connection", 0.0, float(number))

@@ -230,7 +230,7 @@ async def test_a_body_has_a_deadline_however_it_drips(length: str) -> None:
         dripping.cancel()
 
 
-async def test_an_ndjson_request_may_not_rest_too_long_and_is_told_what_was_taken() -> None:
+async def test_an_idle_ndjson_request_ends_with_what_was_published() -> None:
     async with running(IMPATIENT) as hub:
         wire = await hub.wire()
         wire.send(get(EVENTS, CHUNKED, "Content-Type: application/x-ndjson", method="POST"))

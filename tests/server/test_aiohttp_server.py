@@ -87,7 +87,7 @@ async def test_an_unexpected_error_is_a_problem_and_is_logged_once(
     start_hub: StartHub, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def broken(self: Application, request: Request) -> None:
-        raise LookupError("a detail nobody should see")
+        raise LookupError("a detail no client should see")
 
     monkeypatch.setattr(Application, "_find", broken)
     site = await start_hub()
@@ -96,10 +96,10 @@ async def test_an_unexpected_error_is_a_problem_and_is_logged_once(
     writer.close()
     await writer.wait_closed()
     assert "internal" == answer.problem["code"]
-    assert b"nobody" not in answer.body
+    assert b"no client" not in answer.body
     printed = "".join(capfd.readouterr())
     assert 1 == printed.count('"event": "unexpected_error"')
-    assert 1 == printed.count("LookupError: a detail nobody should see")
+    assert 1 == printed.count("LookupError: a detail no client should see")
 
 
 async def test_a_handler_ends_with_its_caller(site: Site) -> None:

@@ -27,7 +27,7 @@ def lines_of(hub: HubProcess, event: str) -> list[dict[str, Any]]:
     return [line for line in map(json.loads, hub.log) if line["event"] == event]
 
 
-async def said(hub: HubProcess, event: str, count: int = 1) -> list[dict[str, Any]]:
+async def logged(hub: HubProcess, event: str, count: int = 1) -> list[dict[str, Any]]:
     async def look() -> list[dict[str, Any]]:
         return lines_of(hub, event)
 
@@ -77,15 +77,15 @@ async def test_standard_output_has_one_line_and_it_says_where() -> None:
     assert (0, b"") == (process.returncode, rest)
 
 
-async def test_the_log_tells_the_life_of_connections() -> None:
+async def test_the_log_has_the_life_of_connections() -> None:
     async with serving(server__log_format="json", **LOCAL) as hub:
         address = ("127.0.0.1", hub.port)
         first = await open_stream(address, "p")
         second = await open_stream(address, "p")
         await first.close()
-        [removed] = await said(hub, "connection_removed")
+        [removed] = await logged(hub, "connection_removed")
         await second.close()
-        [last] = await said(hub, "last_connection_removed")
+        [last] = await logged(hub, "last_connection_removed")
         added = lines_of(hub, "connection_added")
     assert [("p", 1), ("p", 2)] == [(line["project"], line["total"]) for line in added]
     assert [added[0]["connection"], added[1]["connection"]] == [removed["connection"], last["connection"]]
@@ -94,14 +94,14 @@ async def test_the_log_tells_the_life_of_connections() -> None:
     assert last["age_seconds"] >= 0
 
 
-async def test_event_missed_is_said_once_and_then_counted() -> None:
+async def test_event_missed_is_logged_once_and_then_counted() -> None:
     async with serving(server__log_format="json", **LOCAL) as hub:
         for number in range(50):
             await hub.publish("p", number)
         await hub.publish("q", 1)
-        said_now = await said(hub, "event_missed", 2)
-    assert ["p", "q"] == [line["project"] for line in said_now]
-    assert ("warning", 1) == (said_now[0]["level"], said_now[0]["pending"])
+        lines = await logged(hub, "event_missed", 2)
+    assert ["p", "q"] == [line["project"] for line in lines]
+    assert ("warning", 1) == (lines[0]["level"], lines[0]["pending"])
 
 
 async def test_a_log_for_people_has_one_line_a_fact() -> None:
@@ -123,7 +123,7 @@ async def test_the_limit_of_open_files_is_raised_and_it_says_so() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowered = ("sh", "-c", 'ulimit -Sn 128; exec "$@"', "sh")
     async with serving(prefix=lowered, server__log_format="json", **LOCAL) as hub:
-        [line] = await said(hub, "file_limit_raised")
+        [line] = await logged(hub, "file_limit_raised")
         files = resource.prlimit(hub.process.pid, resource.RLIMIT_NOFILE)
     assert (128, hard) == (line["before"], line["now"])
     assert (hard, hard) == files

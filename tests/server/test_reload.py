@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults.hub import HubProcess, serving, until
 from tests.faults.reader import open_stream
-from tests.server.test_process import said
+from tests.server.test_process import logged
 from tests.triggers.receiver import answer, receiving
 
 FIRST, SECOND = "first-token-of-some-length", "second-token-of-some-length"
@@ -34,7 +34,7 @@ def configured(path: Path) -> dict[str, Any]:
 async def reloaded(hub: HubProcess, event: str = "config_reloaded") -> dict[str, Any]:
     before = sum(event in line for line in hub.log)
     hub.signal(signal.SIGHUP)
-    return (await said(hub, event, before + 1))[-1]
+    return (await logged(hub, event, before + 1))[-1]
 
 
 def bearer(token: str) -> dict[str, Any]:
@@ -140,13 +140,13 @@ async def test_a_store_that_is_not_ready_is_waited_for(tmp_path: Path) -> None:
         for method, ask in (("POST", "events"), ("GET", "events"), ("GET", "ready"), ("GET", "explain")):
             status, problem, _ = await hub.ask(method, f"/projects/p/{ask}")
             assert (503, "store_unavailable") == (status, problem["code"])
-        [line] = await said(hub, "store_not_opened")
+        [line] = await logged(hub, "store_not_opened")
         assert "does its folder exist" in line["error"]
         folder.mkdir()
         await until(readiness, lambda status: status == 200)
         await hub.publish("p", 1)
         assert 1 == (await hub.metrics())["edge_store_available"]
-        assert 1 == len(await said(hub, "store_not_opened")), "the same line again and again helps nobody"
+        assert 1 == len(await logged(hub, "store_not_opened")), "the same line repeated does not help"
 
 
 async def test_a_store_that_turns_out_to_be_unusable_ends_the_process_with_2(tmp_path: Path) -> None:

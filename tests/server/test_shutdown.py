@@ -1,4 +1,4 @@
-"""Leaving: everybody is told or answered, and the process is gone in time, whatever its clients do."""
+"""Shutting down: every client is answered or closed, and the process ends in time, whatever its clients do."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def answer_of(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], 
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-async def test_everybody_is_told_and_the_process_is_gone_in_time(loop: str) -> None:
+async def test_every_client_gets_an_end_and_the_process_ends_in_time(loop: str) -> None:
     async with serving(loop=loop, server__drain_seconds=DRAIN_SECONDS) as hub:
         address = ("127.0.0.1", hub.port)
         readers = [await open_stream(address, f"p{number % 3}") for number in range(30)]
@@ -99,7 +99,7 @@ async def test_everybody_is_told_and_the_process_is_gone_in_time(loop: str) -> N
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-async def test_with_nobody_to_wait_for_it_leaves_at_once(loop: str) -> None:
+async def test_without_work_in_progress_it_stops_at_once(loop: str) -> None:
     async with serving(loop=loop, server__drain_seconds=50) as hub:
         reader = await open_stream(("127.0.0.1", hub.port), "p")
         hub.signal(signal.SIGINT)

@@ -41,7 +41,7 @@ def manager(tmp_path: Path) -> Iterator[socket.socket]:
         yield sock
 
 
-def told(manager: socket.socket, wanted: str) -> list[str]:
+def received(manager: socket.socket, wanted: str) -> list[str]:
     """The lines of the messages up to the first that has `wanted` in it."""
     lines: list[str] = []
     while not any(wanted in line for line in lines):
@@ -78,28 +78,28 @@ def listening_socket(host: str = "127.0.0.1") -> socket.socket:
     return sock
 
 
-def test_a_life_is_told_ready_then_status_and_signs_of_life_then_stopping(manager: socket.socket) -> None:
+def test_systemd_gets_ready_then_status_and_signs_of_life_then_stopping(manager: socket.socket) -> None:
     with hub(NOTIFY_SOCKET=manager.getsockname(), WATCHDOG_USEC="300000") as process:
         assert process.stdout is not None
         url = process.stdout.readline().split()[-1]
         nothing_yet = "STATUS=0 connections, 0 projects, 0 misses (0 pending, 0 lost)"
-        assert ["READY=1", nothing_yet] == told(manager, "STATUS")
-        assert ["WATCHDOG=1", nothing_yet] == told(manager, "STATUS")
-        assert ["WATCHDOG=1"] == told(manager, "WATCHDOG"), "a status is told once"
+        assert ["READY=1", nothing_yet] == received(manager, "STATUS")
+        assert ["WATCHDOG=1", nothing_yet] == received(manager, "STATUS")
+        assert ["WATCHDOG=1"] == received(manager, "WATCHDOG"), "a status is sent once"
 
         httpx.post(f"{url}/projects/p/events", json={"data": 1})
-        assert "STATUS=0 connections, 1 projects, 1 misses (1 pending, 0 lost)" == told(manager, "STATUS")[-1]
+        assert "STATUS=0 connections, 1 projects, 1 misses (1 pending, 0 lost)" == received(manager, "STATUS")[-1]
 
         process.send_signal(signal.SIGSTOP)
         manager.settimeout(1.0)
         with pytest.raises(TimeoutError):
-            told(manager, "a stopped process says nothing")
+            received(manager, "a stopped process says nothing")
         process.send_signal(signal.SIGCONT)
         manager.settimeout(PATIENCE_SECONDS)
-        told(manager, "WATCHDOG=1")
+        received(manager, "WATCHDOG=1")
 
         process.send_signal(signal.SIGTERM)
-        assert ["STOPPING=1", "STATUS=Draining", "EXTEND_TIMEOUT_USEC=10000000"] == told(manager, "EXTEND")[-3:]
+        assert ["STOPPING=1", "STATUS=Draining", "EXTEND_TIMEOUT_USEC=10000000"] == received(manager, "EXTEND")[-3:]
         assert 0 == process.wait(PATIENCE_SECONDS)
 
 
@@ -108,7 +108,7 @@ def test_a_socket_that_was_handed_over_is_served_and_kept_over_a_restart() -> No
         url = "http://{}:{}".format(*listening.getsockname())
         for _ in range(2):
             with hub(listening, LISTEN_FDS="1", LISTEN_FDNAMES="edge.socket") as process:
-                # Refused by nobody from the first moment on: it waits in the backlog.
+                # Refused at no moment: it waits in the backlog.
                 assert 200 == httpx.get(f"{url}/healthz", timeout=PATIENCE_SECONDS).status_code
                 assert process.stdout is not None
                 assert f"edge: listening on {url}\n" == process.stdout.readline()
@@ -159,10 +159,10 @@ def test_abstract_notify_sockets_are_understood() -> None:
         notifier = Notifier({"NOTIFY_SOCKET": f"@edge-test-{os.getpid()}"})
         assert notifier.ready("fine")
         assert b"READY=1\nSTATUS=fine" == manager.recv(100)
-    assert not notifier.ready("nobody takes it now")
+    assert not notifier.ready("not accepted now")
     notifier.close()
     assert not notifier.enabled
-    assert notifier.ready("nobody wants it")
+    assert notifier.ready("not expected")
 
 
 def test_a_reload_takes_the_new_certificate_and_no_stream_notices(manager: socket.socket, tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_reload_takes_the_new_certificate_and_no_stream_notices(manager: socke
     with hub(None, NOTIFY_SOCKET=manager.getsockname(), **environ) as process:
         assert process.stdout is not None
         url = process.stdout.readline().split()[-1]
-        told(manager, "READY=1")
+        received(manager, "READY=1")
         port = httpx.URL(url).port
         assert port is not None
         first = ssl.get_server_certificate(("127.0.0.1", port))
@@ -182,14 +182,14 @@ def test_a_reload_takes_the_new_certificate_and_no_stream_notices(manager: socke
             make_certificate(certificate, key)
             process.send_signal(signal.SIGHUP)
             assert ["RELOADING=1", "READY=1"] == [
-                line for line in told(manager, "READY=1") if line in ("RELOADING=1", "READY=1")
+                line for line in received(manager, "READY=1") if line in ("RELOADING=1", "READY=1")
             ]
             second = ssl.get_server_certificate(("127.0.0.1", port))
             assert first != second
 
             key.write_text("broken")
             process.send_signal(signal.SIGHUP)
-            told(manager, "READY=1")
+            received(manager, "READY=1")
             assert second == ssl.get_server_certificate(("127.0.0.1", port)), "the one in use stays"
 
             httpx.post(f"{url}/projects/p/events", json={"data": 42}, verify=False)

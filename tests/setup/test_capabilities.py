@@ -73,7 +73,7 @@ def test_what_is_not_run_is_listed_with_its_reason_and_the_command(suite: pytest
     )
 
 
-def test_what_was_not_asked_for_is_not_missed(suite: pytest.Pytester) -> None:
+def test_an_unwanted_event_is_not_missed(suite: pytest.Pytester) -> None:
     done = suite.runpytest_subprocess("-p", "no:cacheprovider", "-m", "curl")
     done.stdout.no_fnmatch_line("*were not run on this machine*")
 

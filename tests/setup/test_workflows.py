@@ -24,7 +24,7 @@ def test_actions_and_images_are_pinned_by_digest(workflow: Path) -> None:
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
-def test_nobody_may_write_but_the_jobs_that_say_so(workflow: Path) -> None:
+def test_only_the_jobs_that_declare_it_may_write(workflow: Path) -> None:
     assert "\npermissions:\n  contents: read\n" in workflow.read_text()
 
 

@@ -31,7 +31,7 @@ class Silent:
 
 
 class Reader(Connection):
-    """Takes everything, acknowledges everything, unless told otherwise."""
+    """Takes everything, acknowledges everything, by default."""
 
     __slots__ = ("acked", "sent")
 

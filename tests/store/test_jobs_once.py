@@ -28,7 +28,7 @@ PATH = "/projects/p/trigger?timeout=0&on_timeout=dispatch"
 
 
 class Working:
-    """A target that has the job and answers when it is told to."""
+    """A target that has the job and answers on command."""
 
     def __init__(self) -> None:
         self.has_it = threading.Event()

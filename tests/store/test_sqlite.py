@@ -102,12 +102,12 @@ async def test_what_a_reader_had_not_acknowledged_when_the_process_ended_is_miss
         assert b"data: two" in second.read().sent
 
 
-async def test_an_event_nobody_had_room_for_is_missed_after_a_crash(tmp_path: Path) -> None:
+async def test_an_event_without_room_is_missed_after_a_crash(tmp_path: Path) -> None:
     """A crash is a copy of the file taken while the process lives: nothing is written at its end."""
     async with life(tmp_path / "h.db", commit=False) as first:
         reader = first.read()
         reader.paused = True
-        await first.publish("nobody had room")
+        await first.publish("no room")
         await asyncio.sleep(0.1)
         _copy_as_after_a_crash(tmp_path)
         first.leave(reader)
@@ -189,7 +189,7 @@ async def test_a_project_deleted_and_made_anew_has_only_its_new_history(tmp_path
         assert [new] == second.read(start=resume.everything).ids
 
 
-async def test_a_project_deleted_while_its_event_is_on_the_way_to_the_disk_tells_a_miss(tmp_path: Path) -> None:
+async def test_a_project_deleted_while_its_event_is_written_reports_a_miss(tmp_path: Path) -> None:
     async with life(tmp_path / "h.db", commit=True) as rig:
         promised = asyncio.ensure_future(rig.publish("one"))
         await asyncio.sleep(0)
@@ -243,11 +243,11 @@ async def test_a_file_with_very_many_events_opens_with_all_of_them(tmp_path: Pat
             await asyncio.sleep(0.02)
         for reader in readers:
             first.leave(reader)
-        expected = _told(first)
+        expected = _state(first)
         events = first.hub.counters.ring_events
         assert projects * 1000 == events
     async with life(tmp_path / "h.db", commit=False) as second:
-        assert expected == _told(second)
+        assert expected == _state(second)
         assert events == second.hub.counters.ring_events
 
 
@@ -313,7 +313,7 @@ async def test_a_full_disk_refuses_with_507_and_heals_by_itself(tmp_path: Path, 
         assert promised == second.read(start=resume.everything).ids
 
 
-async def test_what_commit_refused_nobody_saw_and_its_number_is_given_again(tmp_path: Path) -> None:
+async def test_an_event_refused_by_commit_is_never_seen_and_its_number_is_reused(tmp_path: Path) -> None:
     async with life(tmp_path / "h.db", commit=True) as rig:
         reader = rig.read()
         await _limit_pages(rig, 1)
@@ -326,7 +326,7 @@ async def test_what_commit_refused_nobody_saw_and_its_number_is_given_again(tmp_
         rig.leave(reader)
 
 
-async def test_a_second_process_on_the_same_file_is_told_so(tmp_path: Path) -> None:
+async def test_a_second_process_on_the_same_file_is_refused(tmp_path: Path) -> None:
     async with life(tmp_path / "h.db", commit=False):
         with pytest.raises(StoreUnavailable, match="another process has it open"):
             async with life(tmp_path / "h.db", commit=False):
@@ -374,7 +374,7 @@ async def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
             pass
 
 
-async def test_a_damaged_file_is_told_at_start(tmp_path: Path) -> None:
+async def test_a_damaged_file_is_reported_at_start(tmp_path: Path) -> None:
     async with life(tmp_path / "h.db", commit=False) as rig:
         for _ in range(50):
             await rig.publish("x" * 4000)
@@ -417,7 +417,7 @@ def test_any_text_comes_back_byte_for_byte(
     asyncio.run(story())
 
 
-def _told(rig: Rig) -> dict[str, object]:
+def _state(rig: Rig) -> dict[str, object]:
     """Of each project its newest id, the bounds of its ring, the digest of its frames, and its ledger."""
     return {
         name: (

@@ -115,7 +115,7 @@ def test_what_is_given_up_is_given_back_when_there_is_nothing_else_to_do(tmp_pat
     file.close(clean=True)
 
 
-def test_a_row_of_no_project_is_told_and_left_as_it_is(tmp_path: Path) -> None:
+def test_a_row_of_no_project_is_reported_and_kept(tmp_path: Path) -> None:
     file = SqliteFile(tmp_path / "h.db")
     file._db.execute("INSERT INTO segments VALUES ('p', 'e', 1, 1, 1.0, x'0a0a')")
     with pytest.raises(StoreUnusableError, match="belongs to no project"):

@@ -84,7 +84,7 @@ async def test_an_id_that_was_lost_is_never_given_again(tmp_path: Path) -> None:
         assert (kept + new, ["restart"]) == rig.resumed(lost)
 
 
-async def test_what_may_be_lost_is_said_by_later_processes_too(tmp_path: Path) -> None:
+async def test_possible_losses_are_reported_by_later_processes_too(tmp_path: Path) -> None:
     async with life(tmp_path / "h.db", commit=False) as rig:
         old = await publish(rig, 2)
         await rig.written()

@@ -32,8 +32,8 @@ async def test_a_half_open_peer_never_makes_a_project_ready(loop: str) -> None:
             reader = await open_stream((wire.here, hub.port), "p", sock=wire.socket())
             status, answer, _ = await hub.ask("GET", "/projects/p/ready?timeout=10s")
             assert (200, "acknowledged", 1) == (status, answer["confirmed"], answer["connections"])
-            told = (await hub.project("p"))["last_ready"]
-            assert ("acknowledged", 1) == (told["confirmed"], told["connections"])
+            ready = (await hub.project("p"))["last_ready"]
+            assert ("acknowledged", 1) == (ready["confirmed"], ready["connections"])
 
             wire.cut()
             status, answer, headers = await hub.ask("GET", "/projects/p/ready?timeout=300ms")
@@ -74,7 +74,7 @@ async def test_a_thousand_waiting_triggers_share_one_probe() -> None:
 
 
 @pytest.mark.namespaces
-async def test_the_kernel_is_asked_in_growing_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_kernel_is_polled_in_growing_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = 0
     ask = tcp.unacked_bytes
 
@@ -126,7 +126,7 @@ async def test_over_tls_a_half_open_peer_is_not_ready_and_a_healthy_one_is(loop:
             await reader.close()
 
 
-async def test_where_acknowledgements_cannot_be_asked_for_written_has_to_do(tmp_path: Path) -> None:
+async def test_without_acknowledgements_written_counts(tmp_path: Path) -> None:
     where = tmp_path / "hub.sock"
     async with hub_inside(Config(), unix=where) as (context, _):
         stream_reader, writer = await asyncio.open_unix_connection(str(where))
@@ -145,8 +145,8 @@ async def test_with_confirm_client_the_client_itself_answers(what: str) -> None:
         ack = f"/projects/p/connections/{reader.hello['connection']}/ack"
         method, body = ("GET", None) if what == "ready" else ("POST", {"name": "job"})
 
-        async def ask(patience: str) -> tuple[int, dict[str, object], dict[str, str]]:
-            return await hub.ask(method, f"/projects/p/{what}?confirm=client&timeout={patience}", json=body)
+        async def ask(limit: str) -> tuple[int, dict[str, object], dict[str, str]]:
+            return await hub.ask(method, f"/projects/p/{what}?confirm=client&timeout={limit}", json=body)
 
         assert 409 == (await ask("100ms"))[0]  # its kernel acknowledges, the client is silent
         old = await reader.until("edge.probe")
@@ -180,7 +180,7 @@ async def test_with_confirm_client_the_client_itself_answers(what: str) -> None:
         await hub.at_rest()
 
 
-async def test_more_clients_are_asked_while_the_first_are_silent() -> None:
+async def test_more_clients_are_probed_while_the_first_are_silent() -> None:
     async with serving() as hub:
         readers = [await open_stream(("127.0.0.1", hub.port), "p") for _ in range(20)]
         oldest = readers[0]

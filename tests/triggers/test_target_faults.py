@@ -53,7 +53,7 @@ def dead_port() -> Iterator[int]:
         yield sock.getsockname()[1]
 
 
-async def test_nobody_listens(dead_port: int) -> None:
+async def test_no_process_listens(dead_port: int) -> None:
     failure = await failed(f"http://127.0.0.1:{dead_port}/hook")
     assert failure.detail == (
         "The target can't be reached (Connection refused) (4 attempts): start it, or correct trigger.url."
@@ -62,7 +62,7 @@ async def test_nobody_listens(dead_port: int) -> None:
 
 
 async def test_a_name_that_does_not_resolve() -> None:
-    failure = await failed("http://nobody.invalid/hook", retries=1)
+    failure = await failed("http://absent.invalid/hook", retries=1)
     assert "The target has a name that can't be resolved (2 attempts): " in failure.detail
     assert fields(2, may_have_started=False) == failure.fields
 
@@ -80,7 +80,7 @@ async def test_a_connection_that_is_never_accepted_is_tried_again() -> None:
     assert fields(2, may_have_started=False) == failure.fields
 
 
-async def test_a_target_that_hangs_is_not_asked_again_for_it_may_be_at_work() -> None:
+async def test_a_target_that_hangs_is_not_retried() -> None:
     async with receiving(hang()) as receiver:
         failure = await failed(receiver.url, timeout_seconds=SHORT_SECONDS)
         await receiver.dropped.wait()
