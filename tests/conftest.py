@@ -20,6 +20,9 @@ from hypothesis import settings
 # Or each hub that a test starts compiles all it imports again, which more than doubles its start. Official Python
 # images and some CI machines set it.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# A make that a test starts doesn't belong to the make that runs the tests.
+for name in ("MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS"):
+    os.environ.pop(name, None)
 sys.dont_write_bytecode = False
 
 pytest_plugins = ["tests.capabilities", "tests.parallel"]

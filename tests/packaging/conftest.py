@@ -37,11 +37,7 @@ def run(*command: str | Path, **options: object) -> str:
 
 def build(dist: Path, source: Path = ROOT, **environ: str) -> Path:
     """`make deb` in `source`, into `dist`."""
-    # Not the flags and variables of the make that runs the tests.
-    inherited = {
-        name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS")
-    }
-    run("make", "deb", f"ARGS=--dist={dist}", cwd=source, env={**inherited, **environ})
+    run("make", "deb", f"ARGS=--dist={dist}", cwd=source, env={**os.environ, **environ})
     return dist
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,9 @@ def test_only_the_jobs_that_declare_it_may_write(workflow: Path) -> None:
 def test_every_target_they_name_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {
-        name for path in WORKFLOWS for name in re.findall(r"\bmake ([a-z-]+)", re.sub(r"#.*", "", path.read_text()))
+        name
+        for path in (*WORKFLOWS, ROOT / ".pre-commit-config.yaml", ROOT / ".ci" / "run")
+        for name in re.findall(r"\bmake (?:--\S+ )*([a-z-]+)", re.sub(r"#.*", "", path.read_text()))
     }
     assert named
     assert set() == named - targets
@@ -43,6 +46,14 @@ def test_every_change_is_checked_and_on_every_python_that_is_promised() -> None:
     assert "run: .ci/run\n" in check
     promised = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text())
     assert f"python: {promised}".replace("'", '"') in check
+
+
+def test_every_lock_is_renewed_by_a_bot() -> None:
+    """requirements/*.lock by workflows/update.yml, those of npm and Go by Dependabot."""
+    bot = (ROOT / ".github" / "dependabot.yml").read_text()
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    locked = {str(Path("/", file).parent) for file in tracked if file.endswith(("package-lock.json", "go.sum"))}
+    assert set() == locked - set(re.findall(r"directory: (\S+)", bot))
 
 
 def test_all_of_them_build_on_the_same_base() -> None:
