@@ -174,7 +174,7 @@ class HttpConnection(asyncio.Protocol):
             task.cancel()
 
     def release(self) -> asyncio.Transport | None:
-        """Let go of the transport: it is closed, or a stream's from now on. None if it is closed already."""
+        """Release the transport: it is closed, or a stream's from now on. None if it is closed already."""
         transport, self.transport = self.transport, None
         if transport is None:
             return None
