@@ -109,6 +109,8 @@ def _serve(encodings: tuple[Asset, Asset], content_type: str, headers: dict[str,
     async def serve(_context: Context, request: Request) -> Response:
         asset = packed if params.accepts_gzip(request.headers.get("Accept-Encoding")) else plain
         own = {**headers, "ETag": f'"{asset.etag}"'}
+        if b"Access-Control-Allow-Origin" in request.shared:
+            own.pop("Access-Control-Allow-Origin", None)  # browsers refuse an answer with two
         if _matches(request.headers.get("If-None-Match"), asset.etag):
             return Response(304, headers=own)
         if asset.encoding is not None:

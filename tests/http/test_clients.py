@@ -12,6 +12,7 @@ from email.parser import BytesParser
 from hashlib import sha256
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from docs import make_wire
@@ -46,6 +47,18 @@ async def test_a_package_has_a_tag_and_needs_no_token(start_hub: StartHub) -> No
     assert (str(len(answer.body)), b"") == (head.headers["Content-Length"], head.body)
     assert "Content-Encoding" not in answer.headers
     assert answer.body == (await site.ask("GET", "/clients/edge-hub-latest.tgz")).body
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"), [("https://app.example", "https://app.example"), ("https://other.example", "*")]
+)
+async def test_a_browser_finds_one_allowed_origin(
+    start_hub: StartHub, session: aiohttp.ClientSession, origin: str, allowed: str
+) -> None:
+    site = await start_hub(cors={"origins": ("https://app.example",)})
+    for path in ("/edge.js", VERSIONED):
+        async with session.get(site.url + path, headers={"Origin": origin}) as answer:
+            assert [allowed] == answer.headers.getall("Access-Control-Allow-Origin")
 
 
 async def test_another_version_is_not_found(start_hub: StartHub) -> None:
