@@ -18,9 +18,9 @@ from edge.server import process
 
 def _count(path: Path) -> None:
     gc.collect()
-    told = path.with_suffix(".new")
-    told.write_text(json.dumps({"tasks": len(asyncio.all_tasks()), "objects": len(gc.get_objects())}))
-    told.rename(path)
+    counts = path.with_suffix(".new")
+    counts.write_text(json.dumps({"tasks": len(asyncio.all_tasks()), "objects": len(gc.get_objects())}))
+    counts.rename(path)
 
 
 def _counting(live: Callable[..., Coroutine[Any, Any, int]]) -> Callable[..., Coroutine[Any, Any, int]]:

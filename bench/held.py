@@ -41,9 +41,9 @@ class Watch:
         self._loop.call_soon(self._turn)
 
     def _tell(self) -> None:
-        told = self._path.with_suffix(".new")
-        told.write_text(json.dumps(self._turns))
-        told.rename(self._path)
+        turns = self._path.with_suffix(".new")
+        turns.write_text(json.dumps(self._turns))
+        turns.rename(self._path)
         self._turns = []
         self._last = time.thread_time()
 

@@ -1,4 +1,4 @@
-"""The load generator's other end: one `bench/load.c`, pinned away from the server, told what to do line by line."""
+"""The load generator's other end: one `bench/load.c`, pinned away from the server, controlled line by line."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
     python -m bench.stores [--rounds 3] [--only publishing,opening,fan_out,latency] [--out docs/stores.json]
 
 Stores and setups take turns, round by round. Processor time is that of the hub, all its threads and the kernel for
-them; Redis's own is told beside it. Nodes are pinned to one core, Redis and the load to the other: a node's processor
+them; Redis's own is shown beside it. Nodes are pinned to one core, Redis and the load to the other: a node's processor
 time is its own, but what waits for two nodes waits for one core. Redis keeps nothing on disk here.
 """
 

@@ -255,7 +255,7 @@ WORKLOADS = (
     ),
     Workload("heartbeats", "19,900 idle streams", (FLOOR, EDGE), heartbeats, 2),
     Workload("trigger", "a reader comes, the waiting trigger is released", (EDGE,), trigger, 3),
-    Workload("idle", "nobody there", (EDGE,), idle, 1),
+    Workload("idle", "no subscriber", (EDGE,), idle, 1),
     Workload("start", "from exec to listening", (EDGE,), start, 7),
 )
 

@@ -29,7 +29,7 @@ class Hosts:
     def __init__(self, allowed: Collection[str]) -> None:
         self._allowed = frozenset(name.rstrip(".").lower() for name in allowed)
         self.known: set[str] = set()
-        """`Host` headers for which `know` has said yes; checked for every request."""
+        """`Host` headers that `know` has accepted; checked for every request."""
 
     def know(self, header: str | None) -> bool:
         """Whether a request with this `Host` is for this hub. None (HTTP/1.0) is: browsers always send one."""

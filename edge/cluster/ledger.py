@@ -38,7 +38,7 @@ class FollowedLedger(Ledger):
         self.unreported_from = oldest - 1 if count else None
 
     def event_missed(self, seq: int, now: float) -> None:
-        """Redis counted connections here when it numbered `seq`, unless it said that it was missed."""
+        """Redis counted connections here when it numbered `seq`, unless it reported that it was missed."""
         self._taken_to = seq
         if not self.pending.within(seq, seq):
             self._miss(((seq, seq),), now)

@@ -278,7 +278,7 @@ class Replicator:
         return self._readiness
 
     def rejected(self, channel: str) -> None:
-        """A message was not understood: what it said is loaded."""
+        """A message was not understood: what it announced is loaded."""
         self._load_again(self._redis.keys.project(channel))
 
     def receive(self, channel: str, message: dict[str, Any]) -> None:

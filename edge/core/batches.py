@@ -33,7 +33,7 @@ class BatchLog:
         """Start, end, bytes; start, end, bytes; …"""
 
     def record(self, start: int, end: int, body_bytes: int) -> None:
-        """Readers in step that stood at `start` are written the events up to `end`; may be said again for others."""
+        """Connections in step at `start` are written the events up to `end`; may be recorded again for others."""
         notes = self._notes
         if notes and notes[-2] == end:
             return

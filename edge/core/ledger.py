@@ -4,7 +4,7 @@ Every event of the project's epoch is, at every moment, exactly one of
 
     got        written to a connection that is still there, or acknowledged by one that has left
     waiting    no connection had room for it yet, but one that covers it is there
-    pending    a miss: nobody got it, the ring still holds it
+    pending    a miss: no subscriber got it, the ring still holds it
     lost       a miss: evicted before anybody got it
 
 and the counts obey `misses == recovered + lost + len(pending)`. A miss that is later written to a live connection is
@@ -91,7 +91,7 @@ class Absence(msgspec.Struct, frozen=True, gc=False):
 
 
 class Ledger:
-    """The misses of one project, told to `total` as well. Numbers are the project's sequence numbers."""
+    """The misses of one project, counted in `total` as well. Numbers are the project's sequence numbers."""
 
     __slots__ = (
         "_misses_before",
@@ -119,7 +119,7 @@ class Ledger:
         self.recovered = 0
         self.lost = 0
         self.unreported_lost = 0
-        """Lost misses that no reader has been told of yet, by a gap."""
+        """Lost misses that no gap has reported yet."""
         self.unreported_from: int | None = None
         """The first of them; None when there is none."""
         self.first_miss_seconds: float | None = None
@@ -167,7 +167,7 @@ class Ledger:
                 self._total.touch(self._project)
 
     def evicted(self, lo: int, hi: int, now: float) -> None:
-        """The ring gave up `lo..hi`, its oldest: what nobody got is lost."""
+        """The ring gave up `lo..hi`, its oldest: what no subscriber got is lost."""
         if hi > self._taken_to:
             self._all_wait_until(hi)
         if self._waiting.size:
@@ -233,7 +233,7 @@ class Ledger:
         return missed
 
     def _had_by_nobody_else(self, unacknowledged: Iterable[Run], others: Iterable[Reader]) -> Intervals:
-        """Of what was written to one that left: what nobody has acknowledged and no other connection was written."""
+        """Of what was written to one that left: what no peer has acknowledged and no other connection was written."""
         events = Intervals(unacknowledged)
         for lo, hi in self._received if events else ():
             events.remove(lo, hi)
@@ -276,7 +276,7 @@ class Ledger:
         self._lose_until(oldest - 1)
 
     def gap_reported(self, seq: int) -> None:
-        """A reader was told that everything from `seq` up to the oldest that is held is gone."""
+        """A gap reported that everything from `seq` up to the oldest that is held is gone."""
         if self.unreported_from is not None and seq <= self.unreported_from:
             self.unreported_lost, self.unreported_from = 0, None
             self._total.touch(self._project)
@@ -287,7 +287,7 @@ class Ledger:
             self._taken_to = seq
 
     def _miss(self, runs: Iterable[Run], now: float) -> None:
-        """Nobody has these, and nobody who is there will get them by himself."""
+        """No connection has these, and none that is open will get them."""
         for lo, hi in runs:
             self._waiting.remove(lo, hi)
             self.pending.add(lo, hi)

@@ -1,4 +1,4 @@
-"""What the hub tells the world outside: the receipt of a publisher, and the facts an observer hears."""
+"""What the hub reports: the receipt of a publisher, and the facts for an observer."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ _SHORT_SECONDS = 2.0
 _CONFIRMED = {
     "acknowledged": "confirmed: its TCP stack acknowledged a probe just now",
     "client": "confirmed: the client itself answered a probe just now",
-    "written": "confirmed as far as this platform can tell (written)",
+    "written": "confirmed as far as this platform shows (written)",
 }
 
 

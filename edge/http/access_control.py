@@ -103,7 +103,7 @@ class AccessControl:
         """An unsafe request may come from the hub's own pages, from listed origins, and from what is not a browser."""
         headers = request.headers
         site, origin = headers.get("Sec-Fetch-Site"), headers.get("Origin")
-        # A page can't write Sec-Fetch-Site. Behind a proxy that rewrites Host it is what tells the hub's own pages.
+        # A page can't write Sec-Fetch-Site. Behind a proxy that rewrites Host it identifies the hub's own pages.
         if site == "same-origin" or (origin is None and site == "none"):
             return
         if origin is None or not self._origins.admits(origin, headers.get("Host")):

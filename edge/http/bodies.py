@@ -92,7 +92,7 @@ def _too_large(max_bytes: int) -> LimitReached:
 
 
 def fingerprint(*parts: bytes) -> bytes:
-    """What tells two requests with one idempotency key apart."""
+    """What distinguishes two requests with one idempotency key."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         digest.update(b"%d:" % len(part))

@@ -170,7 +170,7 @@ class Lines:
 
     async def ended(self, error: EdgeError) -> EdgeError:
         """`error`, with the line it stands for and what was published before."""
-        with suppress(StoreUnavailable):  # the line's own error is the one to tell; the totals count what was kept
+        with suppress(StoreUnavailable):  # the line's own error is the one to report; the totals count what was kept
             await self._settle()
         line = self._taken + 1
         error.fields = {**error.fields, "line": line, **msgspec.structs.asdict(self._totals())}

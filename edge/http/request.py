@@ -125,7 +125,7 @@ class Request:
     @asynccontextmanager
     async def while_open(self) -> AsyncIterator[None]:
         """Run the block, which waits for something, as long as the caller keeps its side open: one that has closed it
-        can't be told from one that has gone away. Raises InvalidRequest (`half_closed`).
+        can't be distinguished from one that has closed. Raises InvalidRequest (`half_closed`).
         """
         yield
 

@@ -1,6 +1,6 @@
 """`POST /projects/{project}/trigger`: wait for a reader that is really there, then start the job, exactly once.
 
-Invariant: a job is dispatched only after the wait has ended well (or `on_timeout=dispatch` said so), in a task of
+Invariant: a job is dispatched only after the wait has ended well (or with `on_timeout=dispatch`), in a task of
 its own: a caller that goes away while waiting leaves nothing behind, one that goes away later can't stop what has
 begun.
 """

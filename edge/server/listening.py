@@ -57,7 +57,7 @@ def listening(host: str, port: int, *, unix_mode: str = "0660", unix_group: str 
 
 
 def _identity(path: Path) -> object:
-    """What tells one file from another that took its name, and perhaps its inode."""
+    """What distinguishes one file from another that took its name, and perhaps its inode."""
     found = path.stat()
     return found.st_dev, found.st_ino, found.st_ctime_ns
 

@@ -27,7 +27,7 @@ _HTTP_2_PREFACE = b"PRI * HTTP/2.0\r\n"
 _SHORT_BODY_BYTES = 64 * 1024
 _SHOWN_BYTES = 64
 _DISCARD_SECONDS = 10.0
-"""For the rest of a body that nobody wants."""
+"""For the rest of a body that is not wanted."""
 
 
 class Connection(Protocol):

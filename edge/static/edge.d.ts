@@ -5,7 +5,7 @@ export type Json = null | boolean | number | string | Json[] | { [key: string]: 
 
 /**
  * - `connecting`: has not been open yet.
- * - `open`: the hub has said hello; events arrive.
+ * - `open`: the hub has sent hello; events arrive.
  * - `reconnecting`: was refused or dropped, and comes back by itself.
  * - `closed`: for good, by `close()` or because asking again can't help (`stream.error` says why).
  */
@@ -163,7 +163,7 @@ export class ProjectStream extends EventTarget {
   readonly isConnected: boolean;
   /** Behind which event the next connection continues; empty before the first hello. With several projects it names each. */
   readonly lastEventId: string;
-  /** What the hub said when it opened the connection (in shared mode the leading tab's); null while there is none. With several projects, for the last of them. */
+  /** What the hub sent when it opened the connection (in shared mode the leading tab's); null while there is none. With several projects, for the last of them. */
   readonly hello: Hello | null;
   /** Why it isn't open; null when it is. */
   readonly error: EdgeError | null;

@@ -45,7 +45,7 @@ class Socket(Protocol):
 
 
 def sending_side_closed(sock: Socket) -> bool:
-    """Whether the peer has closed its sending side, as far as the platform tells before all it sent was read."""
+    """Whether the peer has closed its sending side, as far as the platform shows before all it sent was read."""
     if not _LINUX:
         return False
     poll = select.poll()

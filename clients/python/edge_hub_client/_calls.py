@@ -42,7 +42,7 @@ class Call(Generic[T]):
     wait_seconds: float = 0.0
     is_repeatable: bool = True
     has_own_key: bool = False
-    """The key was made here, for retries: nobody else knows it."""
+    """The key was made here, for retries: no other client knows it."""
 
     def result(self, status: int, headers: Mapping[str, str], body: bytes) -> T:
         """What the answer says. Raises EdgeError."""
@@ -190,7 +190,7 @@ class Verbs:
     ) -> Call[models.TriggerReceipt]:
         """Start a job as soon as a subscriber is confirmed to be connected, at most `timeout` from now.
 
-        Raises NoConnection: nobody was, and the job is not started. It starts once, also where this is repeated.
+        Raises NoConnection: no subscriber was, and the job is not started. It starts once, also where this is repeated.
         """
         job = {"name": name, "data": data, **({} if id is None else {"id": id})}
         return Call(

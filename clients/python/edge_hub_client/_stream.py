@@ -21,7 +21,7 @@ from edge_hub_client._errors import EdgeError, Unreachable, refusal
 CONNECT_SECONDS = 10.0
 SILENT_HEARTBEATS = 2.5
 LONGEST_PAUSE_SECONDS = 30.0
-_FIRST_SILENCE_SECONDS = 45.0  # until a hello has said how long a heartbeat is
+_FIRST_SILENCE_SECONDS = 45.0  # until a hello has announced the heartbeat
 _PASSING = (408, 425, 429)
 _log = logging.getLogger("edge_hub_client")
 
