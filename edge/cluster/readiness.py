@@ -136,6 +136,8 @@ class ClusterReadiness:
                         pipeline.publish(self._redis.keys.asks, text)
                         await pipeline.execute()
             except StoreUnavailable:
+                if question.enough.done():  # drained meanwhile
+                    raise draining() from None
                 return await self._local.wait(project, count, timeout_seconds, confirm)
             done, _ = await asyncio.wait((question.enough,), timeout=patience_seconds)
             if not done:
