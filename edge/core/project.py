@@ -137,6 +137,11 @@ class Project:
                 return seq <= past.last_seq and all(one.whole for one in self.earlier[place:])
         return False
 
+    def begins(self, epoch: str, seq: int) -> bool:
+        """Whether `epoch` follows an earlier one that ended with number `seq`."""
+        epochs = [*(past.epoch for past in self.earlier), self.epoch]
+        return epoch in epochs[1:] and self.earlier[epochs.index(epoch) - 1].last_seq == seq
+
     @property
     def oldest_id(self) -> str | None:
         return self.event_id(self.ring.oldest) if len(self.ring) else None
@@ -225,7 +230,7 @@ class Project:
         event_id = start.resume_id or (newest if newest and position == ring.newest else self.event_id(position))
         greeting = sse.control_frame("hello", hello, retry_ms=retry_ms, event_id=event_id)
         if start.gap is not None:
-            greeting += self._gap_frame(start.gap, connection)
+            greeting += self._gap_frame(start.gap, connection, start.gap_id)
         connection.control(greeting, now)
         self.deliver(connection, ring.newest, now)
 
@@ -385,9 +390,11 @@ class Project:
             self.ledger.acknowledged(lo, hi)
         connection.forget_until(connection.acknowledged)
 
-    def _gap_frame(self, gap: Gap, connection: Connection) -> bytes:
+    def _gap_frame(self, gap: Gap, connection: Connection, event_id: str | None = None) -> bytes:
+        if event_id is not None:
+            self._counters.misses.touch(self.name)  # its epoch is good from now on, for later processes, too
         if not connection.observes:
             self._counters.gaps[gap.reason] += 1
             if gap.first is not None:
                 self.ledger.gap_reported(gap.first)
-        return sse.control_frame("gap", gap.fields(self.oldest_id, self.newest_id))
+        return sse.control_frame("gap", gap.fields(self.oldest_id, self.newest_id), event_id=event_id)

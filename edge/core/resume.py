@@ -28,12 +28,14 @@ _MAX_ECHOED = 128
 class History(Protocol):
     """What of a project decides where a reader starts."""
 
+    epoch: str
     first_seq: int
     ring: Ring
     ledger: Ledger
 
     def epoch_of(self, seq: int) -> str: ...
     def continues(self, epoch: str, seq: int) -> bool: ...
+    def begins(self, epoch: str, seq: int) -> bool: ...
 
 
 class Gap(msgspec.Struct, frozen=True):
@@ -70,6 +72,8 @@ class Start(msgspec.Struct, frozen=True):
     """
     resume_id: str | None = None
     """The same, where that position is not in this history: the id that the client came with."""
+    gap_id: str | None = None
+    """The position behind the gap, if no event follows that names it: the gap is then reported once."""
     takes_missed: bool = False
     """Events that become pending later are for this subscriber, too, as long as it can be given them in order."""
 
@@ -108,12 +112,15 @@ def after_id(project: History, asked: str) -> Start:
         return Start(everything, gap=Gap(asked[:_MAX_ECHOED], "unknown", None))
     epoch, seq = match[1], int(match[2])
     if not project.continues(epoch, seq):
+        if seq == ring.newest and epoch == project.epoch_of(seq):  # the client has all that is held
+            gap = Gap(asked, "restart", None)
+            return Start(seq, gap=gap, resume_id=asked, gap_id=f"{project.epoch}-{seq}")
         return _with_all(ring, Gap(asked, "restart", None))
-    if seq > ring.newest or epoch != project.epoch_of(seq):
+    if seq > ring.newest or not (epoch == project.epoch_of(seq) or project.begins(epoch, seq)):
         return _with_all(ring, Gap(asked, "unknown", None))
     if seq < everything:
         return _with_evicted(ring, Gap(asked, "evicted", everything - seq, seq + 1), seq)
-    return Start(seq)
+    return Start(seq, resume_id=asked)
 
 
 def _with_all(ring: Ring, gap: Gap) -> Start:

@@ -84,14 +84,9 @@ class SqliteStore(SqliteWriter):
         if stored.newest > row.newest:
             unknown = ((row.newest + 1, stored.newest),)
             ledger = msgspec.structs.replace(ledger, waiting=ledger.waiting + unknown)
-        earlier = list(row.earlier)
-        if earlier and stored.newest == earlier[-1].last_seq:  # no event of `row.epoch` is left
-            earlier[-1] = msgspec.structs.replace(earlier[-1], whole=earlier[-1].whole and file.whole)
-        else:
-            earlier.append(PastEpoch(row.epoch, stored.newest, file.whole))
-        oldest = stored.newest - len(stored.frames) + 1
-        while len(earlier) > _EARLIER_EPOCHS_KEPT and earlier[0].last_seq < oldest:
-            del earlier[0]
+        earlier = _bounded(
+            [*row.earlier, PastEpoch(row.epoch, stored.newest, file.whole)], stored.newest - len(stored.frames) + 1
+        )
         times = [min(at - self._offset_seconds, now) for at in stored.times]
         saved = SavedProject(
             row.name,
@@ -101,7 +96,7 @@ class SqliteStore(SqliteWriter):
             stored.frames,
             times,
             ledger,
-            earlier=tuple(earlier),
+            earlier=earlier,
             finished=row.finished,
         )
         assert file.index is not None
@@ -185,3 +180,15 @@ class SqliteStore(SqliteWriter):
         elif intended:
             self._gathered.receipts[key_text(key)] = None
         self._start()
+
+
+def _bounded(earlier: list[PastEpoch], oldest: int) -> tuple[PastEpoch, ...]:
+    """Without the oldest of too many epochs that have no event from number `oldest` on."""
+    last_seqs = [oldest - 1, *(past.last_seq for past in earlier)]
+    unused = [place for place, past in enumerate(earlier) if past.last_seq <= max(oldest - 1, last_seqs[place])]
+    for place in reversed(unused[: max(0, len(unused) - _EARLIER_EPOCHS_KEPT)]):
+        gone = earlier.pop(place)
+        if place:  # what may be lost behind it may be lost behind the one before
+            before = earlier[place - 1]
+            earlier[place - 1] = msgspec.structs.replace(before, whole=before.whole and gone.whole)
+    return tuple(earlier)

@@ -29,9 +29,9 @@ def project(published: int = 0, max_events: int = 1000) -> Project:
     [
         (0, Start(5, gap=Gap("boot1-0", "evicted", 5, 1), resume_from=0)),
         (4, Start(5, gap=Gap("boot1-4", "evicted", 1, 5), resume_from=4)),
-        (5, Start(5)),
-        (6, Start(6)),
-        (8, Start(8)),
+        (5, Start(5, resume_id="boot1-5")),
+        (6, Start(6, resume_id="boot1-6")),
+        (8, Start(8, resume_id="boot1-8")),
         (9, Start(5, gap=Gap("boot1-9", "unknown", None), resume_id="boot1-9")),
     ],
 )

@@ -195,7 +195,8 @@ class TestNewEpoch:
             ("new1-8", 9, []),
             ("old1-2", 5, ["evicted"]),
             ("old1-8", 5, ["restart"]),  # given to another event, by a process whose file this is an older copy of
-            ("new1-7", 5, ["unknown"]),
+            ("new1-7", 8, []),  # the position between the two
+            ("new1-6", 5, ["unknown"]),
             ("new1-9", 5, ["unknown"]),
             ("old2-7", 5, ["restart"]),
         ],
@@ -207,7 +208,13 @@ class TestNewEpoch:
 
     @pytest.mark.parametrize(
         ("asked", "follows", "gaps"),
-        [("old0-6", 5, ["restart"]), ("old1-6", 5, ["unknown"]), ("old1-7", 8, []), ("new1-8", 9, [])],
+        [
+            ("old0-6", 5, ["restart"]),
+            ("old1-6", 7, []),
+            ("old1-5", 5, ["unknown"]),
+            ("old1-7", 8, []),
+            ("new1-8", 9, []),
+        ],
     )
     def test_where_events_may_be_lost_between_two_epochs_it_is_reported(
         self, asked: str, follows: int, gaps: list[str]
@@ -215,6 +222,24 @@ class TestNewEpoch:
         hub = self.hub(PastEpoch("old0", 6, False), PastEpoch("old1", 7, True))
         hub.publish("p", text(), 10.0)
         assert (list(range(follows, 10)), gaps) == self.start(hub, asked)
+
+    def test_a_quiet_project_reports_the_restart_once(self) -> None:
+        hub = self.hub(PastEpoch("old1", 7, False))
+        position = "old1-5"
+        for seqs, gaps, hello, behind in (
+            ([5, 6, 7], ["restart"], "old1-5", "old1-7"),
+            ([], ["restart"], "old1-7", "new1-7"),  # cut off before the gap, it comes back to it
+            ([], [], "new1-7", "new1-7"),
+        ):
+            reader = FakeConnection(hub, position)
+            hub.attach("p", reader, lambda project, at=position: resume.after_id(project, at), 10.0)  # type: ignore[misc]
+            assert (seqs, gaps) == (reader.seqs, [gap["reason"] for gap in reader.told("gap")])
+            ids = [message.id for message in reader.messages]
+            assert (hello, behind) == (ids[0], [event_id for event_id in ids if event_id][-1])
+            position = behind
+            hub.detach(reader, "client", 10.0)
+        hub.publish("p", text(), 10.0)
+        assert ([8, 9], []) == self.start(hub, position)
 
 
 class TestKeptElsewhere:

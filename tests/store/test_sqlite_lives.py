@@ -15,7 +15,7 @@ from edge.core import resume
 from edge.core.errors import StoreUnavailable
 from edge.core.idempotency import Answer
 from edge.core.limits import Limits
-from edge.store import sqlite_writer
+from edge.store import sqlite, sqlite_writer
 from edge.store.sqlite_file import SqliteFile
 from edge.store.sqlite_open import SqliteFileError, backup
 from tests.store.rig import Rig, life, until
@@ -313,3 +313,27 @@ async def _noted(rig: Rig) -> None:
     file = rig.store._file
     assert file is not None
     await until(lambda: abs(rig.store._drift_seconds() - file.drift_seconds) < 1)
+
+
+async def test_a_quiet_project_goes_on_from_the_position_behind_a_reported_restart(tmp_path: Path) -> None:
+    path = tmp_path / "h.db"
+    async with life(path, commit=False) as rig:
+        ids = await publish(rig, 2)
+        await rig.written()
+        await rig.crash()
+    positions: list[str] = []
+    for _ in range(3 * sqlite._EARLIER_EPOCHS_KEPT):
+        async with life(path, commit=False) as rig:
+            project = rig.hub.projects["p"]
+            assert [ids[0], ids[1]] == [project.event_id(seq) for seq in (1, 2)]
+            assert ([], ["restart"]) == rig.resumed(ids[1])
+            assert (ids, ["restart"]) == rig.resumed(ids[0])
+            positions.append(f"{project.epoch}-2")
+            for known in positions[-sqlite._EARLIER_EPOCHS_KEPT + 1 :]:
+                assert ([], []) == rig.resumed(known)
+            assert len(project.earlier) <= sqlite._EARLIER_EPOCHS_KEPT + 1
+    async with life(path, commit=False) as rig:
+        await rig.publish("new")
+        await rig.crash()
+    async with life(path, commit=False) as rig:
+        assert ["restart"] == rig.resumed(positions[-1])[1], "a kill may have lost something since"
