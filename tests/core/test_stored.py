@@ -233,7 +233,7 @@ class TestNewEpoch:
         ):
             reader = FakeConnection(hub, position)
             hub.attach("p", reader, lambda project, at=position: resume.after_id(project, at), 10.0)  # type: ignore[misc]
-            assert (seqs, gaps) == (reader.seqs, [gap["reason"] for gap in reader.told("gap")])
+            assert (seqs, gaps) == (reader.seqs, [gap["reason"] for gap in reader.controls("gap")])
             ids = [message.id for message in reader.messages]
             assert (hello, behind) == (ids[0], [event_id for event_id in ids if event_id][-1])
             position = behind
