@@ -5,9 +5,9 @@ import { base, curlToken } from "./page-hub.js";
 
 const MOST_TEXT_CHARS = 100_000;
 
-/** Fills `box` with `item`; `path` is the project's, `onClose` puts the details away. */
-export function fillDetail(box, item, path, onClose) {
-  const title = item.kind === "event" ? item.name : item.detail ? "Gap" : "Note";
+/** Fills `box` with `item`; `onClose` puts the details away. */
+export function fillDetail(box, item, onClose) {
+  const title = item.kind === "event" ? item.label : item.detail ? "Gap" : "Note";
   const close = element("button", { class: "plain", "aria-label": "Close the details", onclick: onClose }, "✕");
   const header = element("header", {}, element("h2", {}, title), close);
   if (item.kind !== "event") {
@@ -27,7 +27,7 @@ export function fillDetail(box, item, path, onClose) {
     element(
       "p",
       { class: "actions" },
-      element("button", { onclick: copying(() => curl(item, path), status) }, "Copy as curl"),
+      element("button", { onclick: copying(() => curl(item), status) }, "Copy as curl"),
       element("button", { onclick: copying(() => item.data, status) }, "Copy data"),
       status,
     ),
@@ -51,8 +51,8 @@ function parsed(text) {
 }
 
 /** What publishes the same event again. */
-function curl({ name, data }, path) {
-  const url = new URL(`${path}/events`, base);
+function curl({ project, name, data }) {
+  const url = new URL(`projects/${encodeURIComponent(project)}/events`, base);
   const isJson = parsed(data) !== undefined;
   if (!isJson) url.searchParams.set("type", name);
   const type = isJson ? "application/json" : "text/plain";

@@ -22,7 +22,7 @@ export class EventList {
   #type = "";
   #text = "";
   #ids = new Set();
-  #newest = null; // the last event
+  #newest = new Map(); // the last event of each project
   #paused = false;
   #chosen = null;
   #drawing = 0;
@@ -79,7 +79,8 @@ export class EventList {
   ndjson() {
     const events = this.#shown.filter(({ kind }) => kind === "event");
     return events.map(
-      ({ id, name, data, at }) => `${JSON.stringify({ id, type: name, data, time: at.toISOString() })}\n`,
+      ({ project, id, name, data, at }) =>
+        `${JSON.stringify({ project, id, type: name, data, time: at.toISOString() })}\n`,
     );
   }
 
@@ -106,7 +107,7 @@ export class EventList {
   #passes(item) {
     if (item.kind !== "event") return true;
     return (
-      (!this.#type || item.name.toLowerCase().includes(this.#type)) &&
+      (!this.#type || item.label.toLowerCase().includes(this.#type)) &&
       (!this.#text || item.data.toLowerCase().includes(this.#text))
     );
   }
@@ -117,7 +118,7 @@ export class EventList {
         if (this.#ids.has(item.id)) continue;
         this.#ids.add(item.id);
         this.#markRestart(item);
-        this.#newest = item;
+        this.#newest.set(item.project, item);
       }
       this.#push(item);
     }
@@ -133,10 +134,11 @@ export class EventList {
   }
 
   /** Ids of another epoch than those before: a row says so, unless a gap has. */
-  #markRestart({ id, at }) {
-    if (!this.#newest || this.#items.at(-1)?.detail?.reason === "restart") return;
+  #markRestart({ project, id, at }) {
+    const newest = this.#newest.get(project);
+    if (!newest || this.#items.at(-1)?.detail?.reason === "restart") return;
     const [epoch, seq] = id.split("-");
-    const [lastEpoch, lastSeq] = this.#newest.id.split("-");
+    const [lastEpoch, lastSeq] = newest.id.split("-");
     if (epoch !== lastEpoch) this.#push({ kind: "note restart", at, text: restartText(Number(seq) > Number(lastSeq)) });
   }
 
@@ -193,7 +195,7 @@ export class EventList {
       const seq = item.id.slice(item.id.lastIndexOf("-") + 1);
       row.append(
         when,
-        element("span", { class: "type", "data-hue": hue(item.name) }, item.name),
+        element("span", { class: "type", "data-hue": hue(item.name) }, item.label),
         element("span", { class: "data" }, item.data.slice(0, PREVIEW_CHARS)),
         element("span", { class: "seq" }, seq),
       );

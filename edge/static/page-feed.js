@@ -1,4 +1,4 @@
-// One project's events: its history at once, then what comes. The page observes, so it counts as nothing; it receives
+// The events of one project or several: the history at once, then what comes. The page observes, so it counts as nothing; it receives
 // only when asked to, over a stream of its own. Whatever comes twice has the same id, and the list keeps one.
 
 import { ProjectStream } from "./edge.js";
@@ -8,7 +8,7 @@ import { CLOSINGS, ESTABLISHED, NOT_ACTIVE, gapText, why } from "./page-words.js
 const PAGE = 1000;
 
 export class Feed {
-  #name;
+  #names;
   #add;
   #onState;
   #onReceiving;
@@ -17,8 +17,8 @@ export class Feed {
   #closed = false;
 
   /** `add` takes rows; `onState` and `onReceiving` take `{state, reason, waitMs}` of the observer and the subscriber. */
-  constructor(name, { add, onState, onReceiving }) {
-    this.#name = name;
+  constructor(names, { add, onState, onReceiving }) {
+    this.#names = names;
     this.#add = add;
     this.#onState = onState;
     this.#onReceiving = onReceiving;
@@ -32,40 +32,51 @@ export class Feed {
   }
 
   async #begin() {
-    const last = await this.#history();
+    const histories = await Promise.all(this.#names.map((name) => this.#history(name)));
     if (this.#closed) return;
-    this.#observer = this.#open({ since: last || "all", observe: true }, this.#onState);
+    const items = histories.flatMap(({ items }) => items);
+    this.#add(this.#isOne ? items : items.sort((one, other) => one.at - other.at));
+    // Behind the last event of each; a project without one is new to the page, from its first event on.
+    const ends = histories.filter(({ last }) => last).map(({ name, last }) => (this.#isOne ? last : `${name}:${last}`));
+    this.#observer = this.#open({ since: ends.join() || "all", observe: true }, this.#onState);
   }
 
-  /** Adds what the hub holds; returns the id of the last event. What can't be read now, the stream replays. */
-  async #history() {
-    let since = "all";
+  get #isOne() {
+    return this.#names.length === 1;
+  }
+
+  /** What the hub holds of a project, and the id of its last event. What can't be read now, the stream replays. */
+  async #history(name) {
+    const items = [];
+    let last = "";
     for (;;) {
       let page;
       try {
-        page = await ask(
-          `projects/${encodeURIComponent(this.#name)}/history?${new URLSearchParams({ since, limit: PAGE })}`,
-        );
+        const query = new URLSearchParams({ since: last || "all", limit: PAGE });
+        page = await ask(`projects/${encodeURIComponent(name)}/history?${query}`);
       } catch {
-        return since === "all" ? "" : since; // unknown, refused or unreachable: the stream says which
+        return { name, items, last }; // unknown, refused or unreachable: the stream says which
       }
-      if (this.#closed || !page.events.length) return since === "all" ? "" : since;
-      this.#add(
-        page.events.map(({ id, type, data, time }) => ({ kind: "event", at: new Date(time), name: type, data, id })),
-      );
-      since = page.events.at(-1).id;
+      if (this.#closed || !page.events.length) return { name, items, last };
+      for (const { id, type, data, time } of page.events)
+        items.push(this.#item({ project: name, name: type, data, id }, new Date(time)));
+      last = page.events.at(-1).id;
     }
+  }
+
+  #item({ project, name, data, id }, at) {
+    return { kind: "event", at, project, name, label: this.#isOne ? name : `${project}/${name}`, data, id };
   }
 
   #open(options, onState) {
     let closing = null;
-    const stream = new ProjectStream(base, { project: this.#name, token, ...options });
-    stream.addEventListener("event", ({ name, data, id }) =>
-      this.#add([{ kind: "event", at: new Date(), name, data, id }]),
-    );
-    stream.addEventListener("gap", ({ detail }) =>
-      this.#add([{ kind: "gap", at: new Date(), text: gapText(detail), detail }]),
-    );
+    const which = this.#isOne ? { project: this.#names[0] } : { projects: this.#names };
+    const stream = new ProjectStream(base, { ...which, token, ...options });
+    stream.addEventListener("event", (event) => this.#add([this.#item(event, new Date())]));
+    stream.addEventListener("gap", ({ detail }) => {
+      const text = this.#isOne ? gapText(detail) : `${detail.project}: ${gapText(detail)}`;
+      this.#add([{ kind: "gap", at: new Date(), text, detail }]);
+    });
     stream.addEventListener("closing", ({ detail }) => {
       closing = CLOSINGS[detail.reason] ?? detail.reason;
     });

@@ -3,16 +3,18 @@
 import { element, jsonTree, plural } from "./page-dom.js";
 import { ask, askForToken } from "./page-hub.js";
 
-/** `path` is the project's; `onSent` is called after every attempt. */
+/** `path` is that of the events, of one project or several; `onSent` is called after every attempt. */
 export function publishForm(path, onSent) {
   const send = ({ type, data, format }) =>
     format === "json"
-      ? post(`${path}/events`, "application/json", `{"type": ${JSON.stringify(type)}, "data": ${json(data)}}`)
-      : post(`${path}/events?${new URLSearchParams({ type })}`, "text/plain", data);
-  const say = ({ connections, missed, id }) =>
-    missed
-      ? `No subscriber was connected: ${id} is held as a pending miss.`
-      : `Published to ${plural(connections, "connection")} as ${id}.`;
+      ? post(path, "application/json", `{"type": ${JSON.stringify(type)}, "data": ${json(data)}}`)
+      : post(`${path}${path.includes("?") ? "&" : "?"}${new URLSearchParams({ type })}`, "text/plain", data);
+  const say = ({ connections, missed, id, receipts }) =>
+    receipts
+      ? receipts.map((one) => `${one.project}: ${plural(one.connections, "connection")}`).join(", ")
+      : missed
+        ? `No subscriber was connected: ${id} is held as a pending miss.`
+        : `Published to ${plural(connections, "connection")} as ${id}.`;
   const formats = [element("option", { value: "json" }, "JSON"), element("option", { value: "text" }, "Text")];
   return form("Publish", { send, say, onSent }, [
     labelled("Type", input("type", "message")),

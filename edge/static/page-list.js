@@ -8,7 +8,8 @@ const SHARE = 20; // a list that took the hub long to make is asked for less oft
 const MAX_WAIT_MS = 30_000;
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._~-]{0,127}$/;
 
-export const linkTo = (project) => `#/p/${encodeURIComponent(project)}`;
+/** The address of one project, or of several on one page. */
+export const linkTo = (...projects) => `#/p/${projects.map(encodeURIComponent).join()}`;
 
 export class ProjectList {
   #offset = 0;
@@ -23,8 +24,8 @@ export class ProjectList {
     this.#onChange = onChange;
     byId("find").addEventListener("submit", (event) => {
       event.preventDefault();
-      if (!NAME.test(this.#typed)) return;
-      location.hash = linkTo(this.#typed);
+      if (!this.#named) return;
+      location.hash = linkTo(...this.#typed);
       byId("name").value = "";
       this.#changed();
     });
@@ -33,8 +34,15 @@ export class ProjectList {
     byId("after").addEventListener("click", () => this.#changed(this.#offset + PAGE));
   }
 
+  /** The names in the field; the last one may be a part of a name. */
   get #typed() {
-    return byId("name").value.trim();
+    return byId("name")
+      .value.split(/[\s,]+/)
+      .filter(Boolean);
+  }
+
+  get #named() {
+    return this.#typed.length > 0 && this.#typed.every((name) => NAME.test(name));
   }
 
   #changed(offset = 0) {
@@ -55,7 +63,7 @@ export class ProjectList {
     if (began < this.#notBefore) return;
     const number = ++this.#asked;
     const query = new URLSearchParams({ limit: PAGE, offset: this.#offset, sort: byId("sort").value });
-    const match = this.#typed;
+    const match = this.#typed.at(-1) ?? "";
     if (match) query.set("match", match);
     const page = await ask(`projects?${query}`);
     if (number !== this.#asked) return; // a later question is under way
@@ -65,12 +73,14 @@ export class ProjectList {
   }
 
   #draw({ projects, total }, match) {
-    const now = JSON.stringify([projects, total, match, this.#offset]);
+    const typed = this.#typed;
+    const now = JSON.stringify([projects, total, typed, this.#offset]);
     if (now === this.#drawn) return; // focus and selection stay where they are
     this.#drawn = now;
     const focused = document.activeElement?.closest?.("#list a")?.dataset.name;
     const entries = projects.map((project) => this.#entry(project));
-    if (NAME.test(match) && !projects.some(({ project }) => project === match)) entries.push(this.#offer(match));
+    if (this.#named && (typed.length > 1 || !projects.some(({ project }) => project === match)))
+      entries.unshift(this.#offer(typed));
     byId("list").replaceChildren(...entries);
     if (focused) [...byId("list").querySelectorAll("a")].find((link) => link.dataset.name === focused)?.focus();
     const last = this.#offset + projects.length;
@@ -86,8 +96,9 @@ export class ProjectList {
         : "No projects yet.";
   }
 
-  #offer(name) {
-    return element("li", {}, element("a", { href: linkTo(name), class: "offer" }, "Open ", element("b", {}, name)));
+  #offer(names) {
+    const link = element("a", { href: linkTo(...names), class: "offer" }, "Open ", element("b", {}, names.join(", ")));
+    return element("li", {}, link);
   }
 
   #entry({ project, connections, ring, misses }) {

@@ -1,5 +1,5 @@
 // The live page: the list of projects at the side; in the middle the overview, or the project in the address
-// (`#/p/<project>`).
+// (`#/p/<project>`), or several (`#/p/<project>,<project>`).
 
 import { EdgeError } from "./edge.js";
 import { byId, clock } from "./page-dom.js";
@@ -7,6 +7,7 @@ import { ask, askForToken, showSign, token } from "./page-hub.js";
 import { ProjectList } from "./page-list.js";
 import { Overview } from "./page-overview.js";
 import { ProjectView } from "./page-project.js";
+import { SeveralView } from "./page-several.js";
 
 const REFRESH_MS = 2000;
 
@@ -18,7 +19,7 @@ let note = ""; // what the overview is to say once
 let seenAt = new Date(); // when the hub answered last
 let refused = false; // by a token without the permission to see the hub
 
-/** The project in the address, or null. */
+/** The project in the address, several with commas between them, or null. */
 function chosen() {
   const found = /^#\/p\/([^/]+)$/.exec(location.hash);
   if (!found) return null;
@@ -36,7 +37,10 @@ function route() {
   shown = name;
   document.body.classList.toggle("in-project", name !== null);
   document.title = name === null ? "edge" : `${name} · edge`;
-  view = name === null ? new Overview(byId("main"), note) : new ProjectView(name, byId("main"), deleted);
+  const names = name?.split(",") ?? [];
+  if (!names.length) view = new Overview(byId("main"), note);
+  else if (names.length > 1) view = new SeveralView(names, byId("main"));
+  else view = new ProjectView(name, byId("main"), deleted);
   note = "";
   list.choose(name);
   view.refresh(status);

@@ -348,6 +348,31 @@ async def test_the_events_are_walked_with_the_keyboard(hub: HubProcess, open_tab
     assert active == await tab.page.get_attribute(".row[aria-selected=true]", "id")
 
 
+async def test_several_projects_are_seen_on_one_page(serve: Serve, open_tab: OpenTab) -> None:
+    hub = await serve()
+    for name in ("build", "deploy", "build"):
+        await hub.publish(name, name)
+    tab = await open_tab(hub.url)
+    await tab.page.fill("#name", "build, deploy")
+    await tab.shows("#list", "Open build, deploy")
+    await tab.page.press("#name", "Enter")
+    await tab.page.wait_for_selector(OPEN)
+    shown = await until(lambda: rows(tab), lambda shown: len(shown) == 3)
+    assert ["build/message", "deploy/message", "build/message"] == [row.split(" ")[1] for row in shown]
+    assert [] == await rows(tab, "restart"), "an epoch for each project"
+    await tab.page.click(f"{PUBLISH} button.primary")
+    await tab.shows(f"{PUBLISH} output", "build: 0 connections, deploy: 0 connections")
+    await until(lambda: rows(tab), lambda shown: len(shown) == 5)
+    await tab.shows("main table", "build 0 3 3 0 3 0 deploy 0 2 2 0 2 0")
+    await receive(tab)
+    await tab.shows("main table", "build 1 3 3 3 0 0 deploy 1 2 2 2 0 0")
+    assert 5 == len(await rows(tab))
+    await tab.page.click("main table >> text=deploy")
+    await tab.shows("h1", "deploy")
+    await until(lambda: rows(tab), lambda shown: len(shown) == 2)
+    assert [] == tab.errors
+
+
 async def test_the_explanation_is_laid_out(hub: HubProcess, open_tab: OpenTab, project: str) -> None:
     await hub.publish(project, 1)
     tab = await open_project(open_tab, hub, project)
