@@ -99,7 +99,7 @@ async def serve(config: Config) -> Node:
 
 
 class Reader:
-    """Keeps what it was sent; comes back with its last id until it is closed. `where` gives the port to go to."""
+    """Keeps what it was sent; comes back with its last id until it is closed. `project` may be several, as `a,b`."""
 
     def __init__(self, port: int, project: str = "p", query: str = "", *, comes_back: bool = False) -> None:
         self.port = port
@@ -150,7 +150,10 @@ class Reader:
     async def _read_once(self, client: aiohttp.ClientSession) -> None:
         position = self.position or (self.ids[-1] if self.ids else "")
         headers = {"Last-Event-ID": position} if position else {}
-        url = f"http://127.0.0.1:{self.port}/projects/{self.project}/events{self.query}"
+        path = f"/projects/{self.project}/events"
+        if "," in self.project:
+            path = f"/events?project={self.project.replace(',', '&project=')}"
+        url = f"http://127.0.0.1:{self.port}{path}{self.query}"
         async with client.get(url, headers=headers) as answer:
             if answer.status != 200:
                 return
@@ -218,9 +221,9 @@ def lose_answers(monkeypatch: pytest.MonkeyPatch, node: Node, script: str, *, on
     cluster = node.store
     run_all, lost = cluster.redis.run_all, False
 
-    async def lossy(calls: list[Call], *, probing: bool = False) -> list[Any]:
+    async def lossy(calls: list[Call], **options: bool) -> list[Any]:
         nonlocal lost
-        answers = await run_all(calls, probing=probing)
+        answers = await run_all(calls, **options)
         if any(script == called for called, _, _ in calls) and not (once and lost):
             lost = True
             raise StoreUnavailable("The answer was lost.", retry_after_seconds=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from edge.cluster.store import RedisStore
 from edge.config.redis_url import parse_redis_url
-from edge.core import resume
+from edge.core import resume, sse
 from edge.core.errors import StoreUnavailable
 from edge.core.event import Event
 from edge.core.hub import Hub
@@ -23,9 +24,11 @@ from edge.store.base import Store
 from edge.store.memory import MemoryStore
 from edge.store.sqlite import SqliteStore
 from edge.supervisor import Supervisor
+from edge.transport.carrier import Carrier, Part
 from edge.triggers.readiness import Readiness
 from tests.cluster.conftest import RedisServer
 from tests.store.rig import Reader, Silent
+from tests.transport.wire import Wire
 
 BOUNDS = Limits(max_events=4, heartbeat_seconds=1000.0)
 STARTS: dict[str, Any] = {"missed": resume.missed, "all": resume.everything, "none": resume.nothing}
@@ -41,18 +44,34 @@ class Connect(NamedTuple):
     start: Literal["missed", "all", "none"]
 
 
+class PublishEach(NamedTuple):
+    """One event to both projects."""
+
+    text: str
+
+
+class ConnectToBoth(NamedTuple):
+    """One stream of both projects."""
+
+    start: Literal["missed", "all", "none"]
+
+
 class Leave(NamedTuple):
     which: int
     acknowledged_all: bool
 
 
 _projects = st.sampled_from(["p", "q"])
+_texts = st.text(st.characters(codec="utf-8"), max_size=5)
 _steps = st.one_of(
-    st.builds(Publish, _projects, st.text(st.characters(codec="utf-8"), max_size=5)),
+    st.builds(Publish, _projects, _texts),
+    st.builds(PublishEach, _texts),
+    st.builds(ConnectToBoth, st.sampled_from(["missed", "all", "none"])),
     st.builds(Connect, _projects, st.sampled_from(["missed", "all", "none"])),
     st.builds(Leave, st.integers(0, 5), st.booleans()),
 )
-Story = list[Publish | Connect | Leave]
+Story = list[Publish | PublishEach | Connect | ConnectToBoth | Leave]
+BOTH = ("p", "q")
 
 
 class Outcome(NamedTuple):
@@ -73,6 +92,47 @@ _GOT_BEFORE_IT_WAS_LEFT_UNREAD: Story = [
 ]
 
 
+class Kept(Wire):
+    """Takes everything; how much of it the peer has acknowledged is said at the end."""
+
+    unacked = False
+
+    def get_write_buffer_size(self) -> int:
+        return len(self.buffer) if self.unacked else 0
+
+
+class WholeStream:
+    """A stream of both projects, as `Reader` is one of one project."""
+
+    def __init__(self, hub: Hub, clock: Callable[[], float], start: Any) -> None:
+        self.carrier = Carrier(hub, clock, "::1", chunked=False, prefixes=True)
+        self.wire = Kept()
+        self.carrier.attach_transport(self.wire, b"")
+        parts = [Part(self.carrier, name, f"{id(self)}{name}", clock()) for name in BOTH]
+        for name, part in zip(BOTH, parts, strict=True):
+            hub.attach(name, part, start, clock())
+        self.carrier.begin()
+
+    @property
+    def sent(self) -> bytes:
+        return bytes(self.wire.buffer)
+
+    @property
+    def ids(self) -> list[str]:
+        """As those of `Reader`, one project after the other: in which order both come is for the stores to say."""
+        events = [sse.decode(frame + b"\n\n") for frame in self.sent.split(b"\n\n")[:-1]]
+        return [
+            dict(place.split(":") for place in event.id.split(","))[name]
+            for name in BOTH
+            for event in events
+            if event.type == f"{name}/message"
+        ]
+
+    def leave(self, *, acknowledged_all: bool) -> None:
+        self.wire.unacked = not acknowledged_all
+        self.carrier.connection_lost(None if acknowledged_all else OSError(errno.ETIMEDOUT, "dead"))
+
+
 class Teller:
     """Plays a story on one store."""
 
@@ -84,13 +144,22 @@ class Teller:
 
     async def play(self, story: Story) -> tuple[list[tuple[int, int, bool]], list[tuple[list[int], int]]]:
         receipts: list[tuple[int, int, bool]] = []
-        everybody: list[Reader] = []
-        there: list[Reader] = []
+        everybody: list[Reader | WholeStream] = []
+        there: list[Reader | WholeStream] = []
         for step in story:
             if isinstance(step, Publish):
                 given = self.store.publish(step.project, Event("message", step.text.encode()), self.clock())
                 receipt = given if isinstance(given, Receipt) else await given
                 receipts.append((int(receipt.id.rpartition("-")[2]), receipt.connections, receipt.missed))
+            elif isinstance(step, PublishEach):
+                each = await self.store.publish_each(BOTH, Event("message", step.text.encode()), self.clock())
+                receipts += [(int(one.id.rpartition("-")[2]), one.connections, one.missed) for one in each]
+            elif isinstance(step, ConnectToBoth):
+                if isinstance(self.store, RedisStore):
+                    await self.store.follow_all(dict.fromkeys(BOTH, ""))
+                whole = WholeStream(self.hub, self.clock, STARTS[step.start])
+                everybody.append(whole)
+                there.append(whole)
             elif isinstance(step, Connect):
                 if isinstance(self.store, RedisStore):
                     await self.store.follow(step.project)
@@ -105,12 +174,15 @@ class Teller:
             ([int(event_id.rpartition("-")[2]) for event_id in reader.ids], reader.sent.count(b"event: edge.gap"))
             for reader in everybody
         ]
-        for reader in there:
-            self._leave(reader, acknowledged_all=True)
+        for left in there:
+            self._leave(left, acknowledged_all=True)
         await self.settle()
         return receipts, seen
 
-    def _leave(self, reader: Reader, *, acknowledged_all: bool) -> None:
+    def _leave(self, reader: Reader | WholeStream, *, acknowledged_all: bool) -> None:
+        if isinstance(reader, WholeStream):
+            reader.leave(acknowledged_all=acknowledged_all)
+            return
         if not acknowledged_all:
             reader.acked = 0
         self.hub.detach(reader, "client" if acknowledged_all else "dead", self.clock())

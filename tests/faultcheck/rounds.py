@@ -17,7 +17,7 @@ from tests.faultcheck.judge import LEDGER, Promise, judge
 from tests.faultcheck.processes import Node, Redis
 from tests.faultcheck.publishers import Publisher
 from tests.faultcheck.records import Broken, Fault, History, Misses, Polled
-from tests.faultcheck.subscribers import Subscriber
+from tests.faultcheck.subscribers import Subscriber, WideSubscriber
 from tests.faultcheck.target import Target, target
 from tests.faultcheck.walk import Violation
 
@@ -115,15 +115,23 @@ class _Round:
             self._subscriber(f"restless-{project}", project, "all", restless=True)
             self._subscriber(f"late-{project}", project, "none", restless=True)
         self._subscriber(f"forgetful-{FORGOTTEN}", FORGOTTEN, "missed")
+        each = [self._made(f"wide-{project}", project, "all", restless=True) for project in RESUMED]
+        dice = random.Random(self._dice.random())
+        wide = WideSubscriber("wide", each, scene.nodes, scene.history, scene.clock, dice, since="all")
+        scene.subscribers += [*each, wide]
+        wide.start()
 
     def _publisher(self, name: str, projects: tuple[str, ...], *, triggers: bool = False) -> Publisher:
         scene, dice = self._scene, random.Random(self._dice.random())
         return Publisher(name, list(projects), scene.nodes, scene.history, scene.clock, dice, triggers=triggers)
 
-    def _subscriber(self, name: str, project: str, since: str, *, restless: bool = False) -> Subscriber:
+    def _made(self, name: str, project: str, since: str, *, restless: bool) -> Subscriber:
         scene, dice = self._scene, random.Random(self._dice.random())
-        found = Subscriber(name, project, scene.nodes, scene.history, scene.clock, dice, since=since, restless=restless)
-        scene.subscribers.append(found)
+        return Subscriber(name, project, scene.nodes, scene.history, scene.clock, dice, since=since, restless=restless)
+
+    def _subscriber(self, name: str, project: str, since: str, *, restless: bool = False) -> Subscriber:
+        found = self._made(name, project, since, restless=restless)
+        self._scene.subscribers.append(found)
         found.start()
         return found
 

@@ -11,6 +11,7 @@ import sys
 import termios
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from tests.faultcheck.processes import Node
 from tests.faultcheck.records import Caught, Ended, Gap, Hello, History, Opened, Seen
@@ -118,11 +119,8 @@ class Subscriber:
         asked = "" if self.since == "missed" else self._noted
         version = self._dice.choice(["1.1", "1.1", "1.0"])
         resume = f"Last-Event-ID: {asked}\r\n" if asked else ""
-        query = "" if asked or self.since == "missed" else f"?since={self.since}"
-        writer.write(
-            f"GET /projects/{self.project}/events{query} HTTP/{version}\r\nHost: 127.0.0.1\r\n{resume}\r\n".encode()
-        )
-        self._history.add(Opened(self._clock(), self.name, self.project, asked, self.since))
+        writer.write(f"GET {self._target(asked)} HTTP/{version}\r\nHost: 127.0.0.1\r\n{resume}\r\n".encode())
+        self._open(asked)
         patience, size, abrupt = (
             self._dice.uniform(0.02, 2.0),
             self._dice.choice([65536, 65536, 37]),
@@ -145,6 +143,13 @@ class Subscriber:
                 reset(writer)
             return "cut by the subscriber"
         return "closed by the hub"
+
+    def _target(self, asked: str) -> str:
+        query = "" if asked or self.since == "missed" else f"?since={self.since}"
+        return f"/projects/{self.project}/events{query}"
+
+    def _open(self, asked: str) -> None:
+        self._history.add(Opened(self._clock(), self.name, self.project, asked, self.since))
 
     def _take(self, some: bytes) -> None:
         assert self._lines is not None
@@ -191,3 +196,55 @@ class Subscriber:
 
     def _end(self, how: str) -> None:
         self._history.add(Ended(self._clock(), self.name, self.project, how))
+
+
+class WideSubscriber(Subscriber):
+    """Reads several projects over one stream, always restless. For each project a subscriber keeps what was read, and
+    says when it is to become steady; those are never started.
+    """
+
+    def __init__(self, name: str, each: list[Subscriber], *args: Any, **options: Any) -> None:
+        self.each = {one.project: one for one in each}
+        super().__init__(name, "", *args, **options)
+        self.caught.set()
+
+    @property
+    def restless(self) -> bool:
+        return all(one.restless for one in self.each.values())
+
+    @restless.setter
+    def restless(self, restless: bool) -> None:
+        """Those of the projects say."""
+
+    def _target(self, asked: str) -> str:
+        del asked  # a project that it doesn't name starts at `since`
+        return f"/events?{'&'.join(f'project={name}' for name in self.each)}&prefix=true&since={self.since}"
+
+    def _open(self, asked: str) -> None:
+        for name, one in self.each.items():
+            one._open(_place(asked, name))
+
+    def _complete(self) -> None:
+        frame = self._frame
+        if frame.data and frame.type in {"edge.hello", "edge.gap"}:
+            name = json.loads(frame.text)["project"]
+            one = self.each[name]
+            one._frame = Frame(_place(frame.id, name), frame.type, frame.data)
+            one._complete()
+        self._frame, self._taken = Frame(), False
+
+    def _seen(self) -> None:
+        name, _, event_type = self._frame.type.partition("/")
+        one = self.each[name]
+        one._frame = Frame(_place(self._frame.id, name), event_type, self._frame.data)
+        one._seen()
+        one._frame = Frame()
+
+    def _end(self, how: str) -> None:
+        for one in self.each.values():
+            one._end(how)
+
+
+def _place(event_id: str, project: str) -> str:
+    """What the id of a stream of several projects says of one."""
+    return dict(place.split(":") for place in event_id.split(",") if place).get(project, "")
