@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 from edge.core import sse
 from edge.core.connection import Connection
@@ -114,10 +114,23 @@ class TracedPart(Traced, Part):
     __slots__ = ()
 
 
+class _Encoded(NamedTuple):
+    """Frames of the core as a stream with the positions `before` sends them, and the part's position after them."""
+
+    frames: bytes
+    form: tuple[int, bool, bool]
+    before: list[bytes]
+    position: bytes
+    wire: bytes
+
+
 class Carrier(Stream):
     """The stream. `prefixes`: events have the name of their project in front of their type."""
 
     __slots__ = ("_greetings", "_next", "_positions", "_prefixes", "parts")
+
+    _encoded: ClassVar[_Encoded | None] = None
+    """The events that were encoded last: in a fan-out the next stream most often needs the same (2.5 µs a delivery)."""
 
     def __init__(
         self, hub: Hub, clock: Callable[[], float], address: str, *, chunked: bool = True, prefixes: bool = False
@@ -168,10 +181,19 @@ class Carrier(Stream):
     # The form of the frames
 
     def encode_events(self, part: Part, frames: bytes) -> bytes:
-        """`encode` for events, with a gap in front of them perhaps."""
+        """`encode` for events, with a gap in front of them perhaps. Streams at the same positions share the bytes."""
+        positions, place = self._positions, part.place_in_stream
+        form = (place, self.chunked, self._prefixes)
+        known = Carrier._encoded
+        if known is not None and known.frames is frames and known.form == form and known.before == positions:
+            positions[place] = known.position
+            return known.wire
+        before, text = positions.copy(), frames
         if self._prefixes:
-            frames = b"".join(_prefixed(part.named, frame) for frame in frames.split(b"\n\n")[:-1])
-        return self.encode(part, frames)
+            text = b"".join(_prefixed(part.named, frame) for frame in frames.split(b"\n\n")[:-1])
+        wire = self.encode(part, text)
+        Carrier._encoded = _Encoded(frames, form, before, positions[place], wire)
+        return wire
 
     def encode(self, part: Part, frames: bytes) -> bytes:
         """`frames` of one project as this stream sends them."""
