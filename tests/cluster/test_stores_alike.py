@@ -156,7 +156,7 @@ class Teller:
                 receipts += [(int(one.id.rpartition("-")[2]), one.connections, one.missed) for one in each]
             elif isinstance(step, ConnectToBoth):
                 if isinstance(self.store, RedisStore):
-                    await self.store.follow_all(dict.fromkeys(BOTH, ""))
+                    await self.store.follow_all(BOTH, "")
                 whole = WholeStream(self.hub, self.clock, STARTS[step.start])
                 everybody.append(whole)
                 there.append(whole)
