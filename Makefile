@@ -110,13 +110,14 @@ deb: binary  ## dist/edge_VERSION_ARCHITECTURE.deb
 	$(BUILD_VENV)/bin/python build/deb.py $(ARGS)
 
 ARCHITECTURE ?= $(shell dpkg --print-architecture)
+DIST ?= dist
 BUNDLE := dist/bundle
-bundle:  ## what `make deb` left in dist/, under the names of a release, in dist/bundle/
+bundle:  ## what `make deb` left in dist/ (or DIST), under the names of a release, in dist/bundle/
 	rm -rf $(BUNDLE) && mkdir -p $(BUNDLE)
-	cp dist/edge $(BUNDLE)/edge-linux-$(ARCHITECTURE)
-	cp dist/edge.cdx.json $(BUNDLE)/edge-linux-$(ARCHITECTURE).cdx.json
-	cp dist/edge_*_$(ARCHITECTURE).deb $(BUNDLE)/
-	tar --create --gzip --directory dist --transform 's/^edge-dir/edge/' --sort=name --owner=0 --group=0 --numeric-owner \
+	cp $(DIST)/edge $(BUNDLE)/edge-linux-$(ARCHITECTURE)
+	cp $(DIST)/edge.cdx.json $(BUNDLE)/edge-linux-$(ARCHITECTURE).cdx.json
+	cp $(DIST)/edge_*_$(ARCHITECTURE).deb $(BUNDLE)/
+	tar --create --gzip --directory $(DIST) --transform 's/^edge-dir/edge/' --sort=name --owner=0 --group=0 --numeric-owner \
 	  --file $(BUNDLE)/edge-dir-linux-$(ARCHITECTURE).tar.gz edge-dir
 	cd $(BUNDLE) && sha256sum edge* >SHA256SUMS-$(ARCHITECTURE)
 
@@ -154,7 +155,7 @@ portable:  ## a release's files that run with glibc 2.31, in dist/portable (root
 	build/portable/build $(ARCHITECTURE)
 
 test-portable: setup-test  ## try what `make portable` built, in Debian 11, 12 and 13 (ARCHITECTURE=arm64)
-	PORTABLE=dist/portable/$(ARCHITECTURE) ARCHITECTURE=$(ARCHITECTURE) $(VENV) -m pytest tests/portable $(ARGS)
+	PORTABLE=dist/portable/$(ARCHITECTURE) ARCHITECTURE=$(ARCHITECTURE) $(VENV) -m pytest tests/packaging/portable.py $(ARGS)
 
 clean:  ## remove all that the other targets made
 	rm -rf .venv .make dist htmlcov bench/.built .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis

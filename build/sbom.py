@@ -19,6 +19,7 @@ from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
+SOURCES = "sources.txt"  # in the prefix of the portable build
 PROJECT = "https://edge.invalid/sbom/"  # only a name space for the serial number
 
 
@@ -68,6 +69,9 @@ def from_the_machine(libraries: Mapping[str, str]) -> Iterator[Component]:
 
 def owner(path: str) -> tuple[str, str]:
     """The Debian package and its version that `path` belongs to; the file's own name and no version elsewhere."""
+    for folder in Path(path).parents:
+        if (folder / SOURCES).exists():
+            return source_package(folder / SOURCES, Path(path).name)
     for known in (path, path.removeprefix("/usr")):
         try:
             asked = ["dpkg-query", "--search", known]
@@ -79,6 +83,15 @@ def owner(path: str) -> tuple[str, str]:
             continue
         return package, version.split()[0]
     return Path(path).name, ""
+
+
+def source_package(listed: Path, library: str) -> tuple[str, str]:
+    """What `build/portable/compile` made `library` from: what is no other's is Python's, the last one listed."""
+    lines = [line.split() for line in listed.read_text().splitlines() if line and not line.startswith("#")]
+    for name, version, _release, *libraries in lines:
+        if library.startswith(tuple(libraries)):
+            return name, version
+    return lines[-1][0], lines[-1][1]
 
 
 def component(name: str, version: str | None, licence: str | None, purl: PackageURL, **more: object) -> Component:
