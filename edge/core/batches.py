@@ -1,11 +1,11 @@
-"""What the readers that keep up were written last, batch by batch: noted once for all of them, and for none by itself.
+"""The last batches of the connections that keep up, noted once for all of them.
 
-A reader that keeps up gets the same batches as the others, so how much of them its peer has acknowledged follows from
-how many bytes it still owes: go back from its cursor, batch by batch, until they are covered. A note of its own
-for each reader and write cost a tenth of a delivery (0.6 of 6.2 µs, measured; most of it memory that was in no cache).
+A connection that keeps up gets the same batches as the others, so how much of them its peer has acknowledged follows
+from how many bytes it still owes: go back from its cursor, batch by batch, until they are covered. A note of its own
+for each connection and write cost a tenth of a delivery (0.6 of 6.2 µs, measured; most of it memory in no cache).
 
-Invariant: the notes are runs `(start, end]` of sequence numbers in the order they were written. A reader that was in
-step since `start` was written exactly these bytes from there on.
+Invariant: the notes are runs `(start, end]` of sequence numbers in the order they were written. A connection that was
+in step since `start` was written exactly these bytes from there on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from edge.core import sse
 
 _MAX_NOTES = 256
-"""More than a reader that keeps up owes; for one that owes more, what was acknowledged is known less exactly, never
+"""More than a subscriber that keeps up owes; for one that owes more, what was acknowledged is known less exactly, never
 wrongly."""
 _FIELDS = 3
 _NONE = array("Q")
@@ -58,7 +58,7 @@ class BatchLog:
         return place if owed_bytes <= 0 else since
 
     def marks(self, since: int, cursor: int, written_bytes: int, *, chunked: bool) -> list[int]:
-        """The batches from `since` to `cursor`, oldest first, for a reader that was in step and has now been written
+        """The batches from `since` to `cursor`, oldest first, for a connection in step that has now been written
         `written_bytes`: the byte at which each ends, and its last number, in turns.
         """
         marks: list[int] = []

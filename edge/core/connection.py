@@ -1,11 +1,11 @@
-"""One reader: a cursor on its project's ring.
+"""One subscriber: a cursor on its project's ring.
 
-Everything a reader is ever sent follows from `cursor`: first connect, reconnect, live event, slow reader and gap
+Everything a connection is sent follows from `cursor`: first connect, reconnect, live event, slow subscriber and gap
 are all "bring this cursor up to the head" (`Project.deliver`). The class says nothing about sockets: the owner of
 the transport subclasses it and gives the five methods at the end their meaning.
 
-Invariant: the reader covers every event after `start` that is not in `skips`. What it covers up to `cursor` has been
-written; what it covers up to `acknowledged` has been acknowledged by its peer.
+Invariant: the connection covers every event after `start` that is not in `skips`. What it covers up to `cursor` has
+been written; what it covers up to `acknowledged` has been acknowledged by its peer.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ class Connection:
 
     @staticmethod
     def write_batch(connections: Sequence[Connection], wire: bytes, seq: int, now: float) -> None:
-        """Write the next of `project.batches` to readers that all wait for it, in their wire form: it ends with `seq`.
+        """Write the next of `project.batches` to connections that wait for it, in their wire form: it ends with `seq`.
 
         First all of them take the step, then all are written to: between two writes runs as little as can be, so that
         what the kernel needs for the next one is still in its caches (0.8 of 6.2 µs, measured).
@@ -192,7 +192,7 @@ class Connection:
         self.write(wire)
 
     def pass_over(self, seq: int) -> None:
-        """Move the cursor to `seq` without a word: nothing up to there is for this reader, or can be given any more."""
+        """Move the cursor to `seq` and write nothing: nothing up to there is for this connection, or still held."""
         if self.batched_since < self.cursor:
             self._leave_batches()
         self._sent_before = self.sent_to
@@ -245,7 +245,7 @@ class Connection:
         return self.acknowledged < cursor
 
     def _leave_batches(self) -> None:
-        """What comes next is written to this reader alone: remember what of the batches is still on its way."""
+        """What comes next is written to this subscriber alone: remember what of the batches is still on its way."""
         if self.refresh():
             assert self.project is not None
             since = max(self.acknowledged, self.batched_since)

@@ -38,7 +38,7 @@ class Counters:
     def __init__(self) -> None:
         self.published = 0
         self.delivered = 0
-        """Events written to connections: one event to ten readers counts ten, replay included."""
+        """Events written to connections: one event to ten subscribers counts ten, replay included."""
         self.replayed = 0
         self.heartbeats = 0
         self.projects_displaced = 0
@@ -66,7 +66,7 @@ REMOVAL_REASONS = (
     "error",
 )
 DOOR_REASONS = ("unauthenticated", "forbidden", "wrong_host", "origin_not_allowed", "keys_unavailable")
-"""Why a reader is not even let in to be counted against the limits."""
+"""Why a subscriber is not even let in to be counted against the limits."""
 REJECTION_REASONS = (
     "too_many_descriptors",
     "too_many_connections",

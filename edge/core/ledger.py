@@ -21,7 +21,7 @@ import msgspec
 from edge.core.intervals import Intervals, Run
 
 _MAX_RECEIVED_RUNS = 64
-"""Bounds the memory of a project whose readers come and go with holes; beyond it, the oldest knowledge is dropped."""
+"""Bounds the memory of a project whose connections come and go with holes; beyond it, the oldest is dropped."""
 
 
 class Reader(Protocol):
@@ -69,7 +69,7 @@ class LedgerState(
     # as files of version 0.1 have them
     rename={"unreported_lost": "untold_lost", "unreported_from": "untold_from"},
 ):
-    """A ledger between two processes. What waited for a reader's room is missed once the readers are gone."""
+    """A ledger between two processes. What waited for a subscriber's room is missed once the subscribers are gone."""
 
     misses: int = 0
     recovered: int = 0
@@ -83,7 +83,7 @@ class LedgerState(
 
 
 class Absence(msgspec.Struct, frozen=True, gc=False):
-    """A time without readers: when its first event was missed, how many were, how many the next reader got at once."""
+    """A time without connections: when its first event was missed, how many were, how many the next one got."""
 
     since_seconds: float
     missed: int
@@ -143,7 +143,7 @@ class Ledger:
         self._missed(1, now)
 
     def absence_ends(self) -> Absence | None:
-        """The first reader has come and got what was held for it. None when nothing was missed since the last one."""
+        """The first connection has got what was held for it. None when nothing was missed since the last one."""
         since_seconds, self._missing_since_seconds = self._missing_since_seconds, None
         if since_seconds is None:
             return None

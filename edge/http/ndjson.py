@@ -25,7 +25,7 @@ from edge.http.schemas import LinesTaken
 from edge.store.base import Keyed, receipt_of
 
 _LINES_A_TURN = 256
-"""Lines published before the loop gets a turn, so that readers are served while a burst comes in."""
+"""Lines published before the loop gets a turn, so that subscribers are served while a burst comes in."""
 _TOGETHER_BYTES = 256 * 1024
 """Larger lines are published one by one: together they would stand over the bounds of the ring for a moment."""
 

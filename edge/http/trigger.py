@@ -1,4 +1,4 @@
-"""`POST /projects/{project}/trigger`: wait for a reader that is really there, then start the job, exactly once.
+"""`POST /projects/{project}/trigger`: wait for a subscriber that is really there, then start the job, exactly once.
 
 Invariant: a job is dispatched only after the wait has ended well (or with `on_timeout=dispatch`), in a task of
 its own: a caller that goes away while waiting leaves nothing behind, one that goes away later can't stop what has
@@ -32,7 +32,7 @@ from edge.triggers.readiness import Confirm, Confirmation
 
 _MAX_CONNECTIONS = 1_000_000
 _WORTH_NOTING_SECONDS = 0.05
-"""Longer than any confirmation takes: such a trigger has waited for its reader to come."""
+"""Longer than any confirmation takes: such a trigger has waited for its subscriber to come."""
 _log = get_logger("trigger")
 _NULL = msgspec.Raw(b"null")
 

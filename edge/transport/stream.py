@@ -40,7 +40,7 @@ _LEAST_RECORD_COST_BYTES = 14
 """Before TLS 1.3 it depends on the cipher and is at least this."""
 NOT_DIRECTLY = -1
 _HELD_BYTES = 16 * 1024
-"""A longer replay goes out batch by batch, as the reader takes it."""
+"""A longer replay goes out batch by batch, as the subscriber takes it."""
 _DEAD_ERRNOS = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
 
 
@@ -312,10 +312,10 @@ class Stream(Connection, asyncio.Protocol):
         self._hub.drained(self, self._clock())
 
     def data_received(self, data: bytes) -> None:
-        """A reader has nothing to say: bytes behind its request are dropped unread."""
+        """A subscriber has nothing to say: bytes behind its request are dropped unread."""
 
     def eof_received(self) -> bool:
-        """A half-closed reader can't be told from one that has closed; it leaves, and what it can't take is dropped."""
+        """A half-closed peer looks like a closed one: the stream ends, and what it can't take is dropped."""
         self.refresh()
         if self.paused:
             self.abort()
@@ -332,7 +332,7 @@ class Stream(Connection, asyncio.Protocol):
         if exc is None or isinstance(exc, ConnectionError | ssl.SSLError):
             return "client"
         if isinstance(exc, OSError) and exc.errno in _DEAD_ERRNOS:
-            # TCP_USER_TIMEOUT also ends a reader whose window stayed shut.
+            # TCP_USER_TIMEOUT also ends a subscriber whose window stayed shut.
             return "slow" if self.answers() else "dead"
         return "error"
 

@@ -60,7 +60,7 @@ class Path(NamedTuple):
     last_ack_age_seconds: float
     """Since the last acknowledgement of any kind."""
     answers: bool
-    """Nothing that was sent goes unanswered. A stopped reader's kernel answers every probe of its shut window; what
+    """Nothing that was sent goes unanswered. A stopped subscriber's kernel answers every probe of its shut window; what
     is sent to a vanished peer is sent again and again (measured when `TCP_USER_TIMEOUT` strikes after 2 s: no
     retransmission and no open probe there; 3 retransmissions, or with a shut window 2 open probes, here).
     """
@@ -105,7 +105,7 @@ def path(sock: Socket) -> Path:
 
 
 UNSENT_LIMIT_BYTES = 32 * 1024
-"""What the kernel may hold for a reader that has stopped, beyond what is in flight."""
+"""What the kernel may hold for a subscriber that has stopped, beyond what is in flight."""
 
 
 def prepare(listening: socket.socket, dead_after_seconds: float) -> None:
@@ -120,8 +120,8 @@ def prepare(listening: socket.socket, dead_after_seconds: float) -> None:
 def keep_unsent_small(sock: Socket) -> None:
     """Let the kernel hold only `UNSENT_LIMIT_BYTES` that it can't send yet.
 
-    By default a reader that has stopped swallows 4 MB of kernel memory before a write blocks (measured); bytes in
-    flight are not limited by this, so a fast and distant reader loses nothing.
+    By default a subscriber that has stopped swallows 4 MB of kernel memory before a write blocks (measured); bytes in
+    flight are not limited by this, so a fast and distant subscriber loses nothing.
     """
     sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT_LIMIT_BYTES)
 
