@@ -16,7 +16,7 @@ STATIC = resources.files("edge").joinpath("static")
 PAGE_FILES = tuple(
     "/" + file.name.replace("index.html", "")
     for file in STATIC.iterdir()
-    if not file.name.startswith(("edge", "openapi"))
+    if file.name.startswith(("index.", "page", "icon."))
 )
 CLIENT_FILES = ("/edge.js", "/edge.d.ts", "/clients/")
 
