@@ -77,10 +77,11 @@ function connectionTable(connections, own) {
   const rows = connections.map((connection) => [
     connection.id === own ? `${connection.id} (this page)` : connection.id,
     connection.address,
+    connection.sub ?? "–",
     time(connection.since, "", ago),
     connection.last_event ?? "–",
     size(connection.unacknowledged_bytes),
     connection.round_trip_ms === null ? "–" : `${connection.round_trip_ms} ms`,
   ]);
-  return table(["Id", "From", "Since", "Last event", "Unacknowledged", "Round trip"], rows, "connections");
+  return table(["Id", "From", "Subject", "Since", "Last event", "Unacknowledged", "Round trip"], rows, "connections");
 }

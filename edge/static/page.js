@@ -105,6 +105,10 @@ ask("metrics", { method: "HEAD" }).then(
   },
   () => {}, // they are served elsewhere, or not to everybody: there is nothing to link to
 );
-addEventListener("hashchange", route);
+addEventListener("hashchange", () => {
+  route();
+  scrollTo(0, 0);
+  byId("main").focus({ preventScroll: true }); // a screen reader goes on there
+});
 route();
 watch();

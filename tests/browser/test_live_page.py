@@ -336,6 +336,10 @@ async def test_the_events_are_walked_with_the_keyboard(hub: HubProcess, open_tab
     for number in range(3):
         await hub.publish(project, number)
     await until(lambda: rows(tab), lambda shown: len(shown) == 3)
+    await tab.page.keyboard.press("Tab")
+    assert "skip" == await tab.run("document.activeElement.id")
+    await tab.page.keyboard.press("Enter")
+    assert ("main", f"#/p/{project}") == (await tab.run("document.activeElement.id"), await tab.run("location.hash"))
     for _ in range(30):
         await tab.page.keyboard.press("Tab")
         if await tab.run("document.activeElement.matches('.events')"):
@@ -391,7 +395,8 @@ async def test_a_project_is_deleted_once_that_is_confirmed(hub: HubProcess, open
     tab = await open_project(open_tab, hub, project)
     await tab.page.click("text=Delete…")
     await tab.shows("#confirm", f"Delete {project}? Closes 0 streams and drops 1 event.")
-    await tab.page.click("#confirm >> text=Cancel")
+    assert "Cancel" == await tab.run("document.activeElement.textContent")
+    await tab.page.keyboard.press("Escape")
     assert 1 == (await hub.project(project))["ring"]["events"]
     await tab.page.click("text=Delete…")
     await tab.page.click("#confirm-ok")
