@@ -402,6 +402,33 @@ async def test_a_stream_opened_with_a_ticket_answers_its_probes() -> None:
                 assert "client" == (await response.json())["confirmed"]
 
 
+async def test_the_status_shows_whom_a_token_names_and_nothing_more_of_it() -> None:
+    async with running(GUARDED) as hub:
+
+        async def connection(token: str) -> dict[str, Any]:
+            async with hub.client.get(f"{hub.url}{EVENTS}", headers=bearer(token)) as stream:
+                await frames_until(stream, "edge.hello")
+                async with hub.client.get(f"{hub.url}/projects/p1", headers=bearer(TOKEN)) as response:
+                    [found] = (await response.json())["connections"]
+            while hub.context.hub.connections:  # noqa: ASYNC110 - the hub notifies its log, not tests
+                await asyncio.sleep(0.01)
+            return dict(found)
+
+        grants = {"subscribe": ["p1"]}
+        shown = await connection(minted(grants, sub="ada", name="Ada", jti="secret-of-the-token"))
+        assert "ada" == shown["sub"]
+        assert "secret-of-the-token" not in json.dumps(shown)
+        assert None is (await connection(TOKEN))["sub"]
+        assert None is (await connection(minted(grants, sub=7)))["sub"]
+        assert "a\\nb\\ud800" == (await connection(minted(grants, sub="a\nb\ud800")))["sub"]
+        assert 256 == len((await connection(minted(grants, sub="x" * 1000)))["sub"])
+        ticket = await ticket_for(hub.client, hub.url, minted(grants, sub="grace"))
+        async with hub.client.get(f"{hub.url}{EVENTS}?ticket={ticket}") as stream:
+            await frames_until(stream, "edge.hello")
+            [one] = hub.context.hub.connections.values()
+            assert "grace" == one.subject
+
+
 async def test_a_stream_opened_with_a_ticket_ends_with_its_token() -> None:
     async with running(GUARDED) as hub:
         ticket = await ticket_for(hub.client, hub.url, minted({"subscribe": ["p1"]}, exp=time.time() + 1))
