@@ -86,7 +86,7 @@ def owner(path: str) -> tuple[str, str]:
 
 
 def source_package(listed: Path, library: str) -> tuple[str, str]:
-    """What `build/portable/compile` made `library` from: what is no other's is Python's, the last one listed."""
+    """What `build/portable/compile` made `library` from: what belongs to no other is Python's, the last one listed."""
     lines = [line.split() for line in listed.read_text().splitlines() if line and not line.startswith("#")]
     for name, version, _release, *libraries in lines:
         if library.startswith(tuple(libraries)):

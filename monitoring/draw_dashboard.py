@@ -130,7 +130,7 @@ def _lines(axis: Axes, queries: list[tuple[str, list[dict[str, Any]]]], *, stack
         for one in series:
             name = legend
             for label, value in one["metric"].items():
-                # A port that the test took is no name for a hub.
+                # A port that the test took is not a name for a hub.
                 name = name.replace("{{" + label + "}}", "hub-1" if label == "instance" else value)
             times, values = _points(one)
             if not stacked or np.nanmax(values) > 0:  # what never happened would only fill the legend

@@ -1,7 +1,7 @@
 """Rights and whose they are.
 
 Invariant: what is not granted is refused. A grant names a project, or a prefix by a `*` at its end (`*` alone is
-every project); a `*` anywhere else is no pattern, and as no project's name holds one it grants nothing.
+every project); a `*` anywhere else is not a pattern, and as no project's name holds one it grants nothing.
 """
 
 from __future__ import annotations

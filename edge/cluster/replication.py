@@ -118,7 +118,7 @@ class Replicator:
         """`follow` for each of `names` with its part of `last_id`. On return `follows` is true for all."""
         last_ids = {name: resume.id_in(name, last_id) for name in names}
         await asyncio.gather(*(self.follow(name, last_id) for name, last_id in last_ids.items()))
-        while not all(map(self.follows, last_ids)):  # one may have been given up while another was loaded
+        while not all(map(self.follows, last_ids)):  # one may have been dropped while another was loaded
             await asyncio.gather(*map(self.follow, last_ids))
 
     async def _follow(self, name: str) -> None:

@@ -1,8 +1,8 @@
 """One subscriber: a cursor on its project's ring.
 
 Everything a connection is sent follows from `cursor`: first connect, reconnect, live event, slow subscriber and gap
-are all "bring this cursor up to the head" (`Project.deliver`). The class says nothing about sockets: the owner of
-the transport subclasses it and gives the five methods at the end their meaning.
+are one operation: deliver what lies between it and the head (`Project.deliver`). The class says nothing about sockets:
+the owner of the transport subclasses it and gives the five methods at the end their meaning.
 
 Invariant: the connection covers every event after `start` that is not in `skips`. What it covers up to `cursor` has
 been written; what it covers up to `acknowledged` has been acknowledged by its peer.
@@ -201,7 +201,7 @@ class Connection:
         self.cursor = self.batched_since = seq
 
     def control(self, frame: bytes, now: float) -> None:
-        """Write a frame that is no event of the project."""
+        """Write a frame that is not an event of the project."""
         self.write_control(sse.chunk(frame) if self.chunked else frame, now)
 
     def write_control(self, wire: bytes, now: float) -> None:

@@ -167,7 +167,7 @@ class Ledger:
                 self._total.touch(self._project)
 
     def evicted(self, lo: int, hi: int, now: float) -> None:
-        """The ring gave up `lo..hi`, its oldest: what no subscriber got is lost."""
+        """The ring evicted `lo..hi`, its oldest: what no subscriber got is lost."""
         if hi > self._taken_to:
             self._all_wait_until(hi)
         if self._waiting.size:
@@ -213,17 +213,17 @@ class Ledger:
         for lo, hi in acknowledged:
             self.acknowledged(lo, hi)
         self._all_wait_until(newest)
-        nobody_has = self._had_by_nobody_else(unacknowledged, others)
+        orphaned = self._on_no_other(unacknowledged, others)
         for lo, hi in unwritten:
             for run in self._waiting.within(lo, hi):
-                nobody_has.add(*run)
-        orphans = Intervals(nobody_has)
+                orphaned.add(*run)
+        orphans = Intervals(orphaned)
         for other in others:
             if not orphans:
                 break
             if other.start < orphans.last and other.cursor < orphans.last:
                 _take_out_covered(orphans, other, max(other.cursor + 1, oldest), newest)
-        for lo, hi in nobody_has:
+        for lo, hi in orphaned:
             self._waiting.add(lo, hi)
         missed = len(orphans)
         if missed and self._missing_since_seconds is None:
@@ -232,7 +232,7 @@ class Ledger:
         self._lose_until(oldest - 1)
         return missed
 
-    def _had_by_nobody_else(self, unacknowledged: Iterable[Run], others: Iterable[Reader]) -> Intervals:
+    def _on_no_other(self, unacknowledged: Iterable[Run], others: Iterable[Reader]) -> Intervals:
         """Of what was written to one that left: what no peer has acknowledged and no other connection was written."""
         events = Intervals(unacknowledged)
         for lo, hi in self._received if events else ():

@@ -159,7 +159,7 @@ def newest(project: History, asked: str, count: int) -> Start:
 
 
 def missed(project: History) -> Start:
-    """What nobody has received yet; events that were lost untold are told now."""
+    """What no subscriber has received yet; lost events that were not yet reported are reported now."""
     ledger, ring = project.ledger, project.ring
     gap = Gap("missed", "evicted", ledger.unreported_lost, ledger.unreported_from) if ledger.unreported_lost else None
     if not ledger.pending:

@@ -1,4 +1,4 @@
-"""The bounded history of one project: frames numbered one by one, oldest given up first.
+"""The bounded history of one project: frames numbered one by one, oldest evicted first.
 
 Invariant: the ring holds exactly the frames `oldest..newest`, `size_bytes` is the sum of their lengths, and a
 number once given is never given again in this epoch. What is evicted is counted by the caller, who learns the
@@ -57,7 +57,7 @@ class Ring:
         return self.newest
 
     def evict(self, count: int) -> int:
-        """Give up the `count` oldest frames; returns how many bytes they had."""
+        """Evict the `count` oldest frames; returns how many bytes they had."""
         frames = self._frames
         first, last = self._start, self._start + count
         if count == 1:

@@ -145,7 +145,7 @@ class Ticker:
         for connection in part:
             try:
                 if connection in self.paused and self._stalls_at(connection, now) <= now:
-                    self._give_up(connection, now)
+                    self._remove_stalled(connection, now)
                     stalled.append(connection)
             except Exception as error:  # noqa: BLE001 - see the invariant
                 self._failed(connection, error)
@@ -215,7 +215,7 @@ class Ticker:
         stalls_at = self._stalls_at(connection, now)
         heartbeat_seconds = self._limits.heartbeat_seconds
         if stalls_at <= now:
-            self._give_up(connection, now)
+            self._remove_stalled(connection, now)
             over.setdefault(None, []).append(connection)
         elif connection.ends_at_seconds <= now and not connection.leaving:
             connection.ends_at_seconds = NEVER
@@ -238,7 +238,7 @@ class Ticker:
         return connection.progress_seconds + self._limits.dead_after_seconds if owes else NEVER
 
     @staticmethod
-    def _give_up(connection: Connection, now: float) -> None:
+    def _remove_stalled(connection: Connection, now: float) -> None:
         """Say why a stalled stream is aborted: `slow` if the peer's stack still answers, `dead` if it doesn't."""
         connection.leaving = connection.leaving or ("slow" if connection.answers() else "dead")
         connection.progress_seconds = now

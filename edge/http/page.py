@@ -2,7 +2,7 @@
 
 They are read when this module is imported, which is before there is an event loop that reading could hold, and
 through importlib.resources, so that a packed program has them too. Each is held as it is and gzipped,
-with an ETag for either; a browser asks again each time (`no-cache`) and is told 304. The page may load nothing but
+with an ETag for either; a browser asks again each time (`no-cache`) and gets 304. The page may load nothing but
 what the hub itself serves, runs no inline script or style, and may stand in no frame.
 """
 

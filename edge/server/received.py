@@ -141,7 +141,7 @@ class Received(Request):
 
 
 def refusal(error: HttpProcessingError, head: bytes, address: str | None) -> Response:
-    """The answer to a head that the parser gave up on: it names what is wrong with it."""
+    """The answer to a head that the parser failed on: it names what is wrong with it."""
     if head.startswith(_HTTP_2_PREFACE):
         return problems.unsupported_version()
     if not isinstance(error, LineTooLong):

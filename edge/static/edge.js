@@ -160,8 +160,8 @@ export class ProjectStream extends EventTarget {
       const jitter = 1 + JITTER * (2 * Math.random() - 1);
       const slowerMs = Math.min(this.#retryMs * 2 ** this.#failures++, MAX_BACKOFF_MS);
       const backoffMs = Math.max(this.#retryMs, slowerMs) * jitter;
-      const toldMs = this.#closingMs ?? Math.max(backoffMs, error.waitMs || 0);
-      const waitMs = this.#hurried ? 0 : Math.min(toldMs, MAX_WAIT_MS);
+      const wantedMs = this.#closingMs ?? Math.max(backoffMs, error.waitMs || 0);
+      const waitMs = this.#hurried ? 0 : Math.min(wantedMs, MAX_WAIT_MS);
       this.#hurried = false;
       this.#closingMs = undefined;
       this.hello = null;
@@ -311,8 +311,8 @@ export class ProjectStream extends EventTarget {
 
   #change(state, error = null, waitMs = 0) {
     const { code, message, status } = error ?? {};
-    const told = error && { code, message, status };
-    this.#tell({ change: { state, error: told, waitMs, hello: this.hello, lastEventId: this.lastEventId } });
+    const shared = error && { code, message, status };
+    this.#tell({ change: { state, error: shared, waitMs, hello: this.hello, lastEventId: this.lastEventId } });
   }
 
   #tell(message) {

@@ -66,7 +66,7 @@ def stream_head(*, chunked: bool) -> bytes:
 
 
 class Releasing(Protocol):
-    """A protocol that gives up its transport, to which it has written `written_bytes`."""
+    """A protocol that hands its transport over, to which it has written `written_bytes`."""
 
     written_bytes: int
 

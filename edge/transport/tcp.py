@@ -3,7 +3,7 @@
 Written is not received. Linux counts, for every socket, the bytes its peer acknowledged (`tcpi_bytes_acked`, a 64-bit
 number at byte 120 of `TCP_INFO`) and those it has not (`SIOCOUTQ`); both can still be read on a socket that has just
 failed (measured: 1,300 bytes written, 1,000 acknowledged before the cable was cut: 1000 and 300). Elsewhere, or on a
-socket that is no TCP, `supported` says no and callers fall back to "written".
+socket that is not TCP, `supported` says no and callers fall back to "written".
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ class _Waiter:
         self.future = future
 
     def fail(self, error: Exception) -> None:
-        """End the wait with `error`; one cancelled at the same moment never retrieves it, and that is no bug."""
+        """End the wait with `error`; one cancelled at the same moment never retrieves it, and that is not a bug."""
         if not self.future.done():
             self.future.set_exception(error)
             self.future.exception()

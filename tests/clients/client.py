@@ -77,7 +77,7 @@ class Reading:
         await self.until(lambda: len(self.own("edge.hello")) >= times)
 
     async def over(self) -> None:
-        """Wait until the client has given up for good."""
+        """Wait until the client has stopped for good."""
         await self.until(lambda: self.is_over)
 
     async def has(self, data: str) -> None:

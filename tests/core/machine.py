@@ -360,7 +360,7 @@ class HubMachine(RuleBasedStateMachine):
             real = self.hub.projects.get(project.name)
             oldest = project.newest + 1 if real is None else real.ring.oldest
             while project.oldest < oldest:
-                assert project.held[0].at < self.now - AGE_SECONDS, "given up before its age"
+                assert project.held[0].at < self.now - AGE_SECONDS, "evicted before its age"
                 self.evict(project, "age")
             assert not project.held or project.held[0].at + AGE_SECONDS + STEP_SECONDS >= self.now, (
                 "held beyond its age"

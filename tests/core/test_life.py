@@ -185,7 +185,7 @@ class TestStuckReaders:
         assert reader.aborted
 
     def test_what_a_peer_owes_counts_from_when_it_is_seen(self) -> None:
-        """Not from the last look at which it owed nothing: a write just before a look is no debt of a heartbeat."""
+        """Not from the last look at which it owed nothing: a write just before a look is not owed to a heartbeat."""
         hub = make_hub(dead_after_seconds=16.0, heartbeat_seconds=16.0)
         reader = connect(hub)
         tick(hub, 1.0)

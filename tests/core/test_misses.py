@@ -325,12 +325,12 @@ def test_knowledge_of_what_was_received_is_bounded_and_errs_towards_a_miss() -> 
 )
 def test_who_else_was_written_what_is_evicted(others: list[Reader], missed_runs: list[Run]) -> None:
     """Events 5 to 9, no longer held: only who was written them has them."""
-    tally = MissTotals()
-    ledger = Ledger(tally, "p")
+    totals = MissTotals()
+    ledger = Ledger(totals, "p")
     ledger.delivered(1, 9)
     count = sum(hi - lo + 1 for lo, hi in missed_runs)
     assert count == ledger.disconnected([(1, 4)], [(5, 9)], [], others, oldest=10, newest=9, now=3.0)
-    assert (count, count, 0) == (tally.misses, tally.lost, tally.pending)
+    assert (count, count, 0) == (totals.misses, totals.lost, totals.pending)
     assert (missed_runs[0][0] if missed_runs else None) == ledger.unreported_from
 
 
@@ -405,12 +405,12 @@ class TestBetweenProcesses:
         before.evicted(1, 1, 9.0)
         state = msgspec.json.decode(msgspec.json.encode(before.state(8)), type=LedgerState)
         assert LedgerState(6, 2, 1, 1, 1, 1.0, 6.0, ((4, 6),), ((7, 8),)) == state
-        tally = MissTotals()
-        after = Ledger(tally, "p", 8)
+        totals = MissTotals()
+        after = Ledger(totals, "p", 8)
         after.restore(state, oldest=5, now=20.0)
         assert [(5, 8)] == list(after.pending)
         assert (8, 2, 2, 4) == (after.misses, after.recovered, after.lost, len(after.pending))
-        assert (5, 0, 1, 4) == (tally.misses, tally.recovered, tally.lost, tally.pending)
+        assert (5, 0, 1, 4) == (totals.misses, totals.recovered, totals.lost, totals.pending)
         assert (2, 1) == (after.unreported_lost, after.unreported_from)
         assert (1.0, 20.0) == (after.first_miss_seconds, after.last_miss_seconds)
 
@@ -421,17 +421,17 @@ class TestBetweenProcesses:
         assert Absence(1.0, 1, 0) == ledger.absence_ends()
 
     def test_a_store_hears_whose_ledger_has_changed(self) -> None:
-        tally = MissTotals()
-        tally.touch("unused")
-        tally.touched = set()
+        totals = MissTotals()
+        totals.touch("unused")
+        totals.touched = set()
 
         def changed() -> set[str]:
-            assert tally.touched is not None
-            names = set(tally.touched)
-            tally.touched.clear()
+            assert totals.touched is not None
+            names = set(totals.touched)
+            totals.touched.clear()
             return names
 
-        ledger = Ledger(tally, "p")
+        ledger = Ledger(totals, "p")
         ledger.delivered(1, 1)
         ledger.gap_reported(1)
         assert set() == changed()

@@ -1,4 +1,4 @@
-"""What is given up, in which order and for which reason; nothing grows however fast projects come and go."""
+"""What is evicted, in which order and for which reason; nothing grows however fast projects come and go."""
 
 from __future__ import annotations
 

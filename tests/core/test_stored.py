@@ -288,8 +288,8 @@ class TestKeptElsewhere:
         assert ["p"] == observer.forgotten
 
 
-def vars_of(tally: MissTotals) -> tuple[int, int, int]:
-    return tally.misses, tally.recovered, tally.lost
+def vars_of(totals: MissTotals) -> tuple[int, int, int]:
+    return totals.misses, totals.recovered, totals.lost
 
 
 def test_a_project_knows_its_ids() -> None:

@@ -39,7 +39,7 @@ class LoggedHub:
     async def line(self, event: str) -> dict[str, Any]:
         """The first of them, once it is there."""
         async with asyncio.timeout(60):
-            while not (found := self.lines(event)):  # noqa: ASYNC110 - a file tells nobody
+            while not (found := self.lines(event)):  # noqa: ASYNC110 - a file has no callback
                 await asyncio.sleep(0.02)
         return found[0]
 
@@ -180,7 +180,7 @@ async def test_readers_in_floods_are_folded_and_none_is_forgotten(tmp_path: Path
             return sum(("connection" in line) + int(line.get("suppressed", 0)) for line in lines)
 
         async with asyncio.timeout(60):
-            while counted("connection_added") < readers + 1:  # noqa: ASYNC110 - a file tells nobody
+            while counted("connection_added") < readers + 1:  # noqa: ASYNC110 - a file has no callback
                 await asyncio.sleep(0.05)
             while counted("connection_removed", "last_connection_removed") < readers + 1:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)

@@ -92,7 +92,7 @@ test("Retry-After is obeyed, and ready() doesn't shorten it", async () => {
   });
 });
 
-test("a page of HTML with status 200 is no stream, and is not the end either", async () => {
+test("a page of HTML with status 200 is not a stream, and is not the end either", async () => {
   const html = (request, response) => response.writeHead(200, { "Content-Type": "text/html" }).end("<h1>Log in</h1>");
   await withServer(html, async (url) => {
     const opened = new ProjectStream(url, { project: "p" });

@@ -20,7 +20,7 @@ from edge.server.listening import listen
 async def until(so: Callable[[], bool]) -> None:
     """Wait for something that the hub does by itself."""
     async with asyncio.timeout(60):
-        while not so():  # noqa: ASYNC110 - the hub tells nobody
+        while not so():  # noqa: ASYNC110 - the hub has no callback
             await asyncio.sleep(0.005)
 
 

@@ -64,7 +64,7 @@ async def running(config: Config | None = None) -> AsyncIterator[RunningHub]:
 
 
 async def code_of(response: aiohttp.ClientResponse) -> tuple[int, str | None]:
-    """Status and problem code of an answer; the code is None where it is no problem."""
+    """Status and problem code of an answer; the code is None where it is not a problem."""
     if response.content_type != "application/problem+json":
         return response.status, None
     document = await response.json(content_type=None)

@@ -116,7 +116,7 @@ CASES = {
     "an encoded line end": Case(get("/projects/a%0d%0ab"), INVALID_PROJECT),
     "an encoded route": Case(get("/%70rojects"), (200, None)),
     "a broken escape": Case(get("/projects/%zz"), INVALID_PROJECT),
-    "an escape that is no UTF-8": Case(get("/projects/%ff%fe"), INVALID_PROJECT),
+    "an escape that is not UTF-8": Case(get("/projects/%ff%fe"), INVALID_PROJECT),
     "a space encoded": Case(get("/projects/a%20b"), INVALID_PROJECT),
     "bytes beyond ASCII": Case(get("/projects/\xc3\xa9"), MALFORMED, closes=True),
     "NUL in the target": Case(get("/proj\0ects"), MALFORMED, closes=True),

@@ -104,10 +104,10 @@ async def test_an_unexpected_error_is_a_problem_and_is_logged_once(
 
 async def test_a_handler_ends_with_its_caller(site: Site) -> None:
     reader, writer = await site.raw(b"GET /projects/p/ready?timeout=20s HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    while site.context.readiness.waiting != 1:  # noqa: ASYNC110 - it tells nobody
+    while site.context.readiness.waiting != 1:  # noqa: ASYNC110 - it has no callback
         await asyncio.sleep(0.005)
     writer.close()
     await writer.wait_closed()
-    while site.context.readiness.waiting:  # noqa: ASYNC110 - it tells nobody
+    while site.context.readiness.waiting:  # noqa: ASYNC110 - it has no callback
         await asyncio.sleep(0.005)
     assert b"" == await reader.read()

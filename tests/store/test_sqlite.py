@@ -233,7 +233,7 @@ async def test_a_file_with_very_many_events_opens_with_all_of_them(tmp_path: Pat
     projects = 200
     event = Event("message", b"0123456789")
     async with life(tmp_path / "h.db", commit=False) as first:
-        # Nobody reads the odd ones, and every fourth has a reader without room.
+        # No one reads the odd ones, and every fourth has a reader without room.
         readers = [first.read(f"p{project}") for project in range(0, projects, 2)]
         for reader in readers[::2]:
             reader.paused = True

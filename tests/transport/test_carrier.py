@@ -213,7 +213,7 @@ def certificate() -> Iterator[Certificate]:
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 def test_on_the_real_server(loop: str, secure: bool, certificate: Certificate) -> None:
-    """Replay and live events over a real socket; what was acknowledged is no miss, what was cut off is one."""
+    """Replay and live events over a real socket; what was acknowledged is not a miss, what was cut off is one."""
 
     async def main() -> None:
         async with served(certificate if secure else None) as hub:
@@ -233,7 +233,7 @@ def test_on_the_real_server(loop: str, secure: bool, certificate: Certificate) -
                 ]
             assert 200 == len(set(ids))
             assert 2 == ids[-1].count("-100")
-            while any(part.refresh() for part in core.connections.values()):  # noqa: ASYNC110 - the kernel tells nobody
+            while any(part.refresh() for part in core.connections.values()):  # noqa: ASYNC110 - the kernel has no callback
                 await asyncio.sleep(0.01)
             await peer.close()
             await hub.streams(0)

@@ -93,7 +93,7 @@ def test_what_the_connection_carried_before_is_not_counted(loop: str, tls: Certi
             [stream] = await hub.streams(1)
             publish(hub, b"x" * 50_000)
             await peer.reader.readuntil(b"-1\n\n\r\n")
-            while stream.unacked_bytes:  # noqa: ASYNC110 - the kernel tells nobody
+            while stream.unacked_bytes:  # noqa: ASYNC110 - the kernel has no callback
                 await asyncio.sleep(0.005)
             assert stream.written_bytes == stream.acked_bytes() > 50_000
             await peer.close()

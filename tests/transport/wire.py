@@ -9,7 +9,7 @@ from edge.transport.stream import Stream
 
 
 class Wire(asyncio.Transport):
-    """An in-memory transport: the peer takes bytes when told to, and pauses the stream while some are left."""
+    """An in-memory transport: the peer takes bytes on command, and pauses the stream while some are left."""
 
     def __init__(self) -> None:
         super().__init__()

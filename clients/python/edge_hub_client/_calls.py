@@ -73,11 +73,11 @@ class Attempts(Generic[T]):
         is_passing = error.code == "network" or (
             error.status in _PASSING and error.code != "dispatch_failed" and not error.may_have_started
         )
-        told_seconds = error.retry_after or 0.0
-        if not (is_passing and self.call.is_repeatable and self._left) or told_seconds > LONGEST_RETRY_AFTER_SECONDS:
+        wanted_seconds = error.retry_after or 0.0
+        if not (is_passing and self.call.is_repeatable and self._left) or wanted_seconds > LONGEST_RETRY_AFTER_SECONDS:
             raise error
         self._left -= 1
-        pause_seconds = max(self._pause_seconds, told_seconds) * random.uniform(0.75, 1.25)  # noqa: S311 - jitter
+        pause_seconds = max(self._pause_seconds, wanted_seconds) * random.uniform(0.75, 1.25)  # noqa: S311 - jitter
         self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
         return pause_seconds
 
@@ -236,7 +236,7 @@ class Verbs:
         last_event_id: str | None = None,
         limit: int | None = None,
     ) -> Call[models.History]:
-        """The events that the hub holds, oldest first. It is no delivery: misses stay misses."""
+        """The events that the hub holds, oldest first. It is not a delivery: misses stay misses."""
         start = {"last_event_id": last_event_id} if last_event_id else {"since": since}
         return Call("GET", project_path(project, "/history"), models.history, query_of(limit=limit, **start))
 

@@ -132,12 +132,12 @@ class Subscription:
             raise error
         jitter = random.uniform(0.75, 1.25)  # noqa: S311 - not a secret
         backoff_seconds = min(self._retry_seconds * 2.0 ** min(self._failures - 1, 10), LONGEST_PAUSE_SECONDS) * jitter
-        told_seconds, self._closing_seconds = self._closing_seconds, None
-        if told_seconds is None:
-            told_seconds = max(backoff_seconds, error.retry_after or 0.0)
+        wanted_seconds, self._closing_seconds = self._closing_seconds, None
+        if wanted_seconds is None:
+            wanted_seconds = max(backoff_seconds, error.retry_after or 0.0)
         self.state, self.error = "reconnecting", error
-        _log.info("%s: reconnecting in %.1f s: %s", ", ".join(self._projects), told_seconds, error.detail)
-        return told_seconds
+        _log.info("%s: reconnecting in %.1f s: %s", ", ".join(self._projects), wanted_seconds, error.detail)
+        return wanted_seconds
 
     def _ended(self) -> EdgeError:
         return Unreachable("the stream ended")

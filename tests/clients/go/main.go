@@ -1,6 +1,6 @@
 // Command read CLIENT URL [CLIENT URL]... reads each stream with that client, as its documentation shows, and writes what it
 // gives as JSON lines with its place among them as "reader": {"open": true}, {"type", "id", "data"}, {"error"} (and it goes
-// on), {"over"} (it has given up for good).
+// on), {"over"} (it has stopped for good).
 package main
 
 import (

@@ -1,6 +1,6 @@
 // node read.mjs CLIENT URL [CLIENT URL]...: read each stream with that client, as its documentation shows, and write what it
 // gives as JSON lines with its place among them as "reader": {"open": true}, {"type", "id", "data"}, {"error"} (and it goes
-// on), {"over"} (it has given up for good).
+// on), {"over"} (it has stopped for good).
 import { createRequire } from "node:module";
 import { createEventSource } from "eventsource-client";
 import { EventSource as NpmEventSource } from "eventsource";

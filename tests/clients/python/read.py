@@ -1,7 +1,7 @@
 """python read.py CLIENT URL [CLIENT URL]...: read each stream with that client, as its documentation shows.
 
 What it gives is written as JSON lines with its place among them as "reader": {"open": true}, {"type", "id", "data"},
-{"error"} (and it goes on), {"over"} (it has given up for good).
+{"error"} (and it goes on), {"over"} (it has stopped for good).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ld_eventsource.config import ErrorStrategy, RetryDelayStrategy
 
 RETRY_SECONDS = 0.2
 READ_SECONDS = 60
-"""Longer than any heartbeat: httpx gives up after 5 s by itself, requests never does."""
+"""Longer than any heartbeat: httpx times out after 5 s by itself, requests never does."""
 _writing = threading.Lock()
 
 
@@ -188,7 +188,7 @@ def read(client: str, url: str, reader: Reader) -> None:
     reason = "ended"
     try:
         CLIENTS[client](url, reader)
-    except Exception as error:  # noqa: BLE001  # whatever a library gives up with
+    except Exception as error:  # noqa: BLE001  # whatever a library raises
         reason = repr(error)
     reader.tell(over=reason)
 
