@@ -2,6 +2,7 @@
 //
 // It stands behind `fetch`, so that the real ProjectStream and the real Hub run against it, without a network or a process.
 
+const RETRY_MS = 10; // a test waits for no pause
 const encoder = new TextEncoder();
 const real = globalThis.fetch;
 
@@ -108,7 +109,7 @@ export class FakeHub {
           send: ({ type, data, id }) => write(`event: ${type}\ndata: ${data}\nid: ${id}\n\n`),
           end: (reason) =>
             leave(() => {
-              write(`event: edge.closing\ndata: ${JSON.stringify({ reason, retry_ms: 1000 })}\n\n`);
+              write(`event: edge.closing\ndata: ${JSON.stringify({ reason, retry_ms: RETRY_MS })}\n\n`);
               controller.close();
             }),
           fail: () => leave(() => controller.error(new TypeError("The fake cut the connection."))),
@@ -117,7 +118,7 @@ export class FakeHub {
         signal?.addEventListener("abort", () => leave(() => controller.error(signal.reason)));
         const hello = { project: name, connection, heartbeat_seconds: 3600, ...ends, replayed: replay.length };
         const start = `${project.epoch}-${project.seq - replay.length}`;
-        write(`retry: 1000\nevent: edge.hello\ndata: ${JSON.stringify(hello)}\nid: ${start}\n\n`);
+        write(`retry: ${RETRY_MS}\nevent: edge.hello\ndata: ${JSON.stringify(hello)}\nid: ${start}\n\n`);
         const gap = { asked, ...ends, lost: null, reason: "restart" };
         if (!isKnown) write(`event: edge.gap\ndata: ${JSON.stringify(gap)}\n\n`);
         project.streams.add(stream);

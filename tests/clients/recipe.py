@@ -142,7 +142,9 @@ class Backend:
                 task.cancel()
             ended = await asyncio.gather(*self._running, return_exceptions=True)
             await self.session.close()
-            assert [] == [one for one in ended if isinstance(one, Exception)]
+            for one in ended:
+                if isinstance(one, Exception):
+                    raise one
 
 
 class Worker(Backend):
@@ -188,31 +190,32 @@ class Inngest(Backend):
     async def work(self, job: dict[str, Any]) -> None:
         steps: dict[str, Any] = {}
         while True:
-            if len(steps) < len(STEPS):
+            if len(steps) < len(STEPS) and all(one["type"] == "data" for one in steps.values()):
                 await self.step()
-            status, answer, headers = await self._call("generator-iterate", job, steps)
-            if status == 206:
-                steps |= {one["id"]: {"type": "data", "data": one.get("data")} for one in answer}
-            elif status == 200:
-                return
-            elif headers.get("x-inngest-no-retry") == "true":
+            answer = await self._call("generator-iterate", job, steps)
+            if isinstance(answer, dict):  # the function has failed
                 data = {"function_id": "generator-iterate", "run_id": job["id"], "error": answer, "event": job}
                 event = {"id": f"{job['id']}-failed", "name": "inngest/function.failed", "ts": 0, "data": data}
-                status, answer, _ = await self._call("generator-iterate-failure", event, {})
-                assert 200 == status, answer
-                return
-            else:
-                self.let(1)  # the step is done again
-                await asyncio.sleep(0.2)
+                answer = await self._call("generator-iterate-failure", event, {})
+            for one in answer:
+                if one["op"] == "RunComplete":
+                    return
+                if one["op"] == "StepFailed":
+                    steps[one["id"]] = {"type": "error", "error": one["error"]}
+                elif one["op"] == "StepError":
+                    self.let(1)  # the step is done again
+                else:
+                    steps[one["id"]] = {"type": "data", "data": one.get("data")}
 
-    async def _call(self, function: str, event: dict[str, Any], steps: dict[str, Any]) -> tuple[int, Any, Any]:
+    async def _call(self, function: str, event: dict[str, Any], steps: dict[str, Any]) -> Any:
+        """What the SDK has done: a list of steps, or an error."""
         stack = {"stack": list(steps), "current": len(steps)}
         context = {"fn_id": function, "run_id": event["id"], "attempt": 0, "stack": stack}
         context |= {"disable_immediate_execution": False, "use_api": False}
         body = {"event": event, "events": [event], "steps": steps, "ctx": context, "version": 1, "use_api": False}
         url = f"{self._endpoint}?fnId={function}&stepId=step"
         async with self.session.post(url, json=body) as answer:
-            return answer.status, await answer.json(), answer.headers
+            return await answer.json()
 
 
 async def types(hub: HubProcess, project: str, headers: dict[str, str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Development servers, and Next.js in production, between a page and a hub: events arrive at once, a trigger knows.
+"""Development servers between a page and a hub: events arrive at once, a trigger knows.
 
 They compress what they pass on and so hold a stream back, unless it says `no-transform`; and some rewrite Host.
 """
@@ -30,11 +30,10 @@ LOCAL: dict[str, Any] = {"server__host": "127.0.0.1", "auth__anonymous": None, "
 
 
 class Program(NamedTuple):
-    """What is run to serve a page: `before` it starts, and then `command`, with a port and the hub's URL."""
+    """What is run to serve a page: `command` with a port and the hub's URL."""
 
     name: str
     command: Callable[[int, str], tuple[str, ...]]
-    before: tuple[str, ...] = ()
 
     @property
     def is_next(self) -> bool:
@@ -45,12 +44,8 @@ PROGRAMS = (
     Program("express", lambda port, hub: ("serve.mjs", "express", str(port), hub)),
     Program("vite", lambda port, hub: ("serve.mjs", "vite", str(port), hub)),
     Program("webpack", lambda port, hub: ("serve.mjs", "webpack", str(port), hub)),
+    # `next start` is run by test_recipes.py.
     Program("next-dev", lambda port, _: (NEXT, "dev", "--port", str(port), "--hostname", "127.0.0.1")),
-    Program(
-        "next-start",
-        lambda port, _: (NEXT, "start", "--port", str(port), "--hostname", "127.0.0.1"),
-        before=(NEXT, "build"),
-    ),
 )
 
 
@@ -79,11 +74,6 @@ async def running(program: Program, hub: HubProcess) -> AsyncIterator[int]:
             start_new_session=True,
         )
 
-    if program.before:
-        process = await start(*program.before)
-        output, _ = await process.communicate()
-        assert 0 == process.returncode, output.decode()
-        await end(process)
     process = await start(*program.command(port, hub.url))
     assert process.stdout is not None
     log: list[bytes] = []

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -17,7 +18,9 @@ import pytest
 
 from edge import __version__
 from edge.http import clients
+from tests.browser.conftest import CHROMIUM
 from tests.clients.client import HERE, NODE
+from tests.clients.recipe import unpack
 from tests.faults.hub import serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.clients]
@@ -78,9 +81,19 @@ async def test_it_installs_from_the_hub_and_does_in_node_and_deno_what_it_says(t
     assert f"sha512-{digest}" == lock["packages"]["node_modules/edge-hub"]["integrity"]
 
 
+async def test_the_fake_tells_the_same_story_as_a_hub(app: Path) -> None:
+    shutil.copy(FOLDER / "fake.test.mjs", app)
+    async with serving(server__host="127.0.0.1", auth__anonymous=None) as hub:
+        told = await run(app, NODE, "fake.test.mjs", hub.url)
+    assert told == await run(app, NODE, "fake.test.mjs")
+    assert 22 == len(told.splitlines())
+
+
 @pytest.mark.node
 async def test_its_types_are_right_with_each_module_resolution(app: Path) -> None:
     shutil.copy(FOLDER / "types.tsx", app)
+    page = (HERE.parents[1] / "docs" / "javascript.md").read_text()
+    (app / "shown.tsx").write_text(page.partition("```tsx\n")[2].partition("```")[0])
     tsc = HERE.parent / "node" / "node_modules" / ".bin" / "tsc"
     for module, resolution in (("esnext", "bundler"), ("node16", "node16"), ("nodenext", "nodenext")):
         options = {
@@ -95,7 +108,9 @@ async def test_its_types_are_right_with_each_module_resolution(app: Path) -> Non
             "lib": ["es2022", "dom", "dom.iterable"],
             "types": [],
         }
-        (app / "tsconfig.json").write_text(json.dumps({"compilerOptions": options, "files": ["types.tsx"]}))
+        (app / "tsconfig.json").write_text(
+            json.dumps({"compilerOptions": options, "files": ["types.tsx", "shown.tsx"]})
+        )
         assert "" == await run(app, tsc, "--project", ".")
 
 
@@ -112,3 +127,12 @@ def test_it_is_small(name: str, limit: int) -> None:
     files = {**clients.sources("js"), "edge.js": (HERE.parents[1] / "edge" / "static" / "edge.js").read_bytes()}
     packed = subprocess.run(["gzip", "--best", "--no-name"], input=files[name], capture_output=True, check=True).stdout
     assert len(packed) < limit
+
+
+@pytest.mark.browser
+async def test_the_examples_of_tests_pass_in_vitest_and_playwright() -> None:
+    folder = unpack("testing")
+    path = os.pathsep.join([str(Path(sys.executable).parent), ENVIRONMENT["PATH"]])  # with `edge`
+    await run(folder, NODE, MODULES / "vitest" / "vitest.mjs", "run", PATH=path)
+    playwright = MODULES / "@playwright" / "test" / "cli.js"
+    await run(folder, NODE, playwright, "test", "--reporter=line", PATH=path, CHROMIUM=CHROMIUM)

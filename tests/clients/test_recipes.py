@@ -169,7 +169,7 @@ async def a_cable_cut_in_the_middle_costs_nothing(app: App, _profile: BrowserCon
     await tab.shows("ol", "A picture of a blue house")
     await tab.shows("[role=status]", "Connected")
     await until(lambda: app.connections("cut"), lambda count: count == 1)
-    assert "" == await tab.text("[role=alert]")
+    assert "" == await tab.text("main [role=alert]")
 
 
 async def a_reload_in_the_middle_and_after_the_end_and_a_second_tab_show_the_same(
@@ -214,7 +214,7 @@ async def a_hub_that_is_killed_in_the_middle_ends_no_job(app: App, _profile: Bro
     await tab.shows("ol", "A picture of an old house")
     await tab.shows("[role=status]", "Connected")
     # Without a store the hub has forgotten what was there before, and says so.
-    await tab.shows("[role=alert]", "Some events are no longer available")
+    await tab.shows("main [role=alert]", "Some events are no longer available")
     assert [] == tab.errors
 
 

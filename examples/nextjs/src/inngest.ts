@@ -33,7 +33,7 @@ export const iterate = inngest.createFunction(
       await step.run(name, async () => {
         await new Promise((resolve) => setTimeout(resolve, STEP_MS)); // your model
         if (job.prompt.includes("fail")) throw new NonRetriableError("The paint is empty.");
-        await publish(job, "progress", { step: name, percent: (100 * (index + 1)) / STEPS.length }, name);
+        await publish(job, "progress", { step: name, percent: (100 * (index + 1)) / STEPS.length }, `progress-${index}`);
       });
     }
     await step.run("complete", () => publish(job, "complete", { result: `A picture of ${job.prompt}` }));

@@ -55,7 +55,7 @@ export function ProjectPage({ projectId, initialMessages }: Props) {
         <input name="content" aria-label="Message" placeholder="a red house" required />
         <button disabled={isSending}>{isSending ? "Sending…" : "Send"}</button>
       </form>
-      <p role="alert">{problem || (stream.gap && "Some events are no longer available; reload the page.")}</p>
+      <p role="alert">{problem || (stream.gap && "Some events are no longer available; the page may be incomplete.")}</p>
       <ol>
         {messages.map(({ id, content }) => (
           <MessageItem key={id} content={content} job={stream.jobs[id]} />
