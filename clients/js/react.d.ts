@@ -33,10 +33,10 @@ export interface ProjectStreamHandle {
 }
 
 /**
- * The stream of a project while the component is mounted; none while `project` is null. It is opened anew when
- * the project or an option that describes the connection changes.
+ * The stream of a project, or of several over one connection, while the component is mounted; none while `project` is
+ * null or empty. It is opened anew when the project or an option that describes the connection changes.
  */
 export function useProjectStream(
-  project: string | null | undefined,
+  project: string | readonly string[] | null | undefined,
   options?: UseProjectStreamOptions,
 ): ProjectStreamHandle;

@@ -18,13 +18,16 @@ export function useProjectStream(project, { url = "/", on, onEvent, onGap, ...op
   });
 
   const { since, shared, observe, credentials } = options;
+  const key = JSON.stringify(project ?? null);
   const [token, ticket] = [options.token, options.ticket].map((secret) => (secret?.call ? "function" : secret));
   useEffect(() => {
-    if (!project) return;
+    const named = JSON.parse(key);
+    if (!named?.length) return;
     const renewed = (name) =>
-      latest.current.options[name]?.call ? () => latest.current.options[name]() : latest.current.options[name];
+      latest.current.options[name]?.call ? (one) => latest.current.options[name](one) : latest.current.options[name];
     const secrets = { token: renewed("token"), ticket: renewed("ticket") };
-    const opened = new ProjectStream(url, { ...latest.current.options, ...secrets, project });
+    const which = Array.isArray(named) ? { projects: named } : { project: named };
+    const opened = new ProjectStream(url, { ...latest.current.options, ...secrets, ...which });
     stream.current = opened;
     setSeen(CONNECTING);
     opened.addEventListener("statechange", ({ detail: { state, error, waitMs } }) =>
@@ -43,7 +46,7 @@ export function useProjectStream(project, { url = "/", on, onEvent, onGap, ...op
       stream.current = null;
       opened.close();
     };
-  }, [url, project, since, shared, observe, credentials, token, ticket]);
+  }, [url, key, since, shared, observe, credentials, token, ticket]);
 
   const opened = useCallback(async () => {
     await null; // a child's effects run before ours

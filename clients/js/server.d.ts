@@ -1,7 +1,7 @@
 /** Types of server.js. How to use it: docs/javascript.md. */
 
 import type { Secret } from "./edge.js";
-import type { History, LinesTaken, NewEvent, ProjectPage, ProjectStatus, Receipt, Ticket, Triggered } from "./wire.js";
+import type { History, LinesTaken, NewEvent, ProjectPage, ProjectStatus, Receipt, Receipts, Ticket, Triggered } from "./wire.js";
 
 export { EdgeError } from "./edge.js";
 export type { Secret } from "./edge.js";
@@ -76,6 +76,8 @@ export interface HistoryOptions extends CallOptions {
 export class Hub {
   constructor(options?: HubOptions);
   publish(project: string, event: NewEvent, options?: PublishOptions): Promise<Receipt>;
+  /** Publishes one event to each of up to 32 projects: to all, or to none. */
+  publish(projects: readonly string[], event: NewEvent, options?: PublishOptions): Promise<Receipts>;
   /**
    * Publishes events over one request, each as it comes. The iterable is asked for the next event only when the hub has
    * room. The error names what was published before it: `error.problem.published`, `last_id`, `line`.

@@ -28,9 +28,11 @@ export class Hub {
 
   async publish(project, event, { wait, require, final, key, signal } = {}) {
     key ??= await newKey();
-    const query = { wait: wait && duration(wait), require, final };
+    const several = Array.isArray(project);
+    const query = { ...(several && { project }), wait: wait && duration(wait), require, final };
     const timeoutMs = this.#timeoutMs + (wait ?? 0);
-    return this.#ask("POST", `${path(project)}/events`, { query, body: event, key, signal, timeoutMs });
+    const target = several ? "events" : `${path(project)}/events`;
+    return this.#ask("POST", target, { query, body: event, key, signal, timeoutMs });
   }
 
   publishMany(project, events, { final, key, signal } = {}) {
@@ -77,7 +79,8 @@ export class Hub {
 
   async #askOnce(method, target, { query = {}, body, events, key, signal, timeoutMs = this.#timeoutMs }) {
     const url = new URL(target, this.#base);
-    for (const [name, value] of Object.entries(query)) if (value !== undefined) url.searchParams.set(name, value);
+    for (const [name, value] of Object.entries(query))
+      for (const each of [value].flat()) if (each !== undefined) url.searchParams.append(name, each);
     const token = this.#token?.call ? await this.#token() : this.#token;
     const headers = {
       Accept: "application/json",

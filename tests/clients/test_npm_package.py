@@ -73,7 +73,7 @@ async def test_it_installs_from_the_hub_and_does_in_node_and_deno_what_it_says(t
         asked = {"EDGE_URL": hub.url, "EDGE_TOKEN": TOKEN}
         node = await run(tmp_path, NODE, "server.test.mjs", "node", **asked)
         deno = await run(tmp_path, DENO, "run", "--allow-all", "--no-remote", "server.test.mjs", "deno", **asked)
-    assert 12 == sum(line.startswith("ok ") for line in node.splitlines())
+    assert 13 == sum(line.startswith("ok ") for line in node.splitlines())
     assert node == deno
     lock = json.loads((tmp_path / "package-lock.json").read_text())
     assert url == lock["packages"]["node_modules/edge-hub"]["resolved"]

@@ -57,6 +57,13 @@ test("publishes, and reads it back as history and status", async () => {
   assert.ok((await hub.status(undefined, { match: project })).projects.some((one) => one.project === project));
 });
 
+test("publishes one event to several projects", async () => {
+  const projects = [`${run}-one`, `${run}-two`];
+  const { receipts } = await hub.publish(projects, { data: "both" });
+  assert.deepEqual(receipts.map(({ project }) => project), projects);
+  for (const project of projects) assert.equal((await hub.history(project, { since: "all" })).events.length, 1);
+});
+
 test("a refusal is an error with the hub's code, and is not repeated", async () => {
   const project = `${run}-refused`;
   await assert.rejects(hub.publish(project, { data: 1 }, { require: 1 }), (error) => {

@@ -7,6 +7,7 @@ import { FakeHub } from "edge-hub/testing";
 export async function serve(signal: AbortSignal) {
   const hub = new Hub({ url: new URL("http://hub:8080"), token: async () => "t", retries: 1, timeout: 1000 });
   const receipt: Receipt = await hub.publish("p", { type: "progress", data: { percent: 1 } }, { final: true, wait: 3000, signal });
+  const ids: string[] = (await hub.publish(["p", "q"], { data: 1 })).receipts.map(({ id }) => id);
   async function* tokens() {
     yield { type: "token", data: "a" };
   }
@@ -26,7 +27,7 @@ export async function serve(signal: AbortSignal) {
     const code: ProblemCode = "no_connection";
     if (error instanceof EdgeError && error.code === code) console.error(error.status, error.problem?.detail);
   }
-  return [receipt, first, lost, events, texts, id, job.data.a];
+  return [receipt, ids, first, lost, events, texts, id, job.data.a];
 }
 
 export function fake(): ProjectStream {
@@ -44,7 +45,9 @@ export function Page({ project }: { project: string | null }) {
     on: { progress: (event) => console.log(event.id, event.json.percent) },
     onGap: ({ lost, reason }) => console.log(lost, reason),
   });
+  const several = useProjectStream(["p", "q"], { ticket: async (one) => `ticket of ${one}` });
   const start = async () => {
+    await several.trigger("job", null, { project: "q" });
     await stream.ready({ timeout: 1000 });
     const { dispatched } = await stream.trigger("job", { a: 1 }, { timeout: 3000 });
     return dispatched;
