@@ -15,8 +15,8 @@ from tests.browser.conftest import OpenTab
 from tests.browser.line import Line, line_to
 from tests.browser.tab import Tab
 from tests.clients.recipe import STEPS, Backend, Inngest, Worker, run, server, types, unpack
-from tests.clients.test_development_servers import free_port
 from tests.faults.hub import HubProcess, serving, until
+from tests.ports import free_port
 
 pytestmark = [
     pytest.mark.slow,
