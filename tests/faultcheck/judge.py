@@ -77,8 +77,10 @@ class _Case:
         self.redone = {token for (_, token), ids in answers.items() if len(ids) > 1}
         """Published once more after a loss, under another id."""
         self.epoch_began: dict[str, float] = {}
-        for seen in self.seen:
-            self.epoch_began.setdefault(split(seen.id)[0], seen.at)
+        """When an event or a hello first showed it. A slow subscriber reads the first event after the epoch has ended."""
+        for shown in sorted((*self.seen, *history.of(Hello)), key=lambda each: each.at):
+            if shown.id:
+                self.epoch_began.setdefault(split(shown.id)[0], shown.at)
         self.walks = [follow(each, issued) for each in frames.values()]
 
     def lossy(self, since: float, until: float, *, keys: bool = False) -> bool:

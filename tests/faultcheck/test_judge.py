@@ -156,6 +156,21 @@ def test_a_reported_restart_after_a_fault_that_may_lose() -> None:
     assert set() == rules(*RESTARTED[:-5], kill(3.5), *RESTARTED[-5:])
 
 
+def test_an_epoch_begins_with_the_first_hello_that_shows_it() -> None:
+    """Its first event may be read after the fault that ended it."""
+    assert set() == rules(
+        opened(0.0, since="none"),
+        hello(0.1, "e-0"),
+        published(1.0, "one", "e-1"),
+        kill(1.5),
+        seen(1.6, "e-1", "one", "t"),
+        opened(2.0, asked="e-0"),
+        hello(2.1, "f-0"),
+        gap(2.2, "e-0", "", None, "restart"),
+        opened(0.0, "t", since="none"),
+    )
+
+
 def test_a_restart_gap_where_nothing_may_be_lost() -> None:
     assert {"loss"} == rules(*RESTARTED)
     assert {"loss"} == rules(*RESTARTED[:-5], Fault(3.5, "SIGTERM"), *RESTARTED[-5:])
