@@ -77,7 +77,7 @@ class _Case:
         self.redone = {token for (_, token), ids in answers.items() if len(ids) > 1}
         """Published once more after a loss, under another id."""
         self.epoch_began: dict[str, float] = {}
-        """When an event or a hello first showed it. A slow subscriber reads the first event after the epoch has ended."""
+        """When an event or a hello first showed it. A slow subscriber reads its first event after it has ended."""
         for shown in sorted((*self.seen, *history.of(Hello)), key=lambda each: each.at):
             if shown.id:
                 self.epoch_began.setdefault(split(shown.id)[0], shown.at)

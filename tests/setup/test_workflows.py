@@ -56,6 +56,11 @@ def test_every_lock_is_renewed_by_a_bot() -> None:
     assert set() == locked - set(re.findall(r"directory: (\S+)", bot))
 
 
+def test_the_image_may_read_what_its_build_copies() -> None:
+    copied = re.findall(r"^COPY (\w+) ", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert set(copied) == set(re.findall(r"^!(\w+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE))
+
+
 def test_all_of_them_build_on_the_same_base() -> None:
     texts = [path.read_text() for path in [*WORKFLOWS, ROOT / "Dockerfile"]]
     assert 1 == len({digest for text in texts for digest in re.findall(r"@sha256:\w+", text)})
