@@ -78,7 +78,8 @@ class _Case:
         """Published once more after a loss, under another id."""
         self.epoch_began: dict[str, float] = {}
         """When an event or a hello first showed it. A slow subscriber reads its first event after it has ended."""
-        for shown in sorted((*self.seen, *history.of(Hello)), key=lambda each: each.at):
+        showing: list[Seen | Hello] = [*self.seen, *history.of(Hello)]
+        for shown in sorted(showing, key=lambda each: each.at):
             if shown.id:
                 self.epoch_began.setdefault(split(shown.id)[0], shown.at)
         self.walks = [follow(each, issued) for each in frames.values()]
