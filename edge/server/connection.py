@@ -107,7 +107,7 @@ class HttpConnection(asyncio.Protocol):
         self.half_closed = False
         """The caller has closed its side; what came whole is answered (RFC 9112, 9.6)."""
         self.failed = False
-        """Whether the parser has given up; what comes behind has no meaning."""
+        """Whether the parser has failed; what comes behind has no meaning."""
         self._closing = False
         """No further request is answered."""
         self._head = b""
@@ -188,7 +188,7 @@ class HttpConnection(asyncio.Protocol):
         return None if transport.is_closing() else transport
 
     def write(self, data: bytes) -> None:
-        """Write what is no answer yet."""
+        """Write what is not an answer yet."""
         if self.transport is not None:
             self.written_bytes += len(data)
             self.transport.write(data)
@@ -417,7 +417,7 @@ class HttpConnection(asyncio.Protocol):
     # Malformed requests
 
     def _refuse(self, error: HttpProcessingError) -> None:
-        """Answer what the parser gave up on."""
+        """Answer what the parser failed on."""
         self.failed = True
         transport = self.transport
         assert transport is not None
