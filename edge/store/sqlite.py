@@ -151,7 +151,7 @@ class SqliteStore(SqliteWriter):
         self._start()
 
     async def deleted(self, name: str) -> None:
-        self._gathered.touched.add(name)
+        self._gathered.deleted.add(name)
         if not self._commit:
             self._start()
             return

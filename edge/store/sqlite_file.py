@@ -38,8 +38,8 @@ _PAGE_BYTES = 4096
 _WAL_PAGES_MIN, _WAL_PAGES_MAX = 16, 1000
 _WAL_SHARE_OF_FREE_SPACE = 8
 """The log may take an eighth of what the disk has left, or a small disk would be full of it."""
-_LOG_BOUNDED_EVERY = 16
-"""Transactions: what is free changes slowly, and to ask takes as long as a small transaction."""
+_TIDIED_EVERY = 16
+"""Transactions: what is free changes slowly, and to ask takes a quarter of a small transaction."""
 DRIFT_NOTED_SECONDS = 0.5
 _RECEIPTS_EXPIRED_EVERY_SECONDS = 30.0
 """Finding the old ones means looking at all."""
@@ -165,9 +165,13 @@ class SqliteFile:
             self._insert(_ADD_SEGMENTS, change.added)
             self._insert(_SET_PROJECTS, [_project_columns(row) for row in batch.projects])
             self._insert(_SET_RECEIPTS, batch.receipts)
-            db.executemany("DELETE FROM segments WHERE rowid BETWEEN ? AND ?", change.removed)
-            db.executemany("DELETE FROM projects WHERE name = ?", ((name,) for name in batch.dropped_projects))
-            db.executemany("DELETE FROM receipts WHERE key = ?", ((key,) for key in batch.dropped_keys))
+            for statement, rows in (
+                ("DELETE FROM segments WHERE rowid BETWEEN ? AND ?", change.removed),
+                ("DELETE FROM projects WHERE name = ?", [(name,) for name in batch.dropped_projects]),
+                ("DELETE FROM receipts WHERE key = ?", [(key,) for key in batch.dropped_keys]),
+            ):
+                if rows:
+                    db.executemany(statement, rows)
             if expired_due:
                 db.execute("DELETE FROM receipts WHERE at_seconds < ?", (batch.receipts_since_seconds,))
             db.execute("COMMIT")
@@ -202,9 +206,10 @@ class SqliteFile:
     def _insert(self, statements: list[tuple[int, str]], rows: Sequence[tuple[object, ...]]) -> None:
         """In few calls."""
         at = 0
-        for count, statement in statements:
+        for count, statement in statements if len(rows) > 1 else statements[-1:]:
             while at + count <= len(rows):
-                self._db.execute(statement, [value for row in rows[at : at + count] for value in row])
+                values = rows[at] if count == 1 else [value for row in rows[at : at + count] for value in row]
+                self._db.execute(statement, values)
                 at += count
 
     def receipts(self) -> list[ReceiptRow]:
@@ -279,8 +284,9 @@ class SqliteFile:
         self.untidy = None
         try:
             self._writes += 1
-            if idle or self._writes % _LOG_BOUNDED_EVERY == 0:
-                self._bound_log()
+            if not idle and self._writes % _TIDIED_EVERY:
+                return
+            self._bound_log()
             free_pages = self._free_pages()
             self.has_free_pages = free_pages > _FREE_PAGES_KEPT
             # Under load half of the file may be free: what is freed now is written anew in a moment.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import islice
 
 import msgspec
 
@@ -37,10 +38,11 @@ class PendingCommit:
 class Gathered:
     """`touched`: projects whose history or ledger has changed; the hub adds to it."""
 
-    __slots__ = ("answers", "intents", "pending", "receipts", "touched", "unwritten")
+    __slots__ = ("answers", "deleted", "intents", "pending", "receipts", "touched", "unwritten")
 
-    def __init__(self, touched: set[str] | None = None) -> None:
-        self.touched = set() if touched is None else touched
+    def __init__(self) -> None:
+        self.touched: set[str] = set()
+        self.deleted: set[str] = set()
         self.unwritten: dict[Project, int] = {}
         """The first event of each that is on its ring and has not been written."""
         self.pending: list[PendingCommit] = []
@@ -52,22 +54,31 @@ class Gathered:
         """Answers that are given once it is written."""
 
     def __bool__(self) -> bool:
-        return bool(self.unwritten or self.pending or self.receipts)
+        return bool(self.unwritten or self.pending or self.receipts or self.deleted)
 
-    def take(self) -> Gathered:
-        """All of it, leaving nothing."""
-        taken = Gathered(self.touched.copy())
-        taken.unwritten, self.unwritten = self.unwritten, {}
+    def take(self, most: int) -> Gathered:
+        """What one transaction writes: all of it but for projects beyond `most`, which stay.
+
+        No event is parted from its key: with keys, all events are taken.
+        """
+        taken = Gathered()
+        first = list(self.unwritten.items()) if self.receipts else list(islice(self.unwritten.items(), most))
+        for project, seq in first:
+            taken.unwritten[project] = seq
+            del self.unwritten[project]
+        taken.touched.update(islice(self.touched, max(0, most - len(first))))
+        self.touched -= taken.touched
+        taken.deleted, self.deleted = self.deleted, set()
         taken.pending, self.pending = self.pending, []
         taken.receipts, self.receipts = self.receipts, {}
         taken.intents, self.intents = self.intents, []
         taken.answers, self.answers = self.answers, []
-        self.touched.clear()
         return taken
 
     def put_back(self, earlier: Gathered) -> None:
         """`earlier` was taken and not written."""
         self.touched |= earlier.touched
+        self.deleted |= earlier.deleted
         self.unwritten |= earlier.unwritten
         self.pending = earlier.pending + self.pending
         self.receipts = earlier.receipts | self.receipts

@@ -17,6 +17,7 @@ from edge.core.event import Event
 from edge.core.idempotency import Answer
 from edge.core.limits import Limits
 from edge.core.observer import Receipt
+from edge.store import sqlite_writer
 from edge.store.base import StoreUnusableError
 from edge.store.sqlite_file import SqliteFile
 from edge.store.sqlite_rows import Transaction
@@ -456,3 +457,36 @@ def _copy_as_after_a_crash(folder: Path) -> None:
         source = folder / f"h.db{suffix}"
         if source.exists():
             (folder / f"crashed.db{suffix}").write_bytes(source.read_bytes())
+
+
+async def test_no_transaction_is_made_of_all_projects(
+    tmp_path: Path, commit: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their rows are made on the event loop. Counts work, never time."""
+    most = 8
+    monkeypatch.setattr(sqlite_writer, "_PROJECTS_AT_ONCE", most)
+    rows: list[int] = []
+    write = SqliteFile.write
+
+    def counted(file: SqliteFile, batch: Transaction) -> None:
+        rows.append(len(batch.projects) + len(batch.dropped_projects))
+        write(file, batch)
+
+    monkeypatch.setattr(SqliteFile, "write", counted)
+    async with life(tmp_path / "h.db", commit=commit) as rig:
+        for number in range(5 * most):
+            await rig.publish("x", f"p{number}")
+        await rig.written()
+        rows.clear()
+        for number in range(5 * most):
+            rig.hub.delete(f"p{number}", rig.clock())
+        await rig.written()
+        assert (5 * most, True) == (sum(rows), max(rows) <= most)
+        if not commit:  # there each publisher waits for its own event
+            rows.clear()
+            for number in range(5 * most):
+                rig.store.publish(f"q{number}", Event("message", b"x"), rig.clock())
+            await rig.written()
+            assert max(rows) <= most
+    async with life(tmp_path / "h.db", commit=commit) as rig:
+        assert (0 if commit else 5 * most) == len(rig.hub.projects)

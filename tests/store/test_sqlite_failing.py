@@ -22,7 +22,7 @@ from edge.core.idempotency import Answer
 from edge.core.limits import Limits
 from edge.core.observer import Receipt
 from edge.logs.setup import configure
-from edge.store import sqlite_writer
+from edge.store import sqlite_file, sqlite_writer
 from edge.store.base import Keyed
 from edge.store.sqlite_file import SqliteFile
 from tests.store.rig import Rig, life, until
@@ -123,6 +123,7 @@ async def test_an_error_behind_commit_undoes_nothing(
     async with life(tmp_path / "h.db", commit=commit) as rig:
         first = await rig.publish("first")
         with monkeypatch.context() as patch:
+            patch.setattr(sqlite_file, "_TIDIED_EVERY", 1)
             failing(patch, "_free_pages", sqlite3.OperationalError("disk I/O error"))
             second = await rig.publish("second")
             await until(lambda: rig.store.errors > 0)
