@@ -47,9 +47,9 @@ class Scene:
         """What libfaketime reads the offset of the node's wall clock from."""
         return self.folder / f"faketime-{node.name}"
 
-    def note(self, what: str, *, loses_events: bool = False, loses_keys: bool = False, kills: bool = False) -> None:
+    def note(self, what: str, **flags: bool) -> None:
         """Write the fault down. What ends a process is written down between its end and its next start."""
-        self.history.add(Fault(self.clock(), what, loses_events, loses_keys, kills))
+        self.history.add(Fault(self.clock(), what, **flags))
 
     def some_node(self) -> Node:
         return self.dice.choice(self.nodes)
@@ -194,7 +194,7 @@ async def stall_redis(scene: Scene) -> None:
 async def kill_redis(scene: Scene) -> None:
     assert scene.redis is not None
     await scene.redis.kill()
-    scene.note("kill -9 of Redis")
+    scene.note("kill -9 of Redis", ends_redis=True)
     await scene.moment(0.0, 1.5)
     await scene.redis.start()
 
@@ -231,7 +231,7 @@ async def kill_all(scene: Scene) -> None:
     """Redis and the nodes at the same moment."""
     assert scene.redis is not None
     await asyncio.gather(scene.redis.kill(), *(node.kill() for node in scene.nodes))
-    scene.note("kill -9 of Redis and every node", kills=True)
+    scene.note("kill -9 of Redis and every node", kills=True, ends_redis=True)
     await scene.redis.start()
     await asyncio.gather(*(scene.start(node) for node in scene.nodes))
 

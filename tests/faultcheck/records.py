@@ -140,6 +140,7 @@ class Fault(Record):
     loses_keys: bool = False
     kills: bool = False
     """What subscribers had acknowledged is unknown afterwards."""
+    ends_redis: bool = False
 
 
 @dataclass(frozen=True, slots=True)
