@@ -34,6 +34,8 @@ class Program(NamedTuple):
 
     name: str
     command: Callable[[int, str], tuple[str, ...]]
+    prefix: str = ""
+    """Behind which it passes requests on, too."""
 
     @property
     def is_next(self) -> bool:
@@ -43,7 +45,7 @@ class Program(NamedTuple):
 PROGRAMS = (
     Program("express", lambda port, hub: ("serve.mjs", "express", str(port), hub)),
     Program("vite", lambda port, hub: ("serve.mjs", "vite", str(port), hub)),
-    Program("webpack", lambda port, hub: ("serve.mjs", "webpack", str(port), hub)),
+    Program("webpack", lambda port, hub: ("serve.mjs", "webpack", str(port), hub), prefix="/hub"),
     # `next start` is run by test_recipes.py.
     Program("next-dev", lambda port, _: (NEXT, "dev", "--port", str(port), "--hostname", "127.0.0.1")),
 )
@@ -62,19 +64,16 @@ async def running(program: Program, hub: HubProcess) -> AsyncIterator[int]:
     if program.is_next:
         shutil.rmtree(folder / ".next", ignore_errors=True)
 
-    async def start(*command: str) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            NODE,
-            *command,
-            cwd=folder,
-            env=environment,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-    process = await start(*program.command(port, hub.url))
+    process = await asyncio.create_subprocess_exec(
+        NODE,
+        *program.command(port, hub.url),
+        cwd=folder,
+        env=environment,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+    )
     assert process.stdout is not None
     log: list[bytes] = []
 
@@ -116,7 +115,7 @@ async def test_a_page_behind_it_is_served_as_if_it_were_not_there(program: Progr
         async def post(path: str, body: Any, **headers: str) -> tuple[int, Any]:
             """As the page's own script does."""
             sent = {"Origin": page, "Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"} | headers
-            async with hub.session.post(f"{page}/projects/p/{path}", json=body, headers=sent) as answer:
+            async with hub.session.post(f"{page}{program.prefix}/projects/p/{path}", json=body, headers=sent) as answer:
                 return answer.status, await answer.json(content_type=None)
 
         assert 201 == (await post("events", {"data": "from the page"}))[0]

@@ -112,6 +112,7 @@ async def test_its_types_are_right_with_each_module_resolution(app: Path) -> Non
             json.dumps({"compilerOptions": options, "files": ["types.tsx", "shown.tsx"]})
         )
         assert "" == await run(app, tsc, "--project", ".")
+    assert "" == await run(unpack("vite-react"), tsc, "--project", ".")  # Next checks its own
 
 
 async def test_publint_and_attw_find_nothing(app: Path) -> None:

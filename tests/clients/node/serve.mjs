@@ -30,7 +30,10 @@ const SERVERS = {
       import("webpack-dev-server"),
     ]);
     const compiler = webpack({ mode: "development", entry: "data:text/javascript,", stats: "none" });
-    const proxy = [{ context: ["/projects"], target }];
+    const proxy = [
+      { context: ["/projects"], target },
+      { context: ["/hub"], target, pathRewrite: { "^/hub": "" } },
+    ];
     await new WebpackDevServer({ host, port, proxy }, compiler).start();
   },
 };
