@@ -35,6 +35,10 @@ export function triggerForm(path, receives, onSent) {
     tick();
     try {
       return await post(`${path}/trigger?${query}`, "application/json", body);
+    } catch (error) {
+      if (error.code === "no_connection" && !receives())
+        error.message += " “Receive events here” makes this page a subscriber.";
+      throw error;
     } finally {
       clearInterval(ticking);
     }

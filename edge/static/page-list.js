@@ -6,6 +6,7 @@ import { ask } from "./page-hub.js";
 const PAGE = 50;
 const SHARE = 20; // a list that took the hub long to make is asked for less often: at most a twentieth of its time
 const MAX_WAIT_MS = 30_000;
+const TYPING_MS = 150;
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._~-]{0,127}$/;
 
 /** The address of one project, or of several on one page. */
@@ -29,7 +30,12 @@ export class ProjectList {
       byId("name").value = "";
       this.#changed();
     });
-    for (const id of ["name", "sort"]) byId(id).addEventListener("input", () => this.#changed());
+    byId("sort").addEventListener("input", () => this.#changed());
+    let typing = 0;
+    byId("name").addEventListener("input", () => {
+      clearTimeout(typing);
+      typing = setTimeout(() => this.#changed(), TYPING_MS);
+    });
     byId("before").addEventListener("click", () => this.#changed(this.#offset - PAGE));
     byId("after").addEventListener("click", () => this.#changed(this.#offset + PAGE));
   }

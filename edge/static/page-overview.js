@@ -34,7 +34,7 @@ export class Overview {
       on.rate,
       on.rateText,
     );
-    on.worst = element("section", { class: "card" });
+    on.worst = element("section", { class: "card", hidden: true });
     on.start = element("section", { class: "card", hidden: true }, ...firstSteps());
     root.replaceChildren(
       element("h1", {}, "Overview"),
@@ -150,6 +150,7 @@ export class Overview {
     this.#worstNotBefore = performance.now() + SHARE * (performance.now() - now);
     const found = new Map(pages.flatMap(({ projects }) => projects).map((one) => [one.project, one]));
     const worst = [...found.values()].filter(({ misses: { lost, pending } }) => lost || pending).slice(0, WORST);
+    this.#on.worst.hidden = false;
     this.#on.worst.replaceChildren(
       element("h2", {}, "Projects with pending or lost events"),
       worst.length

@@ -38,7 +38,6 @@ export function why(error) {
   if (!error) return "the connection was closed";
   const { code, status, message } = error;
   if (status === 401) return "the hub requires a token";
-  if (status === 403) return "the token does not permit access to this project";
   if (status === 204) return CLOSINGS.finished;
   if (code === "network") return "the hub can't be reached";
   if (code === "ended") return "the stream ended";

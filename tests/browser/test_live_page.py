@@ -452,7 +452,7 @@ async def test_who_may_see_one_project_only_has_no_list_but_the_project(serve: S
     await tab.shows(".figures", "Events held 1")
     await tab.run("location.hash = '#/p/other'")
     await tab.shows("#badge", "Not connected")
-    await tab.shows("#reason", "token does not permit access to this project")
+    await tab.shows("#reason", "The token lacks the permission status on this project.")
 
 
 # --- what others send ---
@@ -541,6 +541,12 @@ async def test_axe_finds_nothing_and_nothing_is_wider_than_the_screen(
         await tab.page.click("button:text('Pause')")
         assert [] == await violations(tab), "a project"
         assert width == await tab.run("document.documentElement.scrollWidth")
+        await tab.page.goto(f"{hub.url}/#/p/{project},{project}.listed")
+        await tab.shows("main table", f"{project}.listed 0 1 1 0 1 0")
+        assert [] == await violations(tab), "two projects"
+        assert width == await tab.run("document.documentElement.scrollWidth")
+        await tab.page.goto(f"{hub.url}/#/p/{project}")
+        await tab.page.wait_for_selector(OPEN)
         await tab.run("document.getElementById('ask-token').showModal()")
         await tab.page.click("text=How to make a token")
         assert [] == await violations(tab), "the question for a token"
