@@ -4,10 +4,14 @@ import { byId, element, plural } from "./page-dom.js";
 import { ask } from "./page-hub.js";
 
 const PAGE = 50;
-const SHARE = 20; // a list that took the hub long to make is asked for less often: at most a twentieth of its time
+const CHEAP = 2000; // the hub looks at every project to sort them; so many take it about two milliseconds
+const SHARE = 20; // of more it is asked less often: lists take at most a twentieth of the hub's time
 const MAX_WAIT_MS = 30_000;
 const TYPING_MS = 150;
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._~-]{0,127}$/;
+
+/** How long to leave a hub with so many `projects` alone after a list that took it `tookMs`. */
+export const pauseMs = (projects, tookMs) => (projects > CHEAP ? Math.min(tookMs * SHARE, MAX_WAIT_MS) : 0);
 
 /** The address of one project, or of several on one page. */
 export const linkTo = (...projects) => `#/p/${projects.map(encodeURIComponent).join()}`;
@@ -63,8 +67,8 @@ export class ProjectList {
     for (const link of byId("list").querySelectorAll("a")) this.#mark(link);
   }
 
-  /** Asks for the page again, unless that would cost the hub too much; rejects with an EdgeError. */
-  async refresh() {
+  /** Asks for the page again, unless that would cost a hub of so many projects too much; rejects with an EdgeError. */
+  async refresh(projects) {
     const began = performance.now();
     if (began < this.#notBefore) return;
     const number = ++this.#asked;
@@ -73,8 +77,7 @@ export class ProjectList {
     if (match) query.set("match", match);
     const page = await ask(`projects?${query}`);
     if (number !== this.#asked) return; // a later question is under way
-    const took = performance.now() - began;
-    this.#notBefore = performance.now() + Math.min(took * SHARE, MAX_WAIT_MS);
+    this.#notBefore = performance.now() + pauseMs(projects, performance.now() - began);
     this.#draw(page, match);
   }
 

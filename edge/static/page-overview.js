@@ -3,11 +3,10 @@
 import { EdgeError } from "./edge.js";
 import { clock, drawing, duration, element, figure, number, plural, size, table, time } from "./page-dom.js";
 import { ask, base, curlToken } from "./page-hub.js";
-import { linkTo } from "./page-list.js";
+import { linkTo, pauseMs } from "./page-list.js";
 
 const SAMPLES = 60;
 const WORST = 8;
-const SHARE = 20; // as for the list of projects
 
 export class Overview {
   #status = null;
@@ -138,7 +137,7 @@ export class Overview {
   }
 
   /** The projects with most lost and most pending events: asked for when the totals have changed. */
-  async #worst({ misses }) {
+  async #worst({ misses, projects }) {
     const totals = `${misses.lost} ${misses.pending}`;
     const now = performance.now();
     if (totals === this.#worstFor || now < this.#worstNotBefore) return;
@@ -147,7 +146,7 @@ export class Overview {
     const pages = await Promise.all(
       asked.map((sort) => ask(`projects?${new URLSearchParams({ sort, limit: WORST })}`)),
     );
-    this.#worstNotBefore = performance.now() + SHARE * (performance.now() - now);
+    this.#worstNotBefore = performance.now() + pauseMs(projects, performance.now() - now);
     const found = new Map(pages.flatMap(({ projects }) => projects).map((one) => [one.project, one]));
     const worst = [...found.values()].filter(({ misses: { lost, pending } }) => lost || pending).slice(0, WORST);
     this.#on.worst.hidden = false;

@@ -62,7 +62,7 @@ function say(text, isOld = false) {
 async function refreshHub() {
   if (refused) return;
   try {
-    [status] = await Promise.all([ask("status"), list.refresh()]);
+    [status] = await Promise.all([ask("status"), list.refresh(status?.projects ?? 0)]);
     seenAt = new Date();
     say(status.draining ? "The hub is shutting down." : "");
   } catch (error) {

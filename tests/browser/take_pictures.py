@@ -68,7 +68,7 @@ async def shot_of_the_overview(browser: Browser, hub: HubProcess) -> None:
 
 async def shot_of_a_loss(browser: Browser) -> None:
     """A hub that died, came back without its history, and died again."""
-    context = await browser.new_context(color_scheme="light", viewport={"width": 1120, "height": 560})
+    context = await browser.new_context(color_scheme="light", viewport={"width": 1120, "height": 680})
     page = await context.new_page()
     async with serving(**LOCAL) as hub:
         await page.goto(f"{hub.url}/#/p/{PROJECT}")
