@@ -60,7 +60,7 @@ def test_the_example_file_names_every_key() -> None:
     assert list(KEYS) == [f"{section}.{name}" for section, table in example.items() for name in table]
 
 
-@pytest.mark.parametrize("block", re.findall(r"^```console\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
+@pytest.mark.parametrize("block", re.findall(r"(?<!-->\n)^```console\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
 def test_the_output_on_the_page_is_real(block: str) -> None:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("EDGE_")}
     for command, expected in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE):
