@@ -48,11 +48,13 @@ _log = get_logger("store")
 _SCRIPTS = (
     "append",
     "claim",
+    "confirm",
     "delete",
     "follow",
     "fork",
     "gap_reported",
     "heartbeat",
+    "hooks",
     "issue_ticket",
     "orphaned",
     "presence",
@@ -113,6 +115,8 @@ class Keys:
         """What these three hold: `of_all` in scripts/common.lua."""
         self.life = f"{prefix}life"
         """Whether Redis has lost events: `settle` in scripts/common.lua."""
+        self.hooks = f"{prefix}hooks"
+        """Webhooks about projects: `hook` in scripts/common.lua."""
         self.asks = f"{self._channels}asks"
         """The channel of questions to all nodes."""
 

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from redis.exceptions import RedisError
 
 from edge.cluster.client import NODE_HEARTBEAT_SECONDS, NODE_TTL_SECONDS, Call, RedisClient
+from edge.cluster.hooks import ClusterHooks
 from edge.cluster.idempotency import ClusterIdempotency, claim_lost
 from edge.cluster.ledger import TotalsFromRedis
 from edge.cluster.presence import PresenceReporter
@@ -37,6 +38,7 @@ from edge.core.project import Project
 from edge.logs.setup import get_logger
 from edge.store.base import Keyed
 from edge.supervisor import Supervisor, end
+from edge.triggers.hooks import HookSender
 from edge.triggers.readiness import Readiness
 
 _log = get_logger("store")
@@ -279,6 +281,10 @@ class RedisStore:
                 queued.future.set_result(Receipt(name, f"{epoch.decode()}-{seq}", connections, not connections))
 
     # Subscribers
+
+    def hooks(self, sender: HookSender, grace_seconds: float) -> ClusterHooks:
+        """Webhooks about the projects of all nodes, sent by `sender`."""
+        return ClusterHooks(self.redis, self.node, self._hub, sender, grace_seconds, self._supervisor)
 
     def connection_added(self, name: str) -> None:
         self._presence.changed(name)

@@ -235,11 +235,6 @@ def conflict(config: Config, configured: Collection[str]) -> tuple[str, str] | N
             return key, f"needs {other} as well"
     if config.hooks.secret and config.hooks.url is None:
         return "hooks.secret", "has no effect without hooks.url"
-    if config.hooks.url is not None and config.store.url.startswith(SCHEMES):
-        return (
-            "hooks.url",
-            "is not available with several nodes: none of them knows when a project is vacated on all",
-        )
     return _auth_conflict(config)
 
 

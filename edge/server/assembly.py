@@ -39,12 +39,13 @@ from edge.store.idempotency import Idempotency, LocalIdempotency
 from edge.store.memory import MemoryStore
 from edge.store.sqlite import SqliteStore
 from edge.supervisor import Supervisor, end
-from edge.triggers.hooks import OUTCOMES, Hooks
+from edge.triggers.hooks import OUTCOMES, Hooks, HookSender
 from edge.triggers.job import StreamTarget, Target
 from edge.triggers.readiness import Readiness
 from edge.triggers.webhook import WebhookTarget
 
 if TYPE_CHECKING:  # redis is imported only where it is used: it would double the time to start
+    from edge.cluster.hooks import ClusterHooks
     from edge.cluster.store import RedisStore
 
 _log = get_logger("server")
@@ -84,6 +85,7 @@ async def assemble(
     store: Store
     nodes: Nodes
     idempotency: Idempotency
+    cluster: RedisStore | None = None
     if config.store.url.startswith("redis"):
         store = nodes = cluster = cluster_of(config, hub, driver, here, log, supervisor)
         idempotency = cluster.idempotency
@@ -96,7 +98,7 @@ async def assemble(
     target = target_of(config, sources or {}, store, driver.clock)
     context = Context(config, hub, nodes, target, store, receipts, history, driver.clock, verifier, supervisor)
     context.idempotency = idempotency
-    hooks = hooks_of(config, sources or {}, hub, driver.clock, log, supervisor)
+    hooks = hooks_of(config, sources or {}, hub, cluster, driver.clock, log, supervisor)
 
     def limit_waiting(config: Config) -> None:
         here.max_waiting = config.limits.max_waiting
@@ -299,8 +301,14 @@ def proxy_for(url: str, outbound_proxy: str | None) -> str | None:
 
 
 def hooks_of(
-    config: Config, sources: Sources, hub: Hub, clock: Callable[[], float], log: HubObserver, supervisor: Supervisor
-) -> Hooks | None:
+    config: Config,
+    sources: Sources,
+    hub: Hub,
+    cluster: RedisStore | None,
+    clock: Callable[[], float],
+    log: HubObserver,
+    supervisor: Supervisor,
+) -> Hooks | ClusterHooks | None:
     """What reports to `hooks.url`, where it is set. Raises ConfigError."""
     settings = config.hooks
     if settings.url is None:
@@ -313,7 +321,12 @@ def hooks_of(
         )
     except ValueError as error:
         raise ConfigError("hooks.url", sources.get("hooks.url", DEFAULT_SOURCE), str(error)) from None
-    hooks = Hooks(hub, target, clock, settings.grace_seconds, supervisor)
+    sender = HookSender(target, supervisor)
+    hooks: Hooks | ClusterHooks
+    if cluster is not None:
+        hooks = cluster.hooks(sender, settings.grace_seconds)
+    else:
+        hooks = Hooks(hub, sender, clock, settings.grace_seconds, supervisor)
     log.connection_came.append(hooks.connection_added)
     log.connection_left.append(hooks.connection_removed)
     log.missed.append(hooks.event_missed)
@@ -321,7 +334,7 @@ def hooks_of(
     return hooks
 
 
-def watched(context: Context, driver: EventLoopDriver, hooks: Hooks | None) -> Watched:
+def watched(context: Context, driver: EventLoopDriver, hooks: Hooks | ClusterHooks | None) -> Watched:
     """What `/metrics` shows."""
     config = context.config
     top = None
@@ -338,7 +351,7 @@ def watched(context: Context, driver: EventLoopDriver, hooks: Hooks | None) -> W
         store=lambda: (context.store_problem is None, context.store.errors),
         rejected_messages=lambda: context.nodes.rejected_messages,
         task_failures=context.supervisor.failures,
-        hooks=lambda: (hooks.outcomes, hooks.queued) if hooks is not None else (dict.fromkeys(OUTCOMES, 0), 0),
+        hooks=lambda: (hooks.sender.outcomes, hooks.queued) if hooks is not None else (dict.fromkeys(OUTCOMES, 0), 0),
         loop_lag_seconds=driver.lag_seconds,
         limits=lambda: {
             **{key: cast(float, value_of(context.config, key)) for key in LIMITS},

@@ -15,7 +15,7 @@ import asyncio
 import secrets
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from itertools import islice
 from typing import Any, Final
 
@@ -41,18 +41,75 @@ OUTCOMES: Final = ("sent", "failed", "dropped")
 _log = get_logger("hooks")
 
 
+class HookSender:
+    """Sends webhooks to `target`: those of one project one after another, in order."""
+
+    def __init__(self, target: Target, supervisor: Supervisor) -> None:
+        self._target = target
+        self._supervisor = supervisor
+        self.outcomes: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
+        self.queued = 0
+        """Webhooks that wait to be sent, or are being sent."""
+        self._queues: dict[str, deque[tuple[Job, Callable[[], Awaitable[None]] | None]]] = {}
+        self._sending: dict[str, asyncio.Task[None]] = {}
+        self._closing = False
+
+    def put(self, job: Job, done: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Send `job` behind those of its project; `done` is awaited when it was sent, or has failed for good."""
+        self._queues.setdefault(job.project, deque()).append((job, done))
+        self.queued += 1
+        self._send_next()
+
+    async def close(self) -> None:
+        """Stop sending; what has not been sent stays in `queued`."""
+        self._closing = True
+        for task in list(self._sending.values()):
+            await end(task)
+        await self._target.close()
+
+    def _send_next(self) -> None:
+        if len(self._sending) >= _MAX_AT_ONCE or self._closing:
+            return
+        waiting = (name for name in self._queues if name not in self._sending)
+        for name in list(islice(waiting, _MAX_AT_ONCE - len(self._sending))):
+            self._sending[name] = self._supervisor.start("hooks", self._send_all(name))
+
+    async def _send_all(self, name: str) -> None:
+        queue = self._queues[name]
+        try:
+            while queue:
+                job, done = queue[0]
+                await self._send(job)
+                queue.popleft()
+                self.queued -= 1
+                if done is not None:
+                    await done()
+        finally:
+            del self._sending[name]
+            if not queue:
+                del self._queues[name]
+            self._send_next()
+
+    async def _send(self, job: Job) -> None:
+        try:
+            await self._target.dispatch(job)
+        except EdgeError:  # the target has logged it
+            self.outcomes["failed"] += 1
+        else:
+            self.outcomes["sent"] += 1
+
+
 class Hooks:
-    """Watches one hub and reports to `target`. Its methods without `async` are called by the hub's observer."""
+    """Watches one hub. Its methods without `async` are called by the hub's observer."""
 
     def __init__(
-        self, hub: Hub, target: Target, clock: Callable[[], float], grace_seconds: float, supervisor: Supervisor
+        self, hub: Hub, sender: HookSender, clock: Callable[[], float], grace_seconds: float, supervisor: Supervisor
     ) -> None:
         self._hub = hub
-        self._target = target
+        self.sender = sender
         self._clock = clock
         self._grace_seconds = grace_seconds
         self._supervisor = supervisor
-        self.outcomes: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
         self._occupied: set[str] = set()
         self._unconfirmed: dict[str, float] = {}
         """Projects that are not occupied and have a connection, with the time of the first."""
@@ -61,16 +118,13 @@ class Hooks:
         self._lost: dict[str, int] = {}
         """Projects that have missed events since their last subscriber, with the losses reported so far."""
         self._look_from = 0
-        self._queues: dict[str, deque[Job]] = {}
-        self._queued = 0
-        self._sending: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     @property
     def queued(self) -> int:
         """Webhooks that wait to be sent, or are being sent."""
-        return self._queued
+        return self.sender.queued
 
     def start(self) -> None:
         self._task = self._supervisor.keep_running("hooks", self._run)
@@ -78,12 +132,10 @@ class Hooks:
     async def close(self) -> None:
         """Stop watching. What has not been sent by now is dropped."""
         await end(self._task)
-        for task in list(self._sending.values()):
-            await end(task)
-        self.outcomes["dropped"] += self._queued
-        if self._queued:
-            _log.warning("hooks_dropped", count=self._queued)
-        await self._target.close()
+        await self.sender.close()
+        self.sender.outcomes["dropped"] += self.queued
+        if self.queued:
+            _log.warning("hooks_dropped", count=self.queued)
 
     # What the hub's observer reports
 
@@ -120,7 +172,6 @@ class Hooks:
             new = self._confirm(now)
             self._vacate(now)
             self._look_for_losses()
-            self._send_next()
             pause_seconds = _CONFIRM_SECONDS if new else self._until_vacated(now)
             try:
                 async with asyncio.timeout(pause_seconds):
@@ -176,11 +227,9 @@ class Hooks:
             self._lost[project.name] = project.ledger.lost
             self._queue("lost", project.name, {"events": project.ledger.lost - reported})
 
-    # Sending
-
     def _queue(self, kind: str, name: str, data: dict[str, Any]) -> None:
-        if self._queued >= MAX_QUEUED:
-            self.outcomes["dropped"] += 1
+        if self.sender.queued >= MAX_QUEUED:
+            self.sender.outcomes["dropped"] += 1
             return
         job = Job(
             id=f"hook_{secrets.token_hex(12)}",
@@ -189,35 +238,9 @@ class Hooks:
             project=name,
             data=msgspec.Raw(msgspec.json.encode(data)),
         )
-        self._queues.setdefault(name, deque()).append(job)
-        self._queued += 1
-        self._wake.set()
+        self.sender.put(job)
 
-    def _send_next(self) -> None:
-        if len(self._sending) >= _MAX_AT_ONCE:
-            return
-        waiting = (name for name in self._queues if name not in self._sending)
-        for name in list(islice(waiting, _MAX_AT_ONCE - len(self._sending))):
-            self._sending[name] = self._supervisor.start("hooks", self._send_all(name))
 
-    async def _send_all(self, name: str) -> None:
-        """Send what a project has in its queue, in order."""
-        queue = self._queues[name]
-        try:
-            while queue:
-                await self._send(queue[0])
-                queue.popleft()
-                self._queued -= 1
-        finally:
-            del self._sending[name]
-            if not queue:
-                del self._queues[name]
-            self._wake.set()
-
-    async def _send(self, job: Job) -> None:
-        try:
-            await self._target.dispatch(job)
-        except EdgeError:  # the target has logged it
-            self.outcomes["failed"] += 1
-        else:
-            self.outcomes["sent"] += 1
+def is_confirmed(project: Project) -> bool:
+    """Whether the peer of a connection has acknowledged every byte so far."""
+    return any(connection.acked_bytes() >= connection.written_bytes for connection in project.connections[:_SLICE])

@@ -42,6 +42,9 @@ end
 redis.call('HSET', meta, 'seq', seq)
 bytes = redis.call('HINCRBY', meta, 'bytes', bytes)
 if there == 0 then miss(stream, meta, pending, first, seq, now) end
+if there == 0 and #events > 0 and redis.call('HSETNX', meta, 'silent', 1) == 1 then
+  hook(pending, 'missed', { event_id = epoch .. '-' .. first })
+end
 local length, evicted, lost = redis.call('XLEN', stream), 0, 0
 while length > 1 do
   local oldest_seq, oldest = oldest_held(stream)

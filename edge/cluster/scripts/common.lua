@@ -51,6 +51,40 @@ local function recount(pending)
   end
 end
 
+-- Webhooks about projects, as long as a node has asked for them: `<prefix>hooks` holds the grace time, `<prefix>hooks:queue`
+-- what is to be sent, oldest first, `<prefix>hooks:occupied` the projects that have (or had) a confirmed connection, and
+-- `<prefix>hooks:vacating` when those without any will be vacated.
+local MOST_HOOKS = 10000
+
+local function hooks_of(pending)
+  local prefix, project = string.match(pending, '^(.-){(.*)}:pending$')
+  return prefix .. 'hooks', project, redis.call('GET', prefix .. 'hooks')
+end
+
+local function hook(pending, kind, data)
+  local hooks, project, grace = hooks_of(pending)
+  if not grace then return end
+  local number = redis.call('INCR', hooks .. ':number')
+  if redis.call('LLEN', hooks .. ':queue') >= MOST_HOOKS then
+    redis.call('INCR', hooks .. ':dropped')
+  else
+    local ms = string.format('%.0f', now_seconds() * 1000)
+    local id = 'hook_' .. string.sub(redis.sha1hex(hooks .. number .. ms), 1, 24)
+    redis.call('RPUSH', hooks .. ':queue', cjson.encode({ id, kind, ms, project, data }))
+  end
+end
+
+-- There are `there` connections to an occupied project now: without any, its grace time begins.
+local function vacate(pending, there, now)
+  local hooks, project, grace = hooks_of(pending)
+  if there > 0 or redis.call('SISMEMBER', hooks .. ':occupied', project) == 0 then return end
+  if grace then
+    redis.call('ZADD', hooks .. ':vacating', 'NX', now + tonumber(grace), project)
+  else
+    redis.call('SREM', hooks .. ':occupied', project)
+  end
+end
+
 -- Adds `count` misses that were `what` (misses, recovered, lost) to the totals, and to a project that still is.
 local function count_misses(meta, pending, what, count)
   if count == 0 then return end
@@ -58,7 +92,10 @@ local function count_misses(meta, pending, what, count)
   redis.call('HINCRBY', totals, what, count)
   if redis.call('EXISTS', meta) == 0 then return end
   redis.call('HINCRBY', meta, what, count)
-  if what == 'lost' then redis.call('HINCRBY', meta, 'untold', count) end
+  if what == 'lost' then
+    redis.call('HINCRBY', meta, 'untold', count)
+    if redis.call('HEXISTS', meta, 'silent') == 1 then hook(pending, 'lost', { events = count }) end
+  end
 end
 
 -- Nothing is pending any more: those that are were lost. Returns how many.

@@ -36,6 +36,7 @@ for i = 1, #dead, 2 do
     local at = prefix .. '{' .. project .. '}:'
     redis.call('HDEL', at .. 'presence', node, node .. '/from')
     local there, from = presence(at .. 'presence', KEYS[1], now, ttl)
+    vacate(at .. 'pending', there, now)
     local newest = tonumber(redis.call('HGET', at .. 'meta', 'seq') or '0')
     local lo = newest + 1
     for _, entry in ipairs(redis.call('XREVRANGE', at .. 'stream', '+', '-')) do

@@ -13,11 +13,13 @@ end
 if ARGV[7] == '0' then
   local counted = redis.call('HDEL', KEYS[5], node, node .. '/from') > 0
   redis.call('SREM', KEYS[7], ARGV[6])
-  if not counted or epoch ~= ARGV[4] then return end
   local there, from = presence(KEYS[5], KEYS[6], now, tonumber(ARGV[3]))
+  if counted then vacate(KEYS[4], there, now) end
+  if not counted or epoch ~= ARGV[4] then return end
   miss_uncovered(KEYS[2], KEYS[3], KEYS[4], there, from, tonumber(ARGV[5]) + 1, newest, now)
 else
   redis.call('SADD', KEYS[7], ARGV[6])
   redis.call('HSET', KEYS[5], node, ARGV[7], node .. '/from', ARGV[8])
+  redis.call('HDEL', KEYS[3], 'silent')
   for i = 2, 4 do redis.call('PEXPIRE', KEYS[i], ARGV[9]) end
 end
