@@ -227,12 +227,12 @@ async def test_heartbeats_and_reports_go_on_after_an_unforeseen_error(
     cluster = node.store
     run_all, failed = cluster.redis.run_all, set[str]()
 
-    async def fail(calls: list[Any], *, probing: bool = False) -> list[Any]:
+    async def fail(calls: list[Any], **options: bool) -> list[Any]:
         for script, _, _ in calls:
             if script in {"heartbeat", "presence", "append"} and script not in failed:
                 failed.add(script)
                 raise KeyError("unforeseen")
-        return await run_all(calls, probing=probing)
+        return await run_all(calls, **options)
 
     monkeypatch.setattr(cluster.redis, "run_all", fail)
     assert 503 == (await node.publish("refused"))["status"]
