@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -14,6 +15,7 @@ from playwright.async_api import BrowserContext, Route
 from tests.browser.conftest import OpenTab
 from tests.browser.line import Line, line_to
 from tests.browser.tab import Tab
+from tests.clients.client import HERE
 from tests.clients.recipe import STEPS, Backend, Inngest, Worker, run, server, types, unpack
 from tests.faults.hub import HubProcess, serving, until
 from tests.ports import free_port
@@ -99,6 +101,9 @@ async def vite() -> AsyncIterator[App]:
     backend = Worker(backend_port, f"http://127.0.0.1:{hub_port}")
     settings = {**LOCAL, "trigger__url": backend.url}
     folder = unpack("vite-react")
+    shutil.copy(HERE / "node" / "hook.tsx", folder / "src")
+    page = (folder / "index.html").read_text()
+    (folder / "hook.html").write_text(page.replace("/src/main.tsx", "/src/hook.tsx"))
     command = (VITE, "--port", str(port), "--host", "127.0.0.1", "--strictPort")
     async with (
         serving(port=hub_port, **settings) as hub,
@@ -218,6 +223,51 @@ async def a_hub_that_is_killed_in_the_middle_ends_no_job(app: App, _profile: Bro
     assert [] == tab.errors
 
 
+async def the_hook_opens_and_closes_streams_as_its_arguments_say(
+    app: App, _profile: BrowserContext, open_tab: OpenTab
+) -> None:
+    tab = await open_tab(app.page("hook").replace("/?", "/hook.html?"))
+
+    async def added() -> float:
+        return (await app.hub.metrics())["edge_connections_added_total"]
+
+    async def saw(line: str) -> None:
+        await until(lambda: tab.run("seen"), lambda seen: line in seen)
+
+    async def count(name: str, expected: int) -> None:
+        await until(lambda: app.connections(f"hook-{name}"), lambda found: found == expected)
+
+    async def use(project: object, label: str, connections: str, state: str = "open", **options: object) -> None:
+        await until(lambda: tab.run("typeof use"), lambda found: found == "function")
+        await tab.run("([project, label, options]) => use(project, label, options)", [project, label, options])
+        await tab.shows("[role=status]", f"{label} {state}")
+        for name in "ab":
+            await count(name, connections.count(name))
+
+    before = await added()
+    await use(None, "1", "", "connecting")
+    assert before == await added()
+    await use("hook-a", "2", "a")
+    await use("hook-a", "3", "a")  # other handlers, the same stream
+    assert before + 1 == await added()
+    await app.hub.ask("POST", "/projects/hook-a/events", json={"type": "progress", "data": 1})
+    await saw("3 hook-a 1")
+    await use("hook-b", "4", "b")
+    assert before + 2 == await added()
+    await use("hook-b", "5", "b", since="all")  # an option of the connection
+    assert before + 3 == await added()
+    await use(["hook-a", "hook-b"], "6", "ab")
+    await app.hub.ask("POST", "/projects/hook-b/events", json={"type": "progress", "data": 2})
+    await saw("6 hook-b 2")
+    await use(["hook-a", "hook-b"], "7", "ab")  # another array of the same
+    assert before + 5 == await added()
+    assert {"ready", "3 hook-a 1", "6 hook-b 2"} == set(await tab.run("seen"))
+    await tab.run("unmount()")
+    for name in "ab":
+        await count(name, 0)
+    assert [] == tab.errors
+
+
 SCENES = (
     sent_before_the_stream_is_open_the_job_waits_and_is_done_once,
     a_cable_cut_in_the_middle_costs_nothing,
@@ -227,12 +277,14 @@ SCENES = (
 )
 
 
-@pytest.mark.parametrize("example", [nextjs, vite])
+@pytest.mark.parametrize(
+    ("example", "more"), [(nextjs, ()), (vite, (the_hook_opens_and_closes_streams_as_its_arguments_say,))]
+)
 async def test_an_example(
-    example: Callable[[], AbstractAsyncContextManager[App]], profile: BrowserContext, open_tab: OpenTab
+    example: Callable[[], AbstractAsyncContextManager[App]], more: Any, profile: BrowserContext, open_tab: OpenTab
 ) -> None:
     async with example() as app:
-        for scene in SCENES:
+        for scene in (*more, *SCENES):
             await scene(app, profile, open_tab)
             for page in profile.pages:
                 await page.close()
