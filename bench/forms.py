@@ -15,7 +15,7 @@ import select
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,7 +49,7 @@ class Form(NamedTuple):
     body: bytes = b""
     env: Mapping[str, str] = OPEN
     unlike: bool = False
-    """Each request differs: `{n}` in the headers is its number."""
+    """Each request differs: `{n}` is its number, or for a stream its ticket."""
     stream: bool = False
 
 
@@ -73,6 +73,7 @@ FORMS = (
     Form("connect", EVENTS, stream=True),
     Form("connect JWT", EVENTS, f"Authorization: Bearer {JWT}", env=AUTH, stream=True),
     Form("connect cookie", EVENTS, f"Cookie: edge_token={JWT}", env=AUTH, stream=True),
+    Form("connect ticket", f"{EVENTS}?ticket={{n}}", env=AUTH, stream=True, unlike=True),
 )
 
 
@@ -114,15 +115,31 @@ def main() -> None:
 
 def measured(server: Server, form: Form, count: int, turn: int) -> float:
     """Microseconds of processor time a request."""
+    given = tickets(server.port, count) if form.stream and form.unlike else []
     cpu = server.cpu_seconds()
-    (connect_each if form.stream else ask_each)(server.port, form, count, turn * count)
+    if form.stream:
+        connect_each(server.port, form, count, given)
+    else:
+        ask_each(server.port, form, count, turn * count)
     return (server.cpu_seconds() - cpu) / count * 1e6
 
 
-def bytes_of(form: Form, number: int) -> bytes:
+def tickets(port: int, count: int) -> list[str]:
+    """As many tickets for streams of the project."""
+    request = f"POST /projects/p/ticket HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {JWT}\r\nContent-Length: 0\r\n\r\n"
+    found = []
+    with socket.create_connection(("127.0.0.1", port)) as sock:
+        for _ in range(count):
+            sock.sendall(request.encode())
+            found.append(sock.recv(65536).decode().partition('"ticket":"')[2].partition('"')[0])
+    return found
+
+
+def bytes_of(form: Form, number: int | str) -> bytes:
     headers = form.headers.replace("{n}", str(number))
     length = f"Content-Length: {len(form.body)}\r\n" if form.line.startswith("POST") else ""
-    head = f"{form.line} HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: bench\r\nAccept: */*\r\n"
+    line = form.line.replace("{n}", str(number))
+    head = f"{line} HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: bench\r\nAccept: */*\r\n"
     return f"{head}{headers}{chr(13) + chr(10) if headers else ''}{length}\r\n".encode() + form.body
 
 
@@ -153,13 +170,12 @@ def read_answer(sock: socket.socket) -> None:
         data += sock.recv(65536)
 
 
-def connect_each(port: int, form: Form, count: int, _first: int) -> None:
+def connect_each(port: int, form: Form, count: int, given: Sequence[str]) -> None:
     """`count` streams, 64 on their way at a time; each is closed once its hello is there."""
-    request = bytes_of(form, 0)
-    for _ in range(count // 64):
+    for turn in range(count // 64):
         sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(64)]
-        for sock in sockets:
-            sock.sendall(request)
+        for place, sock in enumerate(sockets, turn * 64):
+            sock.sendall(bytes_of(form, given[place] if given else 0))
         for sock in until_readable(sockets):
             answer = sock.recv(65536)
             if not answer.startswith(b"HTTP/1.1 200"):
