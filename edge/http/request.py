@@ -1,7 +1,7 @@
 """A request as the handlers see it: what the head says, and a body that is read when a handler wants it.
 
-Nothing here knows aiohttp: `edge.server.aiohttp_server` makes one of each head that aiohttp's parser has read, and
-tests make them of literals.
+Nothing here knows aiohttp: `edge.server.received` makes one of each head that aiohttp's parser has read, and tests make
+them of literals.
 
 Invariant: header values and the target may hold lone surrogates (bytes that are not UTF-8); code that writes one into a
 response passes it through `edge.logs.text.one_line` first.
@@ -131,7 +131,7 @@ class Request:
 
     @property
     def protocol(self) -> Any:
-        """aiohttp's protocol, which a stream takes the transport from."""
+        """The HTTP connection, which a stream takes the transport from."""
         return None
 
 

@@ -65,8 +65,10 @@ class HttpConnection(asyncio.Protocol):
     __slots__ = (
         "_closing",
         "_counted",
+        "_drained",
         "_expiry",
         "_head",
+        "_head_cut",
         "_idle_since",
         "_loop",
         "_parser",
@@ -110,8 +112,12 @@ class HttpConnection(asyncio.Protocol):
         """Whether the parser has failed; what comes behind has no meaning."""
         self._closing = False
         """No further request is answered."""
+        self._drained = False
+        """The parser has nothing left of what it was given."""
         self._head = b""
         """What was given to the parser of requests that are yet to begin: its errors don't say what they are about."""
+        self._head_cut = False
+        """Whether the beginning of that was too long to be kept."""
         self._idle_since = 0.0
         self._expiry: asyncio.TimerHandle | None = None
 
@@ -260,10 +266,12 @@ class HttpConnection(asyncio.Protocol):
     def _serve(self) -> None:
         """Answer the requests that have come, as far as that needs no waiting and one turn allows."""
         for _ in range(_A_TURN):
-            request = self._next()
+            request = self._next() if self._unread or not self._drained else None
             if request is None:
                 if self.half_closed and self.transport is not None and not self.failed:
                     self.transport.close()
+                elif self._reading_paused:
+                    self.resume_reading(resume_parser=False)
                 return
             traceparent = request.headers.get(trace.HEADER)
             answered = self._answer(request) if traceparent is None else trace.under(traceparent, self._answer, request)
@@ -281,30 +289,38 @@ class HttpConnection(asyncio.Protocol):
             data, self._unread = self._unread, b""
             if len(data) > _PIECE_BYTES:
                 data, self._unread = data[:_PIECE_BYTES], data[_PIECE_BYTES:]
-            if b"chunked" in data.lower():
-                # With a malformed chunk the parser would forget the request it belongs to: give it the head alone.
+            lowered = data.lower()
+            if b"chunked" in lowered or b"upgrade" in lowered:
+                # Give the parser the head alone: with a malformed chunk it forgets the request, and what follows one
+                # that asks for another protocol.
                 head, blank, rest = data.partition(_BLANK)
                 data, self._unread = head + blank, rest + self._unread
             if data:
-                self._head = (self._head + data)[-_MAX_FAILED_HEAD_BYTES:] if self._head else data
+                self._head = self._head + data if self._head else data
+                if len(self._head) > _MAX_FAILED_HEAD_BYTES:
+                    self._head, self._head_cut = self._head[-_MAX_FAILED_HEAD_BYTES:], True
             try:
                 messages, upgraded, tail = parser.feed_data(data)
             except HttpProcessingError as error:
                 self._refuse(error)
                 return None
-            if upgraded:  # which no answer here accepts
-                parser.set_upgraded(False)
-                self._unread = tail + self._unread
+            if upgraded:
+                self._decline_upgrade(tail)
             if messages:
                 break
             if not self._unread:
-                if self._reading_paused:
-                    self.resume_reading(resume_parser=False)
                 return None
         message, payload = messages[0]
         request = self._request = Received(message, payload, self)
+        if message.upgrade and payload.is_eof():
+            _, upgraded, tail = parser.feed_data(b"")
+            if upgraded:
+                self._decline_upgrade(tail)
+        elif message.upgrade:
+            request.should_close = True
         behind = self._head.partition(_BLANK)[2]
-        self._head = self._behind(request, behind, 0) if len(behind) != request.body_bytes else b""
+        self._drained = len(behind) == request.body_bytes and not self._head_cut
+        self._head = b"" if self._drained else self._behind(request, behind, 0)
         while self._unread and not payload.is_eof():
             data, self._unread = self._unread, b""
             self._feed(data)
@@ -316,6 +332,7 @@ class HttpConnection(asyncio.Protocol):
         assert self._parser is not None
         assert request is not None
         before_bytes = request.body_bytes
+        self._drained = False
         try:
             _, upgraded, tail = self._parser.feed_data(data)
         except HttpProcessingError:
@@ -324,9 +341,14 @@ class HttpConnection(asyncio.Protocol):
             request.break_off()
         else:
             if upgraded:
-                self._parser.set_upgraded(False)
-                self._unread += tail
+                self._decline_upgrade(tail)
             self._head = self._behind(request, data, before_bytes)
+
+    def _decline_upgrade(self, tail: bytes) -> None:
+        """Go on with HTTP/1.1: no answer here accepts another protocol."""
+        assert self._parser is not None
+        self._parser.set_upgraded(False)
+        self._unread = tail + self._unread
 
     @staticmethod
     def _behind(request: Received, data: bytes, before_bytes: int) -> bytes:

@@ -146,6 +146,7 @@ async def one_by_one(hub: RunningHub, sent: list[bytes]) -> bytes:
 @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(sent=st.lists(requests(), min_size=1, max_size=4), cuts=st.lists(st.integers(1, 6000), max_size=6))
 @example(sent=[UPGRADE] * 3, cuts=[7])
+@example(sent=[UPGRADE.replace(b"websocket", b"h2c")] * 3, cuts=[7])
 @example(sent=[LAST.replace(b"Connection: close\r\n", b"")] * 70, cuts=[])
 def test_the_same_bytes_get_the_same_answers(
     on_loop: tuple[asyncio.Runner, list[RunningHub]], sent: list[bytes], cuts: list[int]
