@@ -286,21 +286,8 @@ class HttpConnection(asyncio.Protocol):
         parser = self._parser
         assert parser is not None
         while True:
-            data, self._unread = self._unread, b""
-            if len(data) > _PIECE_BYTES:
-                data, self._unread = data[:_PIECE_BYTES], data[_PIECE_BYTES:]
-            lowered = data.lower()
-            if b"chunked" in lowered or b"upgrade" in lowered:
-                # Give the parser the head alone: with a malformed chunk it forgets the request, and what follows one
-                # that asks for another protocol.
-                head, blank, rest = data.partition(_BLANK)
-                data, self._unread = head + blank, rest + self._unread
-            if data:
-                self._head = self._head + data if self._head else data
-                if len(self._head) > _MAX_FAILED_HEAD_BYTES:
-                    self._head, self._head_cut = self._head[-_MAX_FAILED_HEAD_BYTES:], True
             try:
-                messages, upgraded, tail = parser.feed_data(data)
+                messages, upgraded, tail = parser.feed_data(self._piece())
             except HttpProcessingError as error:
                 self._refuse(error)
                 return None
@@ -343,6 +330,25 @@ class HttpConnection(asyncio.Protocol):
             if upgraded:
                 self._decline_upgrade(tail)
             self._head = self._behind(request, data, before_bytes)
+
+    def _piece(self) -> bytes:
+        """What of `_unread` the parser is given next."""
+        data, self._unread = self._unread, b""
+        if len(data) > _PIECE_BYTES:
+            data, self._unread = data[:_PIECE_BYTES], data[_PIECE_BYTES:]
+        lowered = data.lower()
+        if b"chunked" in lowered or b"upgrade" in lowered:
+            # The head alone: with a malformed chunk the parser forgets the request, and what follows one that asks for
+            # another protocol.
+            head, blank, rest = data.partition(_BLANK)
+            data, self._unread = head + blank, rest + self._unread
+        if self._head and data:
+            self._head += data
+            if len(self._head) > _MAX_FAILED_HEAD_BYTES:
+                self._head, self._head_cut = self._head[-_MAX_FAILED_HEAD_BYTES:], True
+        elif data:
+            self._head = data
+        return data
 
     def _decline_upgrade(self, tail: bytes) -> None:
         """Go on with HTTP/1.1: no answer here accepts another protocol."""

@@ -51,7 +51,7 @@ BODIES = [b'{"data":1}', b'{"type":"x","data":[1]}', b"", b"hello", b"{", b'{"da
 LAST = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 UPGRADE = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 _VARIES = re.compile(
-    rb'\r\n(?:Date|Content-Length): [^\r]*|"waited_ms":[0-9.e-]+|'
+    rb'\r\n(?:Date|Content-Length): [^\r]*|"waited_ms":[0-9.e-]+|\{"version":"[^\r\n]*|'
     rb'"(?:id|first_id|last_id|oldest|newest|epoch|ticket|first|last)":"[^"]*"'
 )
 
