@@ -425,11 +425,13 @@ class HttpConnection(asyncio.Protocol):
         transport = self.transport
         if transport is None:
             return
-        if self.failed and not self.half_closed and transport.can_write_eof():
-            transport.write_eof()
-            self._loop.call_later(_LINGER_SECONDS, transport.close)
-        else:
+        self.failed = True
+        if self.half_closed or self._expiry is None or not transport.can_write_eof():
             transport.close()
+            return
+        transport.write_eof()
+        self._expiry.cancel()
+        self._expiry = self._loop.call_later(_LINGER_SECONDS, transport.close)
 
     def abort(self) -> None:
         if self.transport is not None:
