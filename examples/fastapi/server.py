@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 SECRET = os.environ["EDGE_TRIGGER_SECRET"]
 STEP_SECONDS = float(os.environ.get("STEP_SECONDS", "0.5"))
+TRIGGER_SECONDS = float(os.environ.get("TRIGGER_SECONDS", "10"))  # how long a page has to connect
 running: dict[str, asyncio.Task[None]] = {}
 hub: AsyncClient
 
@@ -88,7 +89,7 @@ async def ticket(project: Annotated[str, Depends(project_of)]) -> dict[str, str]
 async def send(project: Annotated[str, Depends(project_of)], message: Message) -> dict[str, str]:
     """Start a job for the page, once its stream is confirmed."""
     try:
-        receipt = await hub.trigger(project, "render", {"prompt": message.prompt}, timeout=10)
+        receipt = await hub.trigger(project, "render", {"prompt": message.prompt}, timeout=TRIGGER_SECONDS)
     except NoConnection as error:
         raise HTTPException(409, "The page isn't connected; nothing was started.") from error
     return {"job": receipt.id}

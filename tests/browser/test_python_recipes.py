@@ -254,3 +254,37 @@ async def test_tokens_of_a_model(packages: Path, profile: BrowserContext, open_t
         await app.restart_hub()
         await close_tabs(profile)
         await the_beginning_is_no_longer_held(app, open_tab)
+
+
+async def test_a_fastapi_backend_gives_tickets_and_starts_jobs_for_its_own_users(packages: Path) -> None:
+    port, token = free_port(), "a-token-for-the-backend-alone"
+    url = f"http://127.0.0.1:{port}"
+    settings = LOCAL | {"trigger__url": f"{url}/jobs", "trigger__secret": SECRET, "auth__token": token}
+    async with AsyncExitStack() as stack:
+        hub = await stack.enter_async_context(serving(**settings))
+        environment = {"EDGE_URL": hub.url, "EDGE_TOKEN": token, "STEP_SECONDS": "0", "TRIGGER_SECONDS": "2"}
+        await stack.enter_async_context(backend("fastapi/server.py", port, packages, **environment))
+        session = hub.session
+
+        async def ask(path: str, user: str | None, **body: Any) -> tuple[int, dict[str, Any]]:
+            cookies = {"Cookie": f"session={user}"} if user else {}
+            async with session.post(f"{url}/api/projects/{path}", json=body, headers=cookies) as answer:
+                return answer.status, await answer.json()
+
+        for user, expected in ((None, 401), ("eve", 403)):
+            assert expected == (await ask("ada-1/ticket", user))[0]
+        assert 409 == (await ask("ada-1/messages", "ada", prompt="too early"))[0]
+        status, given = await ask("ada-1/ticket", "ada")
+        assert 200 == status
+        stream = await session.get(f"{hub.url}/projects/ada-1/events", params=given)
+        try:
+            await stream.content.readuntil(b"\n\n")  # the hello
+            sending = asyncio.create_task(ask("ada-1/messages", "ada", prompt="a red house"))
+            text = ""
+            while "event: complete" not in text:
+                text += (await stream.content.readline()).decode()
+            status, receipt = await sending
+            assert (202, True) == (status, f'"job":"{receipt["job"]}"' in text)
+            assert text.index("event: started") < text.index("event: progress")
+        finally:
+            stream.close()
