@@ -20,6 +20,7 @@ KINDS = {
     "publish.md": ["with a reader", "with a reader", "", "with a reader"],
     "subscribe.md": [*[""] * 5, "with an observer", *[""] * 3],
     "errors.md": [""],
+    "curl.md": [*[""] * 6, "with a reader", *[""] * 3, "with a reader", "", "with a reader", *[""] * 10],
 }
 
 
