@@ -11,7 +11,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -39,8 +39,10 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     publish.add_argument("--type", metavar="TYPE", help="the event's type (default: message)")
     publish.add_argument("--require", metavar="N", help="fail unless N subscribers are connected")
     publish.add_argument("--wait", metavar="DURATION", help="wait for a confirmed subscriber first, up to so long")
-    publish.add_argument("--final", action="store_true", help="the project's last event: streams end after it")
-    publish.add_argument("--key", metavar="KEY", help="Idempotency-Key: the same key publishes once")
+    publish.add_argument(
+        "--final", action="store_true", help="the (last) event is the project's last: streams end after it"
+    )
+    publish.add_argument("--key", metavar="KEY", help="Idempotency-Key: publishes once; with -, KEY-1 and so on")
 
     subscribe = _command(commands, "subscribe", "print a project's events as they are published", _subscribe)
     subscribe.add_argument("projects", metavar="PROJECT", nargs="+", help="ids of up to 32 projects")
@@ -115,20 +117,31 @@ def hub_of(arguments: argparse.Namespace) -> Hub:
 
 def _publish(arguments: argparse.Namespace, hub: Hub) -> int:
     query = _query(type=arguments.type, require=arguments.require, wait=arguments.wait)
-    query |= {"final": "true"} if arguments.final else {}
-    path = _path(arguments.project, "/events", query)
-    headers = _TEXT | ({"Idempotency-Key": arguments.key} if arguments.key else {})
-    lines: Iterable[bytes] = [arguments.data.encode()]
-    if arguments.data == "-":
-        lines = (line.rstrip(b"\r\n") for line in sys.stdin.buffer)
+    lines: Iterable[bytes] = sys.stdin.buffer if arguments.data == "-" else [arguments.data.encode()]
     with connected(hub, _TIMEOUT_SECONDS) as connection:
-        for line in lines:
-            response = exchange(connection, hub, "POST", path, line, headers)
+        for number, (line, is_last) in enumerate(_with_last(lines, look_ahead=arguments.final), 1):
+            path = _path(arguments.project, "/events", query | ({"final": "true"} if is_last else {}))
+            key = f"{arguments.key}-{number}" if arguments.data == "-" else arguments.key
+            headers = _TEXT | ({"Idempotency-Key": key} if arguments.key else {})
+            response = exchange(connection, hub, "POST", path, line.rstrip(b"\r\n"), headers)
             if response.status not in (201, 202):
                 raise Refused(response)
             if status := say(response.body.decode()):
                 return status
     return ExitStatus.OK
+
+
+def _with_last(lines: Iterable[bytes], *, look_ahead: bool) -> Iterator[tuple[bytes, bool]]:
+    """Lines, each as it comes; with `look_ahead` when the next one has come, and whether it is the last."""
+    held: bytes | None = None
+    for line in lines:
+        if held is not None:
+            yield held, False
+        held = line if look_ahead else None
+        if not look_ahead:
+            yield line, False
+    if held is not None:
+        yield held, True
 
 
 def _subscribe(arguments: argparse.Namespace, hub: Hub) -> int:

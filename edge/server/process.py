@@ -198,7 +198,9 @@ class Process:
 
     def _announce(self) -> None:
         found = urls(self.sockets, tls=self.tls is not None)
-        _log.info("listening", urls=found, version=__version__)
+        server = self.config.server
+        page = {"page": f"{found[0]}{server.base_path or ''}/"} if server.page and "://" in found[0] else {}
+        _log.info("listening", urls=found, **page, version=__version__)
         if self.metrics_sockets:
             _log.info("metrics_listening", urls=urls(self.metrics_sockets, tls=self.tls is not None))
         if sys.stdout is not None:

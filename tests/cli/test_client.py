@@ -53,6 +53,17 @@ async def hub() -> AsyncIterator[HubProcess]:
         yield started
 
 
+async def test_the_last_line_of_standard_input_finishes_the_project_and_each_has_a_key(hub: HubProcess) -> None:
+    command = ("publish", "p", "-", "--final", "--key", "import-7")
+    first = await edge(hub, *command, given=b"one\ntwo\nthree")
+    assert first == await edge(hub, *command, given=b"one\ntwo\nthree")
+    assert (0, 3) == (first[0], len(as_json(first[1])))
+    status, printed, err = await edge(hub, "subscribe", "p")
+    assert (0, ["one", "two", "three"]) == (status, [line.split("\t")[2] for line in printed.splitlines()])
+    assert "finished" in err
+    assert (0, "", "") == await edge(hub, "publish", "p", "-", "--final", given=b"")
+
+
 async def test_publish_prints_the_receipt(hub: HubProcess) -> None:
     status, out, err = await edge(hub, "publish", "p", '{"percent": 50}', "--type", "progress")
     assert (0, "") == (status, err)
