@@ -159,7 +159,7 @@ test-portable: setup-test  ## try what `make portable` built, in Debian 11, 12 a
 
 clean:  ## remove all that the other targets made
 	rm -rf .venv .make dist htmlcov bench/.built .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -rf .import_linter_cache tests/node/node_modules tests/clients/node/node_modules tests/clients/node/next/.next
+	rm -rf .import_linter_cache tests/node/node_modules tests/clients/node/node_modules tests/clients/node/next/.next tests/clients/node/.recipes
 	find edge tests -name __pycache__ -prune -exec rm -rf {} +
 
 setup-run:
