@@ -1,19 +1,71 @@
-"""The last batches of the connections that keep up, noted once for all of them.
+"""What connections in step are written: the encoded batches that they share, and a log of the last ones.
 
-A connection that keeps up gets the same batches as the others, so how much of them its peer has acknowledged follows
+A subscriber that keeps up gets the same batches as the others, so how much of them its peer has acknowledged follows
 from how many bytes it still owes: go back from its cursor, batch by batch, until they are covered. A note of its own
 for each connection and write cost a tenth of a delivery (0.6 of 6.2 µs, measured; most of it memory in no cache).
 
-Invariant: the notes are runs `(start, end]` of sequence numbers in the order they were written. A connection that was
-in step since `start` was written exactly these bytes from there on.
+Invariants:
+    * the cache holds at most `FrameCache._MAX_HELD` batches for the whole hub;
+    * the log has runs `(start, end]` of sequence numbers in the order they were written. A connection that was in step
+      since `start` was written exactly these bytes from there on.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
+from typing import Protocol
 
 from edge.core import sse
+from edge.core.ring import Ring
+
+MAX_BATCH_BYTES = 64 * 1024
+"""About the size of one write: a slow subscriber then costs one batch and not the whole ring."""
+
+
+class Source(Protocol):
+    """The part of a project that batches are made from."""
+
+    epoch: str
+    ring: Ring
+    had_final: bool
+
+    @property
+    def connections(self) -> Sized: ...
+
+
+class FrameCache:
+    """Joins events into batches and keeps the latest ones."""
+
+    __slots__ = ("_held",)
+
+    _MAX_HELD = 16
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[str, int, int, bool], tuple[bytes, int, int]] = {}
+
+    def get(self, project: Source, cursor: int, until: int, *, chunked: bool) -> tuple[bytes, int, int]:
+        """The bytes to write for the events after `cursor`, at most up to `until`; the last number in them; their
+        length without chunk framing.
+        """
+        if len(project.connections) <= 1:
+            return self._make(project, cursor, until, chunked=chunked)
+        key = (project.epoch, cursor, until, chunked)
+        found = self._held.get(key)
+        if found is None:
+            found = self._make(project, cursor, until, chunked=chunked)
+            if len(self._held) >= self._MAX_HELD:
+                self._held.clear()
+            self._held[key] = found
+        return found
+
+    @staticmethod
+    def _make(project: Source, cursor: int, until: int, *, chunked: bool) -> tuple[bytes, int, int]:
+        body, last = project.ring.batch(cursor, until, MAX_BATCH_BYTES)
+        if project.had_final:
+            body = sse.without_final(body)
+        return (sse.chunk(body) if chunked else body), last, len(body)
+
 
 _MAX_NOTES = 256
 """More than a subscriber that keeps up owes; for one that owes more, what was acknowledged is known less exactly, never

@@ -10,7 +10,7 @@ been written; what it covers up to `acknowledged` has been acknowledged by its p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from edge.core import sse
@@ -323,3 +323,26 @@ _PINGS = {
     (False, True): sse.PING_EVENT,
     (True, True): sse.chunk(sse.PING_EVENT),
 }
+
+
+def share_missed(pending: Intervals, connections: Iterable[Connection]) -> Iterator[tuple[Connection, Intervals]]:
+    """Share the `pending` events among those of `connections` that asked for missed events and were never sent them.
+
+    The newest connection that can take an event gets it. Events that no connection can take are left out.
+    """
+    left = Intervals(pending)
+    able = [each for each in connections if each.takes_missed and not (each.paused or each.leaving)]
+    while left:
+        able = [each for each in able if each.sent_to < left.last and each.cursor >= left.first]
+        if not able:
+            return
+        connection = max(able, key=_connected_at)
+        able.remove(connection)
+        events = Intervals(left.within(connection.sent_to + 1, connection.cursor))
+        if events:
+            left.remove(events.first, events.last)
+            yield connection, events
+
+
+def _connected_at(connection: Connection) -> tuple[float, int]:
+    return connection.connected_at_seconds, connection.index

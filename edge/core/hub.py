@@ -15,16 +15,14 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from edge.core import sse
-from edge.core.admission import Admission
 from edge.core.connection import Connection
 from edge.core.counters import Counters
-from edge.core.epochs import Epochs
 from edge.core.errors import Draining
 from edge.core.event import Event
-from edge.core.limits import Limits
+from edge.core.limits import Admission, Limits
 from edge.core.observer import Batch, Observer, Receipt
 from edge.core.project import Project
-from edge.core.registry import Registry
+from edge.core.registry import Epochs, Registry
 from edge.core.resume import Start
 from edge.core.retention import Retention
 from edge.core.saved import SavedProject

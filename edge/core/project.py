@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edge.core import redelivery, sse
-from edge.core.batches import BatchLog
-from edge.core.connection import Connection
+from edge.core import sse
+from edge.core.batches import BatchLog, FrameCache
+from edge.core.connection import Connection, share_missed
 from edge.core.counters import Counters
-from edge.core.epochs import PastEpoch
 from edge.core.event import Event
-from edge.core.frame_cache import FrameCache
 from edge.core.intervals import Intervals
 from edge.core.ledger import Ledger
 from edge.core.resume import Gap, Start
 from edge.core.ring import Ring
+from edge.core.saved import PastEpoch
 
 
 class Project:
@@ -263,8 +262,8 @@ class Project:
         return missed
 
     def offer_missed(self, connections: list[Connection], now: float) -> None:
-        """Deliver pending misses to those of `connections` that asked for missed events; see `redelivery.assign`."""
-        for connection, events in redelivery.assign(self.ledger.pending, connections):
+        """Deliver pending misses to those of `connections` that asked for missed events; see `share_missed`."""
+        for connection, events in share_missed(self.ledger.pending, connections):
             connection.turn_back(events)
             self.deliver(connection, self.ring.newest, now)
 

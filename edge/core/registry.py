@@ -13,12 +13,12 @@ from collections.abc import Collection
 from itertools import islice
 from typing import NamedTuple
 
+from edge.core import sse
+from edge.core.batches import FrameCache
 from edge.core.counters import Counters
-from edge.core.epochs import Epochs, PastEpoch
-from edge.core.frame_cache import FrameCache
 from edge.core.observer import Observer
 from edge.core.project import Project
-from edge.core.saved import SavedProject, restored
+from edge.core.saved import PastEpoch, SavedProject
 
 _MAX_DROPPED = 10_000
 """Dropped projects that are remembered; about 300 bytes each."""
@@ -31,6 +31,30 @@ class DroppedProject(NamedTuple):
     newest: int
     finished: bool = False
     earlier: tuple[PastEpoch, ...] = ()
+
+
+class Epochs:
+    """Generates epochs for one process. `boot`: see `Hub`."""
+
+    __slots__ = ("_boot", "_given")
+
+    def __init__(self, boot: str) -> None:
+        self._boot = boot
+        self._given = 0
+
+    def new(self) -> str:
+        """The next epoch."""
+        self._given += 1
+        return self._boot + base36(self._given)
+
+
+def base36(number: int) -> str:
+    """A positive integer in digits and lower-case letters."""
+    digits = ""
+    while number:
+        number, digit = divmod(number, 36)
+        digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
+    return digits
 
 
 class Registry:
@@ -115,3 +139,19 @@ class Registry:
         project.finished = past.finished
         project.earlier = past.earlier
         return project
+
+
+def restored(saved: SavedProject, counters: Counters, frame_cache: FrameCache, now: float) -> Project:
+    """The project in its saved state, counted in `counters`."""
+    project = Project(saved.name, saved.epoch, counters, frame_cache, newest=saved.newest)
+    project.first_seq = saved.first_seq
+    project.pinned = saved.pinned
+    project.earlier = saved.earlier
+    project.ring.load(saved.frames, saved.times)
+    project.had_final = any(frame.startswith(sse.FINAL) for frame in saved.frames)
+    project.finished = saved.finished or (project.had_final and saved.frames[-1].startswith(sse.FINAL))
+    counters.ring_events += len(project.ring)
+    counters.ring_bytes += project.ring.size_bytes
+    project.ledger.restore(saved.ledger, project.ring.oldest, now)
+    counters.oldest_miss.add(project)
+    return project

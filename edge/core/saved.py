@@ -1,15 +1,24 @@
-"""Projects as an earlier process saved them, and how they are restored."""
+"""A project as an earlier process saved it.
+
+Invariant: an epoch is never given twice, not even by different processes, as long as each has its own `boot`.
+"""
 
 from __future__ import annotations
 
 import msgspec
 
-from edge.core import sse
-from edge.core.counters import Counters
-from edge.core.epochs import PastEpoch
-from edge.core.frame_cache import FrameCache
 from edge.core.ledger import LedgerState
-from edge.core.project import Project
+
+
+class PastEpoch(msgspec.Struct, frozen=True, array_like=True):
+    """An epoch of an earlier process that this history continues. `last_seq` is the last number given in it.
+
+    `whole`: it is known that no event was lost between this epoch and the next.
+    """
+
+    epoch: str
+    last_seq: int
+    whole: bool
 
 
 class SavedProject(msgspec.Struct, frozen=True):
@@ -28,19 +37,3 @@ class SavedProject(msgspec.Struct, frozen=True):
     pinned: bool = False
     earlier: tuple[PastEpoch, ...] = ()
     finished: bool = False
-
-
-def restored(saved: SavedProject, counters: Counters, frame_cache: FrameCache, now: float) -> Project:
-    """The project in its saved state, counted in `counters`."""
-    project = Project(saved.name, saved.epoch, counters, frame_cache, newest=saved.newest)
-    project.first_seq = saved.first_seq
-    project.pinned = saved.pinned
-    project.earlier = saved.earlier
-    project.ring.load(saved.frames, saved.times)
-    project.had_final = any(frame.startswith(sse.FINAL) for frame in saved.frames)
-    project.finished = saved.finished or (project.had_final and saved.frames[-1].startswith(sse.FINAL))
-    counters.ring_events += len(project.ring)
-    counters.ring_bytes += project.ring.size_bytes
-    project.ledger.restore(saved.ledger, project.ring.oldest, now)
-    counters.oldest_miss.add(project)
-    return project

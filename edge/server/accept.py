@@ -10,8 +10,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from edge.core.admission import network_of
 from edge.core.errors import LimitReached
+from edge.core.limits import network_of
 from edge.http import problems
 from edge.server.fd_limit import FdLimit, refuse
 

@@ -18,11 +18,11 @@ from edge.config.load import DEFAULT_SOURCE, ConfigError, Sources
 from edge.config.redis_url import parse_redis_url
 from edge.config.schema import Config, value_of
 from edge.config.validate import FROM_ENVIRONMENT
-from edge.core.epochs import base36
 from edge.core.errors import StoreUnavailable
 from edge.core.hub import Hub
 from edge.core.idempotency import Receipts
 from edge.core.limits import Limits
+from edge.core.registry import base36
 from edge.diagnose.history import ProjectHistory
 from edge.diagnose.observer import HubObserver
 from edge.http import routes

@@ -23,11 +23,10 @@ from collections.abc import Awaitable, Sequence
 
 import msgspec
 
-from edge.core.epochs import PastEpoch
 from edge.core.event import Event
 from edge.core.idempotency import Answer, Key, unknown_fate
 from edge.core.observer import Batch, Receipt
-from edge.core.saved import SavedProject
+from edge.core.saved import PastEpoch, SavedProject
 from edge.logs.setup import get_logger
 from edge.store.base import Keyed, StoreUnusableError, publish_each
 from edge.store.sqlite_file import SqliteFile, Stored

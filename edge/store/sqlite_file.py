@@ -22,8 +22,8 @@ from pathlib import Path
 
 import msgspec
 
-from edge.core.epochs import PastEpoch
 from edge.core.ledger import LedgerState
+from edge.core.saved import PastEpoch
 from edge.store.base import StoreUnusableError
 from edge.store.sqlite_open import ADVICE, Lock, SqliteFileError, primary_code, schema_changes, unusable
 from edge.store.sqlite_rows import ProjectRow, ReceiptRow, SegmentIndex, Transaction

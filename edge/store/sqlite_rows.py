@@ -6,8 +6,8 @@ from array import array
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from edge.core.epochs import PastEpoch
 from edge.core.ledger import LedgerState
+from edge.core.saved import PastEpoch
 
 
 class Segment(NamedTuple):

@@ -17,14 +17,13 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from edge.core import frame_cache, resume, timers, turns
-from edge.core.admission import network_of
+from edge.core import batches, resume, timers, turns
 from edge.core.connection import NEVER
 from edge.core.counters import EVICTION_REASONS, GAP_REASONS, REMOVAL_REASONS
 from edge.core.errors import Draining, LimitReached
 from edge.core.event import Event
 from edge.core.hub import Hub
-from edge.core.limits import Limits
+from edge.core.limits import Limits, network_of
 from edge.core.observer import Receipt
 from edge.core.project import Project
 from tests.core.fakes import UNLIMITED, FakeConnection, Recorder, Woken, text
@@ -88,7 +87,7 @@ class HubMachine(RuleBasedStateMachine):
         self.patches = pytest.MonkeyPatch()
         self.patches.setattr(turns, "FLUSH_BUDGET", flush_budget)
         self.patches.setattr(timers, "TICK_BUDGET", 2)
-        self.patches.setattr(frame_cache, "MAX_BATCH_BYTES", 150)
+        self.patches.setattr(batches, "MAX_BATCH_BYTES", 150)
         self.limits = Limits(
             max_events=max_events,
             max_bytes=max_bytes,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from edge.core.batches import FrameCache
 from edge.core.counters import Counters
-from edge.core.frame_cache import FrameCache
 from edge.core.project import Project
 from edge.core.retention import STEPS, ExpiryWheel
 

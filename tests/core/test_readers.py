@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from edge.core import frame_cache, resume, turns
-from edge.core.frame_cache import FrameCache
+from edge.core import batches, resume, turns
+from edge.core.batches import FrameCache
 from edge.core.hub import Hub
 from tests.core.eventstream import Retry
 from tests.core.fakes import UNLIMITED, FakeConnection, make_hub, text, woken
@@ -259,7 +259,7 @@ class TestFullTransports:
         assert [] == reader.controls("gap")
 
     def test_a_slow_reader_takes_a_batch_at_a_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(frame_cache, "MAX_BATCH_BYTES", 70)
+        monkeypatch.setattr(batches, "MAX_BATCH_BYTES", 70)
         hub = make_hub()
         reader = connect(hub, room_bytes=0)
         publish(hub, 9)

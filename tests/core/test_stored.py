@@ -6,13 +6,12 @@ import msgspec
 import pytest
 
 from edge.core import resume
-from edge.core.epochs import PastEpoch
 from edge.core.errors import Draining, LimitReached
 from edge.core.hub import Hub
 from edge.core.ledger import LedgerState, MissTotals
 from edge.core.project import Project
 from edge.core.ring import EVENT_OVERHEAD_BYTES
-from edge.core.saved import SavedProject
+from edge.core.saved import PastEpoch, SavedProject
 from tests.core.eventstream import messages
 from tests.core.fakes import FakeConnection, Recorder, make_hub, text
 

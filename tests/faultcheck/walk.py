@@ -75,6 +75,8 @@ def follow(frames: list[Record], issued: set[str]) -> Walk:  # noqa: PLR0912 - o
                 walk.faults.append(violation("unknown-id", text, frame, frame.subscriber, frame.asked))
             # Of a project that holds nothing only the hello can say where it goes on.
             next_position = _before(frame.oldest) if frame.oldest else frame.newest or hello
+            if frame.reason == "restart" and frame.asked == frame.newest:
+                next_position = frame.asked  # all that is held it has
             # Without an id to resume from the position is that of the hello, which is behind the gap already.
             if position and frame.asked not in {"all", "missed", "none"}:
                 epoch, number = split(position)

@@ -22,13 +22,13 @@ from edge.auth.tokens import Verifier
 from edge.config.load import KEYS, ConfigError, load
 from edge.config.schema import AuthSettings
 from edge.config.units import parse_duration, parse_size
+from edge.core.batches import FrameCache
 from edge.core.counters import Counters
-from edge.core.epochs import PastEpoch
 from edge.core.errors import EdgeError, Unauthenticated
 from edge.core.event import Event, decode_json, decode_text
-from edge.core.frame_cache import FrameCache
 from edge.core.project import Project
 from edge.core.resume import after_id
+from edge.core.saved import PastEpoch
 from edge.http import trigger
 from edge.http.access_control import cookie_values
 from edge.http.ndjson import Framing

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from edge.core.admission import network_of
+from edge.core.limits import network_of
 from edge.server.accept import BESIDE_STREAMS
 from tests.faults.hub import until
 from tests.security.hub import Config, LimitsSettings, RunningHub, ServerSettings, code_of, running
