@@ -29,7 +29,7 @@ test("a job is started once a page is connected, and its end comes after the cab
   page.close();
 });
 
-test("nobody connected, no job", async () => {
+test("without a subscriber, no job", async () => {
   const hub = new Hub({ url: "http://hub.test" });
   await expect(hub.trigger("empty", "render", {}, { timeout: 10 })).rejects.toMatchObject({ code: "no_connection" });
 });

@@ -55,8 +55,8 @@ const { id, name, connections, dispatched } = await first.stream.trigger("api/it
 await until(() => first.seen.length === 3);
 say("trigger", id, name, connections, dispatched, first.seen.at(-1));
 say("again", (await hub.trigger("p", "api/iterate", { a: 1 }, { id: "job-1" })).id, first.seen.length);
-say("nobody", await code(hub.trigger("nobody", "api/iterate", null, { timeout: 20 })));
-say("dispatch", (await hub.trigger("nobody", "job", 1, { timeout: 20, on_timeout: "dispatch" })).connections);
+say("absent", await code(hub.trigger("absent", "api/iterate", null, { timeout: 20 })));
+say("dispatch", (await hub.trigger("absent", "job", 1, { timeout: 20, on_timeout: "dispatch" })).connections);
 
 // What publishing asks for.
 say("require", await code(hub.publish("empty", { data: 1 }, { require: 1 })));
@@ -79,7 +79,7 @@ say("late", late.seen, late.stream.error.code);
 
 if (fake) {
   // What only the fake can do.
-  assert.deepEqual(fake.events("nobody").map(({ data }) => data), [1]);
+  assert.deepEqual(fake.events("absent").map(({ data }) => data), [1]);
   const { stream, seen } = read("cable");
   const states = [];
   stream.addEventListener("statechange", ({ detail }) => states.push(detail.state));
@@ -96,7 +96,7 @@ if (fake) {
   await until(() => seen.length === 2);
   assert.deepEqual(seen, [[1, "message", '"meanwhile"'], ["gap", "restart"]]);
   assert.equal(fake.connections("cable"), 1);
-  assert.deepEqual(fake.jobs.map((job) => [job.project, job.name, job.data]), [["p", "api/iterate", { a: 1 }], ["nobody", "job", 1]]);
+  assert.deepEqual(fake.jobs.map((job) => [job.project, job.name, job.data]), [["p", "api/iterate", { a: 1 }], ["absent", "job", 1]]);
   fake.uninstall();
   const worked = [];
   const app = new FakeHub({ onJob: (job) => worked.push(job.id) }).install();
