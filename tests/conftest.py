@@ -25,7 +25,7 @@ for name in ("MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS"):
     os.environ.pop(name, None)
 sys.dont_write_bytecode = False
 
-pytest_plugins = ["tests.capabilities", "tests.parallel"]
+pytest_plugins = ["tests.capabilities", "tests.log_setup", "tests.parallel"]
 
 # No deadline: a shared machine is slow at times, and a timed test is a flaky test.
 settings.register_profile("dev", deadline=None)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any, Protocol
 
 import aiohttp
 import msgspec
 import pytest
-import structlog
 
 from edge.config.schema import Config
 from edge.http.routes import Application
-from edge.logs import setup
 from edge.server.aiohttp_server import HubRunner
 from edge.server.assembly import assemble
 from edge.server.listening import listen
@@ -31,27 +28,6 @@ def configured(sections: dict[str, dict[str, Any]]) -> Config:
 
 
 Serve = Callable[[Application], Awaitable[str]]
-
-
-@contextmanager
-def logging_restored() -> Iterator[None]:
-    """Leave the configuration of logging as it was before the block."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.captureWarnings(False)
-    structlog.reset_defaults()
-
-
-@pytest.fixture(autouse=True)
-def _logs() -> Iterator[None]:
-    """Log as a hub does. structlog's own way with tracebacks reads source files, which no event loop may wait for."""
-    with logging_restored():
-        setup.configure("json", "debug")
-        structlog.configure(cache_logger_on_first_use=False)  # or what modules log stays bound to this for ever
-        yield
 
 
 @pytest.fixture

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import aiohttp
 import pytest
@@ -122,6 +124,17 @@ async def test_something_else_answers() -> None:
         steps = await outcome(f"{hub.url}/elsewhere")
 
     assert "not a hub" in steps["reach"].text
+
+
+def test_a_compressed_stream_is_read_as_it_arrives() -> None:
+    compressor = zlib.compressobj(wbits=31)
+    parts = [compressor.compress(line) + compressor.flush(zlib.Z_SYNC_FLUSH) for line in (b"data: 1\nda", b"ta: 2\n")]
+    response = SimpleNamespace(read1=lambda _: parts.pop(0) if parts else b"")
+
+    lines = selftest._unzipped(response)  # type: ignore[arg-type]
+
+    assert (b"data: 1\n", 1) == (next(lines), len(parts))
+    assert [b"data: 2\n"] == list(lines)
 
 
 async def test_a_proxy_that_holds_everything_back(monkeypatch: pytest.MonkeyPatch) -> None:

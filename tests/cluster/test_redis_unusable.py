@@ -6,7 +6,7 @@ import asyncio
 import re
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,6 @@ async def node(redis_server: RedisServer) -> AsyncIterator[Node]:
     started = await start_node(redis_server.url)
     yield started
     await started.stop()
-
-
-@pytest.fixture
-def quiet() -> Iterator[None]:
-    """No traceback is printed: structlog's own printer reads the source files, which blocks."""
-    with capture_logs():
-        yield
 
 
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
@@ -176,7 +169,6 @@ async def test_event_whose_message_was_not_understood_is_loaded(
 
 
 @pytest.mark.parametrize("where", ["next_message", "receive"])
-@pytest.mark.usefixtures("quiet")
 async def test_listener_survives_an_unforeseen_error(node: Node, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     cluster = node.store
     broken: Any = cluster.redis if where == "next_message" else cluster._replicator
@@ -201,7 +193,6 @@ async def test_listener_survives_an_unforeseen_error(node: Node, monkeypatch: py
     assert 1 == node.context.supervisor.failures["redis_listener"]
 
 
-@pytest.mark.usefixtures("quiet")
 async def test_load_that_fails_unforeseen_is_a_refusal_and_the_next_one_works(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,7 +211,6 @@ async def test_load_that_fails_unforeseen_is_a_refusal_and_the_next_one_works(
         await reader.until(1)
 
 
-@pytest.mark.usefixtures("quiet")
 async def test_heartbeats_and_reports_go_on_after_an_unforeseen_error(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,7 +235,6 @@ async def test_heartbeats_and_reports_go_on_after_an_unforeseen_error(
     assert [1, 1, 1] == [failures[task] for task in ("redis_heartbeat", "redis_presence", "redis_sender")]
 
 
-@pytest.mark.usefixtures("quiet")
 async def test_node_that_fails_to_confirm_is_counted_and_the_next_question_is_answered(
     nodes: list[Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:

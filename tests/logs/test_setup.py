@@ -20,17 +20,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.logs import setup
-from tests.hubs import logging_restored
 
 AWKWARD = "a\r\nb\0c\x1b[31md\x7fe\x85f\x9bg\u2028h\u2029i\u202ej\ud800k"
 Reader = Callable[[], list[str]]
 Configure = Callable[[setup.LogFormat], Reader]
-
-
-@pytest.fixture(autouse=True)
-def _as_before() -> Iterator[None]:
-    with logging_restored():
-        yield
 
 
 @pytest.fixture

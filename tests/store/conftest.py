@@ -1,5 +1,5 @@
 """The fixtures of `tests.hubs`."""
 
-from tests.hubs import _logs, serve, session, site, start_hub
+from tests.hubs import serve, session, site, start_hub
 
-__all__ = ["_logs", "serve", "session", "site", "start_hub"]
+__all__ = ["serve", "session", "site", "start_hub"]

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.faults.tls import Certificate, self_signed
-from tests.hubs import _logs, serve, session, site, start_hub
+from tests.hubs import serve, session, site, start_hub
 
-__all__ = ["_logs", "serve", "session", "site", "start_hub"]
+__all__ = ["serve", "session", "site", "start_hub"]
 
 
 @pytest.fixture(scope="module")
