@@ -230,3 +230,17 @@ def lose_answers(monkeypatch: pytest.MonkeyPatch, node: Node, script: str, *, on
         return answers
 
     monkeypatch.setattr(cluster.redis, "run_all", lossy)
+
+
+async def presume_dead(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last heartbeat was long ago, and no other arrives."""
+    redis = node.store.redis
+    run_all = redis.run_all
+
+    async def hang(calls: list[Any], **options: bool) -> list[Any]:
+        if any(script == "heartbeat" for script, _, _ in calls):
+            await asyncio.Event().wait()
+        return await run_all(calls, **options)
+
+    monkeypatch.setattr(redis, "run_all", hang)
+    await redis._client.zadd(redis.keys.nodes, {node.store.node: 1})

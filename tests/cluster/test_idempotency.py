@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from typing import Any
 
 import aiohttp
 import pytest
@@ -27,14 +28,16 @@ async def test_a_key_used_on_one_node_is_known_on_all(nodes: list[Node]) -> None
     assert 2 == (await nodes[0].get("/projects/p"))["ring"]["events"]
 
 
-async def test_a_job_on_its_way_when_its_node_died_is_not_sent_by_another(nodes: list[Node]) -> None:
+async def test_a_job_on_its_way_when_its_node_died_is_not_sent_by_another(
+    nodes: list[Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
     key, mark = ("trigger", "p", "k"), b"print"
     first, second = nodes[0].store, nodes[1].store
     assert await first.idempotency.claim(key, mark) is None
     await first.idempotency.record_intent(key, "job-1")
     with pytest.raises(TimeoutError):  # its node lives: the repeated request waits for its answer
         await asyncio.wait_for(second.idempotency.claim(key, mark), 0.5)
-    await first.redis._client.zadd(first.redis.keys.nodes, {first.node: 1})  # its last beat was long ago
+    await presume_dead(nodes[0], monkeypatch)
     answer = await second.idempotency.claim(key, mark)
     assert isinstance(answer, Answer)
     assert 502 == answer.status
@@ -42,11 +45,13 @@ async def test_a_job_on_its_way_when_its_node_died_is_not_sent_by_another(nodes:
     assert b'"may_have_started":true' in answer.body
 
 
-async def test_a_key_whose_node_died_before_anything_began_is_free_again(nodes: list[Node]) -> None:
+async def test_a_key_whose_node_died_before_anything_began_is_free_again(
+    nodes: list[Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
     key, mark = ("trigger", "p", "k"), b"print"
     first, second = nodes[0].store, nodes[1].store
     assert await first.idempotency.claim(key, mark) is None
-    await first.redis._client.zadd(first.redis.keys.nodes, {first.node: 1})
+    await presume_dead(nodes[0], monkeypatch)
     assert await second.idempotency.claim(key, mark) is None
     with pytest.raises(StoreUnavailable, match="no heartbeat of this node"):
         await first.idempotency.record_intent(key, "job-1")
@@ -130,7 +135,7 @@ async def test_event_of_a_claim_that_another_node_holds_is_left_out(nodes: list[
     key, mark = ("publish", "p", "k"), b"print"
     first, second = nodes[0].store, nodes[1].store
     assert await first.idempotency.claim(key, mark) is None
-    await first.redis._client.zadd(first.redis.keys.nodes, {first.node: 1})  # its last beat was long ago
+    await presume_dead(nodes[0], monkeypatch)
     assert await second.idempotency.claim(key, mark) is None
     late = first.publish("p", Event("message", b"late"), 0.0, Keyed(key, mark, publish.published))
     beside = first.publish("p", Event("message", b"beside"), 0.0)
@@ -169,7 +174,7 @@ async def test_all_lines_of_a_key_are_published_or_none(nodes: list[Node]) -> No
     key, mark = ("publish", "q", "k"), b"print"
     first, second = nodes[0].store, nodes[1].store
     assert await first.idempotency.claim(key, mark) is None
-    await first.redis._client.zadd(first.redis.keys.nodes, {first.node: 1})  # its last heartbeat was long ago
+    await presume_dead(nodes[0], monkeypatch)
     assert await second.idempotency.claim(key, mark) is None
     event = Event("message", b"x")
     keyed = Keyed(key, mark, lambda _receipt, _besides: Answer(200, b""), events=1000)

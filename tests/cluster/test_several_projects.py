@@ -89,11 +89,13 @@ async def test_a_key_is_good_on_every_node_though_the_receipt_was_lost(
         assert 2 == (await nodes[2].get(f"/projects/{receipt['project']}"))["ring"]["events"]
 
 
-async def test_the_event_of_a_claim_that_another_node_holds_goes_nowhere(nodes: list[Node]) -> None:
+async def test_the_event_of_a_claim_that_another_node_holds_goes_nowhere(
+    nodes: list[Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
     key, mark = ("publish-each", "a,b", "k"), b"print"
     first, second = nodes[0].store, nodes[1].store
     assert await first.idempotency.claim(key, mark) is None
-    await first.redis._client.zadd(first.redis.keys.nodes, {first.node: 1})  # its last heartbeat was long ago
+    await presume_dead(nodes[0], monkeypatch)
     assert await second.idempotency.claim(key, mark) is None
     event, keyed = Event("message", b"x"), Keyed(key, mark, publish.published)
     with pytest.raises(StoreUnavailable, match="no heartbeat of this node"):

@@ -92,7 +92,7 @@ def test_the_one_file_leaves_nothing_behind(dist: Path, tmp_path: Path) -> None:
 def test_two_builds_of_one_commit_are_the_same_bytes(dist: Path, tmp_path: Path) -> None:
     """The second one in another folder, without a repository, with empty caches."""
     source = tmp_path / "another" / "source"
-    for part in ("build", "docs", "edge", "requirements", "systemd"):
+    for part in ("build", "clients", "docs", "edge", "requirements", "systemd"):
         shutil.copytree(ROOT / part, source / part, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("LICENSE", "Makefile"):
         shutil.copy(ROOT / file, source)
