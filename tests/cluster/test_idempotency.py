@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from typing import Any
 
 import aiohttp
 import pytest
@@ -15,7 +14,7 @@ from edge.core.idempotency import Answer
 from edge.http import publish
 from edge.store.base import Keyed
 from tests.cluster.conftest import RedisServer
-from tests.cluster.nodes import Asker, Node, Reader, lose_answers, node_process, start_node
+from tests.cluster.nodes import Asker, Node, Reader, lose_answers, node_process, presume_dead, start_node
 
 
 async def test_a_key_used_on_one_node_is_known_on_all(nodes: list[Node]) -> None:
@@ -131,7 +130,9 @@ async def test_answer_that_redis_did_not_confirm_is_recorded_later(
     assert Answer(200, b"done") == await second.idempotency.claim(key, mark)
 
 
-async def test_event_of_a_claim_that_another_node_holds_is_left_out(nodes: list[Node]) -> None:
+async def test_event_of_a_claim_that_another_node_holds_is_left_out(
+    nodes: list[Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
     key, mark = ("publish", "p", "k"), b"print"
     first, second = nodes[0].store, nodes[1].store
     assert await first.idempotency.claim(key, mark) is None
@@ -155,7 +156,7 @@ async def test_a_claim_that_comes_too_late_takes_nothing(nodes: list[Node]) -> N
     assert await second.idempotency.claim(key, mark) is None
 
 
-async def test_all_lines_of_a_key_are_published_or_none(nodes: list[Node]) -> None:
+async def test_all_lines_of_a_key_are_published_or_none(nodes: list[Node], monkeypatch: pytest.MonkeyPatch) -> None:
     """More than one script would take."""
     body = "".join(f'{{"data": {number}}}\n' for number in range(1200))
     headers = {"Content-Type": "application/x-ndjson", "Idempotency-Key": "lines"}

@@ -14,7 +14,7 @@ from edge.core.event import Event
 from edge.http import publish
 from edge.store.base import Keyed
 from tests.cluster.conftest import RedisServer
-from tests.cluster.nodes import Node, Reader, lose_answers
+from tests.cluster.nodes import Node, Reader, lose_answers, presume_dead
 
 PATH = "/events?project=a&project=b"
 

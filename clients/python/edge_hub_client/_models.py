@@ -151,6 +151,7 @@ class ConnectionStatus(TypedDict):
     round_trip_ms: float | None
     paused: bool
     confirmable: str
+    sub: str | None
 
 
 class ProjectStatus(TypedDict):
