@@ -46,8 +46,9 @@ def publish(context: Context, request: Request) -> Response | Awaitable[Response
     key = params.idempotency_key(request)
     if key is not None:
         return _publish_once(context, request, kind, key, require, wait_seconds, final=final)
-    body = request.body()
-    if body is None or require or wait_seconds is not None or kind == bodies.NDJSON or request.projects:
+    waits = require or wait_seconds is not None or kind == bodies.NDJSON or request.projects
+    body = None if waits else request.body()
+    if body is None:
         return _publish_later(context, request, kind, require, wait_seconds, final=final)
     event = _decode(context, kind, bodies.bounded(context, body), event_type, final=final)
     promised = context.store.publish(request.project, event, context.clock())

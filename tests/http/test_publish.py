@@ -220,3 +220,24 @@ async def test_a_large_event_arrives_whole(site: Site) -> None:
         while not raw.endswith(b"\n\n"):
             raw += await stream.response.content.readany()
     assert raw.startswith(f"data: {text}\nid: ".encode())
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        (EVENTS, "application/json"),
+        (EVENTS, "application/x-ndjson"),
+        ("/events?project=p&project=q", "application/json"),
+    ],
+)
+@pytest.mark.parametrize("key", ["", "Idempotency-Key: once\r\n"])
+async def test_a_body_of_several_chunks_that_is_there_at_once_is_taken_once(
+    site: Site, path: str, kind: str, key: str
+) -> None:
+    """It is several pieces in memory, and reading them takes them away."""
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (b'{"data', b'": "x"}\n', b"\n"))
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n{key}Connection: close\r\n"
+    answer = await site.exchange(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode() + chunks + b"0\r\n\r\n")
+    assert 202 == answer.status
+    history = (await site.ask("GET", "/projects/p/history?since=all")).json
+    assert ['"x"'] == [event["data"] for event in history["events"]]
