@@ -110,7 +110,7 @@ class Request:
     # The body and the connection, which the server's own class brings
 
     def body(self) -> bytes | None:
-        """The whole body, once, where all of it has arrived. Raises InvalidRequest (`malformed_http`) for a broken one."""
+        """The whole body, once, if all of it has arrived. Raises InvalidRequest (`malformed_http`) when broken."""
         return b""
 
     async def next_chunk(self) -> bytes:
