@@ -117,7 +117,7 @@ class _Version(argparse.Action):
 
 
 def version_text() -> str:
-    """`edge 0.1.0`, the commit where a build wrote it down, and what it runs on."""
+    """`edge VERSION`, the commit where a build wrote it down, and what it runs on."""
     from importlib import import_module  # noqa: PLC0415
     from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
 
