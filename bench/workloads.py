@@ -214,7 +214,7 @@ def tokens(server: Server, count: int = 100, rate: int = 50, seconds: int = 4) -
         _all_open(server, load.open(count, count), count)
         load.post(count, count, conns=8)
         figures = _measured(server, load, lambda: load.post(events, count, conns=16, rate=count * rate), events)
-        return {**figures, "percent": figures["busy"] * 100}
+        return {**figures, "percent": figures["cpu_us"] * count * rate / 1e4}
 
 
 def tls(server: Server, streams: int = 400, events: int = 50) -> Figures:
