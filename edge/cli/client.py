@@ -151,9 +151,10 @@ def _subscribe(arguments: argparse.Namespace, hub: Hub) -> int:
         for event in subscription.events():
             own = event.type.startswith("edge.")
             if own and not arguments.json:
-                _note(event)
+                _note(event, several=len(arguments.projects) > 1)
                 continue
-            if status := say(_as_json(event) if arguments.json else _as_line(event.id, event.type, event.data)):
+            line = ("" if not event.project else f"{event.project}\t") + _as_line(event.id, event.type, event.data)
+            if status := say(_as_json(event) if arguments.json else line):
                 return status
             if not own and left is not None:
                 left -= 1
@@ -232,6 +233,7 @@ def _as_line(event_id: str, event_type: str, data: str) -> str:
 
 def _as_json(event: StreamEvent) -> str:
     shown = {"id": event.id, "type": event.type, "data": _json_or_text(event.data)}
+    shown |= {"project": event.project} if event.project else {}
     return json.dumps(shown, ensure_ascii=False) + "\n"
 
 
@@ -242,17 +244,19 @@ def _json_or_text(text: str) -> Any:
         return text
 
 
-def _note(event: StreamEvent) -> None:
+def _note(event: StreamEvent, *, several: bool) -> None:
     """Say on standard error what happens to the connection."""
     fields = fields_of(event)
+    of = f"{fields['project']}: " if several and "project" in fields else ""
     match event.type:
         case "edge.hello":
-            warn(f"connected, {fields.get('replayed', 0)} to replay")
+            warn(f"{of}connected, {fields.get('replayed', 0)} to replay")
         case "edge.gap":
             lost = fields.get("lost")
-            warn(f"gap ({fields.get('reason')}): {'an unknown number of' if lost is None else lost} events are missing")
+            missing = "an unknown number of" if lost is None else lost
+            warn(f"{of}gap ({fields.get('reason')}): {missing} events are missing")
         case "edge.closing" | "edge.disconnected":
-            warn(f"disconnected: {fields.get('reason')}")
+            warn(f"{of}disconnected: {fields.get('reason')}")
 
 
 def _table(projects: list[dict[str, Any]]) -> str:

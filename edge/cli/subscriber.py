@@ -27,6 +27,8 @@ class StreamEvent(NamedTuple):
     id: str
     type: str
     data: str
+    project: str = ""
+    """Whose event it is, on a stream of several projects."""
 
 
 class Finished(Exception):
@@ -71,8 +73,9 @@ class Subscription:
             self._path = f"/projects/{quote(projects[0], safe='')}/events"
         else:
             self._path = "/events"
-            query = [("project", project) for project in projects] + query
+            query = [("project", project) for project in projects] + [("prefix", "true")] + query
         self._query = query
+        self._projects = projects
         self._hub = hub
         self._last_id = ""
         self._retry_seconds = 1.0
@@ -111,7 +114,7 @@ class Subscription:
                 if response.status in (429, 502, 503, 504):
                     raise Unreachable(f"{refused.status}: {refused.detail}")
                 raise Refused(refused)
-            closing = None
+            closed: dict[str, str] = {}
             for item in parse(iter(lambda: response.readline(_MAX_LINE_BYTES), b"")):
                 if isinstance(item, int):
                     self._retry_seconds = item / 1000
@@ -121,10 +124,21 @@ class Subscription:
                 if item.type == "edge.hello":
                     sock.settimeout(_SILENCE * _heartbeat_seconds(item))
                 if item.type == "edge.closing":
-                    closing = fields_of(item).get("reason")
+                    fields = fields_of(item)
+                    closed[str(fields.get("project"))] = str(fields.get("reason"))
+                elif len(self._projects) > 1 and not item.type.startswith("edge."):
+                    item = _of_its_project(item)
+                    closed.pop(item.project, None)  # it was finished, and is published to again
                 yield item
-            if closing in ("finished", "deleted"):
-                raise Finished(str(closing))
+            if len(closed) == len(self._projects) and {*closed.values()} <= {"finished", "deleted"}:
+                raise Finished(closed.popitem()[1])
+
+
+def _of_its_project(event: StreamEvent) -> StreamEvent:
+    """An event of a stream of several projects, with the type and the id it has in its own."""
+    project, _, event_type = event.type.partition("/")
+    places = dict(place.split(":") for place in event.id.split(","))
+    return StreamEvent(places[project], event_type, event.data, project)
 
 
 def _heartbeat_seconds(hello: StreamEvent) -> float:

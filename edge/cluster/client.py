@@ -45,25 +45,6 @@ from edge.logs.ratelimit import LogDeduplicator
 from edge.logs.setup import get_logger
 
 _log = get_logger("store")
-_SCRIPTS = (
-    "append",
-    "claim",
-    "confirm",
-    "delete",
-    "follow",
-    "fork",
-    "gap_reported",
-    "heartbeat",
-    "hooks",
-    "issue_ticket",
-    "orphaned",
-    "presence",
-    "record_intent",
-    "recovered",
-    "redeem_ticket",
-    "settle",
-    "view",
-)
 ANSWER_SECONDS = 5.0
 """How long Redis may take to answer, the wait for a free connection included: what a cut cable costs a publisher."""
 NODE_HEARTBEAT_SECONDS = 1.0
@@ -405,5 +386,6 @@ async def _close(client: redis.asyncio.Redis) -> None:
 
 def _read_scripts() -> dict[str, str]:
     folder = resources.files("edge.cluster") / "scripts"
-    common = (folder / "common.lua").read_text()
-    return {name: common + (folder / f"{name}.lua").read_text() for name in _SCRIPTS}
+    texts = {path.name.removesuffix(".lua"): path.read_text() for path in folder.iterdir()}
+    common = texts.pop("common")
+    return {name: common + text for name, text in texts.items()}

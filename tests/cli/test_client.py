@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,27 @@ async def test_subscribe_prints_lines_and_says_what_happens_on_standard_error(hu
     assert event_id.endswith("-1")
     assert ("note", "a\\nb") == (event_type, data)
     assert "edge: connected, 1 to replay\n" == err
+
+
+async def test_subscribe_to_several_projects_shows_whose_events_they_are(hub: HubProcess) -> None:
+    ids = []
+    for project, text in (("a", "one"), ("b", "two"), ("a", "three")):
+        ids.append(json.loads((await edge(hub, "publish", project, text))[1])["id"])
+    await hub.ask("POST", "/projects/b/events?final=true", json={"type": "end", "data": "four"})
+    status, out, err = await edge(hub, "subscribe", "a", "b", "--count", "4")
+    assert 0 == status
+    rows = [line.split("\t") for line in out.splitlines()]
+    assert [["a", ids[0], "message", "one"], ["a", ids[2], "message", "three"], ["b", ids[1]]] == [
+        *rows[:2],
+        rows[2][:2],
+    ]
+    assert {"edge: a: connected, 2 to replay", "edge: b: connected, 2 to replay"} <= set(err.splitlines())
+    await hub.ask("POST", "/projects/a/events?final=true", json={"data": "five"})
+    status, out, err = await edge(hub, "subscribe", "a", "b", "--since", "all", "--json")
+    assert (0, "edge: the stream has ended: finished\n") == (status, err)
+    events = [line for line in as_json(out) if not line["type"].startswith("edge.")]
+    assert Counter(a=3, b=2) == Counter(event["project"] for event in events)
+    assert "end" in {event["type"] for event in events}
 
 
 async def test_subscribe_resumes_over_a_restart_of_the_hub(tmp_path: Path) -> None:
