@@ -6,23 +6,26 @@ What is pending is known here, so that `since=missed` replays it and a delivery 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Literal
 
 from edge.core.intervals import Run
 from edge.core.ledger import Ledger, MissTotals
+
+Happening = Literal["recovered", "orphaned"]
 
 
 class FollowedLedger(Ledger):
     """`report` is called with the project whenever there is something to report."""
 
-    __slots__ = ("_report", "covered_from", "orphaned_runs", "recovered_runs", "reported_lost")
+    __slots__ = ("_report", "covered_from", "happened", "reported_lost")
 
     def __init__(self, total: MissTotals, project: str, newest: int, report: Callable[[str], None]) -> None:
         super().__init__(total, project, newest)
         self._report = report
-        self.recovered_runs: list[Run] = []
-        """Missed events that were written to a connection here."""
-        self.orphaned_runs: list[Run] = []
-        """Events that connections here had or were to have, and that none here has any more."""
+        self.happened: list[tuple[Happening, Run]] = []
+        """Missed events that were written to a connection here (`recovered`), and events that connections here had or
+        were to have and that none here has any more (`orphaned`). In order: a connection may get what another left.
+        """
         self.covered_from: int | None = None
         """The number after which connections here cover everything, since the first opened; None without any."""
         self.reported_lost = 0
@@ -46,7 +49,7 @@ class FollowedLedger(Ledger):
     def delivered(self, lo: int, hi: int) -> None:
         if self.pending and (runs := self.pending.within(lo, hi)):
             self.pending.remove(lo, hi)
-            self.recovered_runs += runs
+            self.happened += [("recovered", run) for run in runs]
             self._report(self._project)
         super().delivered(lo, hi)
 
@@ -61,7 +64,7 @@ class FollowedLedger(Ledger):
         for lo, hi in runs:
             self._waiting.remove(lo, hi)
             self.pending.add(lo, hi)
-            self.orphaned_runs.append((lo, hi))
+            self.happened.append(("orphaned", (lo, hi)))
             self._report(self._project)
 
     def _count_lost(self, count: int) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from itertools import chain, count, islice
+from itertools import chain, count, groupby, islice
+from operator import itemgetter
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -125,19 +126,20 @@ class PresenceReporter:
         return True
 
     def _note_runs(self, project: Project | None) -> None:
-        """Note what connections of `project` recovered, and what none here has any more: in this order, because an
-        event that was written to a connection which left without it is both.
+        """Note what connections of `project` recovered, and what none here has any more, as it happened: an event that
+        was written to a connection which left without it is both.
         """
         if project is None or not isinstance(project.ledger, FollowedLedger):
             return
         ledger, of, epoch = project.ledger, self._redis.keys.of, project.epoch
-        if ledger.recovered_runs:
-            runs, ledger.recovered_runs = ledger.recovered_runs, []
-            self._note("recovered", of(project.name, "meta", "pending"), epoch, *_flat(runs))
-        if ledger.orphaned_runs:
-            runs, ledger.orphaned_runs = ledger.orphaned_runs, []
-            keys = [*of(project.name, "stream", "meta", "pending", "presence"), self._redis.keys.nodes]
-            self._note("orphaned", keys, self._node, NODE_TTL_SECONDS, epoch, *_flat(runs))
+        happened, ledger.happened = ledger.happened, []
+        for kind, group in groupby(happened, itemgetter(0)):
+            runs = _flat(run for _, run in group)
+            if kind == "recovered":
+                self._note("recovered", of(project.name, "meta", "pending"), epoch, *runs)
+            else:
+                keys = [*of(project.name, "stream", "meta", "pending", "presence"), self._redis.keys.nodes]
+                self._note("orphaned", keys, self._node, NODE_TTL_SECONDS, epoch, *runs)
         if ledger.reported_lost:
             reported, ledger.reported_lost = ledger.reported_lost, 0
             self._note("gap_reported", of(project.name, "meta"), epoch, reported)

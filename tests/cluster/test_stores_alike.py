@@ -74,6 +74,15 @@ Story = list[Publish | PublishEach | Connect | ConnectToBoth | Leave]
 BOTH = ("p", "q")
 
 
+_LEFT_TO_ANOTHER: Story = [
+    PublishEach(""),
+    ConnectToBoth("missed"),
+    Connect("p", "missed"),
+    ConnectToBoth("missed"),
+    Leave(0, False),
+]
+
+
 class Outcome(NamedTuple):
     """What can be seen from outside, without epochs."""
 
@@ -299,6 +308,7 @@ class _Reporter(Silent):
 @settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(story=st.lists(_steps, max_size=16))
 @example(story=_GOT_BEFORE_IT_WAS_LEFT_UNREAD)
+@example(story=_LEFT_TO_ANOTHER)
 def test_all_stores_behave_alike(story: Story, redis_server: RedisServer, tmp_path_factory: Any) -> None:
     folder = tmp_path_factory.mktemp("alike")
     expected = asyncio.run(in_memory(story))
