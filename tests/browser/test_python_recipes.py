@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -19,7 +18,9 @@ from tests.browser.conftest import LOCAL, OpenTab
 from tests.browser.line import Line, line_to
 from tests.browser.tab import Tab
 from tests.clients.client import INSTALLED
+from tests.clients.recipe import server, unpack
 from tests.faults.hub import HubProcess, serving, until
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.clients, pytest.mark.timeout(600)]
 
@@ -59,12 +60,6 @@ class App:
 
     def page(self, project: str) -> str:
         return f"{self.url}/?project={project}"
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 async def end(process: asyncio.subprocess.Process) -> None:
@@ -254,6 +249,30 @@ async def test_tokens_of_a_model(packages: Path, profile: BrowserContext, open_t
         await app.restart_hub()
         await close_tabs(profile)
         await the_beginning_is_no_longer_held(app, open_tab)
+
+
+async def test_vite_with_fastapi(packages: Path, profile: BrowserContext, open_tab: OpenTab) -> None:
+    recipe = Recipe("fastapi/server.py", {"STEP_SECONDS": "0.5"}, "Connected", "A picture of a red house")
+    async with running(recipe, packages) as app, AsyncExitStack() as stack:
+        port = free_port()
+        command = ("vite/bin/vite.js", "--port", str(port), "--host", "127.0.0.1", "--strictPort")
+        await stack.enter_async_context(server(unpack("vite-react"), *command, port=port, EDGE_URL=app.line.url))
+        tab = await open_tab(f"http://127.0.0.1:{port}/?project=vite")
+        await send(tab)  # at once: the stream is still opening
+        await tab.page.wait_for_selector("progress")
+        await tab.page.reload()
+        await done(app, tab)
+        await send(tab, "a red house, again")
+        await tab.page.wait_for_selector("progress")
+        app.line.cut()
+        await tab.shows("[role=status]", "Connecting…")
+        app.line.mend()
+        await tab.shows("main", "A picture of a red house, again")
+        await send(tab, "a third one")
+        await tab.page.wait_for_selector("progress")
+        await app.restart_hub()
+        await tab.shows("main", "A picture of a third one")
+        assert [] == tab.errors
 
 
 async def test_a_fastapi_backend_gives_tickets_and_starts_jobs_for_its_own_users(packages: Path) -> None:
