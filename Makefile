@@ -149,6 +149,7 @@ lock: setup-dev  ## write requirements/*.lock anew from pyproject.toml (UPGRADE=
 	$(COMPILE) --group bench --constraint requirements/dev.lock --output-file requirements/bench.lock
 	$(COMPILE) --group docs --output-file requirements/docs.lock
 	$(COMPILE) tests/clients/python/requirements.in --output-file tests/clients/python/requirements.txt
+	$(COMPILE) --python-version 3.9 tests/clients/python/client.in --output-file tests/clients/python/client.txt
 	$(COMPILE) examples/requirements.in --output-file examples/requirements.txt
 
 portable:  ## a release's files that run with glibc 2.31, in dist/portable (root on Debian; ARCHITECTURE=arm64)

@@ -12,6 +12,7 @@ from collections.abc import (
     AsyncIterable,
     AsyncIterator,
     Awaitable,
+    Coroutine,
     Generator,
     Iterable,
     Iterator,
@@ -72,7 +73,7 @@ def _sync(verb: Callable[Concatenate[Any, P], Call[T]]) -> Callable[Concatenate[
 
 def _async(
     verb: Callable[Concatenate[Any, P], Call[T]],
-) -> Callable[Concatenate[AsyncClient | AsyncJob, P], Awaitable[T]]:
+) -> Callable[Concatenate[AsyncClient | AsyncJob, P], Coroutine[Any, Any, T]]:
     async def run(self: AsyncClient | AsyncJob, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._run(verb(self, *args, **kwargs))
 
