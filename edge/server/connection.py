@@ -5,11 +5,8 @@ where their last byte is read. aiohttp's own server (`web.Server`) takes two tas
 request, which was a third of a publish and of a connect (docs/decisions.md).
 
 Invariants:
-    * requests of a connection are answered in their order, one at a time; what comes behind one waits in `_unread`;
-    * the parser stops behind each whole request, so a malformed one never takes an earlier one with it;
+    * requests of a connection are answered in their order, one at a time;
     * once a stream has taken the transport over, nothing that came behind its request is looked at.
-
-tests/server/test_aiohttp_server.py pins what this uses of aiohttp's parser.
 """
 
 from __future__ import annotations
@@ -27,18 +24,12 @@ from edge.http.request import HTTP_1_1, Request
 from edge.http.response import Response
 from edge.http.routes import Application
 from edge.logs import trace
-from edge.logs.setup import get_logger
 from edge.server.accept import Acceptor, ConnectionThrottle
+from edge.server.reader import BLANK, RequestReader
 from edge.server.received import Received, refusal
 
-_log = get_logger("http")
-_PIECE_BYTES = 64 * 1024
-"""Fed to the parser at once where requests begin: it copies the rest of a piece behind each of them."""
 _MAX_UNREAD_BYTES = 64 * 1024
 """Held of what comes behind a request that is being answered; beyond it the transport reads no more."""
-_MAX_FAILED_HEAD_BYTES = 64 * 1024
-_BLANK = b"\r\n\r\n"
-_LAST_CHUNK = b"0\r\n\r\n"
 _A_TURN = 32
 """Pipelined requests of one connection that are answered in one turn of the loop."""
 _LINGER_SECONDS = 1.0
@@ -59,65 +50,34 @@ class Server(Protocol):
     def parser(self, connection: HttpConnection) -> HttpRequestParser: ...
 
 
-class HttpConnection(asyncio.Protocol):
+class HttpConnection(RequestReader):
     """One connection, until it closes or a stream takes its transport over."""
 
     __slots__ = (
         "_closing",
         "_counted",
-        "_drained",
         "_expiry",
-        "_head",
-        "_head_cut",
         "_idle_since",
         "_loop",
-        "_parser",
-        "_reading_paused",
-        "_request",
         "_server",
         "_task",
-        "_unread",
         "_waiting",
         "_writing_paused",
-        "failed",
-        "half_closed",
-        "peer",
-        "transport",
-        "written_bytes",
     )
 
     def __init__(self, server: Server) -> None:
+        super().__init__()
         self._server = server
         self._loop = server.loop
-        self.transport: asyncio.Transport | None = None
-        self.peer: str | None = None
         self._counted = ""
         """What the acceptor counts it as."""
-        self._parser: HttpRequestParser | None = None
-        """None until its turn has come."""
-        self._unread = b""
-        """What has come and waits: for the connection's turn, or for the answer to an earlier request."""
-        self._request: Received | None = None
-        """The one that is being answered."""
         self._task: asyncio.Task[None] | None = None
-        """Answers it, where that has to be waited for."""
+        """Answers the request at hand, where that has to be waited for."""
         self._waiting = True
         """No request may begin: the turn of the connection is yet to come, or that of its next request."""
         self._writing_paused = False
-        self._reading_paused = False
-        self.written_bytes = 0
-        self.half_closed = False
-        """The caller has closed its side; what came whole is answered (RFC 9112, 9.6)."""
-        self.failed = False
-        """Whether the parser has failed; what comes behind has no meaning."""
         self._closing = False
         """No further request is answered."""
-        self._drained = False
-        """The parser has nothing left of what it was given."""
-        self._head = b""
-        """What was given to the parser of requests that are yet to begin: its errors don't say what they are about."""
-        self._head_cut = False
-        """Whether the beginning of that was too long to be kept."""
         self._idle_since = 0.0
         self._expiry: asyncio.TimerHandle | None = None
 
@@ -193,12 +153,6 @@ class HttpConnection(asyncio.Protocol):
         self._request = self._parser = None
         return None if transport.is_closing() else transport
 
-    def write(self, data: bytes) -> None:
-        """Write what is not an answer yet."""
-        if self.transport is not None:
-            self.written_bytes += len(data)
-            self.transport.write(data)
-
     def pause_writing(self) -> None:
         self._writing_paused = True
 
@@ -216,33 +170,6 @@ class HttpConnection(asyncio.Protocol):
         else:
             due = due if now < due else now + self._server.idle_seconds
             self._expiry = self._loop.call_at(due, self._expire)
-
-    # What a body asks of its protocol
-
-    @property
-    def connected(self) -> bool:
-        return self.transport is not None
-
-    def pause_reading(self) -> None:
-        """The body holds as much as it may."""
-        if self._parser is not None:
-            self._parser.pause_reading()
-        self._pause_reading()
-
-    def resume_reading(self, resume_parser: bool = True) -> None:
-        """The body takes more."""
-        if not self._reading_paused:
-            return
-        self._reading_paused = False
-        if resume_parser and self._parser is not None:
-            self._feed(b"")
-        if not self._reading_paused and self.transport is not None:
-            self.transport.resume_reading()
-
-    def _pause_reading(self) -> None:
-        if not self._reading_paused and self.transport is not None:
-            self._reading_paused = True
-            self.transport.pause_reading()
 
     # Requests
 
@@ -280,88 +207,6 @@ class HttpConnection(asyncio.Protocol):
             if self._writing_paused:
                 break
         self._serve_later()
-
-    def _next(self) -> Received | None:
-        """Read the next request as far as it has come. None: its head has not come, or is malformed."""
-        parser = self._parser
-        assert parser is not None
-        while True:
-            try:
-                messages, upgraded, tail = parser.feed_data(self._piece())
-            except HttpProcessingError as error:
-                self._refuse(error)
-                return None
-            if upgraded:
-                self._decline_upgrade(tail)
-            if messages:
-                break
-            if not self._unread:
-                return None
-        message, payload = messages[0]
-        request = self._request = Received(message, payload, self)
-        if message.upgrade and payload.is_eof():
-            _, upgraded, tail = parser.feed_data(b"")
-            if upgraded:
-                self._decline_upgrade(tail)
-        elif message.upgrade:
-            request.should_close = True
-        behind = self._head.partition(_BLANK)[2]
-        self._drained = len(behind) == request.body_bytes and not self._head_cut
-        self._head = b"" if self._drained else self._behind(request, behind, 0)
-        while self._unread and not payload.is_eof():
-            data, self._unread = self._unread, b""
-            self._feed(data)
-        return request
-
-    def _feed(self, data: bytes) -> None:
-        """Give the parser more of a body."""
-        request = self._request
-        assert self._parser is not None
-        assert request is not None
-        before_bytes = request.body_bytes
-        self._drained = False
-        try:
-            _, upgraded, tail = self._parser.feed_data(data)
-        except HttpProcessingError:
-            self.failed = True
-            _log.debug("malformed_http", address=self.peer, error="body")
-            request.break_off()
-        else:
-            if upgraded:
-                self._decline_upgrade(tail)
-            self._head = self._behind(request, data, before_bytes)
-
-    def _piece(self) -> bytes:
-        """What of `_unread` the parser is given next."""
-        data, self._unread = self._unread, b""
-        if len(data) > _PIECE_BYTES:
-            data, self._unread = data[:_PIECE_BYTES], data[_PIECE_BYTES:]
-        lowered = data.lower()
-        if b"chunked" in lowered or b"upgrade" in lowered:
-            # The head alone: with a malformed chunk the parser forgets the request, and what follows one that asks for
-            # another protocol.
-            head, blank, rest = data.partition(_BLANK)
-            data, self._unread = head + blank, rest + self._unread
-        if self._head and data:
-            self._head += data
-            if len(self._head) > _MAX_FAILED_HEAD_BYTES:
-                self._head, self._head_cut = self._head[-_MAX_FAILED_HEAD_BYTES:], True
-        elif data:
-            self._head = data
-        return data
-
-    def _decline_upgrade(self, tail: bytes) -> None:
-        """Go on with HTTP/1.1: no answer here accepts another protocol."""
-        assert self._parser is not None
-        self._parser.set_upgraded(False)
-        self._unread = tail + self._unread
-
-    @staticmethod
-    def _behind(request: Received, data: bytes, before_bytes: int) -> bytes:
-        """What of `data`, given to the parser when `before_bytes` of the body had arrived, follows the body."""
-        if not request.whole:
-            return b""
-        return data.partition(_LAST_CHUNK)[2] if request.chunked else data[request.body_bytes - before_bytes :]
 
     def _answer(self, request: Received) -> bool:
         """Answer a request, or begin to. Returns whether the next one may follow at once."""
@@ -451,7 +296,7 @@ class HttpConnection(asyncio.Protocol):
         self.failed = True
         transport = self.transport
         assert transport is not None
-        head = self._head.partition(_BLANK)[0] + b"\r\n"
+        head = self._head.partition(BLANK)[0] + b"\r\n"
         request = Request("GET", "/", HTTP_1_1, CIMultiDict(), self.peer)
         origin = _ORIGIN.search(head)
         request.shared = self._server.app.shared(None if origin is None else origin[1].decode())
