@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `edge` with `argv` (`sys.argv[1:]` if None) and return its exit status."""
     _open_standard_streams()
     _trust_the_systems_authorities()
-    parser = _parser()
+    parser = command_line()
     arguments = parser.parse_args(argv)
     if arguments.command is None:
         return say(parser.format_help())
@@ -71,7 +71,8 @@ def _trust_the_systems_authorities() -> None:
             os.environ["SSL_CERT_FILE"] = found
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """Every command with its options; docs/edge.1 and the completion scripts are made of it."""
     parser = argparse.ArgumentParser(
         prog="edge",
         description="A self-hosted Server-Sent Events hub that never drops an event silently.",
@@ -105,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
 def _completion(arguments: argparse.Namespace) -> int:
     import shtab  # noqa: PLC0415
 
-    return say(shtab.complete(_parser(), shell=arguments.shell) + "\n")
+    return say(shtab.complete(command_line(), shell=arguments.shell) + "\n")
 
 
 class _Version(argparse.Action):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from docs import make_man
 from edge import __version__
 from edge.cli import commands, main
 from edge.cli.main import version_text
@@ -41,6 +42,10 @@ def run(*arguments: str, stdout: int = subprocess.PIPE, shell: str = "") -> subp
 
 
 # --- usage ---
+
+
+def test_the_man_page_is_what_the_command_line_says() -> None:
+    assert make_man.made(make_man.PAGE.read_text()) == make_man.PAGE.read_text(), "python -m docs.make_man writes it"
 
 
 def test_version_names_edge_python_and_what_it_is_built_on() -> None:
