@@ -39,9 +39,9 @@ class Bound(NamedTuple):
 
 BOUNDS = (
     Bound("fan_out", lambda server: fan_out(server, 500, 100), "cpu_us", 0.04),
-    Bound("burst", lambda server: burst(server, 500, 100, 10), "cpu_us", 0.002),
-    Bound("projects", lambda server: projects(server, 300, 3000), "cpu_us", 0.8),
-    Bound("posts", lambda server: posts(server, 5000), "cpu_us", 0.6),
+    Bound("burst", lambda server: burst(server, 500, 100, 10), "cpu_us", 0.001),
+    Bound("projects", lambda server: projects(server, 300, 3000), "cpu_us", 1.1),
+    Bound("posts", lambda server: posts(server, 5000), "cpu_us", 0.85),
     Bound("storm", lambda server: storm(server, 3000), "cpu_us", 2.0),
     Bound("ndjson", lambda server: ndjson(server, 60_000), "cpu_us", 0.06),
     Bound("memory", lambda server: memory(server, 2000, 8), "kib", 2.5, alone=True),
