@@ -172,11 +172,16 @@ class LocalNode:
     async def page(self, offset: int, count: int, order: Order, match: str) -> tuple[list[tuple[str, View]], int]:
         """Looks at a slice of all projects in each turn of the loop, whatever the offset."""
         parts: list[list[tuple[float, float, str]]] = []
+        total = 0
         projects, match = iter(list(self._hub.projects.values())), match.lower()
         while part := list(islice(projects, PROJECTS_A_TURN)):
-            parts.append(sorted(_rank(project, order) for project in part if match in project.name.lower()))
+            ranks = sorted(_rank(project, order) for project in part if match in project.name.lower())
+            total += len(ranks)
+            parts.append(ranks)
+            if offset + count <= PROJECTS_A_TURN:  # keep what the page can show: less for the garbage collector
+                parts = [list(islice(merge(*parts), offset + count))]
             await asyncio.sleep(0)
-        merged, total = merge(*parts), sum(map(len, parts))
+        merged = merge(*parts)
         for _ in range(min(offset, total) // PROJECTS_A_TURN):
             list(islice(merged, PROJECTS_A_TURN))
             await asyncio.sleep(0)

@@ -20,7 +20,7 @@ from edge.core.project import Project
 
 FLUSH_BUDGET = 256
 """Connections brought up to date in one turn of the loop: about two milliseconds of `send`."""
-AHEAD_BUDGET = 256
+AHEAD_BUDGET = 128
 """Likewise between two turns, for events that are about to be evicted."""
 CLOSE_BUDGET = 32
 """Streams closed in one turn of the loop: two or three milliseconds."""

@@ -14,11 +14,16 @@ Other programs may read the file at any time (a backup, Litestream).
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import sqlite3
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -44,6 +49,7 @@ DRIFT_NOTED_SECONDS = 0.5
 _RECEIPTS_EXPIRED_EVERY_SECONDS = 30.0
 """Finding the old ones means looking at all."""
 _FRAME_END = b"\n\n"
+Result = TypeVar("Result")
 
 
 def _statements(into: str, columns: int) -> list[tuple[int, str]]:
@@ -326,3 +332,32 @@ def _identity(path: str) -> tuple[int, int]:
 def _project_columns(row: ProjectRow) -> tuple[object, ...]:
     encode = msgspec.json.encode
     return row.name, row.epoch, row.first_seq, row.newest, encode(row.ledger), encode(row.earlier), row.finished
+
+
+class Worker:
+    """Calls functions one after another, on a thread of its own. A thread that hangs in the disk holds up no exit."""
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]] | None] = SimpleQueue()
+        self.thread = threading.Thread(target=self._run, name="edge-store", daemon=True)
+        self.thread.start()
+
+    def call(self, function: Callable[..., Result], *arguments: Any) -> asyncio.Future[Result]:
+        future: Future[Result] = Future()
+        self._calls.put((future, function, arguments))
+        return asyncio.wrap_future(future)
+
+    def end(self) -> None:
+        self._calls.put(None)
+
+    def _run(self) -> None:
+        while (call := self._calls.get()) is not None:
+            future, function, arguments = call
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                result = function(*arguments)
+            except BaseException as error:  # noqa: BLE001 - it is raised where the result is awaited
+                future.set_exception(error)
+            else:
+                future.set_result(result)

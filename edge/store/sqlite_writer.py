@@ -19,11 +19,10 @@ from edge.core.idempotency import Key, Receipts
 from edge.core.observer import Receipt
 from edge.logs.setup import get_logger
 from edge.store.base import StoreUnusableError
-from edge.store.sqlite_file import DRIFT_NOTED_SECONDS, SqliteFile
+from edge.store.sqlite_file import DRIFT_NOTED_SECONDS, SqliteFile, Worker
 from edge.store.sqlite_gathered import Gathered, PendingCommit, dropped_row, project_row, receipt_row
 from edge.store.sqlite_open import SqliteFileError
 from edge.store.sqlite_rows import ProjectRow, Transaction
-from edge.store.worker import Worker
 from edge.supervisor import Supervisor
 
 _log = get_logger("store")
