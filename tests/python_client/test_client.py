@@ -199,3 +199,19 @@ def test_the_status_has_the_fields_that_the_hub_sends() -> None:
     assert set(schemas.ConnectionStatus.__struct_fields__) == set(_models.ConnectionStatus.__annotations__)
     assert set(schemas.MissesInTime.__struct_fields__) == set(_models.MissStatus.__annotations__)
     assert set(schemas.Ring.__struct_fields__) == set(_models.RingStatus.__annotations__)
+
+
+async def test_several_projects_over_one_stream(client: Any, project: str) -> None:
+    names = [f"{project}-a", f"{project}-b"]
+    first = await client.publish_to(names, {"run": 7}, type="started")
+    assert names == [receipt.project for receipt in first]
+    async with client.subscribe(*names, since="all") as events:
+        got = [await anext(events) for _ in names]
+        assert {(name, "started") for name in names} == {(event.project, event.type) for event in got}
+        await client.publish(names[1], 1)
+        event = await anext(events)
+        assert (names[1], "message", 1) == (event.project, event.type, event.json())
+    await client.publish(names[0], 2, final=True)
+    await client.publish(names[1], 3, final=True)
+    rest = [event async for event in client.subscribe(*names, last_event_id=events.last_event_id)]
+    assert {(names[0], 2), (names[1], 3)} == {(event.project, event.json()) for event in rest}
