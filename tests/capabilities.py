@@ -24,7 +24,12 @@ PACKAGES = TESTS / "system-packages.txt"
 CLIENTS = TESTS.parent / ".make" / "clients" / "go.sources"
 NODE_MODULES = TESTS / "node" / "node_modules" / ".installed.json"
 IN_A_CONTAINER = "make test-container"
-NEEDED_BY_FIXTURE = {"_redis": ["redis"], "far_redis": ["redis", "namespaces"], "chromium": ["browser"]}
+NEEDED_BY_FIXTURE = {
+    "_redis": ["redis"],
+    "far_redis": ["redis", "namespaces"],
+    "chromium": ["browser"],
+    "small_disk": ["root"],
+}
 """So that a test which takes one of these needs no marker of its own."""
 
 # Where a package has another name than Debian's.
@@ -103,6 +108,10 @@ def _not_root() -> str:
     return "" if os.geteuid() == 0 else "you are not root"
 
 
+def _no_mounts() -> str:
+    return "" if _succeeds("unshare", "--mount", "true") else "root may not mount here"
+
+
 def _no_namespaces() -> str:
     from tests.faults.cable import cable  # noqa: PLC0415 - only where it is asked for
 
@@ -135,7 +144,7 @@ def _no_clients() -> str:
 RIGHTS: dict[str, list[Callable[[], str]]] = {
     "linux": [_not_linux],
     "ipv6": [_no_ipv6],
-    "root": [_not_root],
+    "root": [_not_root, _no_mounts],
     "namespaces": [_not_linux, _not_root],
     "packaging": [_not_root, _no_containers],
     "clients": [],

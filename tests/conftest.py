@@ -1,4 +1,4 @@
-"""What holds for every test: it may not block the event loop, nor leave a task or a descriptor behind.
+"""What holds for every test: it may not block the event loop, nor leave a task, a descriptor or a variable behind.
 
 Warnings are errors and every test has a time-out: see pyproject.toml.
 """
@@ -46,6 +46,7 @@ def _house_rules(request: pytest.FixtureRequest) -> Iterator[None]:
         request.getfixturevalue("_no_descriptor_left")
     if inspect.iscoroutinefunction(request.function):
         request.getfixturevalue("_no_task_left")
+    environment = dict(os.environ)
     with blockbuster_ctx("edge") as rules:
         # A line of the log is written only when `poll` reports that it can be, without waiting.
         rules.functions["os.write"].can_block_in("edge/logs/setup.py", "write")
@@ -61,6 +62,8 @@ def _house_rules(request: pytest.FixtureRequest) -> Iterator[None]:
             ):
                 rules.functions[name].can_block_in(module, function)
         yield
+    changed = {name for name, _ in environment.items() ^ os.environ.items()} - {"PYTEST_CURRENT_TEST"}
+    assert set() == changed, "environment variables changed after the test"
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ Most tests wait: for a heartbeat, a time-out, a process that starts. So there ar
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -39,6 +40,14 @@ def unit(nodeid: str) -> str:
     if file in BUILT:
         return "built"
     return nodeid if file in APART else file
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A worker ends when it has to report what isn't UTF-8, such as a log line with a surrogate."""
+    report = yield
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    return report
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

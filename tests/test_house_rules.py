@@ -10,7 +10,7 @@ pytest_plugins = ["pytester"]
 
 INI = "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\nfilterwarnings = error\n"
 SUITE = """
-import asyncio, socket
+import asyncio, os, socket
 import edge
 
 kept = []
@@ -29,6 +29,9 @@ def test_that_leaves_a_descriptor():
 async def test_that_leaves_a_descriptor_to_the_loop():
     kept.append(socket.socket())
 
+def test_that_leaves_a_variable():
+    os.environ["EDGE_LEFT"] = "x"
+
 async def test_that_blocks_the_loop():
     exec(compile("import time; time.sleep(0.01)", edge.__file__, "exec"))  # as if it stood in edge
 
@@ -45,11 +48,12 @@ def test_leaks_and_blocking_calls_turn_a_test_red(pytester: pytest.Pytester, mon
     pytester.makeconftest((Path(__file__).parent / "conftest.py").read_text())
     pytester.makepyfile(SUITE)
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
-    result.assert_outcomes(passed=5, failed=1, errors=3)
+    result.assert_outcomes(passed=6, failed=1, errors=4)
     why = {
         "ERROR *::test_that_leaves_a_task*": "E *AssertionError: tasks still running after the test",
         "ERROR *::test_that_leaves_a_descriptor*": "E *AssertionError: descriptors still open after the test",
         "ERROR *::test_that_leaves_a_descriptor_to_the_loop*": "E *descriptors still open after the test",
+        "ERROR *::test_that_leaves_a_variable*": "E *environment variables changed after the test",
         "FAILED *::test_that_blocks_the_loop*": "E *BlockingError: Blocking call to time.sleep",
     }
     result.stdout.fnmatch_lines_random([*why, *why.values()])

@@ -392,8 +392,9 @@ def test_closed_standard_streams_end_nothing(shell: str, tmp_path: Path) -> None
 def test_the_binary_looks_for_authorities_where_other_systems_have_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
-    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.setenv(name, "")  # so that it is restored, although main sets it
+        monkeypatch.delenv(name)
     theirs = tmp_path / "ca-bundle.crt"
     theirs.write_text("")
     monkeypatch.setattr(main, "AUTHORITIES", (str(tmp_path / "none"), str(theirs)))

@@ -89,6 +89,14 @@ def test_where_all_has_to_run_it_is_an_error(
     done.stdout.fnmatch_lines(["*EDGE_TEST_ALL is set*", "*2  redis *", "*1  root *"])
 
 
+def test_a_worker_reports_what_is_not_utf_8(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    pytester.makeconftest('pytest_plugins = ["tests.parallel"]')
+    pytester.makepyfile("import logging\ndef test_that_logs(): logging.getLogger().warning('a\\ud800')")
+    done = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-n", "1")
+    done.assert_outcomes(passed=1)
+
+
 def test_every_section_of_the_packages_is_a_marker_and_every_marker_is_on_the_page() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["markers"]
     known = {"slow", *RIGHTS, *packages()}
