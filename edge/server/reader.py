@@ -72,7 +72,7 @@ class RequestReader(asyncio.Protocol):
 
     @abstractmethod
     def _refuse(self, error: HttpProcessingError) -> None:
-        """Answer what the parser gave up on."""
+        """Answer what the parser failed on."""
 
     @property
     def connected(self) -> bool:

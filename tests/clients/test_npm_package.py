@@ -84,9 +84,9 @@ async def test_it_installs_from_the_hub_and_does_in_node_and_deno_what_it_says(t
 async def test_the_fake_tells_the_same_story_as_a_hub(app: Path) -> None:
     shutil.copy(FOLDER / "fake.test.mjs", app)
     async with serving(server__host="127.0.0.1", auth__anonymous=None) as hub:
-        told = await run(app, NODE, "fake.test.mjs", hub.url)
-    assert told == await run(app, NODE, "fake.test.mjs")
-    assert 22 == len(told.splitlines())
+        printed = await run(app, NODE, "fake.test.mjs", hub.url)
+    assert printed == await run(app, NODE, "fake.test.mjs")
+    assert 22 == len(printed.splitlines())
 
 
 @pytest.mark.node
