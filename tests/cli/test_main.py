@@ -363,6 +363,9 @@ def test_the_hubs_own_url(server: ServerSettings, url: str) -> None:
 def test_healthcheck_asks_a_process_by_its_command_line(port: int, capsys: pytest.CaptureFixture[str]) -> None:
     command = [sys.executable, "-c", "import time; time.sleep(60)", "--", "edge", "serve", "--port", str(port)]
     with subprocess.Popen(command) as process:
+        # The kernel fills it a moment after `exec` has closed the pipe that Popen waits for.
+        while not Path(f"/proc/{process.pid}/cmdline").read_bytes():
+            time.sleep(0.01)
         try:
             assert ExitStatus.OK == main.main(["healthcheck", "--pid", str(process.pid)])
         finally:
