@@ -75,9 +75,15 @@ class Process:
 
 
 class Storm:
-    """What happens to nodes, to Redis and to the cables, all at the same time."""
+    """What happens to nodes and cables at the same time, or to Redis.
 
-    def __init__(self, redis: RedisServer, nodes: list[Process], random: random.Random, longest_cut: float) -> None:
+    Not to all: what a node knew that ended with Redis can't be known, which is for the fault checker to judge.
+    """
+
+    def __init__(
+        self, redis: RedisServer, nodes: list[Process], random: random.Random, longest_cut: float, *, of_redis: bool
+    ) -> None:
+        self._of_redis = of_redis
         self._redis = redis
         self._nodes = nodes
         self._random = random
@@ -87,7 +93,8 @@ class Storm:
     async def rage(self, seconds: float) -> None:
         """Everything is whole again at the end."""
         ends = asyncio.get_running_loop().time() + seconds
-        await asyncio.gather(*(self._again(ends, what) for what in (self._kill, self._restart, self._cut)))
+        faults = (self._restart,) if self._of_redis else (self._kill, self._cut)
+        await asyncio.gather(*(self._again(ends, what) for what in faults))
 
     async def _again(self, ends: float, what: Callable[[], Any]) -> None:
         while True:

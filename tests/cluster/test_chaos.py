@@ -1,4 +1,4 @@
-"""Readers and publishers on three nodes while nodes are killed, Redis is restarted and cables are cut, all at once."""
+"""Readers and publishers on three nodes while nodes are killed and cables are cut, or Redis is restarted."""
 
 from __future__ import annotations
 
@@ -48,18 +48,19 @@ async def processes(far_redis: RedisServer, tmp_path: Path, ring_events: int) ->
 
 
 @pytest.mark.timeout(600 + 120 * ROUNDS)
+@pytest.mark.parametrize("of_redis", [False, True], ids=["nodes", "redis"])
 async def test_order_receipts_and_ledger_hold_whatever_happens(
-    processes: list[Process], far_redis: RedisServer, ring_events: int
+    processes: list[Process], far_redis: RedisServer, ring_events: int, of_redis: bool
 ) -> None:
     for number in range(FIRST_ROUND, FIRST_ROUND + ROUNDS):
-        await _round(number, processes, far_redis, whole=ring_events == AMPLE)
+        storm = Storm(far_redis, processes, random.Random(number), LONGEST_CUT_SECONDS, of_redis=of_redis)
+        await _round(number, processes, storm, whole=ring_events == AMPLE)
 
 
-async def _round(number: int, processes: list[Process], redis: RedisServer, *, whole: bool) -> None:
+async def _round(number: int, processes: list[Process], storm: Storm, *, whole: bool) -> None:
     dice = random.Random(number)
     ports = [node.port for node in processes]
     projects = [f"{name}{number}" for name in ("a", "b", "c")]
-    storm = Storm(redis, processes, random.Random(dice.random()), LONGEST_CUT_SECONDS)
     readers = [
         Roamer(ports, project, random.Random(dice.random()), restless=restless)
         for project in projects
