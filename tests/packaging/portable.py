@@ -56,7 +56,7 @@ def root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @contextlib.contextmanager
 def hub(root: Path, form: str, **settings: str) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
     """A hub inside `root`, in an environment of `settings` alone."""
-    command = ["chroot", str(root), f"/opt/{form}", "serve", "--port", "0"]
+    command = [shutil.which("chroot") or "chroot", str(root), f"/opt/{form}", "serve", "--port", "0"]
     process = subprocess.Popen(
         command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
     )

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
+from pytest_aiohttp.plugin import AiohttpServer
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from structlog.testing import capture_logs
 
@@ -48,7 +48,7 @@ async def failed(receiver: Receiver, **options: Any) -> DispatchFailed:
     return failure.value
 
 
-async def test_the_job_arrives_at_a_real_server_as_one_post() -> None:
+async def test_the_job_arrives_at_a_real_server_as_one_post(aiohttp_server: AiohttpServer) -> None:
     seen: list[tuple[str, Any, dict[str, str]]] = []
 
     async def handler(request: web.Request) -> web.Response:
@@ -57,10 +57,10 @@ async def test_the_job_arrives_at_a_real_server_as_one_post() -> None:
 
     app = web.Application()
     app.router.add_post("/hook", handler)
-    async with TestServer(app) as server:
-        target: Target = WebhookTarget(str(server.make_url("/hook?key=1")))
-        delivery = await target.dispatch(job(traceparent=TRACEPARENT))
-        await target.close()
+    server = await aiohttp_server(app)
+    target: Target = WebhookTarget(str(server.make_url("/hook?key=1")))
+    delivery = await target.dispatch(job(traceparent=TRACEPARENT))
+    await target.close()
 
     [(method, body, headers)] = seen
     assert method == "POST"
