@@ -47,6 +47,7 @@ def root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     run("tar", "--extract", "--file", tar, "--directory", folder, "--exclude=./dev/*")
     shutil.copy(BUILT / "edge", folder / "opt" / "edge")
     shutil.copytree(BUILT / "edge-dir", folder / "opt" / "edge-dir", symlinks=True)
+    (folder / "etc" / "hosts").write_text("127.0.0.1 localhost\n")
     run("mount", "--bind", "/dev", folder / "dev")
     run("mount", "-t", "proc", "proc", folder / "proc")
     yield folder
@@ -128,7 +129,7 @@ def test_history_survives_kill_9(root: Path, durability: str) -> None:
     with hub(root, "edge-dir/edge", **settings) as (_, http):
         wait_until(lambda: http.get("/readyz").status_code == 200)
         held = http.get("/projects/p/history?limit=100").json()["events"]
-        assert list(range(20)) == [event["data"] for event in held]
+        assert [str(number) for number in range(20)] == [event["data"] for event in held]
 
 
 def written(root: Path) -> int:
