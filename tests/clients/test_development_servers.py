@@ -94,11 +94,18 @@ async def running(program: Program, hub: HubProcess) -> AsyncIterator[int]:
 async def answers(port: int, process: asyncio.subprocess.Process, log: list[bytes]) -> bool:
     assert process.returncode is None, b"".join(log).decode()
     try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
     except ConnectionRefusedError:
         return False
-    writer.transport.abort()
-    return True
+    # To be connected is not enough: Vite listens for a moment to see whether the port is free.
+    writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    try:
+        answered = await reader.read(1)
+    except ConnectionError:
+        return False
+    finally:
+        writer.transport.abort()
+    return bool(answered)
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=[program.name for program in PROGRAMS])
