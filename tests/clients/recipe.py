@@ -76,18 +76,9 @@ async def server(folder: Path, program: str, *arguments: str, port: int, **setti
         while line := await output.readline():
             log.append(line)
 
-    async def listens() -> bool:
-        assert process.returncode is None, b"".join(log).decode()
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except ConnectionRefusedError:
-            return False
-        writer.transport.abort()
-        return True
-
     reading = asyncio.create_task(read(process.stdout))
     try:
-        await until(listens, bool, START_SECONDS)
+        await until(lambda: answers(port, process, log), bool, START_SECONDS)
         yield
     finally:
         os.killpg(process.pid, 9)  # Next has a child that serves
@@ -222,3 +213,21 @@ async def types(hub: HubProcess, project: str, headers: dict[str, str]) -> list[
     """The types of what was published so far."""
     status, history, _ = await hub.ask("GET", f"/projects/{project}/history?since=all", headers=headers)
     return [event["type"] for event in history["events"]] if status == 200 else []
+
+
+async def answers(port: int, process: asyncio.subprocess.Process, log: list[bytes]) -> bool:
+    """Whether the server answers; fails with its log if it has ended."""
+    assert process.returncode is None, b"".join(log).decode()
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    except ConnectionRefusedError:
+        return False
+    # To be connected is not enough: Vite listens for a moment to see whether the port is free.
+    writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    try:
+        answered = await reader.read(1)
+    except ConnectionError:
+        return False
+    finally:
+        writer.transport.abort()
+    return bool(answered)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.clients.client import HERE, NODE, end
+from tests.clients.recipe import answers
 from tests.faults.hub import HubProcess, serving, until
 from tests.faults.reader import Reader, open_stream
 from tests.ports import free_port
@@ -89,23 +90,6 @@ async def running(program: Program, hub: HubProcess) -> AsyncIterator[int]:
         os.killpg(process.pid, 9)  # Next has a child that serves
         await reading
         await end(process)
-
-
-async def answers(port: int, process: asyncio.subprocess.Process, log: list[bytes]) -> bool:
-    assert process.returncode is None, b"".join(log).decode()
-    try:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    except ConnectionRefusedError:
-        return False
-    # To be connected is not enough: Vite listens for a moment to see whether the port is free.
-    writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    try:
-        answered = await reader.read(1)
-    except ConnectionError:
-        return False
-    finally:
-        writer.transport.abort()
-    return bool(answered)
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=[program.name for program in PROGRAMS])
