@@ -35,6 +35,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="edge-build-") as scratch:
         # Its own configuration folder, too: PyInstaller keeps stripped libraries of earlier builds there.
         environ["PYINSTALLER_CONFIG_DIR"] = f"{scratch}/config"
+        # Everything is compiled, nothing read from a cache: bytecode that was loaded is marshalled differently.
+        environ |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPYCACHEPREFIX": f"{scratch}/no-bytecode"}
         pyinstaller = [sys.executable, "-m", "PyInstaller", "--noconfirm", "--log-level=WARN"]
         where = [f"--distpath={dist}", f"--workpath={scratch}/work", str(ROOT / "build" / "edge.spec")]
         subprocess.run([*pyinstaller, *where], env=environ, check=True)

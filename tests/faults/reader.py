@@ -151,7 +151,11 @@ async def open_stream(
     sock.setblocking(False)
     if receive_buffer_bytes is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
-    await asyncio.get_running_loop().sock_connect(sock, address)
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, address)
+    except OSError:
+        sock.close()
+        raise
     stream_reader, writer = await asyncio.open_connection(
         sock=sock, ssl=ssl, server_hostname=host if ssl is not None else None, limit=1 << 16
     )
