@@ -27,7 +27,8 @@ STEPS = ("started", "progress", "progress", "progress", "progress", "complete")
 
 def unpack(name: str) -> Path:
     """A copy of `examples/NAME` that finds the tests' modules above it, and beside it the package that a hub serves."""
-    folder = HERE / "node" / ".recipes" / name
+    # Workers run several tests of one example at the same time.
+    folder = HERE / "node" / ".recipes" / os.environ.get("PYTEST_XDIST_WORKER", "alone") / name
     shutil.rmtree(folder, ignore_errors=True)
     ignored = shutil.ignore_patterns("node_modules", ".next", "dist", "package-lock.json")
     shutil.copytree(EXAMPLES / name, folder, ignore=ignored)
