@@ -6,7 +6,6 @@ They compress what they pass on and so hold a stream back, unless it says `no-tr
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -15,8 +14,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.clients.client import HERE, NODE, end
-from tests.clients.recipe import answers
+from tests.clients.client import HERE
+from tests.clients.recipe import server
 from tests.faults.hub import HubProcess, serving, until
 from tests.faults.reader import Reader, open_stream
 from tests.ports import free_port
@@ -57,39 +56,11 @@ async def running(program: Program, hub: HubProcess) -> AsyncIterator[int]:
     """The port at which it serves."""
     port = free_port()
     folder = FOLDER / "next" if program.is_next else FOLDER
-    environment = os.environ | {
-        "EDGE_URL": hub.url,
-        "NEXT_TELEMETRY_DISABLED": "1",
-        "PATH": f"{NODE.parent}:{os.environ['PATH']}",
-    }
     if program.is_next:
         shutil.rmtree(folder / ".next", ignore_errors=True)
-
-    process = await asyncio.create_subprocess_exec(
-        NODE,
-        *program.command(port, hub.url),
-        cwd=folder,
-        env=environment,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    log: list[bytes] = []
-
-    async def read(output: asyncio.StreamReader) -> None:
-        while line := await output.readline():
-            log.append(line)
-
-    reading = asyncio.create_task(read(process.stdout))
-    try:
-        await until(lambda: answers(port, process, log), bool, PATIENCE_SECONDS)
+    script, *arguments = program.command(port, hub.url)
+    async with server(folder, str(FOLDER / script), *arguments, port=port, EDGE_URL=hub.url):
         yield port
-    finally:
-        os.killpg(process.pid, 9)  # Next has a child that serves
-        await reading
-        await end(process)
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=[program.name for program in PROGRAMS])

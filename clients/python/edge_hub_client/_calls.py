@@ -133,7 +133,7 @@ class Verbs:
         project: str,
         data: Any = None,
         *,
-        type: str = "message",  # noqa: A002 - the word of the interface
+        type: str = "message",
         require: int | None = None,
         wait: float | None = None,
         final: bool = False,
@@ -161,7 +161,7 @@ class Verbs:
         projects: Sequence[str],
         data: Any = None,
         *,
-        type: str = "message",  # noqa: A002
+        type: str = "message",
         key: str | None = None,
     ) -> Call[Sequence[models.Receipt]]:
         """Publish one event to several projects: to all of them, or to none."""
@@ -185,7 +185,7 @@ class Verbs:
         connections: int | None = None,
         on_timeout: str | None = None,
         confirm: str | None = None,
-        id: str | None = None,  # noqa: A002 - the word of the interface
+        id: str | None = None,
         key: str | None = None,
     ) -> Call[models.TriggerReceipt]:
         """Start a job as soon as a subscriber is confirmed to be connected, at most `timeout` from now.

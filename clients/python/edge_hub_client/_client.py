@@ -149,7 +149,7 @@ class Client:
         """
         return Subscription(self, projects, since, last_event_id, observe=observe, max_failures=max_failures)
 
-    def job(self, project: str, id: str, *, final: bool = False, **started: Any) -> Job:  # noqa: A002 - the word of the interface
+    def job(self, project: str, id: str, *, final: bool = False, **started: Any) -> Job:
         """The events of a job, for the program that does it; see `Job`.
 
         `started` goes into its first event. `final`: its last event is the project's last one, too.
@@ -269,7 +269,7 @@ class Job(_jobs.JobState):
     error" where it raised (the exception goes on), unless `complete` or `fail` was called in it.
     """
 
-    def __init__(self, client: Client, project: str, id: str, started: Mapping[str, Any], *, final: bool) -> None:  # noqa: A002
+    def __init__(self, client: Client, project: str, id: str, started: Mapping[str, Any], *, final: bool) -> None:
         super().__init__(project, id, final=final)
         self._run = client._run
         self._started = started
@@ -354,7 +354,7 @@ class AsyncClient:
         """The events of one or several projects: see `Client.subscribe`."""
         return AsyncSubscription(self, projects, since, last_event_id, observe=observe, max_failures=max_failures)
 
-    def job(self, project: str, id: str, *, final: bool = False, **started: Any) -> AsyncJob:  # noqa: A002
+    def job(self, project: str, id: str, *, final: bool = False, **started: Any) -> AsyncJob:
         """The events of a job, for the program that does it: see `Client.job`."""
         return AsyncJob(self, project, id, started, final=final)
 
@@ -473,7 +473,7 @@ class AsyncSubscription(_stream.Subscription):
 class AsyncJob(_jobs.JobState):
     """A job that streams its progress, with `async with`: see `Job`. Cancelled, it publishes `failed`, "cancelled"."""
 
-    def __init__(self, client: AsyncClient, project: str, id: str, started: Mapping[str, Any], *, final: bool) -> None:  # noqa: A002
+    def __init__(self, client: AsyncClient, project: str, id: str, started: Mapping[str, Any], *, final: bool) -> None:
         super().__init__(project, id, final=final)
         self._run = client._run
         self._started = started

@@ -14,7 +14,7 @@ CANCELLED = "cancelled"
 class JobState:
     """What both clients' jobs share."""
 
-    def __init__(self, project: str, id: str, *, final: bool) -> None:  # noqa: A002 - the word of the interface
+    def __init__(self, project: str, id: str, *, final: bool) -> None:
         self.project = project
         self.id = id
         self.has_ended = False

@@ -55,7 +55,7 @@ class FakeHub(httpx.BaseTransport, httpx.AsyncBaseTransport):
 
     # --- what a test does and looks at ---
 
-    def publish(self, project: str, data: Any = None, *, type: str = "message", final: bool = False) -> Event:  # noqa: A002
+    def publish(self, project: str, data: Any = None, *, type: str = "message", final: bool = False) -> Event:
         """Publish an event, as another program would."""
         with self._lock:
             found = self._project(project)
