@@ -229,7 +229,7 @@ class Project:
         event_id = start.resume_id or (newest if newest and position == ring.newest else self.event_id(position))
         greeting = sse.control_frame("hello", hello, retry_ms=retry_ms, event_id=event_id)
         if start.gap is not None:
-            greeting += self._gap_frame(start.gap, connection, start.gap_id)
+            greeting += self._gap_frame(start.gap, connection)
         connection.control(greeting, now)
         self.deliver(connection, ring.newest, now)
 
@@ -389,11 +389,11 @@ class Project:
             self.ledger.acknowledged(lo, hi)
         connection.forget_until(connection.acknowledged)
 
-    def _gap_frame(self, gap: Gap, connection: Connection, event_id: str | None = None) -> bytes:
-        if event_id is not None:
-            self._counters.misses.touch(self.name)  # its epoch is good from now on, for later processes, too
+    def _gap_frame(self, gap: Gap, connection: Connection) -> bytes:
+        if gap.reason == "restart":
+            self._counters.misses.touch(self.name)  # hello may name its epoch, so later processes have to know it
         if not connection.observes:
             self._counters.gaps[gap.reason] += 1
             if gap.first is not None:
                 self.ledger.gap_reported(gap.first)
-        return sse.control_frame("gap", gap.fields(self.oldest_id, self.newest_id), event_id=event_id)
+        return sse.control_frame("gap", gap.fields(self.oldest_id, self.newest_id))

@@ -71,9 +71,7 @@ class Start(msgspec.Struct, frozen=True):
     comes back with it, and the gap is reported again.
     """
     resume_id: str | None = None
-    """The same, where that position is not in this history: the id that the client came with."""
-    gap_id: str | None = None
-    """The position behind the gap, if no event follows that names it: the gap is then reported once."""
+    """The same, where no event held has that position: the id that the client came with, or the start of an epoch."""
     takes_missed: bool = False
     """Events that become pending later are for this subscriber, too, as long as it can be given them in order."""
 
@@ -113,8 +111,7 @@ def after_id(project: History, asked: str) -> Start:
     epoch, seq = match[1], int(match[2])
     if not project.continues(epoch, seq):
         if seq == ring.newest and epoch == project.epoch_of(seq):  # the client has all that is held
-            gap = Gap(asked, "restart", None)
-            return Start(seq, gap=gap, resume_id=asked, gap_id=f"{project.epoch}-{seq}")
+            return Start(seq, gap=Gap(asked, "restart", None), resume_id=f"{project.epoch}-{seq}")
         return _with_all(ring, Gap(asked, "restart", None))
     if seq > ring.newest or not (epoch == project.epoch_of(seq) or project.begins(epoch, seq)):
         return _with_all(ring, Gap(asked, "unknown", None))

@@ -95,7 +95,7 @@ def decode(frame: bytes) -> Decoded:
 def control_frame(
     name: str, fields: dict[str, object], *, retry_ms: int | None = None, event_id: str | None = None
 ) -> bytes:
-    """One of the hub's own events, `edge.<name>`, with JSON data. Hello has an `event_id`; see `Start` for gaps."""
+    """One of the hub's own events, `edge.<name>`, with JSON data. Only hello has an `event_id`."""
     retry = b"" if retry_ms is None else b"retry: %d\n" % retry_ms
     id_line = b"" if event_id is None else b"id: %b\n" % event_id.encode()
     return b"%bevent: edge.%b\ndata: %b\n%b\n" % (retry, name.encode(), msgspec.json.encode(fields), id_line)

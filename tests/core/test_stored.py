@@ -227,7 +227,7 @@ class TestNewEpoch:
         position = "old1-5"
         for seqs, gaps, hello, behind in (
             ([5, 6, 7], ["restart"], "old1-5", "old1-7"),
-            ([], ["restart"], "old1-7", "new1-7"),  # cut off before the gap, it comes back to it
+            ([], ["restart"], "new1-7", "new1-7"),
             ([], [], "new1-7", "new1-7"),
         ):
             reader = FakeConnection(hub, position)
