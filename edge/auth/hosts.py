@@ -8,11 +8,10 @@ Invariant: a header that can't be parsed is foreign.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Collection
 
-from edge.config.validate import WILDCARD_ORIGIN
+from edge.config.texts import WILDCARD_ORIGIN, is_local
 
 _HOST = re.compile(
     r"(?:\[(?P<six>[0-9A-Fa-f:.]{2,45})\]|(?P<name>[A-Za-z0-9._-]{1,255}))(?::(?P<port>[0-9]{0,5}))?", re.ASCII
@@ -85,16 +84,6 @@ def is_own(origin: str, host: str | None) -> bool:
     if requested is None or from_page is None:
         return False
     return _parts(requested, default_port) == _parts(from_page, default_port)
-
-
-def is_local(name: str) -> bool:
-    """Whether a name or address is this machine's, without resolving it."""
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def _name(host: str) -> str | None:

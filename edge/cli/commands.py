@@ -18,7 +18,8 @@ from edge.cli.hub import UNIX_SCHEME, Hub, ask, wrong_with
 from edge.cli.output import CommandError, ExitStatus, say, warn
 
 if TYPE_CHECKING:
-    from edge.config.load import Config, Sources
+    from edge.config.load import Sources
+    from edge.config.schema import Config
 
 _ON_PROJECTS = ("subscribe", "publish", "trigger", "status", "admin")
 _GRANT = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._~-]{0,127})?\*?", re.ASCII)
@@ -41,18 +42,18 @@ def loaded(arguments: argparse.Namespace, *, listens: bool = False) -> tuple[Con
     try:
         return _load(arguments, listens=listens)
     except ConfigError as error:
-        raise CommandError(str(error).removeprefix("edge: "), ExitStatus.USAGE) from None
+        raise CommandError(error.line, ExitStatus.USAGE) from None
 
 
 def _load(arguments: argparse.Namespace, *, listens: bool) -> tuple[Config, Sources]:
     from edge.auth.tokens import UnusableKey, Verifier  # noqa: PLC0415
     from edge.config import machine  # noqa: PLC0415
-    from edge.config.load import ConfigError, load_with_sources, refuse_exposure  # noqa: PLC0415
+    from edge.config.load import ConfigError, load, refuse_exposure  # noqa: PLC0415
 
     given = {"server.host": getattr(arguments, "host", None), "server.port": getattr(arguments, "port", None)}
     flags = {key: text for key, text in given.items() if text is not None}
     adapted = machine.defaults(machine.this_machine()) if listens else {}
-    config, sources = load_with_sources(arguments.config, os.environ, flags, adapted)
+    config, sources = load(arguments.config, os.environ, flags, adapted)
     if listens:
         refuse_exposure(config, sources)
         try:
@@ -82,7 +83,7 @@ def serve(arguments: argparse.Namespace) -> int:
         status: int = serve_until_signal(lambda: _load(arguments, listens=True))
         return status
     except ConfigError as error:
-        raise CommandError(str(error).removeprefix("edge: "), ExitStatus.USAGE) from None
+        raise CommandError(error.line, ExitStatus.USAGE) from None
     except (CantListenError, OSError) as error:
         raise CommandError(str(error)) from None
 
@@ -97,7 +98,7 @@ def check_config(arguments: argparse.Namespace) -> int:
     try:
         tls_context(config, sources)
     except ConfigError as error:
-        raise CommandError(str(error).removeprefix("edge: "), ExitStatus.USAGE) from None
+        raise CommandError(error.line, ExitStatus.USAGE) from None
     for key, sentence in warnings(config):
         warn(f"warning: {key}: {sentence}")
     return say(describe(config, sources))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge.cli.output import CommandError
-from edge.config.redis_url import SCHEMES
+from edge.config.texts import REDIS_SCHEMES
 from edge.core.errors import StoreUnavailable
 from edge.store.base import StoreUnusableError
 from edge.store.sqlite_file import SqliteFile, Stored
@@ -47,7 +47,7 @@ def _copy(source: str, destination: str) -> Copied:
     kinds = [url.partition(":")[0] for url in (source, destination)]
     if kinds == ["sqlite", "sqlite"]:
         raise CopyError("Both are files: use edge store backup and edge store restore.")
-    if not set(kinds) <= {"sqlite", *SCHEMES}:
+    if not set(kinds) <= {"sqlite", *REDIS_SCHEMES}:
         raise CopyError("Only sqlite:PATH and redis://HOST:PORT hold a history that can be copied.")
     from edge.cluster.transfer import read_all, write_all  # noqa: PLC0415 - redis is imported only where it is used
 

@@ -39,7 +39,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from edge.config.redis_url import RedisAddress
+from edge.config.texts import RedisAddress
 from edge.core.errors import StoreUnavailable
 from edge.logs.ratelimit import LogDeduplicator
 from edge.logs.setup import get_logger

@@ -27,7 +27,7 @@ from edge.cluster.readiness import ClusterReadiness
 from edge.cluster.replication import Replicator
 from edge.cluster.status import ClusterStatus
 from edge.cluster.tickets import SharedTickets
-from edge.config.redis_url import RedisAddress
+from edge.config.texts import RedisAddress
 from edge.core import sse
 from edge.core.connection import Connection
 from edge.core.errors import StoreUnavailable

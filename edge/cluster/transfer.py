@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from edge.cluster.client import RedisClient
-from edge.config.redis_url import parse_redis_url
+from edge.config.texts import parse_redis_url
 from edge.core import sse
 from edge.core.errors import StoreUnavailable
 from edge.core.ledger import LedgerState

@@ -12,20 +12,18 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 from msgspec import inspect
 
 from edge.config import validate
-from edge.config.schema import FILE_KEYS, SECRET_KEYS, Config, mask, value_of
-from edge.config.units import format_value, parse_duration, parse_size
+from edge.config.schema import FILE_KEYS, KEYS, SECRET_KEYS, Config, mask, value_of
+from edge.config.units import format_value, parse_value
 from edge.logs.text import one_line, shorten
-
-__all__ = ["KEYS", "Config", "ConfigError", "Sources", "describe", "load", "load_with_sources"]
 
 Sources = Mapping[str, str]
 """Where each value came from, by `section.key`; a key that isn't in it has its default."""
@@ -33,7 +31,8 @@ Sources = Mapping[str, str]
 CONFIG_VARIABLE = "EDGE_CONFIG"
 DEFAULT_SOURCE = "default"
 _SECTIONS = Config.__struct_fields__
-_INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
+_NAMES = (*KEYS, *sorted(f"{key}_file" for key in FILE_KEYS))
+_VARIABLES = {f"EDGE_{key.replace('.', '_').upper()}": key for key in _NAMES}
 _SEPARATOR = re.compile(r"[,\r\n]")
 _MAX_SHOWN_CHARS = 80
 _MAX_SECRET_BYTES = 64 * 1024
@@ -49,33 +48,25 @@ class ConfigError(Exception):
     def __init__(self, key: str, source: str, message: str, *, value: object = None) -> None:
         super().__init__(key, source, message)
         self.key = key
-        self.source = source
-        self.message = message
-        self._shown = "" if value is None else f" = {_show(key, value)}"
+        shown = "" if value is None else f" = {_show(key, value)}"
+        self.line = one_line(f"{key}{shown} (from {source}): {message}")
 
     def __str__(self) -> str:
-        return one_line(f"edge: {self.key}{self._shown} (from {self.source}): {self.message}")
+        return f"edge: {self.line}"
 
 
-def load(config_path: Path | None, environ: Mapping[str, str], flags: Mapping[str, str]) -> Config:
-    """The checked configuration. `flags` are by `section.key`; raises ConfigError.
-
-    Without a `config_path` the variable EDGE_CONFIG names the file; without either there is none.
-    """
-    return load_with_sources(config_path, environ, flags)[0]
-
-
-def load_with_sources(
+def load(
     config_path: Path | None,
     environ: Mapping[str, str],
     flags: Mapping[str, str],
     machine_defaults: Mapping[str, tuple[int, str]] = MappingProxyType({}),
 ) -> tuple[Config, Sources]:
-    """As `load`, with where each value that isn't a default came from.
+    """The checked configuration, with where each value that isn't a default came from. Raises ConfigError.
 
-    `machine_defaults` replace defaults, by key, each with the reason (`edge.config.machine`).
+    Without a `config_path` the variable EDGE_CONFIG names the file; without either there is none. `flags` are by
+    `section.key`. `machine_defaults` replace defaults, by key, each with the reason (`edge.config.machine`).
     """
-    nested: dict[str, dict[str, object]] = {}
+    values: dict[str, object] = {}
     sources: dict[str, str] = {}
     files: dict[str, tuple[str, str]] = {}
     for key, raw, source in (
@@ -83,29 +74,33 @@ def load_with_sources(
         *_from_environment(environ),
         *((key, text, "--" + key.partition(".")[2].replace("_", "-")) for key, text in flags.items()),
     ):
-        if key not in KEYS:
-            files[key.removesuffix("_file")] = _file_name(key, raw, source), source
-            continue
-        # Checked even when a later layer wins: a broken value is found today, not when that layer goes.
-        section, _, name = key.partition(".")
-        nested.setdefault(section, {})[name] = _convert(key, raw, source)
-        sources[key] = source
+        if key in KEYS:
+            # Checked even when a later layer wins: a broken value is found today, not when that layer goes.
+            values[key], sources[key] = _convert(key, raw, source), source
+        elif isinstance(raw, str) and raw.strip("- "):
+            files[key.removesuffix("_file")] = raw, source
+        else:
+            raise ConfigError(key, source, "must be the name of a file", value=raw)
     for key, (path, source) in files.items():
         optional, path = path.startswith("-"), path.removeprefix("-")
         if optional and not Path(path).exists():
             continue
         if key in sources:
             raise ConfigError(f"{key}_file", source, f"can't be combined with {key} (from {sources[key]})")
-        section, _, name = key.partition(".")
-        nested.setdefault(section, {})[name] = _convert(key, _secret(f"{key}_file", path, source), path)
-        sources[key] = path
-    for key, (value, reason) in machine_defaults.items():
+        try:
+            secret = read_secret(Path(path))
+        except ValueError as error:
+            raise ConfigError(f"{key}_file", source, str(error), value=path) from None
+        values[key], sources[key] = _convert(key, secret, path), path
+    for key, (default, reason) in machine_defaults.items():
         if key not in sources:
-            section, _, name = key.partition(".")
-            settings = nested.setdefault(section, {})
             # A ring that was configured still fits.
-            settings[name] = max(value, cast(int, settings.get("max_bytes", 0))) if key == "ring.total_bytes" else value
-            sources[key] = reason
+            least = cast(int, values.get("ring.max_bytes", 0)) if key == "ring.total_bytes" else 0
+            values[key], sources[key] = max(default, least), reason
+    nested: dict[str, dict[str, object]] = {}
+    for key, value in values.items():
+        section, _, name = key.partition(".")
+        nested.setdefault(section, {})[name] = value
     config = msgspec.convert(nested, Config)
     check(config, sources)
     return config, sources
@@ -150,67 +145,48 @@ def describe(config: Config, sources: Sources) -> str:
 # --- what each key takes ---
 
 
-def _keys() -> dict[str, inspect.Type]:
-    sections = cast(inspect.StructType, inspect.type_info(Config)).fields
-    return {
-        f"{section.name}.{field.name}": field.type
-        for section in sections
-        for field in cast(inspect.StructType, section.type).fields
-    }
-
-
-KEYS: Mapping[str, inspect.Type] = _keys()
-"""Every key there is, as `section.key`, with its type, in the order of the documentation."""
-
-_NAMES = (*KEYS, *sorted(f"{key}_file" for key in FILE_KEYS))
-_VARIABLES = {f"EDGE_{key.replace('.', '_').upper()}": key for key in _NAMES}
-
-
 def _convert(key: str, raw: object, source: str) -> object:
     """`raw`, a text or a TOML value, as the type of `key`, inside its bounds."""
     try:
         return _parse(key, KEYS[key], raw)
+    except UnicodeEncodeError:
+        raise ConfigError(key, source, "must be valid UTF-8", value=raw) from None
     except ValueError as error:
         raise ConfigError(key, source, str(error), value=raw) from None
 
 
 def _parse(key: str, kind: inspect.Type, raw: object) -> object:
-    if isinstance(raw, str) and not raw.isascii():
-        try:
-            raw.encode()
-        except UnicodeEncodeError:
-            raise ValueError("must be valid UTF-8") from None
     match kind:
         case inspect.BoolType():
-            if raw not in (True, False, "true", "false") or (isinstance(raw, int) and not isinstance(raw, bool)):
+            if raw not in ("true", "false") and not isinstance(raw, bool):
                 raise ValueError("must be true or false")
             return raw in (True, "true")
-        case inspect.IntType() | inspect.FloatType():
-            return _bounded(key, kind, _number(key, kind, raw))
+        case inspect.IntType(ge=ge, le=le) | inspect.FloatType(ge=ge, le=le):
+            low, high = cast(float, ge), cast(float, le)  # Every number in the schema has both.
+            number = parse_value(key, raw)
+            if not low <= number <= high:  # Written so that NaN is refused too.
+                raise ValueError(f"must be between {format_value(key, low)} and {format_value(key, high)}")
+            return float(number) if isinstance(kind, inspect.FloatType) else number
+        case inspect.VarTupleType(item_type=item_type):
+            return tuple(dict.fromkeys(_parse(key, item_type, item) for item in _items(key, raw)))
+        case inspect.UnionType(types=(inner, _)):  # Every union in use is with None.
+            # Compose files pass `""` for what isn't set; but an empty secret is a variable that was lost on its way,
+            # and must not turn a check off.
+            unset = raw == "" and not key.startswith("auth.") and key not in SECRET_KEYS
+            return None if unset else _parse(key, inner, raw)
+        case inspect.Metadata(type=inner, extra=extra):
+            return cast(dict[str, Any], extra)["check"](_parse(key, inner, raw))
         case inspect.LiteralType(values=choices):
             if raw not in choices:
                 *most, last = (str(choice) for choice in choices)
                 raise ValueError(f"must be {', '.join(most)} or {last}")
-            return raw
-        case inspect.VarTupleType(item_type=item_type):
-            return tuple(dict.fromkeys(_parse(key, item_type, item) for item in _items(key, raw)))
-        case inspect.UnionType(types=kinds):  # Every union in use is with None.
-            # Compose files pass `""` for what isn't set; but an empty secret is a variable that was lost on its way,
-            # and must not turn a check off.
-            unset = raw == "" and not key.startswith("auth.") and key not in SECRET_KEYS
-            inner = next(kind for kind in kinds if not isinstance(kind, inspect.NoneType))
-            return None if unset else _parse(key, inner, raw)
         case _:
-            return _text(key, raw)
-
-
-def _text(key: str, raw: object) -> str:
-    if not isinstance(raw, str):
-        raise ValueError("must be a text in quotes")  # noqa: TRY004 - one kind of refusal
-    if not raw.strip():
-        raise ValueError("is empty: give it a value or leave it out")
-    rule = validate.TEXT_RULES.get(key)
-    return raw if rule is None else rule(raw)
+            if not isinstance(raw, str):
+                raise ValueError("must be a text in quotes")  # noqa: TRY004 - one kind of refusal
+            if not raw.strip():
+                raise ValueError("is empty: give it a value or leave it out")
+            raw.encode()  # raises UnicodeEncodeError for what the environment held beside UTF-8
+    return raw
 
 
 def _items(key: str, raw: object) -> Iterable[object]:
@@ -220,37 +196,6 @@ def _items(key: str, raw: object) -> Iterable[object]:
     if isinstance(raw, list):
         return raw
     raise ValueError("must be a list of texts")
-
-
-def _number(key: str, kind: inspect.IntType | inspect.FloatType, raw: object) -> int | float:
-    if isinstance(raw, str):
-        if key.endswith("_seconds"):
-            return parse_duration(raw)
-        if key.endswith("_bytes"):
-            return parse_size(raw)
-        if key.endswith("_ms") and raw.endswith(("ms", "s", "m", "h", "d")):
-            milliseconds = parse_duration(raw) * 1000
-            if milliseconds != round(milliseconds):
-                raise ValueError("must be a whole number of milliseconds")
-            return round(milliseconds)
-        if _INTEGER.fullmatch(raw):
-            return int(raw)
-    elif isinstance(raw, int) and not isinstance(raw, bool):
-        return float(raw) if isinstance(kind, inspect.FloatType) and abs(raw) < 2**53 else raw
-    elif isinstance(raw, float) and isinstance(kind, inspect.FloatType):
-        return raw
-    if key.endswith("_seconds"):
-        raise ValueError("must be a number of seconds or a duration such as 500ms, 3s or 10m")
-    if key.endswith("_bytes"):
-        raise ValueError("must be a whole number of bytes or a size such as 64KiB or 4MiB")
-    raise ValueError("must be a whole number")
-
-
-def _bounded(key: str, kind: inspect.IntType | inspect.FloatType, value: int | float) -> int | float:
-    low, high = cast(float, kind.ge), cast(float, kind.le)  # Every number in the schema has both.
-    if not low <= value <= high:  # Written so that NaN is refused too.
-        raise ValueError(f"must be between {format_value(key, low)} and {format_value(key, high)}")
-    return value
 
 
 # --- the layers ---
@@ -283,37 +228,20 @@ def read_secret(path: Path) -> str:
     return text
 
 
-def _secret(key: str, path: str, source: str) -> str:
-    try:
-        return read_secret(Path(path))
-    except ValueError as error:
-        raise ConfigError(key, source, str(error), value=path) from None
-
-
-def _file_name(key: str, raw: object, source: str) -> str:
-    if not isinstance(raw, str) or not raw.strip("- "):
-        raise ConfigError(key, source, "must be the name of a file", value=raw)
-    return raw
-
-
-def _from_file(config_path: Path | None, environ: Mapping[str, str]) -> Iterable[tuple[str, object, str]]:
-    named_by = "--config"
-    if config_path is None:
-        named = environ.get(CONFIG_VARIABLE)
-        if not named:
-            return
-        config_path, named_by = Path(named), CONFIG_VARIABLE
+def _from_file(config_path: Path | None, environ: Mapping[str, str]) -> Iterator[tuple[str, object, str]]:
+    source = environ.get(CONFIG_VARIABLE) if config_path is None else str(config_path)
+    if not source:
+        return
     import tomllib  # noqa: PLC0415 - most starts have no file
 
-    source = str(config_path)
+    why = ""
     try:
-        text = read_utf8(config_path)
-    except ValueError as error:
-        raise ConfigError("config", named_by, str(error), value=source) from None
-    try:
+        text = read_utf8(Path(source))
+        why = "isn't valid TOML: "
         table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigError("config", named_by, f"isn't valid TOML: {error}", value=source) from None
+        named_by = CONFIG_VARIABLE if config_path is None else "--config"
+        raise ConfigError("config", named_by, f"{why}{error}", value=source) from None
     for section, content in table.items():
         if section not in _SECTIONS:
             name = next(iter(content), "") if isinstance(content, dict) else ""
@@ -327,7 +255,7 @@ def _from_file(config_path: Path | None, environ: Mapping[str, str]) -> Iterable
             yield key, raw, source
 
 
-def _from_environment(environ: Mapping[str, str]) -> Iterable[tuple[str, object, str]]:
+def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, object, str]]:
     """Variables that name a section are ours; others belong to scripts, or to Kubernetes, which sets EDGE_SERVICE_HOST
     and the like for a service that is called `edge`.
     """
@@ -357,10 +285,8 @@ def _unknown(written: str, source: str) -> ConfigError:
 
 def _show(key: str, value: object) -> str:
     shown = mask(key, value)
-    if isinstance(shown, bool):
-        return str(shown).lower()  # as TOML has it
-    if isinstance(shown, int | float) and 0 < shown < 2**53 and key.endswith(("_seconds", "_bytes")):
-        return format_value(key, shown)
+    if isinstance(shown, bool) or (isinstance(shown, int | float) and 0 < shown < 2**53):
+        return _toml(key, shown).strip('"')
     if isinstance(shown, tuple | list):
         shown = ", ".join(str(item) for item in shown)
     return shorten(str(shown), _MAX_SHOWN_CHARS) or '""'
@@ -369,11 +295,7 @@ def _show(key: str, value: object) -> str:
 def _toml(key: str, value: object) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml(key, item) for item in value) + "]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        # JSON's escapes are TOML's; DEL is the one character that JSON leaves alone and TOML refuses.
-        return msgspec.json.encode(value).decode().replace("\x7f", "\\u007f")
     if isinstance(value, int | float) and key.endswith(("_seconds", "_bytes")):
         return f'"{format_value(key, value)}"'
-    return str(value)
+    # JSON's values are TOML's; DEL is the one character that JSON leaves alone and TOML refuses.
+    return msgspec.json.encode(value).decode().replace("\x7f", "\\u007f")

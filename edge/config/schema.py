@@ -1,20 +1,20 @@
-"""Every key of the configuration: its type, its default, its bounds and, beside it, the reason.
+"""Every setting, in one place: its type, default, bounds, what its text may be and, beside it, the reason.
 
-This is the only list of keys. `edge.config.load` fills it from a file, the environment and flags;
-`docs/configuration.md` is held against it by a test. A key's unit is the end of its name: `_seconds`,
-`_bytes`, `_ms`. The bounds in the annotations are checked when a configuration is loaded, not when a struct
-is built in code.
+From this `edge.config.load` reads a file, the environment and flags, and `check-config` shows them; a test holds
+`docs/configuration.md` to it. A setting's unit is the end of its name: `_seconds`, `_bytes`, `_ms`. The annotations are
+checked when a configuration is loaded, not when a struct is built in code.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from collections.abc import Callable, Mapping
+from typing import Annotated, Literal, cast, get_args
 from urllib.parse import urlsplit
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, inspect
 
-from edge.config.redis_url import SCHEMES, parse_redis_url
+from edge.config import texts
 from edge.core.limits import Limits
 
 _CORE = Limits()
@@ -27,38 +27,21 @@ _YEAR_SECONDS = 365 * _DAY_SECONDS
 
 Bytes = Annotated[int, Meta(ge=1, le=1024**4)]  # A terabyte: more is a slip of the keyboard.
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
+Port = Annotated[int, Meta(ge=0, le=65535)]  # 0 takes a free one.
 Permission = Literal["subscribe", "publish", "trigger", "status", "admin", "metrics"]
 PERMISSIONS: tuple[str, ...] = get_args(Permission)
-
-# Never shown, whole or in part.
-SECRET_KEYS = frozenset({"auth.token", "auth.jwt_key", "trigger.secret", "hooks.secret"})
-# May carry a secret (a password, an Inngest event key in the path): shown as scheme and host.
-URL_KEYS = frozenset({"trigger.url", "auth.jwt_jwks_url", "store.url", "server.outbound_proxy", "hooks.url"})
-# May be in a file that `<key>_file` names.
-FILE_KEYS = SECRET_KEYS | {"trigger.url", "hooks.url", "store.url"}
+Algorithm = Literal[
+    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
+]
+Trait = Literal["secret", "url", "file"]
+"""`secret`: never shown, whole or in part. `url`: may carry a secret (a password, an Inngest event key in the path), so
+scheme and host are shown. `file`: may be in a file that `<key>_file` names.
+"""
 MASK = "***"
-UNIX_PREFIX = "unix:"
 
 
-def mask(key: str, value: object) -> object:
-    """`value` of the key `section.name` as it may be shown: secrets become `***`."""
-    if value is None or (key not in SECRET_KEYS and key not in URL_KEYS):
-        return value
-    if key in SECRET_KEYS:
-        return MASK
-    text = str(value)
-    try:
-        if text.partition(":")[0] in SCHEMES:
-            return str(parse_redis_url(text))
-        url = urlsplit(text)
-    except ValueError:
-        return MASK
-    if url.scheme in {"memory", "sqlite"}:
-        return value
-    host = url.netloc.rpartition("@")[2]
-    # With a / in its password, a URL has an @ behind what looks like its host.
-    shown = url.scheme and host and "@" not in url.path + url.query + url.fragment
-    return f"{url.scheme}://{host}/{MASK}" if shown else MASK
+def _is(check: Callable[[str], str], *traits: Trait) -> Meta:
+    return Meta(extra={"check": check, "traits": traits})
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,25 +57,25 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ServerSettings(Section, frozen=True):
-    host: str = "127.0.0.1"  # Or `unix:PATH`.
-    port: Annotated[int, Meta(ge=0, le=65535)] = 8080  # 0 takes a free one.
+    host: Annotated[str, _is(texts.listening_host)] = "127.0.0.1"
+    port: Port = 8080
     # Who may connect to a Unix socket: its owner and group.
-    unix_mode: str = "0660"
+    unix_mode: Annotated[str, _is(texts.file_mode)] = "0660"
     unix_group: str | None = None
-    base_path: str | None = None  # For proxies that can't strip a prefix.
+    base_path: Annotated[str, _is(texts.base_path)] | None = None  # For proxies that can't strip a prefix.
     tls_cert: str | None = None
     tls_key: str | None = None
     # Streams get `edge.closing` and a moment to end; systemd and Docker wait 10 s or more.
     drain_seconds: Annotated[float, Meta(ge=0, le=_HOUR_SECONDS)] = 5.0
-    allowed_hosts: tuple[str, ...] = ()
-    trusted_proxies: tuple[str, ...] = ()
+    allowed_hosts: tuple[Annotated[str, _is(texts.allowed_host)], ...] = ()
+    trusted_proxies: tuple[Annotated[str, _is(texts.network)], ...] = ()
     page: bool = True
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     access_log: bool = False
     # What `trigger.url`, `hooks.url` and `auth.jwt_jwks_url` are reached through. Nothing is read from the environment
     # unasked: a proxy that Docker or a shell sets for downloads would get every job.
-    outbound_proxy: str | None = None
+    outbound_proxy: Annotated[str, _is(texts.outbound_proxy, "url")] | None = None
 
 
 class StreamSettings(Section, frozen=True):
@@ -148,21 +131,23 @@ class LimitsSettings(Section, frozen=True):
 
 
 class TriggerSettings(Section, frozen=True):
-    url: str | None = None
+    url: Annotated[str, _is(texts.url, "url", "file")] | None = None
     format: Literal["json", "inngest", "cloudevents"] = "json"
     wait_seconds: Annotated[float, Meta(ge=0, le=_HOUR_SECONDS)] = 3.0
     # Most proxies and load balancers end an unanswered request after 60 s.
     max_wait_seconds: Annotated[float, Meta(ge=0, le=_HOUR_SECONDS)] = 60.0
     timeout_seconds: Annotated[float, Meta(ge=0.01, le=_HOUR_SECONDS)] = 10.0
     retries: Annotated[int, Meta(ge=0, le=20)] = 3
-    secret: tuple[str, ...] = ()  # Signed with each, so that one can replace another.
+    # Signed with each, so that one can replace another.
+    secret: tuple[Annotated[str, _is(texts.signing_secret, "secret", "file")], ...] = ()
 
 
 class AuthSettings(Section, frozen=True):
-    token: tuple[str, ...] = ()  # All are good, so that one can replace another.
-    jwt_key: str | None = None
-    jwt_jwks_url: str | None = None
-    jwt_algorithms: tuple[str, ...] = ()  # Empty: what the kind of key calls for.
+    # All are good, so that one can replace another.
+    token: tuple[Annotated[str, _is(texts.token, "secret", "file")], ...] = ()
+    jwt_key: Annotated[str, _is(texts.jwt_key, "secret", "file")] | None = None
+    jwt_jwks_url: Annotated[str, _is(texts.url, "url")] | None = None
+    jwt_algorithms: tuple[Algorithm, ...] = ()  # Empty: what the kind of key calls for.
     jwt_audience: str | None = None
     jwt_issuer: str | None = None
     # How far `nbf` and `iat` may lie in the future; clocks set by NTP differ by less. `exp` has no leeway.
@@ -177,18 +162,18 @@ class AuthSettings(Section, frozen=True):
 
 
 class CorsSettings(Section, frozen=True):
-    origins: tuple[str, ...] = ()
+    origins: tuple[Annotated[str, _is(texts.origin)], ...] = ()
 
 
 class HooksSettings(Section, frozen=True):
-    url: str | None = None
-    secret: tuple[str, ...] = ()
+    url: Annotated[str, _is(texts.url, "url", "file")] | None = None
+    secret: tuple[Annotated[str, _is(texts.signing_secret, "secret", "file")], ...] = ()
     # Longer than a page takes to reload, or a client to reconnect after `stream.retry_ms`.
     grace_seconds: Annotated[float, Meta(ge=0, le=_HOUR_SECONDS)] = 5.0
 
 
 class StoreSettings(Section, frozen=True):
-    url: str = "memory:"
+    url: Annotated[str, _is(texts.store_url, "url", "file")] = "memory:"
     durability: Literal["async", "commit"] = "async"
     # Long enough to join a burst into one write, short enough that a crash costs no more than a blink.
     flush_ms: Annotated[int, Meta(ge=1, le=60_000)] = 20
@@ -196,8 +181,8 @@ class StoreSettings(Section, frozen=True):
 
 class MetricsSettings(Section, frozen=True):
     # An address of its own for `/metrics`, for Prometheus alone; without a port it is served beside everything else.
-    host: str = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65535)] | None = None  # 0 takes a free one.
+    host: Annotated[str, _is(texts.host)] = "127.0.0.1"
+    port: Port | None = None
     # Each is three time series, and another project every day is three more for ever: Prometheus keeps them all.
     top_projects: Annotated[int, Meta(ge=0, le=1000)] = 0
 
@@ -222,3 +207,49 @@ def value_of(config: Config, key: str) -> object:
     section, _, name = key.partition(".")
     value: object = getattr(getattr(config, section), name)
     return value
+
+
+def _settings() -> dict[str, inspect.Type]:
+    sections = cast(inspect.StructType, inspect.type_info(Config)).fields
+    return {
+        f"{section.name}.{setting.name}": setting.type
+        for section in sections
+        for setting in cast(inspect.StructType, section.type).fields
+    }
+
+
+def _traits(kind: inspect.Type) -> tuple[Trait, ...]:
+    match kind:
+        case inspect.Metadata(extra={"traits": traits}):
+            return cast(tuple[Trait, ...], traits)
+        case inspect.VarTupleType(item_type=inner) | inspect.UnionType(types=(inner, _)):
+            return _traits(inner)
+    return ()
+
+
+KEYS: Mapping[str, inspect.Type] = _settings()
+"""Every setting as `section.name`, with its type, in the order of the documentation."""
+SECRET_KEYS, _URL_KEYS, FILE_KEYS = (
+    frozenset(key for key, kind in KEYS.items() if trait in _traits(kind)) for trait in get_args(Trait)
+)
+
+
+def mask(key: str, value: object) -> object:
+    """`value` of a setting as it may be shown: secrets become `***`."""
+    if value is None or key not in SECRET_KEYS | _URL_KEYS:
+        return value
+    if key in SECRET_KEYS:
+        return MASK
+    text = str(value)
+    try:
+        if text.partition(":")[0] in texts.REDIS_SCHEMES:
+            return str(texts.parse_redis_url(text))
+        url = urlsplit(text)
+    except ValueError:
+        return MASK
+    if url.scheme in {"memory", "sqlite"}:
+        return value
+    host = url.netloc.rpartition("@")[2]
+    # With a / in its password, a URL has an @ behind what looks like its host.
+    shown = url.scheme and host and "@" not in url.path + url.query + url.fragment
+    return f"{url.scheme}://{host}/{MASK}" if shown else MASK

@@ -10,18 +10,11 @@ from __future__ import annotations
 import re
 
 _SECONDS_PER_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_BYTES_PER_UNIT = {
-    "b": 1,
-    "kb": 1000,
-    "mb": 1000**2,
-    "gb": 1000**3,
-    "kib": 1024,
-    "mib": 1024**2,
-    "gib": 1024**3,
-}
+_BYTES_PER_UNIT = {"b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "kib": 1024, "mib": 1024**2, "gib": 1024**3}
 # Fifteen digits keep every number exact as a float (2**53 has sixteen).
 _DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)?", re.ASCII)
 _SIZE = re.compile(r"([0-9]{1,15})([A-Za-z]{1,3})?", re.ASCII)
+_INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 
 
 def parse_duration(text: str) -> float:
@@ -30,9 +23,7 @@ def parse_duration(text: str) -> float:
     if match is None:
         raise ValueError("must be a duration such as 500ms, 3s, 10m, 1h or 2d (a bare number is seconds)")
     number, unit = match.groups()
-    if unit == "ms":
-        return float(number) / 1000
-    return float(number) * _SECONDS_PER_UNIT[unit or "s"]
+    return float(number) / 1000 if unit == "ms" else float(number) * _SECONDS_PER_UNIT[unit or "s"]
 
 
 def parse_size(text: str) -> int:
@@ -47,16 +38,42 @@ def parse_size(text: str) -> int:
     return int(match[1]) * _BYTES_PER_UNIT[unit]
 
 
+def parse_value(name: str, raw: object) -> float:
+    """The number in a text or a TOML value of the setting `name`; the end of the name is its unit. ValueError
+    otherwise. Only `_seconds` may have a fraction.
+    """
+    message = "must be a whole number"
+    if name.endswith("_seconds"):
+        if isinstance(raw, str):
+            return parse_duration(raw)
+        if isinstance(raw, float):
+            return raw
+        message = "must be a number of seconds or a duration such as 500ms, 3s or 10m"
+    elif name.endswith("_bytes"):
+        if isinstance(raw, str):
+            return parse_size(raw)
+        message = "must be a whole number of bytes or a size such as 64KiB or 4MiB"
+    if isinstance(raw, str) and _INTEGER.fullmatch(raw):
+        return int(raw)
+    if isinstance(raw, str) and name.endswith("_ms") and raw[-1:].isalpha():
+        milliseconds = parse_duration(raw) * 1000
+        if milliseconds.is_integer():
+            return int(milliseconds)
+        message += " of milliseconds"
+    if isinstance(raw, int) and not isinstance(raw, bool):
+        return raw
+    raise ValueError(message)
+
+
 def format_duration(seconds: float) -> str:
     """The shortest exact form: `90` is `90s`, `600` is `10m`, `0.25` is `250ms`."""
-    if seconds == 0:
-        return "0s"
-    for unit, scale in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-        if seconds % scale == 0:
+    for unit, scale in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds and seconds % scale == 0:
             return f"{int(seconds) // scale}{unit}"
-    if (seconds * 1000).is_integer() and seconds * 1000 / 1000 == seconds:
-        return f"{int(seconds * 1000)}ms"
-    return f"{seconds:.9f}".rstrip("0") + "s"
+    milliseconds = seconds * 1000
+    if seconds % 1 and milliseconds.is_integer() and milliseconds / 1000 == seconds:
+        return f"{int(milliseconds)}ms"
+    return f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
 
 
 def format_size(size_bytes: int) -> str:

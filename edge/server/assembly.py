@@ -15,9 +15,8 @@ from edge.auth.tickets import Tickets
 from edge.auth.tokens import UnusableKey, Verifier
 from edge.cluster.local import LocalNode, Nodes
 from edge.config.load import DEFAULT_SOURCE, ConfigError, Sources
-from edge.config.redis_url import parse_redis_url
 from edge.config.schema import Config, value_of
-from edge.config.validate import FROM_ENVIRONMENT
+from edge.config.texts import FROM_ENVIRONMENT, parse_redis_url
 from edge.core.errors import StoreUnavailable
 from edge.core.hub import Hub
 from edge.core.idempotency import Receipts

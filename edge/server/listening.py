@@ -17,7 +17,8 @@ from typing import Any
 import msgspec
 
 from edge.config.load import ConfigError, Sources
-from edge.config.schema import UNIX_PREFIX, Config
+from edge.config.schema import Config
+from edge.config.texts import UNIX_PREFIX
 from edge.config.validate import EXPOSED, exposed
 
 BACKLOG = 4096

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from edge.config.load import KEYS, ConfigError, Sources, check
-from edge.config.schema import Config, value_of
+from edge.config.load import ConfigError, Sources, check
+from edge.config.schema import KEYS, Config, value_of
 from edge.config.validate import warnings
 from edge.http.context import Context
 from edge.logs.setup import get_logger, set_level

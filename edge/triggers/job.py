@@ -208,7 +208,7 @@ class Signer:
     """
 
     def __init__(self, secrets: Collection[str]) -> None:
-        """Each secret is base64, with or without `whsec_` before it; `edge.config.validate` has checked that."""
+        """Each secret is base64, with or without `whsec_` before it; `edge.config.texts` has checked that."""
         self._webhooks = [Webhook(secret) for secret in secrets]
 
     def headers(self, message_id: str, body: bytes, now_ms: int) -> dict[str, str]:

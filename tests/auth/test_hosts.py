@@ -53,4 +53,4 @@ def test_a_wildcard_elsewhere_is_refused_at_the_start(origin: str) -> None:
 
 
 def test_a_wildcard_is_a_configuration() -> None:
-    assert ("https://*.example.org",) == load(None, {"EDGE_CORS_ORIGINS": "https://*.Example.org"}, {}).cors.origins
+    assert ("https://*.example.org",) == load(None, {"EDGE_CORS_ORIGINS": "https://*.Example.org"}, {})[0].cors.origins

@@ -24,11 +24,11 @@ def test_the_file_changes_nothing_until_a_line_is_uncommented(tmp_path: Path) ->
         done.returncode,
         done.stdout,
     )
-    assert Config() == load(tmp_path / "edge.toml", {}, {})
+    assert Config() == load(tmp_path / "edge.toml", {}, {})[0]
     text = (tmp_path / "edge.toml").read_text()
     assert set(tomllib.loads(text)) == set(tomllib.loads(example()))
     (tmp_path / "edge.toml").write_text(text.replace("# port = 8080", "port = 8081"))
-    assert 8081 == load(tmp_path / "edge.toml", {}, {}).server.port
+    assert 8081 == load(tmp_path / "edge.toml", {}, {})[0].server.port
 
 
 def test_an_existing_file_is_kept(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from edge import __version__
 from edge.cli import commands, main
 from edge.cli.main import version_text
 from edge.cli.output import ExitStatus
-from edge.config.load import Config, ConfigError, Sources
-from edge.config.schema import ServerSettings
+from edge.config.load import ConfigError, Sources
+from edge.config.schema import Config, ServerSettings
 from edge.server.listening import CantListenError
 from tests.faults.tls import certificate_for
 

@@ -12,7 +12,7 @@ import pytest
 
 from edge.auth.tokens import Verifier
 from edge.cli import main
-from edge.config.load import ConfigError, describe, load_with_sources
+from edge.config.load import ConfigError, describe, load
 from edge.config.schema import AuthSettings
 from tests.auth.keys import KINDS, private_pem, public_pem
 
@@ -91,7 +91,7 @@ def test_a_secret_is_read_from_the_file_that_is_named(key: str, tmp_path: Path) 
     path.write_text(secret + "\n")
     path.chmod(stat.S_IRUSR)
     variable = f"EDGE_{key.replace('.', '_').upper()}_FILE"
-    config, sources = load_with_sources(None, {variable: str(path)}, {})
+    config, sources = load(None, {variable: str(path)}, {})
     section, _, name = key.partition(".")
     assert getattr(getattr(config, section), name) in (secret, (secret,))
     assert str(path) == sources[key]
@@ -116,7 +116,7 @@ def test_a_file_without_a_secret_stops_the_start(content: bytes | None, sentence
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
-        load_with_sources(None, {"EDGE_AUTH_TOKEN_FILE": str(path)}, {})
+        load(None, {"EDGE_AUTH_TOKEN_FILE": str(path)}, {})
     line = str(caught.value)
     assert sentence in line
     assert "two words" not in line
@@ -124,7 +124,7 @@ def test_a_file_without_a_secret_stops_the_start(content: bytes | None, sentence
 
 def test_a_secret_and_its_file_are_one_too_many(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"auth\.token_file .* can't be combined with auth\.token"):
-        load_with_sources(None, {"EDGE_AUTH_TOKEN_FILE": "/run/t", "EDGE_AUTH_TOKEN": "abc"}, {})
+        load(None, {"EDGE_AUTH_TOKEN_FILE": "/run/t", "EDGE_AUTH_TOKEN": "abc"}, {})
 
 
 # --- standing open ---

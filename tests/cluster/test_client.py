@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edge.cluster.client import RedisClient
-from edge.config.redis_url import RedisAddress, parse_redis_url
+from edge.config.texts import RedisAddress, parse_redis_url
 from edge.core.errors import StoreUnavailable
 from tests.cluster.conftest import RedisServer
 from tests.http.loops import run

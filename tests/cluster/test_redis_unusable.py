@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from edge.cluster.client import RedisClient
-from edge.config.redis_url import parse_redis_url
+from edge.config.texts import parse_redis_url
 from edge.core.errors import StoreUnavailable
 from edge.core.idempotency import Answer
 from tests.cluster.conftest import RedisServer

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from edge.cluster.store import RedisStore
-from edge.config.redis_url import parse_redis_url
+from edge.config.texts import parse_redis_url
 from edge.core import resume, sse
 from edge.core.errors import StoreUnavailable
 from edge.core.event import Event

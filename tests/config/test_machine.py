@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.config.load import Config, describe, load_with_sources
+from edge.config.load import describe, load
 from edge.config.machine import Machine, defaults, this_machine
-from edge.config.schema import value_of
+from edge.config.schema import Config, value_of
 
 MIB = 1 << 20
 
@@ -89,7 +89,7 @@ def test_a_large_machine_has_the_documented_defaults() -> None:
 
 
 def test_a_small_machine_has_smaller_defaults_that_say_why() -> None:
-    config, sources = load_with_sources(None, {}, {}, defaults(Machine(128 * MIB, "cgroup", 20_000)))
+    config, sources = load(None, {}, {}, defaults(Machine(128 * MIB, "cgroup", 20_000)))
 
     assert (20 * MIB, 2560) == (config.ring.total_bytes, config.limits.max_connections)
     assert "default for 128 MiB of memory (cgroup)" == sources["ring.total_bytes"]
@@ -108,7 +108,7 @@ def test_few_descriptors_lower_the_number_of_streams() -> None:
 def test_a_setting_wins_over_the_machine() -> None:
     small = defaults(Machine(128 * MIB, "cgroup", None))
 
-    config, sources = load_with_sources(None, {"EDGE_LIMITS_MAX_CONNECTIONS": "9000"}, {}, small)
+    config, sources = load(None, {"EDGE_LIMITS_MAX_CONNECTIONS": "9000"}, {}, small)
 
     assert (9000, "EDGE_LIMITS_MAX_CONNECTIONS") == (config.limits.max_connections, sources["limits.max_connections"])
 
@@ -116,7 +116,7 @@ def test_a_setting_wins_over_the_machine() -> None:
 def test_a_configured_ring_fits_in_the_total_of_a_small_machine() -> None:
     small = defaults(Machine(64 * MIB, "cgroup", None))
 
-    config, _ = load_with_sources(None, {"EDGE_RING_MAX_BYTES": "32MiB"}, {}, small)
+    config, _ = load(None, {"EDGE_RING_MAX_BYTES": "32MiB"}, {}, small)
 
     assert 32 * MIB == config.ring.total_bytes
 
@@ -130,7 +130,7 @@ def test_every_machine_has_defaults_that_load_and_are_never_larger(
 ) -> None:
     found = defaults(Machine(memory_bytes, "machine", descriptors))
 
-    config, _ = load_with_sources(None, {}, {}, found)
+    config, _ = load(None, {}, {}, found)
 
     for key, (value, _) in found.items():
         assert 1 <= value < int(str(value_of(Config(), key)))

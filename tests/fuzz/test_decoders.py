@@ -19,8 +19,8 @@ from edge.auth import keys
 from edge.auth.hosts import Hosts, Origins
 from edge.auth.permissions import Identity
 from edge.auth.tokens import Verifier
-from edge.config.load import KEYS, ConfigError, load
-from edge.config.schema import AuthSettings
+from edge.config.load import ConfigError, load
+from edge.config.schema import KEYS, AuthSettings
 from edge.config.units import parse_duration, parse_size
 from edge.core.batches import FrameCache
 from edge.core.counters import Counters

@@ -11,8 +11,7 @@ from typing import get_args
 
 import pytest
 
-from edge.config.load import KEYS
-from edge.config.schema import FILE_KEYS
+from edge.config.schema import FILE_KEYS, KEYS
 from edge.core.counters import (
     DOOR_REASONS,
     EVICTION_REASONS,

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.config.load import Config, ConfigError
-from edge.config.schema import ServerSettings
+from edge.config.load import ConfigError
+from edge.config.schema import Config, ServerSettings
 from edge.server.listening import CantListenError, listen, listening, refuse_exposure, tls_context, urls
 from tests.faults.tls import Certificate, certificate_for
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from edge.config.load import ConfigError, describe, load, load_with_sources
-from edge.config.redis_url import RedisAddress, parse_redis_url
+from edge.config.load import ConfigError, describe, load
+from edge.config.texts import RedisAddress, parse_redis_url
 
 SECRET = "hunter2"
 
@@ -96,12 +96,12 @@ def test_malformed_redis_url_is_one_line_without_the_secret(url: str, complaint:
     ],
 )
 def test_check_config_shows_a_redis_url_without_its_passwords(url: str, shown: str) -> None:
-    config, sources = load_with_sources(None, {"EDGE_STORE_URL": url}, {})
+    config, sources = load(None, {"EDGE_STORE_URL": url}, {})
     assert f'url = "{shown}"  # from EDGE_STORE_URL' in describe(config, sources)
     assert SECRET not in repr(config) + repr(parse_redis_url(url)) + str(parse_redis_url(url))
 
 
 @pytest.mark.parametrize("key", ["TRIGGER_URL", "AUTH_JWT_JWKS_URL"])
 def test_a_password_with_a_slash_in_any_url_is_not_shown(key: str) -> None:
-    config, sources = load_with_sources(None, {f"EDGE_{key}": f"https://{SECRET}/x@h/path"}, {})
+    config, sources = load(None, {f"EDGE_{key}": f"https://{SECRET}/x@h/path"}, {})
     assert SECRET not in describe(config, sources) + repr(config)
