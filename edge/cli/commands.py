@@ -9,26 +9,87 @@ import argparse
 import ipaddress
 import os
 import re
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
-from edge.cli.hub import UNIX_SCHEME, Hub, ask, wrong_with
-from edge.cli.output import CommandError, ExitStatus, say, warn
+from edge.cli.hub import UNIX_SCHEME, CommandError, ExitStatus, Hub, check_url, say, warn
 
 if TYPE_CHECKING:
     from edge.config.load import Sources
     from edge.config.schema import Config
 
+Listed: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 _ON_PROJECTS = ("subscribe", "publish", "trigger", "status", "admin")
 _GRANT = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._~-]{0,127})?\*?", re.ASCII)
 _KEY = re.compile(r"^(?=[a-z])", re.MULTILINE)
 
 
+def add_to(listed: Listed) -> None:
+    """Add the commands."""
+
+    def add(
+        name: str, summary: str, run: Callable[[argparse.Namespace], int] | None, to: Listed = listed
+    ) -> argparse.ArgumentParser:
+        parser = to.add_parser(name, help=summary, allow_abbrev=False)
+        parser.set_defaults(run=run)
+        return parser
+
+    _add_listening(add("serve", "run the hub", serve))
+    _add_listening(add("check-config", "check the configuration and show what is in effect", check_config))
+
+    health = add("healthcheck", "ask a running hub whether it is alive", healthcheck)
+    add_config(health)
+    health.add_argument("--url", help="what to ask (default: the hub of the configuration, on this machine)")
+    by_command_line = "ask the hub that runs as this process, by its command line"
+    health.add_argument("--pid", type=int, metavar="PID", help=by_command_line)
+    health.add_argument("--timeout", default="2s", metavar="DURATION", help="how long to wait (default: 2s)")
+
+    # No secret is taken from the command line, where `ps` shows it.
+    made = add("token", "make a JSON Web Token for a client", token)
+    made.description = (
+        "Print a JSON Web Token that a hub with this configuration accepts. Signed with auth.jwt_key if "
+        "that is a shared secret, else with the private key in --key-file."
+    )
+    add_config(made)
+    for permission in _ON_PROJECTS:
+        text = f"permission {permission} for projects, comma-separated; team-* is a prefix, * all (may be repeated)"
+        made.add_argument(f"--{permission}", action="append", default=[], metavar="PROJECTS", help=text)
+    made.add_argument("--metrics", action="store_true", help="permission metrics")
+    made.add_argument("--ttl", default="1h", metavar="DURATION", help="how long it is valid (default: 1h)")
+    made.add_argument("--subject", metavar="NAME", help="the claim sub: whom it is for")
+    made.add_argument("--key-file", type=Path, metavar="FILE", help="private key (PEM) to sign with")
+
+    store = add("store", "back up, restore or copy a history", None)
+    actions = store.add_subparsers(title="actions", metavar="ACTION", required=True)
+    copy = add("copy", "copy every project; no hub may be using either", store_copy, actions)
+    copy.add_argument("source", metavar="FROM", help="sqlite:PATH or redis://HOST:PORT/DATABASE")
+    copy.add_argument("destination", metavar="TO", help="an empty one of the other kind")
+    backup = add("backup", "copy the file of store.url, also while in use", store_backup, actions)
+    backup.add_argument("file", type=Path, metavar="FILE", help="the backup: a new file")
+    add_config(backup)
+    restore = add("restore", "replace the file of store.url by a backup", store_restore, actions)
+    restore.add_argument("file", type=Path, metavar="FILE", help="a backup; no hub may be using store.url")
+    add_config(restore)
+
+    written = add("init", "write a commented configuration file", init)
+    written.add_argument(
+        "path", metavar="PATH", nargs="?", default="edge.toml", help="(default: edge.toml; - prints it)"
+    )
+    written.add_argument("--force", action="store_true", help="replace an existing file")
+
+
 def add_config(parser: argparse.ArgumentParser, more: str = "") -> None:
     """Add `--config`."""
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"TOML file (default: $EDGE_CONFIG){more}")
+
+
+def _add_listening(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    parser.add_argument("--host", help="address to listen on (server.host)")
+    parser.add_argument("--port", help="port to listen on, 0 for a free one (server.port)")
 
 
 def loaded(arguments: argparse.Namespace, *, listens: bool = False) -> tuple[Config, Sources]:
@@ -61,16 +122,6 @@ def _load(arguments: argparse.Namespace, *, listens: bool) -> tuple[Config, Sour
         except UnusableKey as error:
             raise ConfigError("auth.jwt_key", sources["auth.jwt_key"], str(error)) from None
     return config, sources
-
-
-# --- serve, check-config ---
-
-
-def add_listening(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of a command that reads the configuration as `edge serve` does."""
-    add_config(parser)
-    parser.add_argument("--host", help="address to listen on (server.host)")
-    parser.add_argument("--port", help="port to listen on, 0 for a free one (server.port)")
 
 
 def serve(arguments: argparse.Namespace) -> int:
@@ -107,34 +158,16 @@ def check_config(arguments: argparse.Namespace) -> int:
 # --- healthcheck ---
 
 
-def add_healthcheck(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `edge healthcheck`."""
-    add_config(parser)
-    parser.add_argument("--url", help="what to ask (default: the hub of the configuration, on this machine)")
-    parser.add_argument(
-        "--pid", type=int, metavar="PID", help="ask the hub that runs as this process, by its command line"
-    )
-    parser.add_argument("--timeout", default="2s", metavar="DURATION", help="how long to wait (default: 2s)")
-
-
 def healthcheck(arguments: argparse.Namespace) -> int:
     """One GET and one sentence, for Docker and people."""
-    from edge.config.units import parse_duration  # noqa: PLC0415
-
-    try:
-        timeout_seconds = parse_duration(arguments.timeout)
-        if timeout_seconds <= 0:
-            raise ValueError("must be longer than nothing")
-    except ValueError as error:
-        raise CommandError(f"--timeout {error}", ExitStatus.USAGE) from None
+    timeout_seconds = _duration("--timeout", arguments.timeout, least_seconds=0.001)
     url, path, verify = arguments.url, "/healthz", True
     if url is None:
         if arguments.pid is not None:
             arguments = _serve_arguments(arguments.pid)
         # A loopback address, which no certificate names.
         url, verify = own_url(loaded(arguments)[0]), False
-    elif (wrong := wrong_with(url)) is not None:
-        raise CommandError(f"--url {wrong}", ExitStatus.USAGE)
+    check_url(url)
     origin = shown = url
     if not url.startswith(UNIX_SCHEME):
         target = urlsplit(url)
@@ -142,11 +175,23 @@ def healthcheck(arguments: argparse.Namespace) -> int:
         if target.path not in ("", "/"):
             path = f"{target.path}?{target.query}" if target.query else target.path
         shown = origin + path
-    status = ask(Hub(origin, None, verify), "GET", path, timeout_seconds=timeout_seconds).status
+    status = Hub(origin, None, verify).ask("GET", path, timeout_seconds=timeout_seconds).status
     sentence = f"{shown} answered {status}"
     if status != 200:
         raise CommandError(sentence)
     return say(f"edge: {sentence}\n")
+
+
+def _duration(option: str, text: str, *, least_seconds: float) -> float:
+    from edge.config.units import format_duration, parse_duration  # noqa: PLC0415
+
+    try:
+        seconds = parse_duration(text)
+        if seconds < least_seconds:
+            raise ValueError(f"must be {format_duration(least_seconds)} or more")
+    except ValueError as error:
+        raise CommandError(f"{option} {error}", ExitStatus.USAGE) from None
+    return seconds
 
 
 def own_url(config: Config) -> str:
@@ -170,7 +215,7 @@ def own_url(config: Config) -> str:
 def _serve_arguments(pid: int) -> argparse.Namespace:
     """The arguments with which process `pid` runs `edge serve`. Raises CommandError."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
-    add_listening(parser)
+    _add_listening(parser)
     try:
         command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
         return parser.parse_args(command[command.index("serve") + 1 : -1])
@@ -181,27 +226,6 @@ def _serve_arguments(pid: int) -> argparse.Namespace:
 # --- token ---
 
 
-def add_token(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `edge token`. No secret is taken from the command line, where `ps` shows it."""
-    parser.description = (
-        "Print a JSON Web Token that a hub with this configuration accepts. Signed with auth.jwt_key if "
-        "that is a shared secret, else with the private key in --key-file."
-    )
-    add_config(parser)
-    for permission in _ON_PROJECTS:
-        parser.add_argument(
-            f"--{permission}",
-            action="append",
-            default=[],
-            metavar="PROJECTS",
-            help=f"permission {permission} for projects, comma-separated; team-* is a prefix, * all (may be repeated)",
-        )
-    parser.add_argument("--metrics", action="store_true", help="permission metrics")
-    parser.add_argument("--ttl", default="1h", metavar="DURATION", help="how long it is valid (default: 1h)")
-    parser.add_argument("--subject", metavar="NAME", help="the claim sub: whom it is for")
-    parser.add_argument("--key-file", type=Path, metavar="FILE", help="private key (PEM) to sign with")
-
-
 def token(arguments: argparse.Namespace) -> int:
     """Print a token."""
     auth = loaded(arguments)[0].auth
@@ -209,20 +233,16 @@ def token(arguments: argparse.Namespace) -> int:
 
     from edge.auth.jwt import mint  # noqa: PLC0415
     from edge.config.load import read_secret  # noqa: PLC0415
-    from edge.config.units import parse_duration  # noqa: PLC0415
 
-    option = ""
+    grants = {permission: _projects(permission, getattr(arguments, permission)) for permission in _ON_PROJECTS}
+    if arguments.metrics:
+        grants["metrics"] = ["*"]
+    if not any(grants.values()):
+        sentence = "a token without permissions is useless: add one, such as --subscribe p1"
+        raise CommandError(sentence, ExitStatus.USAGE)
+    ttl_seconds = _duration("--ttl", arguments.ttl, least_seconds=1)
+    option = "--key-file "
     try:
-        grants = {permission: _projects(permission, getattr(arguments, permission)) for permission in _ON_PROJECTS}
-        if arguments.metrics:
-            grants["metrics"] = ["*"]
-        if not any(grants.values()):
-            raise ValueError("a token without permissions is useless: add one, such as --subscribe p1")
-        option = "--ttl "
-        ttl_seconds = parse_duration(arguments.ttl)
-        if ttl_seconds < 1:
-            raise ValueError("must be a second or more")
-        option = "--key-file "
         private_pem = None if arguments.key_file is None else read_secret(arguments.key_file)
         option = ""
         made = mint(auth, grants, ttl_seconds, time.time(), private_pem=private_pem, subject=arguments.subject)
@@ -235,31 +255,15 @@ def _projects(permission: str, given: list[str]) -> list[str]:
     projects = [name for name in (part.strip() for text in given for part in text.split(",")) if name]
     for name in projects:
         if _GRANT.fullmatch(name) is None:
-            raise ValueError(f"--{permission} {name} is neither a project id nor a prefix that ends in *")
+            sentence = f"--{permission} {name} is neither a project id nor a prefix that ends in *"
+            raise CommandError(sentence, ExitStatus.USAGE)
     return projects
 
 
 # --- store ---
 
 
-def add_store(parser: argparse.ArgumentParser) -> None:
-    """Add the actions of `edge store`."""
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    copy = actions.add_parser("copy", help="copy every project; no hub may be using either", allow_abbrev=False)
-    copy.add_argument("source", metavar="FROM", help="sqlite:PATH or redis://HOST:PORT/DATABASE")
-    copy.add_argument("destination", metavar="TO", help="an empty one of the other kind")
-    copy.set_defaults(run=_store_copy)
-    back_up = actions.add_parser("backup", help="copy the file of store.url, also while in use", allow_abbrev=False)
-    back_up.add_argument("file", type=Path, metavar="FILE", help="the backup: a new file")
-    back_up.set_defaults(run=_store_backup)
-    restore = actions.add_parser("restore", help="replace the file of store.url by a backup", allow_abbrev=False)
-    restore.add_argument("file", type=Path, metavar="FILE", help="a backup; no hub may be using store.url")
-    restore.set_defaults(run=_store_restore)
-    for action in (back_up, restore):
-        add_config(action)
-
-
-def _store_copy(arguments: argparse.Namespace) -> int:
+def store_copy(arguments: argparse.Namespace) -> int:
     from edge.cli.store_copy import copy  # noqa: PLC0415
     from edge.logs.setup import configure  # noqa: PLC0415
 
@@ -270,32 +274,22 @@ def _store_copy(arguments: argparse.Namespace) -> int:
     return say(f"edge: copied {projects} with {events}\n")
 
 
-def _store_backup(arguments: argparse.Namespace) -> int:
-    config = loaded(arguments)[0]
+def store_backup(arguments: argparse.Namespace) -> int:
     from edge.cli.store_copy import backup  # noqa: PLC0415
 
-    backup(config.store.url, arguments.file)
+    backup(loaded(arguments)[0].store.url, arguments.file)
     return say(f"edge: backed up to {arguments.file}\n")
 
 
-def _store_restore(arguments: argparse.Namespace) -> int:
-    config = loaded(arguments)[0]
+def store_restore(arguments: argparse.Namespace) -> int:
     from edge.cli.store_copy import restore  # noqa: PLC0415
 
-    replaced = restore(config.store.url, arguments.file)
+    replaced = restore(loaded(arguments)[0].store.url, arguments.file)
     kept = "" if replaced is None else f"; the history before is {replaced}"
     return say(f"edge: restored {arguments.file}{kept}\n")
 
 
 # --- init ---
-
-
-def add_init(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `edge init`."""
-    parser.add_argument(
-        "path", metavar="PATH", nargs="?", default="edge.toml", help="(default: edge.toml; - prints it)"
-    )
-    parser.add_argument("--force", action="store_true", help="replace an existing file")
 
 
 def init(arguments: argparse.Namespace) -> int:

@@ -1,6 +1,6 @@
 """The command line. Imports little, and each command imports what it needs, so that `--version` is quick.
 
-Exit status: see `edge.cli.output`. A user's mistake is one line on standard error, never a traceback.
+Exit status: `edge.cli.hub.ExitStatus`. A user's mistake is one line on standard error, never a traceback.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from pathlib import Path
 
 from edge import __version__
 from edge.cli import client, commands
-from edge.cli.hub import Refused
-from edge.cli.output import CommandError, ExitStatus, say, warn
+from edge.cli.hub import CommandError, ExitStatus, say, warn
 
 AUTHORITIES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Alpine, Arch
@@ -47,8 +46,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(arguments)
     except CommandError as error:
         warn(str(error))
-        if isinstance(error, Refused) and error.response.status == 409:
-            return ExitStatus.NO_SUBSCRIBER
         return error.status
     except KeyboardInterrupt:
         return ExitStatus.INTERRUPTED
@@ -83,23 +80,11 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, help="show versions and exit")
     listed = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
 
-    def add(name: str, summary: str, run: Callable[[argparse.Namespace], int] | None) -> argparse.ArgumentParser:
-        command = listed.add_parser(name, help=summary, allow_abbrev=False)
-        command.set_defaults(run=run)
-        return command
-
-    commands.add_listening(add("serve", "run the hub", commands.serve))
-    commands.add_listening(
-        add("check-config", "check the configuration and show what is in effect", commands.check_config)
-    )
-    commands.add_healthcheck(add("healthcheck", "ask a running hub whether it is alive", commands.healthcheck))
-    commands.add_token(add("token", "make a JSON Web Token for a client", commands.token))
-    commands.add_store(add("store", "back up, restore or copy a history", None))
-    client.add_commands(listed)
-    commands.add_init(add("init", "write a commented configuration file", commands.init))
-    add("completion", "print a completion script for a shell", _completion).add_argument(
-        "shell", choices=("bash", "zsh", "fish")
-    )
+    commands.add_to(listed)
+    client.add_to(listed)
+    completion = listed.add_parser("completion", help="print a completion script for a shell", allow_abbrev=False)
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
+    completion.set_defaults(run=_completion)
     return parser
 
 

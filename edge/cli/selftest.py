@@ -21,8 +21,8 @@ from contextlib import contextmanager, suppress
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from edge.cli.hub import Hub, Response, Unreachable, ask, connected, send
-from edge.cli.subscriber import StreamEvent, fields_of, parse
+from edge.cli.hub import Hub, Response, Unreachable, json_object, whole
+from edge.cli.subscriber import StreamEvent, parse
 from edge.logs.text import one_line, shorten
 
 STEPS = ("reach", "subscribe", "publish", "trigger", "resume", "idle")
@@ -104,9 +104,9 @@ class _Stream:
                     continue
                 with self._changed:
                     if item.type == "edge.hello":
-                        self.hello = fields_of(item)
+                        self.hello = json_object(item.data)
                     elif item.type == "edge.gap":
-                        self.gap = fields_of(item)
+                        self.gap = json_object(item.data)
                     elif not item.type.startswith("edge."):
                         self.events.append((time.monotonic(), item))
                     self._changed.notify()
@@ -136,7 +136,9 @@ class SelfTest:
             if not step.ok:
                 break
         try:
-            self._ask("DELETE", "")  # if permitted; otherwise its events expire
+            self._hub.ask(
+                "DELETE", self._project, timeout_seconds=_ANSWER_SECONDS
+            )  # if permitted; otherwise its events expire
         except Unreachable:
             return
 
@@ -151,7 +153,7 @@ class SelfTest:
 
     def _reach(self) -> tuple[float, str]:
         began = time.monotonic()
-        response = ask(self._hub, "GET", "/healthz", timeout_seconds=_ANSWER_SECONDS)
+        response = self._hub.ask("GET", "/healthz", timeout_seconds=_ANSWER_SECONDS)
         took = time.monotonic() - began
         if response.status != 200 or response.document.get("status") != "ok":
             raise Failed(
@@ -248,22 +250,18 @@ class SelfTest:
     @contextmanager
     def _stream(self, last_event_id: str = "") -> Iterator[_Stream]:
         """A stream that has received its hello."""
-        # gzip, as browsers accept it: what compresses the stream in between is to do it here, too.
-        headers = {"Accept": "text/event-stream", "Accept-Encoding": "gzip", "Cache-Control": "no-cache"}
-        headers |= {"Last-Event-ID": last_event_id} if last_event_id else {}
         path = f"{self._project}/events" + ("" if last_event_id else "?since=none")
-        with connected(self._hub, _ANSWER_SECONDS) as connection:
-            connection.connect()
-            sock = connection.sock  # which http.client forgets when the response says `Connection: close`
+        # gzip, as browsers accept it: what compresses the stream in between is to do it here, too.
+        headers = {"Accept-Encoding": "gzip"} | ({"Last-Event-ID": last_event_id} if last_event_id else {})
+        with self._hub.connected(_ANSWER_SECONDS) as connection:
             try:
-                response = send(connection, self._hub, "GET", path, headers=headers)
+                response, sock = connection.stream(path, headers)
             except TimeoutError:
                 raise Failed(
                     f"held back: the headers of the stream did not arrive within {_ANSWER_SECONDS:g} s. {_BUFFERED}"
                 ) from None
             if response.status != 200:
-                body = response.read(_MAX_LINE_BYTES)
-                raise _refused("subscribing", Response(response.status, dict(response.headers.items()), body))
+                raise _refused("subscribing", whole(response))
             media_type = response.headers.get_content_type()
             if media_type != "text/event-stream":
                 raise Failed(f"the response is {media_type}, not an event stream: another server responded")
@@ -278,13 +276,9 @@ class SelfTest:
             finally:
                 stream.close()
 
-    def _ask(self, method: str, path: str, body: object = None) -> Response:
-        content = None if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json"}
-        return ask(self._hub, method, self._project + path, content, headers, timeout_seconds=_ANSWER_SECONDS)
-
     def _post(self, path: str, body: object) -> dict[str, Any]:
-        response = self._ask("POST", path, body)
+        headers, content = {"Content-Type": "application/json"}, json.dumps(body).encode()
+        response = self._hub.ask("POST", self._project + path, content, headers, timeout_seconds=_ANSWER_SECONDS)
         if response.status not in (201, 202):
             raise _refused(f"POST {path.partition('?')[0][1:]}", response)
         return response.document

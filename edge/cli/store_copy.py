@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from edge.cli.output import CommandError
+from edge.cli.hub import CommandError
 from edge.config.texts import REDIS_SCHEMES
 from edge.core.errors import StoreUnavailable
 from edge.store.base import StoreUnusableError

@@ -1,4 +1,4 @@
-"""`edge subscribe`: reads streams until it is interrupted, and resumes after every drop.
+"""Event streams as a client reads them: `parse`, and `Subscription`, which resumes after every drop.
 
 Invariant: an id is noted when its event is whole, so no event is skipped or printed twice over a reconnect.
 """
@@ -9,10 +9,10 @@ import json
 import random
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
-from edge.cli.hub import Hub, Refused, Response, Unreachable, connected, send
+from edge.cli.hub import Hub, Refused, Unreachable, json_object, whole
 
 _CONNECT_SECONDS = 15.0
 _SILENCE = 2.5
@@ -32,11 +32,7 @@ class StreamEvent(NamedTuple):
 
 
 class Finished(Exception):
-    """The hub ended the stream for good: `reason` is that of `edge.closing`, or `finished` for 204."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    """The hub ended the stream for good; the text is the reason of `edge.closing`, or `finished` for 204."""
 
 
 def parse(lines: Iterable[bytes]) -> Iterator[StreamEvent | int]:
@@ -69,12 +65,11 @@ class Subscription:
     def __init__(self, hub: Hub, projects: list[str], since: str | None, *, observe: bool) -> None:
         query = [("since", since)] if since is not None else []
         query += [("observe", "true")] if observe else []
-        if len(projects) == 1:
-            self._path = f"/projects/{quote(projects[0], safe='')}/events"
-        else:
-            self._path = "/events"
+        path = f"/projects/{quote(projects[0], safe='')}/events"
+        if len(projects) > 1:
+            path = "/events"
             query = [("project", project) for project in projects] + [("prefix", "true")] + query
-        self._query = query
+        self._path = f"{path}?{urlencode(query)}" if query else path
         self._projects = projects
         self._hub = hub
         self._last_id = ""
@@ -87,44 +82,37 @@ class Subscription:
         """
         failures = 0
         while True:
+            reason = "the connection was closed"
             try:
                 for event in self._one_connection():
                     failures = 0
                     yield event
-                yield StreamEvent("", "edge.disconnected", json.dumps({"reason": "the connection was closed"}))
             except Unreachable as error:
-                yield StreamEvent("", "edge.disconnected", json.dumps({"reason": str(error)}))
+                reason = str(error)
+            yield StreamEvent("", "edge.disconnected", json.dumps({"reason": reason}))
             pause_seconds = min(self._retry_seconds * 2**failures, _LONGEST_RETRY_SECONDS)
             failures = min(failures + 1, 10)
             time.sleep(pause_seconds * random.uniform(0.75, 1.25))  # noqa: S311 - jitter, not a secret
 
     def _one_connection(self) -> Iterator[StreamEvent]:
-        headers = {"Accept": "text/event-stream", "Cache-Control": "no-cache"}
-        if self._last_id:
-            headers["Last-Event-ID"] = self._last_id
-        path = f"{self._path}?{urlencode(self._query)}" if self._query else self._path
-        with connected(self._hub, _CONNECT_SECONDS) as connection:
-            connection.connect()
-            sock = connection.sock  # which http.client forgets when the response says `Connection: close`
-            response = send(connection, self._hub, "GET", path, headers=headers)
+        with self._hub.connected(_CONNECT_SECONDS) as connection:
+            response, sock = connection.stream(self._path, {"Last-Event-ID": self._last_id} if self._last_id else {})
             if response.status == 204:
                 raise Finished("finished")
+            if response.status in (429, 502, 503, 504):
+                raise Unreachable(f"{response.status}: {whole(response).detail}")
             if response.status != 200:
-                refused = Response(response.status, {}, response.read(_MAX_LINE_BYTES))
-                if response.status in (429, 502, 503, 504):
-                    raise Unreachable(f"{refused.status}: {refused.detail}")
-                raise Refused(refused)
+                raise Refused(whole(response))
             closed: dict[str, str] = {}
             for item in parse(iter(lambda: response.readline(_MAX_LINE_BYTES), b"")):
                 if isinstance(item, int):
                     self._retry_seconds = item / 1000
                     continue
-                if item.id:
-                    self._last_id = item.id
+                self._last_id = item.id or self._last_id
                 if item.type == "edge.hello":
                     sock.settimeout(_SILENCE * _heartbeat_seconds(item))
                 if item.type == "edge.closing":
-                    fields = fields_of(item)
+                    fields = json_object(item.data)
                     closed[str(fields.get("project"))] = str(fields.get("reason"))
                 elif len(self._projects) > 1 and not item.type.startswith("edge."):
                     item = _of_its_project(item)
@@ -142,14 +130,5 @@ def _of_its_project(event: StreamEvent) -> StreamEvent:
 
 
 def _heartbeat_seconds(hello: StreamEvent) -> float:
-    heartbeat = fields_of(hello).get("heartbeat_seconds")
+    heartbeat = json_object(hello.data).get("heartbeat_seconds")
     return max(1.0, float(heartbeat)) if isinstance(heartbeat, int | float) else _CONNECT_SECONDS
-
-
-def fields_of(event: StreamEvent) -> dict[str, Any]:
-    """The JSON object in the data of one of the hub's own events."""
-    try:
-        fields = json.loads(event.data)
-    except ValueError:
-        return {}
-    return fields if isinstance(fields, dict) else {}

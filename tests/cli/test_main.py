@@ -19,8 +19,8 @@ import pytest
 from docs import make_man
 from edge import __version__
 from edge.cli import commands, main
+from edge.cli.hub import ExitStatus
 from edge.cli.main import version_text
-from edge.cli.output import ExitStatus
 from edge.config.load import ConfigError, Sources
 from edge.config.schema import Config, ServerSettings
 from edge.server.listening import CantListenError
@@ -319,7 +319,7 @@ def test_healthcheck_of_a_given_url_checks_the_certificate(tls_port: int, capsys
         (["--url", "http://a:99999"], "--url must be an http:// or https:// URL"),
         (["--url", "http://a/\r\nX: y"], "--url must be an http:// or https:// URL"),
         (["--timeout", "soon"], "--timeout must be a duration"),
-        (["--timeout", "0"], "--timeout must be longer than nothing"),
+        (["--timeout", "0"], "--timeout must be 1ms or more"),
         (["--config", "none.toml"], "can't read the file"),
     ],
 )

@@ -59,7 +59,7 @@ def test_edge_token_signs_with_a_private_key_from_a_file(
         (("--subscribe", "p1"), {}, "no signing key"),
         (("--subscribe", "p1"), {"EDGE_AUTH_JWT_KEY": public_pem("Ed25519")}, "is a public key"),
         (("--subscribe", "p1", "--ttl", "soon"), {"EDGE_AUTH_JWT_KEY": SECRET}, "--ttl must be a duration"),
-        (("--subscribe", "p1", "--ttl", "0"), {"EDGE_AUTH_JWT_KEY": SECRET}, "a second or more"),
+        (("--subscribe", "p1", "--ttl", "0"), {"EDGE_AUTH_JWT_KEY": SECRET}, "--ttl must be 1s or more"),
         (("--subscribe", "*p1"), {"EDGE_AUTH_JWT_KEY": SECRET}, "is neither a project id nor a prefix"),
         (("--subscribe", "p1", "--key-file", "/nowhere"), {}, "--key-file can't read the file"),
         (("--subscribe", "p1", "--key-file", __file__), {}, "no unencrypted PEM private key"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.cli.output import ExitStatus
+from edge.cli.hub import ExitStatus
 from edge.config.load import describe, load
 from edge.config.schema import KEYS, Config
 
