@@ -8,6 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}
+LINKING = sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").glob("*.md")) + [ROOT / "monitoring" / "rules.yml"]
 
 
 def test_the_site_leads_to_every_page() -> None:
@@ -16,6 +17,23 @@ def test_the_site_leads_to_every_page() -> None:
 
     assert PAGES - {"decisions.md"} == {f"{name}.md" for name in listed}
     assert len(listed) == len(set(listed))
+
+
+def anchors_of(page: Path) -> set[str]:
+    """The anchors that a code host and MyST give to the headings of a page."""
+    outside_code = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", outside_code, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", LINKING, ids=lambda page: page.name)
+def test_every_link_to_a_heading_leads_to_one(page: Path) -> None:
+    broken = set()
+    for target, anchor in re.findall(r"(?:\]\(|edge_docs \}\}/)([\w./-]*\.md|)#([\w-]+)", page.read_text()):
+        linked = page if not target else (ROOT / "docs" if page.suffix == ".yml" else page.parent) / target
+        if not linked.is_file() or anchor not in anchors_of(linked):
+            broken.add(f"{target}#{anchor}")
+    assert set() == broken
 
 
 @pytest.mark.slow
