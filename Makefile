@@ -135,10 +135,11 @@ docs-site: setup-docs  ## build the site of the docs in .make/docs-site, and che
 docs-serve: docs-site  ## the site of the docs at http://127.0.0.1:8000
 	$(DOCS_VENV)/bin/python -m http.server --bind 127.0.0.1 --directory .make/docs-site 8000
 
-docs: setup-run  ## write docs/api.md and clients/js/wire.d.ts anew from the OpenAPI document, docs/edge.1 from the command line
+docs: setup-run  ## write docs/api.md, wire.d.ts and docs/edge.1 anew, and the addresses and versions that pages name
 	$(VENV) -m docs.make_api
 	$(VENV) -m docs.make_wire
 	$(VENV) -m docs.make_man
+	$(VENV) -m docs.make_addresses
 
 # dev.lock is resolved first and is the constraint of the others: one version of a package everywhere.
 COMPILE = $(VENV) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from edge_hub_client import AsyncClient
 
-from edge import __version__
 from tests.faults.hub import serving, until
 
 ROOT = Path(__file__).parents[2]
@@ -24,11 +23,6 @@ def test_code_that_is_shown_stands_in_its_example(page: Path) -> None:
     assert len(blocks) == page.read_text().count("<!-- from: ")
     for name, code in blocks:
         assert code in (ROOT / name).read_text(), name
-
-
-def test_the_wheel_that_pages_install_is_of_this_version() -> None:
-    pages = [path.read_text() for path in (ROOT / "docs").glob("*.md")]
-    assert {__version__} == {found for page in pages for found in re.findall(r"edge_hub_client-([\d.]+)-py3", page)}
 
 
 async def drawn(client: AsyncClient, project: str, start: str, last_id: str, *, ended: bool) -> str:

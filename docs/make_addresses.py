@@ -1,0 +1,40 @@
+"""Write where edge is published, and its version, anew into all pages that name them: `python -m docs.make_addresses`.
+
+This file is the one place to change when the host is known.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from edge import __version__
+
+REPOSITORY = "https://code.example/edge/edge"
+IMAGE = "registry.example/edge/edge"
+"""No host yet: names under `.example` belong to no one and never resolve (RFC 2606)."""
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+_NAMED = {
+    r"https://[^\s\"'/]+/[^\s\"'/]+/[^\s\"'/]+/releases/download/v[^\s\"'/]+": (
+        f"{REPOSITORY}/releases/download/v{__version__}"
+    ),
+    r"(?<= --repo )[^\s/]+/[^\s/]+": REPOSITORY.partition("://")[2].partition("/")[2],
+    r"[\w-]+\.[\w.-]+(?:/[\w.-]+)+:\d+\.\d+\.\w+": f"{IMAGE}:{__version__}",
+    r"(?<=\bedge_)\d+\.\d+\.\w+(?=_)": __version__,
+    r"(?<=\bedge-hub-)\d+\.\d+\.\w+(?=\.tgz)": __version__,
+    r"(?<=\bedge_hub_client-)\d+\.\d+\.\w+(?=-py3)": __version__,
+}
+
+
+def made(page: str) -> str:
+    """`page` with today's addresses and version."""
+    for pattern, address in _NAMED.items():
+        page = re.sub(pattern, address, page)
+    return page
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        page.write_text(made(page.read_text()))
