@@ -19,6 +19,9 @@ import build_info
 import sbom
 
 ROOT = Path(__file__).resolve().parent.parent
+# What the bootloader says when TMPDIR is full; longer than what replaces it.
+UNCLEAR = b"Failed to extract %s: decompression resulted in return code %d!"
+CLEAR = b"Can't unpack %s: damaged, or TMPDIR has less than 50 MB free"
 
 
 def main() -> None:
@@ -40,10 +43,19 @@ def main() -> None:
         pyinstaller = [sys.executable, "-m", "PyInstaller", "--noconfirm", "--log-level=WARN"]
         where = [f"--distpath={dist}", f"--workpath={scratch}/work", str(ROOT / "build" / "edge.spec")]
         subprocess.run([*pyinstaller, *where], env=environ, check=True)
+        say_what_to_do(dist / "edge")
         libraries = json.loads(Path(scratch, "work", "edge", "libraries.json").read_text())
     (dist / "edge.cdx.json").write_text(sbom.describe(ROOT, dist / "edge-dir", libraries, environ))
     build_info.write_checksums(dist)
     print(json.dumps({"edge": (dist / "edge").stat().st_size, "edge-dir": size_bytes(dist / "edge-dir")}))
+
+
+def say_what_to_do(program: Path) -> None:
+    """Replace a message of the bootloader, in place."""
+    built = program.read_bytes()
+    if built.count(UNCLEAR) != 1:
+        sys.exit("The bootloader's messages have changed with PyInstaller: see UNCLEAR in build/binary.py.")
+    program.write_bytes(built.replace(UNCLEAR, CLEAR.ljust(len(UNCLEAR), b"\0")))
 
 
 def size_bytes(folder: Path) -> int:

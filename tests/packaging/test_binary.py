@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
+import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from edge import __version__
@@ -87,6 +91,78 @@ def test_the_one_file_leaves_nothing_behind(dist: Path, tmp_path: Path) -> None:
         process.terminate()
         assert 0 == process.wait(PATIENCE_SECONDS)
         wait_until(lambda: not list(tmp_path.iterdir()))
+
+
+def test_the_one_file_says_the_way_out_where_it_has_no_room(as_root: None, dist: Path, tmp_path: Path) -> None:
+    run("mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", tmp_path)
+    try:
+        refused = subprocess.run(
+            [dist / "edge", "--version"], env={"TMPDIR": str(tmp_path)}, capture_output=True, text=True, check=False
+        )
+        assert 0 != refused.returncode
+        assert "TMPDIR has less than 50 MB free" in refused.stderr
+    finally:
+        run("umount", tmp_path)
+    assert 50e6 > sum(path.stat().st_size for path in (dist / "edge-dir").rglob("*") if path.is_file())
+
+
+def child_of(parent: subprocess.Popen[str]) -> int:
+    """The process that runs the program; `parent` has unpacked it."""
+    [child] = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+    return int(child)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """Alone: `running` would kill its group."""
+    process.kill()
+    process.wait(PATIENCE_SECONDS)
+
+
+@pytest.mark.linux
+def test_the_one_file_ends_with_its_parent_and_frees_port_and_folder(dist: Path, tmp_path: Path) -> None:
+    with running(dist / "edge", env={"TMPDIR": str(tmp_path)}) as (process, url):
+        child = child_of(process)
+        with client(url) as hub, hub.stream("GET", "/projects/p/events") as stream:
+            lines = stream.iter_lines()
+            assert "event: edge.hello" in lines
+            kill(process)
+            assert "event: edge.closing" in lines, "it drains"
+        wait_until(lambda: not Path(f"/proc/{child}").exists())
+        assert [] == list(tmp_path.iterdir())
+        with socket.create_server((httpx.URL(url).host, httpx.URL(url).port or 0)):
+            pass
+
+
+@pytest.mark.linux
+def test_the_next_start_removes_what_kill_9_left_behind_and_no_folder_in_use(dist: Path, tmp_path: Path) -> None:
+    environ = {"TMPDIR": str(tmp_path)}
+    anothers = tmp_path / "_MEI7fffffffabcdef"  # a program of another make, whose process no longer exists
+    anothers.mkdir()
+    unpacking = tmp_path / "_MEI7ffffffeabcdef"  # one of ours in another pid namespace, which has no program yet
+    unpacking.mkdir()
+    (unpacking / "edge.lock").touch()
+    locked = tmp_path / "_MEI7ffffffdabcdef"  # one of ours in another pid namespace, which runs
+    locked.mkdir()
+    (locked / "edge.lock").write_text("in use\n")
+    holder = os.open(locked / "edge.lock", os.O_RDWR)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    with running(dist / "edge", env=environ) as (alive, _):
+        kept = set(tmp_path.iterdir())
+        with running(dist / "edge", env=environ) as (process, _):
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(PATIENCE_SECONDS)
+        assert 1 == len(set(tmp_path.iterdir()) - kept), "left behind"
+
+        run(dist / "edge", "--version", env=environ)
+
+        assert kept == set(tmp_path.iterdir())
+        alive.terminate()
+        assert 0 == alive.wait(PATIENCE_SECONDS)
+    os.close(holder)
+    long_ago = time.time() - 3600
+    os.utime(unpacking / "edge.lock", (long_ago, long_ago))
+    run(dist / "edge", "--version", env=environ)
+    assert [anothers] == list(tmp_path.iterdir()), "neither is in use any more"
 
 
 def test_two_builds_of_one_commit_are_the_same_bytes(dist: Path, tmp_path: Path) -> None:
