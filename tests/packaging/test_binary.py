@@ -136,8 +136,8 @@ def test_the_one_file_ends_with_its_parent_and_frees_port_and_folder(dist: Path,
 @pytest.mark.linux
 def test_the_next_start_removes_what_kill_9_left_behind_and_no_folder_in_use(dist: Path, tmp_path: Path) -> None:
     environ = {"TMPDIR": str(tmp_path)}
-    anothers = tmp_path / "_MEI7fffffffabcdef"  # a program of another make, whose process no longer exists
-    anothers.mkdir()
+    foreign = tmp_path / "_MEI7fffffffabcdef"  # a program of another make, whose process no longer exists
+    foreign.mkdir()
     unpacking = tmp_path / "_MEI7ffffffeabcdef"  # one of ours in another pid namespace, which has no program yet
     unpacking.mkdir()
     (unpacking / "edge.lock").touch()
@@ -162,7 +162,7 @@ def test_the_next_start_removes_what_kill_9_left_behind_and_no_folder_in_use(dis
     long_ago = time.time() - 3600
     os.utime(unpacking / "edge.lock", (long_ago, long_ago))
     run(dist / "edge", "--version", env=environ)
-    assert [anothers] == list(tmp_path.iterdir()), "neither is in use any more"
+    assert [foreign] == list(tmp_path.iterdir()), "neither is in use any more"
 
 
 def test_two_builds_of_one_commit_are_the_same_bytes(dist: Path, tmp_path: Path) -> None:
