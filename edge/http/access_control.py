@@ -19,8 +19,7 @@ from edge.auth.permissions import Identity, Permissions, on_all_projects
 from edge.config.schema import Config
 from edge.core.errors import Forbidden, Unauthenticated
 from edge.http.context import Context
-from edge.http.request import Request
-from edge.http.response import Response
+from edge.http.message import Request, Response
 from edge.logs.ratelimit import LogDeduplicator
 from edge.logs.setup import get_logger
 from edge.logs.text import one_line, shorten

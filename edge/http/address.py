@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from edge.http.request import Request
+from edge.http.message import Request
 
 UNKNOWN = "local"
 """Of a peer without an address, as on a Unix socket."""

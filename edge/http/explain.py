@@ -11,8 +11,7 @@ from edge.diagnose.explain import Misses, Situation
 from edge.diagnose.explain import explain as explain_situation
 from edge.http import params
 from edge.http.context import Context
-from edge.http.request import Request
-from edge.http.response import JSON, Response
+from edge.http.message import JSON, Request, Response
 
 _CONFIRM_SECONDS = 0.5
 

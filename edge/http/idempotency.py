@@ -7,6 +7,7 @@ caller disconnected before anything happened, leaves no trace, and one that wait
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ from edge.core.errors import Draining, EdgeError
 from edge.core.idempotency import Answer
 from edge.http import problems
 from edge.http.context import Context
-from edge.http.response import Response
+from edge.http.message import Response
 from edge.store.base import Keyed, Published
 
 Ready = TypeVar("Ready")
@@ -81,6 +82,15 @@ async def _finished(context: Context, action: Coroutine[Any, Any, Answer]) -> An
             retry_after_seconds=1,
             may_have_started=True,
         ) from None
+
+
+def fingerprint(*parts: bytes) -> bytes:
+    """What distinguishes two requests with one idempotency key."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(b"%d:" % len(part))
+        digest.update(part)
+    return digest.digest()
 
 
 def answer_of(document: object, status: int) -> Answer:

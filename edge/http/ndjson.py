@@ -19,8 +19,7 @@ from edge.core.observer import Receipt
 from edge.http.access_control import expiry_of
 from edge.http.context import Context
 from edge.http.idempotency import answer_of
-from edge.http.request import Request
-from edge.http.response import Response, json_response
+from edge.http.message import Request, Response, json_response
 from edge.http.schemas import LinesTaken
 from edge.store.base import Keyed, receipt_of
 

@@ -16,9 +16,8 @@ import msgspec
 from edge import __version__
 from edge.config.schema import PERMISSIONS, Config
 from edge.http.context import Context
+from edge.http.message import Request, Response
 from edge.http.problems import CONTENT_TYPE, PROBLEMS
-from edge.http.request import Request
-from edge.http.response import Response
 
 # Read at import: afterwards the event loop must not wait for a disk.
 _FILE = resources.files("edge").joinpath("static/openapi.json").read_bytes()

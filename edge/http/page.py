@@ -17,8 +17,7 @@ import msgspec
 
 from edge.http import clients, params
 from edge.http.context import Context
-from edge.http.request import Request
-from edge.http.response import Response
+from edge.http.message import Request, Response
 
 Handler = Callable[[Context, Request], Awaitable[Response]]
 

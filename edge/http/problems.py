@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from edge.core.errors import EdgeError
-from edge.http.response import Response, json_response
+from edge.http.message import Response, json_response
 
 CONTENT_TYPE = "application/problem+json"
 

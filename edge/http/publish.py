@@ -15,22 +15,21 @@ from edge.core.errors import NotReady
 from edge.core.event import Event, check_type, decode_json, decode_text
 from edge.core.idempotency import Answer
 from edge.core.observer import Receipt
-from edge.http import bodies, ndjson, params
+from edge.http import ndjson, params
 from edge.http.context import Context
-from edge.http.idempotency import answer_of, response_of, run_once
-from edge.http.request import Request
-from edge.http.response import Response
+from edge.http.idempotency import answer_of, fingerprint, response_of, run_once
+from edge.http.message import JSON, Request, Response
 from edge.http.schemas import Receipts
 from edge.store.base import Keyed
 
 _MAX_REQUIRED = 1_000_000
-_OF_SEVERAL = (bodies.JSON, bodies.FORM, bodies.TEXT)
-_OF_ONE = (*_OF_SEVERAL, bodies.NDJSON)
+_OF_SEVERAL = (JSON, params.FORM, params.TEXT)
+_OF_ONE = (*_OF_SEVERAL, params.NDJSON)
 
 
 def publish(context: Context, request: Request) -> Response | Awaitable[Response]:
     """Publish to a project, or to several; the receipt says who was there."""
-    kind = bodies.media_type(request, _OF_SEVERAL if request.projects else _OF_ONE)
+    kind = params.media_type(request, _OF_SEVERAL if request.projects else _OF_ONE)
     require, wait_seconds, event_type, final = 0, None, None, False
     if request.query_string:
         query = request.query
@@ -46,11 +45,11 @@ def publish(context: Context, request: Request) -> Response | Awaitable[Response
     key = params.idempotency_key(request)
     if key is not None:
         return _publish_once(context, request, kind, key, require, wait_seconds, final=final)
-    waits = require or wait_seconds is not None or kind == bodies.NDJSON or request.projects
+    waits = require or wait_seconds is not None or kind == params.NDJSON or request.projects
     body = None if waits else request.body()
     if body is None:
         return _publish_later(context, request, kind, require, wait_seconds, final=final)
-    event = _decode(context, kind, bodies.bounded(context, body), event_type, final=final)
+    event = _decode(context, kind, params.bounded(context, body), event_type, final=final)
     promised = context.store.publish(request.project, event, context.clock())
     return _response(promised) if isinstance(promised, Receipt) else _respond_later(promised)
 
@@ -59,10 +58,10 @@ async def _publish_later(
     context: Context, request: Request, kind: str, require: int, wait_seconds: float | None, *, final: bool
 ) -> Response:
     """Publish to several projects, or what is yet to come, or what `require` and `wait` make wait."""
-    if kind == bodies.NDJSON:
+    if kind == params.NDJSON:
         await _ready(context, request, require, wait_seconds)
         return await ndjson.publish_arriving(context, request, request.project, final=final)
-    event = _decode(context, kind, await bodies.read(context, request), request.parameter("type"), final=final)
+    event = _decode(context, kind, await params.read(context, request), request.parameter("type"), final=final)
     await _ready(context, request, require, wait_seconds)
     return response_of(await _publish(context, request, event))
 
@@ -80,12 +79,12 @@ async def _publish_once(
 ) -> Response:
     """Publish under an idempotency key. NDJSON too has to be known whole, to be compared with another body."""
     name = request.project
-    body = await bodies.read(context, request)
-    event = None if kind == bodies.NDJSON else _decode(context, kind, body, request.parameter("type"), final=final)
+    body = await params.read(context, request)
+    event = None if kind == params.NDJSON else _decode(context, kind, body, request.parameter("type"), final=final)
     kinds = [kind.encode(), b"final"] if final else [kind.encode()]
     keyed = Keyed(
         ("publish-each", ",".join(sorted(request.projects)), key) if request.projects else ("publish", name, key),
-        bodies.fingerprint(*kinds, b"" if event is None else event.type.encode(), body),
+        fingerprint(*kinds, b"" if event is None else event.type.encode(), body),
         ndjson.published if event is None else _published_each(request) if request.projects else published,
     )
     return await run_once(
@@ -126,7 +125,7 @@ def _published_each(request: Request) -> Callable[[Sequence[Receipt], bytes], An
 
 def _decode(context: Context, kind: str, body: bytes, event_type: str | None, *, final: bool) -> Event:
     max_bytes = context.config.limits.max_event_bytes
-    event = decode_text(body, event_type, max_bytes) if kind == bodies.TEXT else decode_json(body, max_bytes)
+    event = decode_text(body, event_type, max_bytes) if kind == params.TEXT else decode_json(body, max_bytes)
     return msgspec.structs.replace(event, final=True) if final else event
 
 

@@ -20,8 +20,7 @@ from edge.core.errors import EdgeError
 from edge.http import explain, openapi, page, params, problems, publish, status, subscribe, ticket, trigger
 from edge.http.access_control import AccessControl, compared
 from edge.http.context import Context
-from edge.http.request import HTTP_1_0, HTTP_1_1, Request
-from edge.http.response import Response, TakenOver
+from edge.http.message import HTTP_1_0, HTTP_1_1, Request, Response, TakenOver
 from edge.logs.setup import get_logger
 
 _log = get_logger("http")

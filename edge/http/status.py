@@ -15,9 +15,8 @@ from edge.core.connection import Connection
 from edge.core.project import Project
 from edge.http import params, problems, schemas
 from edge.http.context import Context
+from edge.http.message import NO_STORE, Request, Response, json_response
 from edge.http.problems import response as problem
-from edge.http.request import Request
-from edge.http.response import NO_STORE, Response, json_response
 from edge.http.subscribe import last_event_id, start_at
 from edge.metrics.process import resident_bytes
 from edge.transport.stream import Stream

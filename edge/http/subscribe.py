@@ -21,9 +21,8 @@ from edge.core.resume import Start
 from edge.http import params
 from edge.http.access_control import expiry_of
 from edge.http.context import Context
+from edge.http.message import HTTP_1_1, Request, Response, TakenOver, date_line, half_closed
 from edge.http.problems import response as problem
-from edge.http.request import HTTP_1_1, Request, half_closed
-from edge.http.response import Response, TakenOver, date_line
 from edge.transport.carrier import Carrier, Part, TracedPart
 from edge.transport.stream import HEADERS, Stream, TracedStream, stream_head
 

@@ -11,11 +11,10 @@ import msgspec
 
 from edge.auth.tickets import TICKET_SECONDS
 from edge.core.errors import InvalidRequest
-from edge.http import bodies
+from edge.http import params
 from edge.http.context import Context
+from edge.http.message import JSON, NO_STORE, Request, Response, json_response
 from edge.http.problems import response as problem
-from edge.http.request import Request
-from edge.http.response import NO_STORE, Response, json_response
 from edge.http.schemas import Ticket
 
 
@@ -37,9 +36,9 @@ async def ticket(context: Context, request: Request) -> Response:
 
 async def ack(context: Context, request: Request) -> Response:
     """Take a client's answer to a probe: 204, or 404 and 409 where there is nothing to answer."""
-    bodies.media_type(request, (bodies.JSON, bodies.FORM))
+    params.media_type(request, (JSON, params.FORM))
     try:
-        answer = _decoder.decode(await bodies.read(context, request))
+        answer = _decoder.decode(await params.read(context, request))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise InvalidRequest('Send the data of the edge.probe event unchanged: {"probe": "…"}.') from None
     expected = await context.nodes.answer_probe(request.project, request.connection, answer.probe)

@@ -18,11 +18,10 @@ from edge.core.errors import EdgeError, InvalidRequest, NotReady
 from edge.core.event import check_type, why_not_json
 from edge.core.idempotency import Answer
 from edge.core.observer import Receipt
-from edge.http import bodies, params
+from edge.http import params
 from edge.http.context import Context
-from edge.http.idempotency import answer_of, run_once
-from edge.http.request import Request
-from edge.http.response import Response
+from edge.http.idempotency import answer_of, fingerprint, run_once
+from edge.http.message import JSON, Request, Response
 from edge.http.schemas import Triggered
 from edge.logs import trace
 from edge.logs.setup import get_logger
@@ -51,19 +50,19 @@ _decoder = msgspec.json.Decoder(Trigger)
 async def trigger(context: Context, request: Request) -> Response:
     """Start a job as soon as a subscriber is confirmed."""
     name = request.project
-    bodies.media_type(request, (bodies.JSON, bodies.FORM))
+    params.media_type(request, (JSON, params.FORM))
     longest = context.config.trigger.max_wait_seconds
     timeout_seconds = params.seconds(request, "timeout", context.config.trigger.wait_seconds, highest=longest)
     count = params.integer(request, "connections", 1, lowest=1, highest=_MAX_CONNECTIONS)
     dispatch_anyway = params.choice(request, "on_timeout", "fail", ("fail", "dispatch")) == "dispatch"
     confirm = params.confirm(request)
     key = params.idempotency_key(request)
-    body = await bodies.read(context, request)
+    body = await params.read(context, request)
     order = decode(body)
     keyed = None
     if key is not None or order.id is not None:
         scope = ("trigger", name, key) if key is not None else ("trigger-id", name, order.id or "")
-        mark = bodies.fingerprint(order.name.encode(), bytes(order.data), (order.id or "").encode())
+        mark = fingerprint(order.name.encode(), bytes(order.data), (order.id or "").encode())
         keyed = Keyed(scope, mark, published)
     job = Job(
         id=order.id or f"trg_{secrets.token_hex(12)}",

@@ -20,13 +20,11 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import HttpRequestParser
 from multidict import CIMultiDict
 
-from edge.http.request import HTTP_1_1, Request
-from edge.http.response import Response
+from edge.http.message import HTTP_1_1, Request, Response
 from edge.http.routes import Application
 from edge.logs import trace
 from edge.server.accept import Acceptor, ConnectionThrottle
-from edge.server.reader import BLANK, RequestReader
-from edge.server.received import Received, refusal
+from edge.server.reader import BLANK, Received, RequestReader, refusal
 
 _MAX_UNREAD_BYTES = 64 * 1024
 """Held of what comes behind a request that is being answered; beyond it the transport reads no more."""

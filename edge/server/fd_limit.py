@@ -19,8 +19,7 @@ from multidict import CIMultiDict
 
 from edge.core.hub import Hub
 from edge.http import problems
-from edge.http.request import HTTP_1_1, Request
-from edge.http.response import NO_STORE, Response
+from edge.http.message import HTTP_1_1, NO_STORE, Request, Response
 
 MOST_KEPT = 64
 _CODE = "too_many_descriptors"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from edge.http.address import MAX_HOPS, ClientAddresses
-from edge.http.request import HTTP_1_1, Request
+from edge.http.message import HTTP_1_1, Request
 
 PROXIES = ClientAddresses(["10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32"])
 

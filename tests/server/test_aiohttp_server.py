@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from edge.http.request import Request
+from edge.http.message import Request
 from edge.http.routes import Application
 from tests.http.client import Site, read_answer
 from tests.hubs import StartHub

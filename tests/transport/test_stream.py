@@ -11,7 +11,7 @@ import pytest
 from edge.core.event import Event
 from edge.core.hub import Hub
 from edge.server.connection import HttpConnection
-from edge.server.received import Received
+from edge.server.reader import Received
 from edge.transport.stream import Stream
 from tests.faults.tls import Certificate
 from tests.http.loops import LOOPS, SUBSCRIBE, Served, run, served
