@@ -34,13 +34,31 @@ COLOURS = {
     "Mercure": "#5d4037",
     "Centrifugo": "#455a64",
 }
+# What each picture shows: title and unit of its axis.
 _CPU_CHARTS = {
-    "fan_out": "one event to 1,000 readers\nµs a delivery",
-    "burst": "100 events at once to 1,000\nµs a delivery",
-    "projects": "POST to 1 of 1,000 projects\nµs an event",
-    "posts": "POST, no subscriber connected\nµs an event",
-    "storm": "connect (with replay*)\nµs a reader",
+    "fan_out": ("1 event to 1,000 subscribers", "CPU µs per delivery"),
+    "burst": ("100 events to 1,000 subscribers", "CPU µs per delivery"),
+    "projects": ("POST to 1 of 1,000 projects", "CPU µs per event"),
+    "posts": ("POST without a subscriber", "CPU µs per event"),
+    "storm": ("Reconnect storm (* with replay)", "CPU µs per subscriber"),
 }
+_MEMORY_CHARTS = {
+    "memory": ("8,000 idle streams, 8 projects", "KiB per stream"),
+    "memory_own": ("8,000 idle streams, a project each", "KiB per stream"),
+}
+_GROWTH_CHARTS = {
+    "deliveries": ("Delivery", "subscribers of the project, logarithmic", "CPU µs per delivery"),
+    "publishes": ("Publish", "projects, logarithmic", "CPU µs per event"),
+    "evictions": ("Publish to a full ring", "events in the ring, logarithmic", "CPU µs per event"),
+    "scrapes": ("Scrape of /metrics", "projects, logarithmic", "ms per scrape"),
+    "heartbeats": ("Heartbeats every 5 s", "idle streams", "% of a core"),
+}
+_SOAK_CHARTS = {
+    "pss_bytes": ("Memory", "MiB", 1 << 20),
+    "objects": ("Python objects", "objects", 1),
+    "descriptors": ("File descriptors", "open", 1),
+}
+_LOG_ABOVE = 30  # the largest bar in smallest ones, above which only a logarithmic axis shows both
 _SHOWN = {
     "cpu_us": "CPU µs",
     "per_second": "a second",
@@ -74,8 +92,8 @@ def main() -> int:
     images = DOCS / "images"
     images.mkdir(exist_ok=True)
     plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "edge"})
-    _bars(figures["results"], images / "perf-cpu.png")
-    _memory(figures["results"], images / "perf-memory.png")
+    _bars(figures["results"], _CPU_CHARTS, "cpu_us", images / "perf-cpu.png")
+    _bars(figures["results"], _MEMORY_CHARTS, "kib", images / "perf-memory.png")
     if (DOCS / "growth.json").exists():
         _curves(msgspec.json.decode((DOCS / "growth.json").read_bytes()), images / "perf-growth.png")
     if (DOCS / "soak.json").exists():
@@ -101,25 +119,22 @@ def _table(measured: dict[str, list[dict[str, float]]]) -> list[str]:
     return lines
 
 
-def _bars(results: dict[str, Any], path: Path) -> None:
-    charts = {name: title for name, title in _CPU_CHARTS.items() if name in results}
-    figure, axes = plt.subplots(1, len(charts), figsize=(2.5 * len(charts), 2.9), squeeze=False)
-    for axis, (name, title) in zip(axes[0], charts.items(), strict=True):
-        _bar(axis, results[name], "cpu_us")
-        axis.set_title(title, fontsize=9)
+def _bars(results: dict[str, Any], charts: dict[str, tuple[str, str]], figure_name: str, path: Path) -> None:
+    """A chart for each workload, three in a row."""
+    shown = [name for name in charts if name in results]
+    columns = min(len(shown), 3)
+    rows = -(-len(shown) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(3.5 * columns, 2.9 * rows), squeeze=False)
+    for axis in axes.flat[len(shown) :]:
+        axis.remove()
+    for axis, name in zip(axes.flat, shown, strict=False):
+        title, unit = charts[name]
+        _bar(axis, results[name], figure_name, unit)
+        axis.set_title(title, fontsize=10, loc="left")
     _save(figure, path)
 
 
-def _memory(results: dict[str, Any], path: Path) -> None:
-    titles = {"memory": "8,000 idle streams of 8 projects\nKiB each", "memory_own": "each of its own project\nKiB each"}
-    figure, axes = plt.subplots(1, 2, figsize=(6, 2.7))
-    for axis, (name, title) in zip(axes, titles.items(), strict=True):
-        _bar(axis, results.get(name, {}), "kib")
-        axis.set_title(title, fontsize=9)
-    _save(figure, path)
-
-
-def _bar(axis: Any, measured: dict[str, list[dict[str, float]]], figure_name: str) -> None:
+def _bar(axis: Any, measured: dict[str, list[dict[str, float]]], figure_name: str, unit: str) -> None:
     names = list(measured)
     values = [[each[figure_name] for each in measured[name]] for name in names]
     middles = [median(each) for each in values]
@@ -127,49 +142,52 @@ def _bar(axis: Any, measured: dict[str, list[dict[str, float]]], figure_name: st
         [middle - min(each) for middle, each in zip(middles, values, strict=True)],
         [max(each) - middle for middle, each in zip(middles, values, strict=True)],
     ]
-    axis.barh(names, middles, xerr=spread, color=[COLOURS[name] for name in names], ecolor="#5f6368", capsize=2)
+    colours = [COLOURS[name] for name in names]
+    axis.barh(names, middles, xerr=spread, height=0.7, color=colours, ecolor="#5f6368", capsize=2)
     axis.invert_yaxis()
-    for row, middle in enumerate(middles):
-        axis.text(middle, row, f" {number(middle)}", va="bottom", fontsize=8)
-    axis.margins(x=0.25)
+    if max(middles) > _LOG_ABOVE * min(middles):
+        axis.set_xscale("log")
+        axis.set_xlim(min(middles) / 5, max(map(max, values)) * 8)
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.minorticks_off()
+        unit += ", logarithmic"
+    else:
+        axis.set_xlim(0, max(map(max, values)) * 1.25)
+    axis.set_xlabel(unit)
+    for row, (middle, each) in enumerate(zip(middles, values, strict=True)):
+        axis.text(max(each), row, f"  {number(middle)}", va="center", fontsize=9)
 
 
 def _curves(grown: dict[str, list[tuple[int, list[float]]]], path: Path) -> None:
-    titles = {
-        "deliveries": ("readers of a project", "µs a delivery"),
-        "publishes": ("projects", "µs a publish"),
-        "evictions": ("events a full ring holds", "µs a publish"),
-        "scrapes": ("projects", "ms a scrape"),
-        "heartbeats": ("idle streams", "% of a core, every 5 s"),
-    }
-    figure, axes = plt.subplots(1, len(grown), figsize=(2.6 * len(grown), 2.7), squeeze=False)
-    for axis, (name, points) in zip(axes[0], grown.items(), strict=True):
+    figure, axes = plt.subplots(2, 3, figsize=(10.5, 5.6))
+    for axis in axes.flat[len(grown) :]:
+        axis.remove()
+    for axis, (name, points) in zip(axes.flat, grown.items(), strict=False):
         sizes = [size for size, _ in points]
-        middles = [median(values) for _, values in points]
-        axis.fill_between(
-            sizes, [min(values) for _, values in points], [max(values) for _, values in points], alpha=0.2
-        )
-        axis.plot(sizes, middles, marker="o", markersize=3, color=COLOURS["edge"])
-        if name != "heartbeats":
+        lowest, middles, highest = ([of(values) for _, values in points] for of in (min, median, max))
+        axis.fill_between(sizes, lowest, highest, alpha=0.2, color=COLOURS["edge"])
+        axis.plot(sizes, middles, marker="o", markersize=4, color=COLOURS["edge"])
+        title, size, unit = _GROWTH_CHARTS[name]
+        if name != "heartbeats":  # they grow with the streams, which only a linear axis shows as a line
             axis.set_xscale("log")
-        axis.set_ylim(bottom=0)
-        axis.set_xlabel(titles[name][0])
-        axis.set_title(titles[name][1], fontsize=9)
+        axis.xaxis.set_major_formatter("{x:,.0f}")
+        axis.set_ylim(bottom=0, top=max(highest) * 1.15)
+        axis.set_title(title, fontsize=10, loc="left")
+        axis.set_xlabel(size)
+        axis.set_ylabel(unit)
     _save(figure, path)
 
 
 def _soak(samples: list[dict[str, float]], path: Path) -> None:
-    figure, axes = plt.subplots(1, 3, figsize=(8, 2.4))
+    figure, axes = plt.subplots(1, 3, figsize=(10.5, 2.9))
     minutes = [sample["minutes"] for sample in samples]
-    for axis, (name, title, divisor) in zip(
-        axes,
-        (("pss_bytes", "memory at rest, MiB", 1 << 20), ("objects", "objects", 1), ("descriptors", "descriptors", 1)),
-        strict=True,
-    ):
+    for axis, (name, (title, unit, divisor)) in zip(axes, _SOAK_CHARTS.items(), strict=True):
         axis.plot(minutes, [sample[name] / divisor for sample in samples], color=COLOURS["edge"])
         axis.set_ylim(bottom=0)
+        axis.yaxis.set_major_formatter("{x:,.0f}")
+        axis.set_title(f"{title} at rest", fontsize=10, loc="left")
         axis.set_xlabel("minutes")
-        axis.set_title(title, fontsize=9)
+        axis.set_ylabel(unit)
     _save(figure, path)
 
 
