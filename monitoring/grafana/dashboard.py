@@ -322,6 +322,7 @@ ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
                     "projects",
                 ),
                 (f'edge_waiting{{{PICK}}} / on (job, instance) edge_limit{{setting="limits.max_waiting"}}', "waiting"),
+                (f'edge_ring_bytes{{{PICK}}} / on (job, instance) edge_limit{{setting="ring.total_bytes"}}', "history"),
                 (
                     (
                         f"edge_idempotency_keys{{{PICK}}} / on (job, instance) "

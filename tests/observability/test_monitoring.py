@@ -121,6 +121,26 @@ def test_every_panel_asks_the_chosen_data_source_about_the_chosen_instances() ->
                 assert (format_, panel["type"]) == ("heatmap", "heatmap")
 
 
+def test_the_panel_of_limits_has_every_limit_of_the_alert() -> None:
+    rules = (MONITORING / "rules.yml").read_text()
+    [panel] = [panel for panel in PANELS if panel["title"] == "Use of limits"]
+    shown = " ".join(target["expr"] for target in panel["targets"])
+    assert set(re.findall(r'edge_limit(\{setting="[\w.]+"\})', rules)) == set(
+        re.findall(r'edge_limit(\{setting="[\w.]+"\})', shown)
+    )
+
+
+def test_a_share_has_the_same_whole_in_its_panel_and_its_alert() -> None:
+    rules = (MONITORING / "rules.yml").read_text()
+    for title, whole in (
+        ("Events missed", "edge_events_published"),
+        ("Triggers without a subscriber", 'outcome=~"dispatched|no_connection|failed"'),
+    ):
+        [panel] = [panel for panel in PANELS if panel["title"] == title]
+        assert whole in panel["targets"][0]["expr"].partition(" / ")[2]
+        assert any(whole in divided for divided in re.findall(r"/[^/]+", rules))
+
+
 def test_no_number_is_green_whatever_it_is() -> None:
     for panel in PANELS:
         if panel["type"] == "stat":
