@@ -23,8 +23,8 @@ from edge.http.context import Context
 from edge.http.idempotency import answer_of, fingerprint, run_once
 from edge.http.message import JSON, Request, Response
 from edge.http.schemas import Triggered
-from edge.logs import trace
 from edge.logs.setup import get_logger
+from edge.logs.text import TRACE
 from edge.store.base import Keyed
 from edge.triggers.job import JOB_ID, Delivery, Job, StreamTarget
 from edge.triggers.readiness import Confirm, Confirmation
@@ -70,7 +70,7 @@ async def trigger(context: Context, request: Request) -> Response:
         ts_ms=time.time_ns() // 1_000_000,
         project=name,
         data=order.data,
-        traceparent=trace.CURRENT.get(),
+        traceparent=TRACE.get(),
         keyed=keyed,
     )
     response = await run_once(

@@ -20,15 +20,15 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, TypeAlias, cast
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
-from edge.logs import trace
 from edge.logs.ratelimit import LogDeduplicator
-from edge.logs.text import one_line, shorten
+from edge.logs.text import TRACE, TRACE_HEADER, one_line, shorten
 
 _loggers: list[Any] = []
 dropped_lines = 0
@@ -65,18 +65,14 @@ def configure(log_format: LogFormat, level: str, *, fd: int | None = None) -> No
     _output.fd = fd if fd is not None else (2 if sys.stderr is not None else None)
     _output.torn = False
     _output.priorities = _PRIORITIES if _is_journal(_output.fd) else {}
-    if log_format == "json":
-        _output.render = _render_json
-    else:
-        _output.render = _render_colour if _is_terminal(_output.fd) else _render_plain
-    level_number = logging.getLevelNamesMapping()[level.upper()]
+    _output.render = _render_json if log_format == "json" else partial(_render_console, _is_terminal(_output.fd))
     structlog.configure(
         processors=_PROCESSORS,
-        wrapper_class=structlog.make_filtering_bound_logger(level_number),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_: _output,
         cache_logger_on_first_use=True,
     )
-    _adopt_standard_library(level_number)
+    _adopt_standard_library(level)
 
 
 def get_logger(name: str) -> FilteringBoundLogger:
@@ -88,11 +84,10 @@ def get_logger(name: str) -> FilteringBoundLogger:
 
 def set_level(level: str) -> None:
     """Log from `level` up from now on."""
-    level_number = logging.getLevelNamesMapping()[level.upper()]
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(level_number))
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(level))
     for logger in _loggers:
         logger.__dict__.pop("bind", None)  # where structlog caches the class that filters by the level
-    logging.getLogger().setLevel(level_number)
+    logging.getLogger().setLevel(level.upper())
 
 
 # --- writing ---
@@ -103,7 +98,7 @@ class _Output:
 
     def __init__(self) -> None:
         self.fd: int | None = None
-        self.render: Callable[[dict[str, object]], str] = _render_plain
+        self.render: Callable[[dict[str, object]], str] = partial(_render_console, False)
         self.priorities: Mapping[str, str] = {}
         self.torn = False  # the last line was written in part: the next begins with a line end
 
@@ -158,18 +153,17 @@ def _is_terminal(fd: int | None) -> bool:
 
 def _to_line(_logger: WrappedLogger, level: str, event_dict: EventDict) -> str:
     """A structlog processor: the last and only one."""
-    fields = dict(event_dict)
-    traceparent = trace.CURRENT.get()
-    if traceparent is not None:
-        fields[trace.HEADER] = traceparent
-    error = _exception_of(fields.pop("exc_info", None))
-    if error is not None:
-        fields["error"] = _describe_error(error)
-        fields["trace"] = _trace(error.__traceback__)
-    return _line(level, fields)
+    return _line(level, dict(event_dict))
 
 
 def _line(level: str, fields: dict[str, object]) -> str:
+    """The line of an event. A field `exc_info` is an exception, as the standard library passes one."""
+    if (traceparent := TRACE.get()) is not None:
+        fields[TRACE_HEADER] = traceparent
+    if (error := _exception_of(fields.pop("exc_info", None))) is not None:
+        fields["error"] = _describe_error(error)
+        if level != "debug":
+            fields["trace"] = _trace(error.__traceback__)
     head: dict[str, object] = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "level": level,
@@ -201,28 +195,20 @@ def _render_json(fields: dict[str, object]) -> str:
     return line.replace("\x7f", "\\u007f")
 
 
-def _render_plain(fields: dict[str, object]) -> str:
-    return _render_console(fields, lambda text, _colour: text)
+def _render_console(colour: bool, fields: dict[str, object]) -> str:
+    def paint(text: str, code: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if colour else text
 
-
-def _render_colour(fields: dict[str, object]) -> str:
-    return _render_console(fields, lambda text, colour: f"\x1b[{colour}m{text}\x1b[0m")
-
-
-def _render_console(fields: dict[str, object], paint: Callable[[str, str], str]) -> str:
-    stamp, level, logger, event, *_ = fields.values()
-    parts = [
-        paint(str(stamp), "2"),
-        paint(f"{level:<7}", _COLOURS.get(str(level), "0")),
-        paint(_quoted(logger), "2"),
-        one_line(str(event)),
-    ]
-    parts += [
-        f"{paint(_quoted(key) + '=', '2')}{_quoted(value)}"
-        for key, value in fields.items()
-        if key not in ("time", "level", "logger", "event")
-    ]
-    return " ".join(parts)
+    (_, stamp), (_, level), (_, logger), (_, event), *others = fields.items()
+    return " ".join(
+        (
+            paint(str(stamp), "2"),
+            paint(f"{level:<7}", _COLOURS.get(str(level), "0")),
+            paint(_quoted(logger), "2"),
+            one_line(str(event)),
+            *(f"{paint(_quoted(key) + '=', '2')}{_quoted(value)}" for key, value in others),
+        )
+    )
 
 
 def _quoted(value: object) -> str:
@@ -306,22 +292,16 @@ class _StandardLibraryHandler(logging.Handler):
             event = record.getMessage()
         except Exception:  # noqa: BLE001 - a wrong format string in a library: log its parts
             event = f"{_to_text(record.msg)} {_to_text(record.args)}"
-        fields: dict[str, object] = {"event": event, "logger_name": record.name}
-        if error is not None:
-            fields["error"] = _describe_error(error)
-            if level != "debug":
-                fields["trace"] = _trace(error.__traceback__)
-        if suppressed:
-            fields["suppressed"] = suppressed
-        _output.write(_line(level, fields))
+        more = {"suppressed": suppressed} if suppressed else {}
+        _output.write(_line(level, {"event": event, "logger_name": record.name, "exc_info": error, **more}))
 
 
-def _adopt_standard_library(level_number: int) -> None:
+def _adopt_standard_library(level: str) -> None:
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if isinstance(handler, _StandardLibraryHandler)]:
         root.removeHandler(handler)
     root.addHandler(_StandardLibraryHandler())
-    root.setLevel(level_number)
+    root.setLevel(level.upper())
     logging.captureWarnings(True)
     # It would write query strings, with their tickets; what matters of a request we log ourselves.
     access = logging.getLogger("aiohttp.access")

@@ -1,6 +1,23 @@
-"""Text from outside, made safe to print: one value never becomes two lines, nor a terminal command."""
+"""What comes from outside into log lines: text, made safe to print, and the W3C trace context of a request.
+
+Of the two headers of https://www.w3.org/TR/trace-context/ only `traceparent` is carried, into every log line and to
+the target: `tracestate` belongs to the vendors of tracing systems, and we are none.
+"""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextvars import ContextVar, copy_context
+from typing import TypeVar
+
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
+TRACE_HEADER = "traceparent"
+TRACE: ContextVar[str | None] = ContextVar(TRACE_HEADER, default=None)
+"""The traceparent of the request at hand: well-formed, so it can go into a header and a log line as it is."""
+# Version ff and ids of zeros only are invalid.
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 
 
 def one_line(text: str) -> str:
@@ -17,3 +34,17 @@ def one_line(text: str) -> str:
 def shorten(text: str, max_chars: int) -> str:
     """`text`, cut to `max_chars` with an ellipsis as its last character where it is longer."""
     return text if len(text) <= max_chars else text[: max_chars - 1] + "…"
+
+
+def is_traceparent(text: str) -> bool:
+    """Whether it is a valid traceparent; the standard says to ignore an invalid one."""
+    return _TRACEPARENT.fullmatch(text) is not None
+
+
+def traced(traceparent: str, function: Callable[[Argument], Result], argument: Argument) -> Result:
+    """Call `function`, and run the tasks it makes, under `traceparent`, if that is one."""
+    if not is_traceparent(traceparent):
+        return function(argument)
+    context = copy_context()
+    context.run(TRACE.set, traceparent)
+    return context.run(function, argument)

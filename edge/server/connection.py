@@ -22,7 +22,7 @@ from multidict import CIMultiDict
 
 from edge.http.message import HTTP_1_1, Request, Response
 from edge.http.routes import Application
-from edge.logs import trace
+from edge.logs.text import TRACE_HEADER, traced
 from edge.server.accept import Acceptor, ConnectionThrottle
 from edge.server.reader import BLANK, Received, RequestReader, refusal
 
@@ -198,8 +198,8 @@ class HttpConnection(RequestReader):
                 elif self._reading_paused:
                     self.resume_reading(resume_parser=False)
                 return
-            traceparent = request.headers.get(trace.HEADER)
-            answered = self._answer(request) if traceparent is None else trace.under(traceparent, self._answer, request)
+            traceparent = request.headers.get(TRACE_HEADER)
+            answered = self._answer(request) if traceparent is None else traced(traceparent, self._answer, request)
             if not answered:
                 return
             if self._writing_paused:

@@ -34,7 +34,7 @@ import structlog
 from yarl import URL
 
 from edge.core.errors import DispatchFailed, Draining, InvalidRequest
-from edge.logs import trace
+from edge.logs.text import TRACE_HEADER, is_traceparent
 from edge.triggers.failure import (
     Failure,
     backoff_seconds,
@@ -195,8 +195,8 @@ class WebhookTarget:
         headers["Content-Type"] = content_type(self._format)
         if self._address.authorization is not None:
             headers["Authorization"] = self._address.authorization
-        if job.traceparent is not None and trace.well_formed(job.traceparent):
-            headers[trace.HEADER] = job.traceparent
+        if job.traceparent is not None and is_traceparent(job.traceparent):
+            headers[TRACE_HEADER] = job.traceparent
         return await self._open_session().post(
             self._address.url,
             data=body,

@@ -17,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.diagnose.observer import BURST_LINES
-from edge.logs import trace
 from edge.logs.ratelimit import LogDeduplicator
+from edge.logs.text import TRACE as CURRENT
+from edge.logs.text import is_traceparent, traced
 from tests.observability import live
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -224,9 +225,9 @@ def test_a_burst_says_no_more_than_its_lines_a_period_and_counts_the_rest(steps:
     ],
 )
 def test_a_trace_that_is_none_is_ignored(text: str, well_formed: bool) -> None:
-    assert well_formed is trace.well_formed(text)
-    assert (text if well_formed else None) == trace.under(text, trace.CURRENT.get, None)
-    assert trace.CURRENT.get() is None
+    assert well_formed is is_traceparent(text)
+    assert (text if well_formed else None) == traced(text, CURRENT.get, None)
+    assert CURRENT.get() is None
 
 
 async def test_a_stream_says_that_nothing_comes_after_it(tmp_path: Path) -> None:
