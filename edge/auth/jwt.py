@@ -15,7 +15,6 @@ import msgspec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from edge.auth import keys
-from edge.auth.keys import KeySet
 from edge.auth.permissions import Identity, Permissions
 from edge.config.schema import PERMISSIONS, AuthSettings
 from edge.core.errors import Unauthenticated
@@ -23,13 +22,20 @@ from edge.logs.text import one_line, shorten
 from edge.supervisor import Supervisor
 
 CLAIM = "edge"
-_PREFERRED = ("HS256", "EdDSA", "ES256", "ES384", "ES512", "RS256", "PS256")
+_PREFERRED = frozenset({"HS256", "EdDSA", "ES256", "ES384", "ES512", "RS256"})  # one for each kind of key
 _MAX_GRANTS = 1000
 _MAX_SUBJECT_CHARS = 256
 _MAX_TIME = 1 << 40  # beyond any date that fits a calendar
 
 _EXPIRED = "The token has expired; get a new one."
 
+_REFUSALS = (
+    (jwt.ExpiredSignatureError, _EXPIRED),
+    (jwt.ImmatureSignatureError, "The token is not valid yet; check the clocks of both machines."),
+    (jwt.MissingRequiredClaimError, "The token lacks a required claim (aud or iss)."),
+    (jwt.InvalidAudienceError, "The token is for another audience."),
+    (jwt.InvalidIssuerError, "The token is from another issuer."),
+)
 # What PyJWT raises, and what it lets through from the parsers below it: deep nesting, `Infinity`, lone surrogates.
 _BROKEN = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError, KeyError, AttributeError)
 
@@ -50,32 +56,20 @@ class JwtVerifier:
         self._skew_seconds = auth.jwt_skew_seconds
         """How far `nbf` and `iat` may lie in the future."""
         self._require_exp = auth.require_exp
-        self._key: keys.Key | None = None
-        self.keyset: KeySet | None = None
-        if auth.jwt_jwks_url is not None:
-            self.keyset = KeySet(auth.jwt_jwks_url, auth.jwt_algorithms, now, supervisor or Supervisor(), proxy)
-        else:
-            assert auth.jwt_key is not None
-            self._key = keys.from_setting(auth.jwt_key, auth.jwt_algorithms)
-
-    def start(self) -> None:
-        if self.keyset is not None:
-            self.keyset.start()
-
-    async def close(self) -> None:
-        if self.keyset is not None:
-            await self.keyset.close()
+        self.keys = (
+            keys.FetchedKeys(auth.jwt_jwks_url, auth.jwt_algorithms, now, supervisor or Supervisor(), proxy)
+            if auth.jwt_jwks_url is not None
+            else keys.Keys([keys.from_setting(auth.jwt_key or "", auth.jwt_algorithms)])
+        )
 
     def generation(self) -> int:
         """A number that grows when the keys change. Sees to it that they are fresh; waits for nothing."""
-        if self.keyset is None:
-            return 0
-        self.keyset.refresh()
-        return self.keyset.generation
+        self.keys.refresh()
+        return self.keys.generation
 
     async def verify(self, token: str) -> Identity:
         """Return the identity behind `token`. Raises Unauthenticated, KeysUnavailable."""
-        self.generation()
+        self.keys.refresh()
         return self._identity(await self._claims(token))
 
     async def _claims(self, token: str) -> dict[str, Any]:
@@ -86,10 +80,7 @@ class JwtVerifier:
         algorithm, kid = header.get("alg"), header.get("kid")
         if not isinstance(algorithm, str) or not (kid is None or isinstance(kid, str)):
             raise Unauthenticated("The token's header is not a JSON Web Token header.")
-        if self.keyset is not None:
-            candidates = await self.keyset.find(kid, algorithm)
-        else:
-            candidates = [self._key] if self._key is not None and algorithm in self._key.algorithms else []
+        candidates = await self.keys.find(kid, algorithm)
         if not candidates:
             raise Unauthenticated("The token is signed with a key or algorithm that this hub does not accept.")
         refusal = "The token's signature doesn't match."
@@ -143,19 +134,9 @@ def _permissions(claim: object) -> Permissions:
 
 def _sentence(error: BaseException) -> str:
     """Why a token was refused, without repeating any of it."""
-    match error:
-        case jwt.ExpiredSignatureError():
-            return _EXPIRED
-        case jwt.ImmatureSignatureError():
-            return "The token is not valid yet; check the clocks of both machines."
-        case jwt.MissingRequiredClaimError():
-            return "The token lacks a required claim (aud or iss)."
-        case jwt.InvalidAudienceError():
-            return "The token is for another audience."
-        case jwt.InvalidIssuerError():
-            return "The token is from another issuer."
-        case _:
-            return "The token is not a valid JSON Web Token."
+    return next(
+        (text for kind, text in _REFUSALS if isinstance(error, kind)), "The token is not a valid JSON Web Token."
+    )
 
 
 # --- tokens for clients ---
@@ -176,9 +157,10 @@ def mint(
     that `auth` asks for. Raises ValueError, with a sentence.
     """
     material, algorithms = _signing_key(auth, private_pem)
-    allowed = [name for name in _preferred(algorithms) if not auth.jwt_algorithms or name in auth.jwt_algorithms]
-    if not allowed:
+    fitting = algorithms.intersection(auth.jwt_algorithms or algorithms)
+    if not fitting:
         raise ValueError("the key fits none of auth.jwt_algorithms")
+    algorithm = min(fitting, key=lambda name: (name not in _PREFERRED, name))
     named = {"sub": subject, "aud": auth.jwt_audience, "iss": auth.jwt_issuer}
     claims: dict[str, object] = {
         "iat": int(now),
@@ -187,7 +169,7 @@ def mint(
         CLAIM: {permission: list(projects) for permission, projects in grants.items() if projects},
     }
     claims |= {name: value for name, value in named.items() if value is not None}
-    return jwt.encode(claims, material, allowed[0])
+    return jwt.encode(claims, material, algorithm)
 
 
 def _signing_key(auth: AuthSettings, private_pem: str | None) -> tuple[str | bytes, frozenset[str]]:
@@ -203,8 +185,3 @@ def _signing_key(auth: AuthSettings, private_pem: str | None) -> tuple[str | byt
     if not isinstance(key.material, bytes):
         raise ValueError("auth.jwt_key is a public key; give the private one with --key-file")  # noqa: TRY004
     return key.material, key.algorithms
-
-
-def _preferred(algorithms: frozenset[str]) -> list[str]:
-    first = [name for name in _PREFERRED if name in algorithms]
-    return first + sorted(algorithms.difference(first))

@@ -12,7 +12,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import aiohttp
@@ -22,6 +22,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from edge.config.texts import is_pem
 from edge.core.errors import KeysUnavailable
 from edge.logs.setup import get_logger
 from edge.supervisor import Supervisor, end
@@ -32,7 +33,6 @@ COOLDOWN_SECONDS = 10.0
 STALE_SECONDS = 86_400.0
 FETCH_SECONDS = 5.0
 MAX_BYTES = 256 * 1024
-_log = get_logger("auth")
 MAX_KEYS = 64
 _MIN_RSA_BITS = 2048
 # RFC 7518, 3.2: a key is no shorter than the hash; with a short one the longer hash gains nothing.
@@ -40,6 +40,8 @@ _HMAC_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
 _RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 _CURVES = {"secp256r1": frozenset({"ES256"}), "secp384r1": frozenset({"ES384"}), "secp521r1": frozenset({"ES512"})}
 _EDDSA = frozenset({"EdDSA"})
+_PRIVATE_PARTS = frozenset({"d", "p", "q", "dp", "dq", "qi"})
+_log = get_logger("auth")
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -55,15 +57,15 @@ class Key(msgspec.Struct, frozen=True):
 
 def from_setting(text: str, wanted: Collection[str]) -> Key:
     """The key of `auth.jwt_key`, for the algorithms `wanted` (none: all that fit). Raises ValueError."""
-    if not text.lstrip().startswith("-----BEGIN "):
+    if not is_pem(text):
         secret = text.encode()
         fitting = frozenset(name for name, least_bytes in _HMAC_BYTES.items() if len(secret) >= least_bytes)
-        return _limited(Key(None, secret, fitting), wanted)
+        return Key(None, secret, _limited(fitting, wanted))
     try:
         material = load_pem_public_key(text.strip().encode())
     except (ValueError, UnsupportedAlgorithm):
         raise ValueError("is not a public key in PEM; `openssl pkey -in private.pem -pubout` writes one") from None
-    return _limited(Key(None, material, algorithms_of(material)), wanted)
+    return Key(None, material, _limited(algorithms_of(material), wanted))
 
 
 def from_set(document: object, wanted: Collection[str]) -> list[Key]:
@@ -76,28 +78,21 @@ def from_set(document: object, wanted: Collection[str]) -> list[Key]:
         raise ValueError("is not a JSON Web Key Set")  # noqa: TRY004 - one kind of refusal
     if len(listed) > MAX_KEYS:
         raise ValueError(f"holds more than {MAX_KEYS} keys")
-    found = []
-    for entry in listed:
-        key = _from_entry(entry, wanted)
-        if key is not None:
-            found.append(key)
-    return found
+    return [key for entry in listed if (key := _from_entry(entry, wanted)) is not None]
 
 
 def _from_entry(entry: object, wanted: Collection[str]) -> Key | None:
     if not isinstance(entry, dict) or entry.get("kty") == "oct" or entry.get("use", "sig") != "sig":
         return None
     kid, named = entry.get("kid"), entry.get("alg")
-    public = {name: value for name, value in entry.items() if name not in ("d", "p", "q", "dp", "dq", "qi", "alg")}
+    public = {name: value for name, value in entry.items() if name not in _PRIVATE_PARTS and name != "alg"}
     try:
         material = jwt.PyJWK.from_dict(public).key
         fitting = algorithms_of(material)
-        return _limited(
-            Key(kid if isinstance(kid, str) else None, material, fitting & {named} if named is not None else fitting),
-            wanted,
-        )
+        fitting = _limited(fitting & {named} if named is not None else fitting, wanted)
     except (jwt.PyJWTError, UnsupportedAlgorithm, ValueError, TypeError, KeyError):
         return None  # of a kind that isn't read here: a set may hold keys for others
+    return Key(kid if isinstance(kid, str) else None, material, fitting)
 
 
 def algorithms_of(material: object) -> frozenset[str]:
@@ -115,61 +110,66 @@ def algorithms_of(material: object) -> frozenset[str]:
             raise ValueError("must be an RSA key, a key on P-256, P-384 or P-521, or an Ed25519 or Ed448 one")
 
 
-def _limited(key: Key, wanted: Collection[str]) -> Key:
-    algorithms = key.algorithms & frozenset(wanted) if wanted else key.algorithms
-    if not algorithms:
+def _limited(fitting: frozenset[str], wanted: Collection[str]) -> frozenset[str]:
+    if wanted and not (fitting := fitting & frozenset(wanted)):
         raise ValueError("fits none of auth.jwt_algorithms")
-    return Key(key.kid, key.material, algorithms)
+    return fitting
 
 
-# --- keys from the network ---
+# --- the keys in use ---
 
 
-class KeySet:
-    """The keys at `url`. `clock` gives seconds; `generation` grows when the keys change."""
+class Keys:
+    """Keys that stay as they are; `generation` grows when they change."""
+
+    def __init__(self, keys: Sequence[Key]) -> None:
+        self._keys = keys
+        self.generation = 0
+
+    def refresh(self) -> None:
+        """See to it that the keys are fresh; called for each token, waits for nothing."""
+
+    async def find(self, kid: str | None, algorithm: str) -> list[Key]:
+        """Keys a token that names `kid` may be signed with. Raises KeysUnavailable when there are none at all."""
+        return [key for key in self._keys if algorithm in key.algorithms and (kid is None or key.kid in (kid, None))]
+
+    async def close(self) -> None:
+        """End what is under way."""
+
+
+class FetchedKeys(Keys):
+    """The keys at `url`. `clock` gives seconds."""
 
     def __init__(
         self, url: str, wanted: Collection[str], clock: Callable[[], float], supervisor: Supervisor, proxy: str | None
     ) -> None:
+        super().__init__(())
         self._proxy = proxy
         self._url = url
         self._wanted = wanted
         self._clock = clock
         self._supervisor = supervisor
-        self._keys: list[Key] = []
         self._document: bytes | None = None
         self._fetched_at: float | None = None
         self._tried_at: float | None = None
-        self._fetching: asyncio.Task[None] | None = None
-        self.generation = 0
-        self.fetches = 0
-
-    @property
-    def fetching(self) -> bool:
-        """Whether a fetch is under way."""
-        return self._fetching is not None
-
-    def start(self) -> None:
-        """Fetch for the first time, in the background."""
-        self._begin()
+        self.fetching: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
-        await end(self._fetching)
+        await end(self.fetching)
 
     def refresh(self) -> None:
-        """See to it that the keys are fresh; called for each token, waits for nothing."""
         if self._age_seconds() >= REFRESH_SECONDS:
             self._begin()
 
     async def find(self, kid: str | None, algorithm: str) -> list[Key]:
-        """Keys a token that names `kid` may be signed with. Raises KeysUnavailable when there are none at all."""
         self.refresh()
-        if self._age_seconds() >= STALE_SECONDS or not (found := self._fitting(kid, algorithm)):
+        found = await super().find(kid, algorithm)
+        if self._age_seconds() >= STALE_SECONDS or not found:
             self._begin()
-            if self._fetching is not None:
+            if self.fetching is not None:
                 # Not awaited itself: the fetch belongs to all who wait for it, and the supervisor reports its errors.
-                await asyncio.wait((self._fetching,))
-            found = self._fitting(kid, algorithm)
+                await asyncio.wait((self.fetching,))
+            found = await super().find(kid, algorithm)
         if self._age_seconds() >= STALE_SECONDS:
             raise KeysUnavailable(
                 "The keys that verify tokens are unavailable; the hub's log says why.",
@@ -177,26 +177,20 @@ class KeySet:
             )
         return found
 
-    def _fitting(self, kid: str | None, algorithm: str) -> list[Key]:
-        return [key for key in self._keys if algorithm in key.algorithms and (kid is None or key.kid in (kid, None))]
-
     def _age_seconds(self) -> float:
         return STALE_SECONDS if self._fetched_at is None else self._clock() - self._fetched_at
 
     def _begin(self) -> None:
-        if self._fetching is not None:
-            return
-        if self._tried_at is not None and self._clock() - self._tried_at < COOLDOWN_SECONDS:
-            return
-        self._tried_at = self._clock()
-        self._fetching = self._supervisor.start("jwks", self._fetch())
-        self._fetching.add_done_callback(self._done)
+        cooling = self._tried_at is not None and self._clock() - self._tried_at < COOLDOWN_SECONDS
+        if self.fetching is None and not cooling:
+            self._tried_at = self._clock()
+            self.fetching = self._supervisor.start("jwks", self._fetch())
+            self.fetching.add_done_callback(self._done)
 
     def _done(self, _task: asyncio.Task[None]) -> None:
-        self._fetching = None
+        self.fetching = None
 
     async def _fetch(self) -> None:
-        self.fetches += 1
         try:
             document = await self._read()
             found = from_set(msgspec.json.decode(document), self._wanted)

@@ -33,9 +33,9 @@ class Tickets:
         """A new ticket for `project`. Raises LimitReached (`too_many_tickets`)."""
         self._expire(now)
         if len(self._issued) >= self.max_tickets:
-            raise table_full(self.max_tickets)
+            raise too_many_tickets(self.max_tickets)
         if self._per_project[project] >= self.max_per_project:
-            raise share_used(project, self.max_per_project)
+            raise too_many_tickets(self.max_per_project, project)
         ticket = new_ticket()
         self._issued[digest(ticket)] = (now + TICKET_SECONDS, project, ticket_identity(project, identity))
         self._per_project[project] += 1
@@ -80,25 +80,15 @@ def digest(ticket: str) -> bytes:
     return hashlib.sha256(ticket.encode("utf-8", "surrogatepass")).digest()
 
 
-def table_full(max_tickets: int) -> LimitReached:
-    """The refusal when the hub has issued as many tickets as it may."""
-    return LimitReached(
-        f"All {max_tickets} tickets (limits.max_tickets) are issued and unused; try again soon.",
-        code="too_many_tickets",
-        retry_after_seconds=5,
-        limit=max_tickets,
-    )
-
-
-def share_used(project: str, max_per_project: int) -> LimitReached:
-    """The refusal when one project has used up its share (`limits.project_share_percent`)."""
-    return LimitReached(
-        f"{project} has {max_per_project} unused tickets, its share of limits.max_tickets "
-        "(limits.project_share_percent); use them, or try again in a minute.",
-        code="too_many_tickets",
-        retry_after_seconds=5,
-        limit=max_per_project,
-    )
+def too_many_tickets(limit: int, project: str | None = None) -> LimitReached:
+    """The refusal when the hub has issued as many tickets as it may, or `project` has used up its share."""
+    detail = f"All {limit} tickets (limits.max_tickets) are issued and unused; try again soon."
+    if project is not None:
+        detail = (
+            f"{project} has {limit} unused tickets, its share of limits.max_tickets (limits.project_share_percent); "
+            "use them, or try again in a minute."
+        )
+    return LimitReached(detail, code="too_many_tickets", retry_after_seconds=5, limit=limit)
 
 
 def invalid_ticket() -> Unauthenticated:

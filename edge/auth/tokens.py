@@ -52,13 +52,16 @@ class Verifier:
         self._remembered: dict[str, tuple[Identity, float, int]] = {}
         """By token: whose it is, until when (Unix seconds), and of which generation of keys."""
 
+    def _generation(self) -> int:
+        return 0 if self.webtokens is None else self.webtokens.generation()
+
     def remembered(self, token: str) -> Identity | None:
         """Whose `token` is, if that was verified within the last minute and can't have changed."""
         found = self._remembered.get(token)
         if found is None:
             return None
         identity, until, generation = found
-        if self._now() < until and (self.webtokens is None or self.webtokens.generation() == generation):
+        if self._now() < until and generation == self._generation():
             return identity
         del self._remembered[token]
         return None
@@ -73,7 +76,7 @@ class Verifier:
                 until = min(until, identity.expires_at_seconds)
             if len(self._remembered) >= _MAX_REMEMBERED:
                 self._remembered.clear()
-            self._remembered[token] = (identity, until, 0 if self.webtokens is None else self.webtokens.generation())
+            self._remembered[token] = (identity, until, self._generation())
         return identity
 
     async def _verify(self, token: str) -> Identity:
@@ -94,12 +97,11 @@ class Verifier:
 
     def start(self) -> None:
         """Fetch what has to be fetched, in the background."""
-        if self.webtokens is not None:
-            self.webtokens.start()
+        self._generation()
 
     async def close(self) -> None:
         if self.webtokens is not None:
-            await self.webtokens.close()
+            await self.webtokens.keys.close()
 
 
 def _digest(token: str) -> bytes:

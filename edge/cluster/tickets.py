@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from edge.auth.permissions import Identity, Permissions
-from edge.auth.tickets import TICKET_SECONDS, digest, invalid_ticket, new_ticket, share_used, table_full
+from edge.auth.tickets import TICKET_SECONDS, digest, invalid_ticket, new_ticket, too_many_tickets
 from edge.cluster.client import RedisClient
 
 
@@ -37,9 +37,9 @@ class SharedTickets:
             "issue_ticket", self._keys(project, ticket), digest(ticket).hex(), holder, live_ms, *limits
         )
         if kept < 0:
-            raise share_used(project, self.max_per_project)
+            raise too_many_tickets(self.max_per_project, project)
         if not kept:
-            raise table_full(self.max_tickets)
+            raise too_many_tickets(self.max_tickets)
         return ticket
 
     async def redeem(self, ticket: str, project: str | None) -> Identity:

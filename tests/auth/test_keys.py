@@ -30,13 +30,13 @@ class Issuer:
         self.document: Any = {"keys": [jwk("P-256", kid="a")]}
         self.status = 200
         self.headers: dict[str, str] = {}
-        self.asked = 0
+        self.requests = 0
         self.now = 1_000_000.0
         self.held: asyncio.Event | None = None
         self.url = ""
 
     async def answer(self, _request: web.Request) -> web.Response:
-        self.asked += 1
+        self.requests += 1
         if self.held is not None:
             await self.held.wait()
         body = self.document if isinstance(self.document, bytes) else json.dumps(self.document).encode()
@@ -63,9 +63,9 @@ async def issuing() -> AsyncIterator[Issuer]:
         await runner.cleanup()
 
 
-def keys_of(webtokens: JwtVerifier) -> keys.KeySet:
-    assert webtokens.keyset is not None
-    return webtokens.keyset
+def is_fetching(webtokens: JwtVerifier) -> bool:
+    assert isinstance(webtokens.keys, keys.FetchedKeys)
+    return webtokens.keys.fetching is not None
 
 
 def signed(kind: str, number: int, kid: str | None, algorithm: str | None = None) -> str:
@@ -77,8 +77,8 @@ async def test_keys_are_fetched_once_for_many_tokens() -> None:
     async with issuing() as issuer:
         webtokens = issuer.webtokens()
         await asyncio.gather(*(webtokens.verify(signed("P-256", 0, "a")) for _ in range(50)))
-        assert 1 == issuer.asked
-        await webtokens.close()
+        assert 1 == issuer.requests
+        await webtokens.keys.close()
 
 
 async def test_a_new_key_is_fetched_when_a_token_names_it() -> None:
@@ -89,8 +89,8 @@ async def test_a_new_key_is_fetched_when_a_token_names_it() -> None:
         issuer.now += keys.COOLDOWN_SECONDS
         identity = await webtokens.verify(signed("P-256", 1, "b"))
         assert identity.permissions.allow("subscribe", "p1")
-        assert 2 == issuer.asked
-        await webtokens.close()
+        assert 2 == issuer.requests
+        await webtokens.keys.close()
 
 
 async def test_unknown_keys_make_no_more_than_one_fetch_in_a_while() -> None:
@@ -99,8 +99,8 @@ async def test_unknown_keys_make_no_more_than_one_fetch_in_a_while() -> None:
         for number in range(100):
             with pytest.raises(Unauthenticated):
                 await webtokens.verify(signed("P-256", 1, f"made-up-{number}"))
-        assert 1 == issuer.asked
-        await webtokens.close()
+        assert 1 == issuer.requests
+        await webtokens.keys.close()
 
 
 async def test_a_withdrawn_key_is_refused_after_the_next_fetch_even_for_a_token_seen_before() -> None:
@@ -113,7 +113,7 @@ async def test_a_withdrawn_key_is_refused_after_the_next_fetch_even_for_a_token_
         await webtokens.verify(signed("P-256", 1, "b"))
         with pytest.raises(Unauthenticated):
             await webtokens.verify(token)
-        await webtokens.close()
+        await webtokens.keys.close()
 
 
 async def test_a_request_does_not_wait_for_a_routine_fetch() -> None:
@@ -123,7 +123,7 @@ async def test_a_request_does_not_wait_for_a_routine_fetch() -> None:
         issuer.held = asyncio.Event()
         issuer.now += keys.REFRESH_SECONDS
         await webtokens.verify(signed("P-256", 0, "a"))
-        await webtokens.close()
+        await webtokens.keys.close()
 
 
 @pytest.mark.parametrize(
@@ -148,13 +148,13 @@ async def test_when_the_issuer_fails_the_keys_it_gave_last_stay_good_for_a_day(s
         issuer.headers = {"Location": "/elsewhere"} if status == 302 else {}
         issuer.now += keys.STALE_SECONDS - 1
         await webtokens.verify(signed("P-256", 0, "a"))
-        while issuer.asked < 2 or keys_of(webtokens).fetching:  # noqa: ASYNC110 - a fetch in the background
+        while issuer.requests < 2 or is_fetching(webtokens):  # noqa: ASYNC110 - a fetch in the background
             await asyncio.sleep(0.01)
         issuer.now += 1 + keys.COOLDOWN_SECONDS
         with pytest.raises(KeysUnavailable):
             await webtokens.verify(signed("P-256", 0, "a"))
-        assert 3 == issuer.asked
-        await webtokens.close()
+        assert 3 == issuer.requests
+        await webtokens.keys.close()
 
 
 async def test_an_issuer_that_cannot_be_reached_is_not_the_fault_of_a_token() -> None:
@@ -193,7 +193,7 @@ async def test_a_key_set_holds_no_shared_secrets_and_nothing_to_encrypt_with() -
         for token in (hmac_token, signed("RSA", 0, "e"), signed("RSA", 0, "r", "RS256")):
             with pytest.raises(Unauthenticated):
                 await webtokens.verify(token)
-        await webtokens.close()
+        await webtokens.keys.close()
 
 
 async def test_a_token_without_a_key_id_is_tried_with_every_key_that_fits() -> None:
@@ -201,7 +201,7 @@ async def test_a_token_without_a_key_id_is_tried_with_every_key_that_fits() -> N
         issuer.document = {"keys": [jwk("P-256", 1, kid="b"), jwk("RSA", kid="r"), jwk("P-256", kid="a")]}
         webtokens = issuer.webtokens()
         assert (await webtokens.verify(signed("P-256", 0, None))).permissions.allow("subscribe", "p1")
-        await webtokens.close()
+        await webtokens.keys.close()
 
 
 async def test_over_http_it_is_a_503_that_says_when_to_come_back() -> None:

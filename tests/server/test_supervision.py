@@ -83,7 +83,7 @@ async def fetching(supervisor: FaultySupervisor, _tmp_path: Path) -> AsyncIterat
             await webtokens.verify(signed("P-256", 0, "a"))
 
         yield verify
-        await webtokens.close()
+        await webtokens.keys.close()
 
 
 @asynccontextmanager
