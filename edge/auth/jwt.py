@@ -115,7 +115,7 @@ class JwtVerifier:
             raise Unauthenticated("The token has no exp, and this hub requires one (auth.require_exp).")
         subject = claims.get("sub")
         named = one_line(shorten(subject, _MAX_SUBJECT_CHARS)) if isinstance(subject, str) else None
-        return Identity(_permissions(claims.get(CLAIM, {})), expires, "jwt", named)
+        return Identity(_permissions(claims.get(CLAIM, {})), expires, named)
 
 
 def _permissions(claim: object) -> Permissions:
@@ -151,7 +151,7 @@ def mint(
     private_pem: str | None = None,
     subject: str | None = None,
 ) -> str:
-    """A token with `grants` (projects and prefixes by right) that ends `ttl_seconds` after `now` (Unix seconds).
+    """A token with `grants` (projects and prefixes by permission) that ends `ttl_seconds` after `now` (Unix seconds).
 
     Signed with `private_pem` if there is one, else with the shared secret of `auth.jwt_key`; `aud` and `iss` are those
     that `auth` asks for. Raises ValueError, with a sentence.

@@ -1,4 +1,4 @@
-"""Rights and whose they are.
+"""Permissions, and whose they are.
 
 Invariant: what is not granted is refused. A grant names a project, or a prefix by a `*` at its end (`*` alone is
 every project); a `*` anywhere else is not a pattern, and as no project's name holds one it grants nothing.
@@ -16,12 +16,12 @@ ANY = "*"
 
 
 class Permissions:
-    """For each right the projects it holds for."""
+    """For each permission the projects it holds for."""
 
     __slots__ = ("_names", "_prefixes")
 
     def __init__(self, grants: Mapping[str, Iterable[str]]) -> None:
-        """`grants`: projects and prefixes by right, as the claim of a token has them."""
+        """`grants`: projects and prefixes by permission, as the claim of a token has them."""
         self._names: dict[str, frozenset[str]] = {}
         self._prefixes: dict[str, tuple[str, ...]] = {}
         for permission, projects in grants.items():
@@ -36,10 +36,6 @@ class Permissions:
             return "" in prefixes
         return project.startswith(prefixes) or project in self._names.get(permission, ())
 
-    def on(self, project: str) -> Permissions:
-        """These rights, but on `project` alone."""
-        return Permissions({permission: (project,) for permission in PERMISSIONS if self.allow(permission, project)})
-
 
 def on_all_projects(permissions: Iterable[str]) -> Permissions:
     """`permissions` on every project and on the hub as a whole."""
@@ -50,9 +46,8 @@ ALL_PERMISSIONS = on_all_projects(PERMISSIONS)
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """Who asks: what they may, until when (Unix seconds; None for no end), what showed it, and the `sub` of a token."""
+    """Who asks: what they may, until when (Unix seconds; None for no end), and the `sub` of a token."""
 
     permissions: Permissions
-    expires_at_seconds: float | None
-    shown_by: str
+    expires_at_seconds: float | None = None
     subject: str | None = None

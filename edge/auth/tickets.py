@@ -68,7 +68,7 @@ class Tickets:
 
 def ticket_identity(project: str, identity: Identity) -> Identity:
     """What a ticket issued to `identity` stands for."""
-    return Identity(Permissions({"subscribe": (project,)}), identity.expires_at_seconds, "ticket", identity.subject)
+    return Identity(Permissions({"subscribe": (project,)}), identity.expires_at_seconds, identity.subject)
 
 
 def new_ticket() -> str:

@@ -26,7 +26,7 @@ MAX_TOKEN_CHARS = 8192
 """A header's own bound; a cookie or a ticket is no longer either."""
 _REMEMBER_SECONDS = 60.0
 _MAX_REMEMBERED = 1024
-_STATIC = Identity(ALL_PERMISSIONS, None, "token")
+_STATIC = Identity(ALL_PERMISSIONS)
 
 
 class UnusableKey(ValueError):

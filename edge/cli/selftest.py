@@ -62,9 +62,8 @@ class _Stream:
 
     def __init__(self, response: http.client.HTTPResponse, sock: socket.socket) -> None:
         encoding = response.getheader("Content-Encoding")
-        self.held_back_by = (
-            _BUFFERED if encoding is None else f"The response has Content-Encoding: {encoding}. {_BUFFERED}"
-        )
+        encoded = "" if encoding is None else f"The response has Content-Encoding: {encoding}. "
+        self.held_back_by = encoded + _BUFFERED
         self.hello: dict[str, Any] = {}
         self.gap: dict[str, Any] | None = None
         self.events: list[tuple[float, StreamEvent]] = []
@@ -89,6 +88,15 @@ class _Stream:
             socket.socket.shutdown(self._sock, socket.SHUT_RDWR)  # below TLS: it wakes the thread
         self._thread.join()
 
+    def _read(self) -> None:
+        with suppress(OSError, ValueError, http.client.HTTPException):  # an end like any other
+            for item in parse(self._lines()):
+                if isinstance(item, StreamEvent):
+                    self._take(item)
+        with self._changed:
+            self.ended_seconds = time.monotonic()
+            self._changed.notify()
+
     def _lines(self) -> Iterator[bytes]:
         for line in self._arriving:
             with self._changed:
@@ -97,23 +105,14 @@ class _Stream:
                 self._changed.notify()
             yield line
 
-    def _read(self) -> None:
-        try:
-            for item in parse(self._lines()):
-                if isinstance(item, int):
-                    continue
-                with self._changed:
-                    if item.type == "edge.hello":
-                        self.hello = json_object(item.data)
-                    elif item.type == "edge.gap":
-                        self.gap = json_object(item.data)
-                    elif not item.type.startswith("edge."):
-                        self.events.append((time.monotonic(), item))
-                    self._changed.notify()
-        except (OSError, ValueError, http.client.HTTPException):
-            pass  # an end like any other: `until` sees `ended_seconds`
+    def _take(self, event: StreamEvent) -> None:
         with self._changed:
-            self.ended_seconds = time.monotonic()
+            if event.type == "edge.hello":
+                self.hello = json_object(event.data)
+            elif event.type == "edge.gap":
+                self.gap = json_object(event.data)
+            elif not event.type.startswith("edge."):
+                self.events.append((time.monotonic(), event))
             self._changed.notify()
 
 
@@ -131,23 +130,14 @@ class SelfTest:
         for name in STEPS:
             if name in self._skipped:
                 continue
-            step = self._try(name)
-            yield step
-            if not step.ok:
+            work: Callable[[], tuple[float, str]] = getattr(self, f"_{name}")
+            try:
+                yield Step(name, True, *work())
+            except (Failed, Unreachable) as error:
+                yield Step(name, False, None, str(error))
                 break
-        try:
-            self._hub.ask(
-                "DELETE", self._project, timeout_seconds=_ANSWER_SECONDS
-            )  # if permitted; otherwise its events expire
-        except Unreachable:
-            return
-
-    def _try(self, name: str) -> Step:
-        work: Callable[[], tuple[float, str]] = getattr(self, f"_{name}")
-        try:
-            return Step(name, True, *work())
-        except (Failed, Unreachable) as error:
-            return Step(name, False, None, str(error))
+        with suppress(Unreachable):  # deleted if that is permitted; otherwise its events expire
+            self._hub.ask("DELETE", self._project, timeout_seconds=_ANSWER_SECONDS)
 
     # The steps: each returns what it measured and a sentence, or raises Failed or Unreachable
 
@@ -170,7 +160,7 @@ class SelfTest:
         return took, f"the stream starts at once, with a heartbeat every {heartbeat:g} s"
 
     def _publish(self) -> tuple[float, str]:
-        sent: list[float] = []
+        sent = []
         with self._stream() as stream:
             for number in range(_EVENTS):
                 sent.append(time.monotonic())

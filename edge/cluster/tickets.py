@@ -49,7 +49,7 @@ class SharedTickets:
         if holder is None or holder.project != project:
             raise invalid_ticket()
         permissions = Permissions({"subscribe": (holder.project,)})
-        return Identity(permissions, holder.expires_at_seconds, "ticket", holder.subject)
+        return Identity(permissions, holder.expires_at_seconds, holder.subject)
 
     def _keys(self, project: str, ticket: str) -> list[str]:
         prefix = self._redis.keys.prefix

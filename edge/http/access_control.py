@@ -56,7 +56,7 @@ class AccessControl:
         self._hosts = Hosts(config.server.allowed_hosts)
         self.open = not auth.configured
         self._check_hosts = self.open or bool(config.server.allowed_hosts)
-        self._anonymous = Identity(on_all_projects(auth.anonymous), None, "anonymous")
+        self._anonymous = Identity(on_all_projects(auth.anonymous))
 
     def check_source(self, request: Request) -> None:
         """Refuse a wrong host and a page of another origin, before any authentication."""
@@ -189,7 +189,7 @@ class AccessControl:
         ends = [one.expires_at_seconds for one in identities if one.expires_at_seconds is not None]
         if ends and min(ends) <= time.time():
             raise Unauthenticated("The token that the ticket was issued for has expired; get a new one.")
-        return Identity(Permissions({"subscribe": names}), min(ends, default=None), "ticket", identities[0].subject)
+        return Identity(Permissions({"subscribe": names}), min(ends, default=None), identities[0].subject)
 
     def authorize(self, request: Request, identity: Identity) -> None:
         """Refuse a caller without the route's permission."""

@@ -30,7 +30,7 @@ HTTP_1_0 = (1, 0)
 HTTP_1_1 = (1, 1)
 Headers = CIMultiDictProxy[str] | CIMultiDict[str]
 """Names match in any case, and `get` gives the first of several values."""
-OPEN = Identity(ALL_PERMISSIONS, None, "open")
+OPEN = Identity(ALL_PERMISSIONS)
 """Every request on a hub without `auth`."""
 
 

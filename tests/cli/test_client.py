@@ -143,7 +143,7 @@ async def test_subscribe_resumes_over_a_restart_of_the_hub(tmp_path: Path) -> No
     store: dict[str, Any] = {"store__url": f"sqlite:{tmp_path / 'h.db'}", "store__durability": "commit"}
     async with serving(**store) as hub:
         port = hub.port
-        reader = await asyncio.create_subprocess_exec(
+        subscriber = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "edge", "subscribe", "p", "--count", "4"),
             env=environ(hub),
             stdout=subprocess.PIPE,
@@ -158,9 +158,9 @@ async def test_subscribe_resumes_over_a_restart_of_the_hub(tmp_path: Path) -> No
     async with serving(port=port, **store) as hub:
         for number in (3, 4):
             assert 0 == (await edge(hub, "publish", "p", str(number)))[0]
-        out, _ = await asyncio.wait_for(reader.communicate(), PATIENCE_SECONDS)
+        out, _ = await asyncio.wait_for(subscriber.communicate(), PATIENCE_SECONDS)
     assert ["1", "2", "3", "4"] == [line.split("\t")[2] for line in out.decode().splitlines()]
-    assert 0 == reader.returncode
+    assert 0 == subscriber.returncode
 
 
 async def test_trigger_waits_for_the_subscriber_and_prints_the_answer(hub: HubProcess) -> None:

@@ -61,7 +61,7 @@ async def test_explain_sends_the_token_of_the_configuration_and_never_shows_it()
 
 async def test_metrics_on_an_address_of_their_own_until_the_hub_has_left(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    async with slow_target() as (target, asked, answer):
+    async with slow_target() as (target, called, answer):
         environ = {
             "EDGE_METRICS_PORT": "0",
             "EDGE_SERVER_LOG_FORMAT": "json",
@@ -85,7 +85,7 @@ async def test_metrics_on_an_address_of_their_own_until_the_hub_has_left(tmp_pat
                 # A job at its target keeps the hub from leaving.
                 query = "timeout=0&on_timeout=dispatch"
                 job = asyncio.create_task(client.post(f"{url}/projects/p/trigger?{query}", json={"name": "work"}))
-                await asked.wait()
+                await called.wait()
                 hub.terminate()
                 async with asyncio.timeout(60):
                     while "edge_draining 1.0" not in await text_of(client, f"{metrics}/metrics"):  # noqa: ASYNC110
@@ -98,10 +98,10 @@ async def test_metrics_on_an_address_of_their_own_until_the_hub_has_left(tmp_pat
 @asynccontextmanager
 async def slow_target() -> AsyncIterator[tuple[str, asyncio.Event, asyncio.Event]]:
     """A target for jobs that answers on command: its URL, whether it was called, when to answer."""
-    asked, answer = asyncio.Event(), asyncio.Event()
+    called, answer = asyncio.Event(), asyncio.Event()
 
     async def take(_request: web.Request) -> web.Response:
-        asked.set()
+        called.set()
         await answer.wait()
         return web.Response()
 
@@ -111,7 +111,7 @@ async def slow_target() -> AsyncIterator[tuple[str, asyncio.Event, asyncio.Event
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/", asked, answer
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/", called, answer
     finally:
         answer.set()
         await runner.cleanup()

@@ -131,7 +131,7 @@ def test_a_missing_file_is_one_line_and_exit_status_2(capsys: pytest.CaptureFixt
     )
 
 
-def test_a_reader_that_has_had_enough_is_no_error_to_speak_of() -> None:
+def test_a_closed_pipe_makes_no_message() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:

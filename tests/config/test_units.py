@@ -103,7 +103,7 @@ def test_a_value_is_shown_in_the_unit_of_its_name(name: str, value: float, shown
 
 
 @given(st.text(st.characters(exclude_categories=())))
-def test_one_line_has_nothing_left_that_a_terminal_or_a_log_reader_acts_on(text: str) -> None:
+def test_one_line_holds_nothing_that_a_terminal_acts_on(text: str) -> None:
     line = one_line(text)
 
     assert line.isprintable()

@@ -16,7 +16,7 @@ UUID = "8b4aaa39-aa0f-431e-8d36-84407bf862de"
 
 @pytest.mark.linux
 async def test_connected_in_time() -> None:
-    async with running() as hub, hub.reader("p"):
+    async with running() as hub, hub.subscriber("p"):
         assert await hub.publish("p") == 201
         answer = await hub.explain("p")
 
@@ -30,7 +30,7 @@ async def test_timing_events_before_the_first_subscriber() -> None:
         for _ in range(3):
             assert await hub.publish(UUID) == 202
         await asyncio.sleep(0.15)
-        async with hub.reader(UUID):
+        async with hub.subscriber(UUID):
             answer = await hub.explain(UUID)
 
     assert "timing" == answer["cause"]
@@ -45,7 +45,7 @@ async def test_timing_events_before_the_first_subscriber() -> None:
 async def test_timing_trigger_timed_out_before_the_first_subscriber() -> None:
     async with running() as hub:
         assert await hub.trigger("p", "?timeout=50ms") == 409
-        async with hub.reader("p"):
+        async with hub.subscriber("p"):
             answer = await hub.explain("p")
 
     assert "timing" == answer["cause"]
@@ -61,7 +61,7 @@ async def test_a_trigger_that_waited_says_how_long() -> None:
         await until(lambda: hub.context.readiness.waiting_for("p") == 1)
         assert "1 request waiting for a subscriber." in (await hub.explain("p"))["answer"]
         await asyncio.sleep(0.1)
-        async with hub.reader("p"):
+        async with hub.subscriber("p"):
             assert await waiting == 202
             answer = await hub.explain("p")
 
@@ -71,12 +71,12 @@ async def test_a_trigger_that_waited_says_how_long() -> None:
 
 async def test_dropped_before_the_events() -> None:
     async with running() as hub:
-        async with hub.reader("p"):
+        async with hub.subscriber("p"):
             pass
         await hub.gone("p")
         assert await hub.publish("p") == 202
         gone = await hub.explain("p")
-        async with hub.reader("p"):
+        async with hub.subscriber("p"):
             back = await hub.explain("p")
 
     assert "dropped" == gone["cause"]
@@ -88,7 +88,7 @@ async def test_dropped_before_the_events() -> None:
 
 
 async def test_dropped_for_the_counted_reason() -> None:
-    async with running(stream={"max_lifetime_seconds": 0.2, "heartbeat_seconds": 0.1}) as hub, hub.reader("p"):
+    async with running(stream={"max_lifetime_seconds": 0.2, "heartbeat_seconds": 0.1}) as hub, hub.subscriber("p"):
         await hub.gone("p")
         answer = await hub.explain("p")
         counted = await hub.metrics()
@@ -120,7 +120,7 @@ async def test_refused_without_a_token(headers: dict[str, str], code: str, part:
     async with running(auth=auth) as hub:
         assert await hub.publish("p", headers=mine) == 202
         for _ in range(2):
-            async with hub.reader("p", **headers) as refused:
+            async with hub.subscriber("p", **headers) as refused:
                 assert 401 == refused.status
         async with hub.client.get(
             hub.path("p", "/explain"), headers={**mine, "Accept": "application/json"}
@@ -139,7 +139,7 @@ async def test_refused_without_a_token(headers: dict[str, str], code: str, part:
 async def test_refused_for_the_host_name() -> None:
     async with running() as hub:
         assert await hub.publish("p") == 202
-        async with hub.reader("p", Host="edge.example.org") as refused:
+        async with hub.subscriber("p", Host="edge.example.org") as refused:
             assert 421 == refused.status
         answer = await hub.explain("p")
 
@@ -148,9 +148,9 @@ async def test_refused_for_the_host_name() -> None:
 
 
 async def test_refused_by_a_limit() -> None:
-    async with running(limits={"max_connections": 1}) as hub, hub.reader("other"):
+    async with running(limits={"max_connections": 1}) as hub, hub.subscriber("other"):
         assert await hub.publish("p") == 202
-        async with hub.reader("p") as refused:
+        async with hub.subscriber("p") as refused:
             assert 503 == refused.status
         answer = await hub.explain("p")
 
@@ -174,7 +174,7 @@ async def test_facts_are_newest_first() -> None:
     async with running() as hub:
         await hub.publish("p")
         await hub.trigger("p", "?timeout=20ms")
-        async with hub.reader("p"):
+        async with hub.subscriber("p"):
             await asyncio.sleep(0.02)
         await hub.gone("p")
         answer = await hub.explain("p")

@@ -64,10 +64,10 @@ def test_first_subscriber_late() -> None:
 
 def test_dropped_and_reconnected() -> None:
     hub, history = recorded()
-    reader = connect(hub, "a", 1.0)
+    connection = connect(hub, "a", 1.0)
     hub.publish("p", text(), 2.0)
     hub.flush(2.0)
-    hub.detach(reader, "dead", 4.0)
+    hub.detach(connection, "dead", 4.0)
     connect(hub, "b", 9.0)
     assert [
         Fact("late", "dropped", 9.0, seconds=5.0, connection="b", missed=1, recovered=1),

@@ -163,8 +163,8 @@ async def test_the_trace_of_a_request_is_in_its_lines_and_goes_to_the_target(tmp
     } == named
 
 
-async def test_readers_in_floods_are_folded_and_none_is_forgotten(tmp_path: Path) -> None:
-    readers = 2 * BURST_LINES
+async def test_floods_of_connections_are_folded_and_each_is_counted(tmp_path: Path) -> None:
+    visits = 2 * BURST_LINES
     async with logged(tmp_path) as hub:
         async with hub.client.get(f"{hub.url}/projects/p/events"):
             pass
@@ -174,23 +174,23 @@ async def test_readers_in_floods_are_folded_and_none_is_forgotten(tmp_path: Path
                 pass
 
         hub.client.connector._limit = 0  # type: ignore[union-attr]  # as many at once as there are
-        await asyncio.gather(*(visit() for _ in range(readers)))
+        await asyncio.gather(*(visit() for _ in range(visits)))
 
         def counted(*events: str) -> int:
             lines = [line for event in events for line in hub.lines(event)]
             return sum(("connection" in line) + int(line.get("suppressed", 0)) for line in lines)
 
         async with asyncio.timeout(60):
-            while counted("connection_added") < readers + 1:  # noqa: ASYNC110 - a file has no callback
+            while counted("connection_added") < visits + 1:  # noqa: ASYNC110 - a file has no callback
                 await asyncio.sleep(0.05)
-            while counted("connection_removed", "last_connection_removed") < readers + 1:  # noqa: ASYNC110
+            while counted("connection_removed", "last_connection_removed") < visits + 1:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-        assert readers + 1 == counted("connection_added")
-        assert len(hub.lines("connection_added")) < readers
+        assert visits + 1 == counted("connection_added")
+        assert len(hub.lines("connection_added")) < visits
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.floats(0, 0.5)), max_size=300))
-def test_a_burst_says_no_more_than_its_lines_a_period_and_counts_the_rest(steps: list[tuple[str, float]]) -> None:
+def test_a_burst_has_its_lines_per_period_and_counts_the_rest(steps: list[tuple[str, float]]) -> None:
     burst: LogDeduplicator[str] = LogDeduplicator(lines=3, period_seconds=1.0, max_keys=9)
     now = 0.0
     logged_at: list[tuple[float, str]] = []
@@ -230,7 +230,7 @@ def test_a_trace_that_is_none_is_ignored(text: str, well_formed: bool) -> None:
     assert CURRENT.get() is None
 
 
-async def test_a_stream_says_that_nothing_comes_after_it(tmp_path: Path) -> None:
+async def test_a_stream_closes_its_connection(tmp_path: Path) -> None:
     """aiohttp-sse would promise keep-alive, and a client that pools would lose its next request."""
     async with logged(tmp_path) as hub, hub.client.get(f"{hub.url}/projects/p/events") as response:
         assert "close" == response.headers["Connection"]

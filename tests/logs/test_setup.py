@@ -344,7 +344,7 @@ def test_a_flood_from_a_library_is_folded(logging_to_file: Configure) -> None:
     assert 1 == len(lines())
 
 
-def test_configuring_again_does_not_say_foreign_lines_twice(read: tuple[int, Reader]) -> None:
+def test_configuring_again_does_not_repeat_foreign_lines(read: tuple[int, Reader]) -> None:
     fd, lines = read
     setup.configure("console", "info", fd=fd)
     setup.configure("console", "info", fd=fd)
@@ -361,7 +361,7 @@ def drops() -> int:
     return setup.dropped_lines
 
 
-def test_a_reader_that_went_away_costs_lines_only() -> None:
+def test_a_closed_pipe_costs_lines_only() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     before = drops()
@@ -374,7 +374,7 @@ def test_a_reader_that_went_away_costs_lines_only() -> None:
     assert before + 1 == drops()
 
 
-def test_a_reader_that_stands_still_never_holds_up_the_program() -> None:
+def test_a_stalled_pipe_never_blocks_the_program() -> None:
     reader, writer = os.pipe()
     before = drops()
     written = 0
@@ -400,7 +400,7 @@ def test_a_reader_that_stands_still_never_holds_up_the_program() -> None:
     assert received_after.endswith(b"again\n")
 
 
-def test_a_stalled_socket_such_as_journalds_never_holds_up_the_program() -> None:
+def test_a_stalled_socket_never_blocks_the_program() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         before = drops()

@@ -22,7 +22,7 @@ def connect(hub: Hub, name: str, connection_id: str) -> FakeConnection:
     return connection
 
 
-def test_most_readers_first_then_most_events() -> None:
+def test_most_subscribers_first_then_most_events() -> None:
     hub = make_hub()
     publish(hub, "quiet", 1)
     publish(hub, "loud", 5)

@@ -46,10 +46,10 @@ async def test_every_promised_name_is_there_with_a_help_text() -> None:
 
 
 async def test_open_metrics_comes_to_who_asks_for_it_and_nothing_is_called_created() -> None:
-    asked = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+    accept = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
     async with running() as hub:
         plain, _ = await scrape(hub)
-        text, content_type = await scrape(hub, asked)
+        text, content_type = await scrape(hub, accept)
 
     assert content_type.startswith("application/openmetrics-text; version=1.0.0")
     assert text.endswith("# EOF\n")
@@ -58,7 +58,7 @@ async def test_open_metrics_comes_to_who_asks_for_it_and_nothing_is_called_creat
 
 
 async def test_no_label_holds_a_project_by_default() -> None:
-    async with running() as hub, hub.reader("some-project"):
+    async with running() as hub, hub.subscriber("some-project"):
         await hub.publish("another-project")
         text, _ = await scrape(hub)
 
@@ -70,7 +70,7 @@ async def test_the_counts_follow_what_happens() -> None:
     async with running() as hub:
         await hub.publish("p")
         await hub.trigger("p", "?timeout=0")
-        async with hub.reader("p"), hub.reader("p", "?since=none"):
+        async with hub.subscriber("p"), hub.subscriber("p", "?since=none"):
             await hub.trigger("p")
             await until(lambda: hub.context.hub.counters.delivered == 3)
             during = await hub.metrics()
@@ -154,9 +154,9 @@ async def test_metrics_can_have_an_address_of_their_own() -> None:
 async def test_the_busiest_projects_have_series_and_all_others_are_one() -> None:
     async with (
         running(metrics={"top_projects": 2}, stream={"heartbeat_seconds": 0.1}) as hub,
-        hub.reader("a"),
-        hub.reader("a"),
-        hub.reader("b"),
+        hub.subscriber("a"),
+        hub.subscriber("a"),
+        hub.subscriber("b"),
     ):
         await hub.publish("c")
         top = hub.context.exposition.watched.top
@@ -185,12 +185,12 @@ async def test_the_busiest_projects_have_series_and_all_others_are_one() -> None
 async def test_what_a_project_counted_while_it_was_busy_never_comes_back_among_the_others() -> None:
     async with running() as hub:
         top = BusiestProjects(hub.context.hub, 1)
-        async with hub.reader("a"):
+        async with hub.subscriber("a"):
             top.look(0)
             await hub.publish("a")
             assert [("a", 1), (None, 0)] == [(one.project, one.published) for one in top.figures()]
         await hub.gone("a")
-        async with hub.reader("b"):
+        async with hub.subscriber("b"):
             top.look(1)
             await hub.publish("a")
             assert [("b", 0), (None, 1)] == [(one.project, one.published) for one in top.figures()]
@@ -201,7 +201,7 @@ async def test_a_look_goes_through_a_bounded_number_of_projects() -> None:
         for number in range(PROJECTS_A_LOOK):
             hub.context.hub.publish(f"p{number}", Event("message", b"1"), hub.context.clock())
         top = BusiestProjects(hub.context.hub, 1)
-        async with hub.reader("p0"):
+        async with hub.subscriber("p0"):
             await hub.publish("more")
             top.look(0)
             assert [None] == [one.project for one in top.figures()], "the round isn't over"

@@ -36,8 +36,8 @@ class Hub:
         return f"{self.url}/projects/{project}{rest}"
 
     @asynccontextmanager
-    async def reader(self, project: str, query: str = "", **headers: str) -> AsyncIterator[aiohttp.ClientResponse]:
-        """A reader of `project` whose hello has come."""
+    async def subscriber(self, project: str, query: str = "", **headers: str) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A subscriber of `project` that has received its hello."""
         before = self.context.hub.counters.added
         async with self.client.get(self.path(project, f"/events{query}"), headers=headers) as response:
             if response.status == 200:

@@ -26,7 +26,7 @@ HEARTBEAT = {"stream": {"heartbeat_seconds": 0.05, "dead_after_seconds": 1}}
 
 
 async def hear_heartbeats(hub: Hub, count: int = 2) -> None:
-    async with hub.reader("p") as response:
+    async with hub.subscriber("p") as response:
         for _ in range(count):
             await asyncio.wait_for(response.content.readuntil(b": ping"), 60)
 
@@ -44,7 +44,7 @@ async def waiting(_supervisor: FaultySupervisor, _tmp_path: Path) -> AsyncIterat
         async def trigger_before_its_subscriber() -> None:
             triggered = asyncio.create_task(hub.trigger("p", "?timeout=10s"))
             await until(lambda: hub.context.readiness.waiting == 1 or triggered.done())
-            async with hub.reader("p"):
+            async with hub.subscriber("p"):
                 assert await triggered in (202, 500)
                 assert await hub.trigger("p") in (202, 500)
                 assert 202 == await hub.trigger("p")
@@ -92,7 +92,7 @@ async def hooked(_supervisor: FaultySupervisor, _tmp_path: Path) -> AsyncIterato
 
         async def come_and_go() -> None:
             before = len(receiver.requests)
-            async with hub.reader("p"):
+            async with hub.subscriber("p"):
                 await until(lambda: len(receiver.requests) > before)
             await until(lambda: len(receiver.requests) > before + 1)
 

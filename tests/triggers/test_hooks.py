@@ -38,12 +38,12 @@ async def sent(hub: Hub, count: int) -> dict[str, float]:
 
 async def test_a_project_is_occupied_once_and_vacated_after_the_grace_time() -> None:
     async with receiving(answer(200)) as receiver, running(hooks=settings(receiver, secret=SECRETS)) as hub:
-        async with hub.reader("p"), hub.reader("p"):
+        async with hub.subscriber("p"), hub.subscriber("p"):
             await sent(hub, 1)
-            async with hub.reader("p"):
+            async with hub.subscriber("p"):
                 pass
         await sent(hub, 2)
-        async with hub.reader("p"):
+        async with hub.subscriber("p"):
             await sent(hub, 3)
     assert ["occupied", "vacated", "occupied"] == received(receiver)
     first = receiver.requests[0]
@@ -60,10 +60,10 @@ async def test_who_is_back_within_the_grace_time_was_never_away() -> None:
         running(hooks={"url": receiver.url, "grace_seconds": 60}) as hub,
     ):
         for _ in range(5):
-            async with hub.reader("p"):
+            async with hub.subscriber("p"):
                 await sent(hub, 1)
             await hub.gone("p")
-        async with hub.reader("q"):
+        async with hub.subscriber("q"):
             await sent(hub, 2)
     assert ["occupied"] == received(receiver)
 
@@ -77,7 +77,7 @@ async def test_the_first_miss_of_a_silence_and_losses_are_reported() -> None:
             await hub.publish("p", number)
         await until(lambda: 3 == lost_events(receiver))
         before = len(receiver.requests)
-        async with hub.reader("p"):
+        async with hub.subscriber("p"):
             await until(lambda: received(receiver)[before:] == ["occupied"])
         await hub.gone("p")
         await hub.publish("p")
@@ -94,7 +94,7 @@ def lost_events(receiver: Receiver) -> int:
 
 async def test_what_is_refused_is_retried_and_keeps_its_place() -> None:
     async with receiving(answer(500), answer(500), answer(200)) as receiver, running(hooks=settings(receiver)) as hub:
-        async with hub.reader("p"):
+        async with hub.subscriber("p"):
             await until(lambda: len(receiver.requests) >= 1)
         metrics = await sent(hub, 2)
     assert ["occupied", "occupied", "occupied", "vacated"] == received(receiver)
@@ -117,6 +117,6 @@ async def test_a_receiver_that_hangs_holds_up_nothing_and_what_is_too_much_is_dr
 
 async def test_without_hooks_nothing_is_watched() -> None:
     async with running() as hub:
-        async with hub.reader("p"):
+        async with hub.subscriber("p"):
             pass
         assert 0 == (await hub.metrics())["edge_hooks_queued"]
