@@ -15,11 +15,11 @@ from typing import NamedTuple
 from edge.cli.hub import CommandError
 from edge.config.texts import REDIS_SCHEMES
 from edge.core.errors import StoreUnavailable
-from edge.store.base import StoreUnusableError
+from edge.store.base import StoreUnusableError, new_epoch
 from edge.store.sqlite_file import SqliteFile, Stored
 from edge.store.sqlite_open import Lock, SqliteFileError
 from edge.store.sqlite_open import backup as copy_file
-from edge.store.sqlite_rows import Segment, Transaction
+from edge.store.sqlite_transaction import Segment, Transaction
 
 
 class Copied(NamedTuple):
@@ -105,16 +105,10 @@ def _from_file(url: str) -> Iterator[Stored]:
         for stored in file.projects():
             stored.times = [at + file.drift_seconds for at in stored.times]
             if not file.whole:  # its last ids may have been given to events that are lost
-                stored.row = stored.row._replace(epoch=_new_epoch())
+                stored.row = stored.row._replace(epoch=new_epoch())
             yield stored
     finally:
         file.close(clean=file.whole)
-
-
-def _new_epoch() -> str:
-    from edge.server.assembly import new_boot  # noqa: PLC0415 - it imports everything
-
-    return new_boot()
 
 
 def _into_file(url: str, projects: Iterator[Stored]) -> Copied:

@@ -10,7 +10,6 @@ until it does again. While it is unreachable only heartbeats try it; other reque
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import socket
 import ssl
 import time
@@ -53,7 +52,6 @@ NODE_TTL_SECONDS = 3.0
 _CONNECT_SECONDS = 2.0
 """A lost SYN is sent again after one second."""
 _MAX_CONNECTIONS = 8
-_RETRY_AFTER_SECONDS = 1
 _LOG_PERIOD_SECONDS = 60.0
 
 _KEEPALIVE = {
@@ -73,64 +71,53 @@ BROKEN = (RedisError, OSError, RuntimeError)
 _UNREACHABLE = (RedisConnectionError, OSError, RedisTimeoutError, RuntimeError)
 _WRITES_REFUSED = ("NOREPLICAS", "MISCONF", "MASTERDOWN", "CLUSTERDOWN")
 
-Call = tuple[str, list[str], list[Any]]
-"""A script's name, its keys and its arguments."""
+Call = tuple[str, list[Any]]
+"""A script's name and its arguments."""
 
 
 class Keys:
-    """The names of keys under one prefix, and of channels. A project's keys share a hash tag.
+    """The names of keys under one prefix, and of channels. scripts/common.lua says what is in them.
 
-    Pub/sub knows no databases, so the names of channels carry it; in database 0 they are those of version 0.1.
+    A project's keys share a hash tag. Pub/sub knows no databases, so the names of channels carry it; in database 0 they
+    are those of version 0.1.
     """
 
     def __init__(self, prefix: str, database: int) -> None:
         self.prefix = prefix
-        self._channels = f"{prefix}@{database}:" if database else prefix
-        self.nodes = f"{prefix}nodes"
-        """When each node had its last heartbeat."""
-        self.projects = f"{prefix}projects"
-        """When each project was published to last."""
-        self.pending = f"{prefix}pending"
-        self.aging = f"{prefix}aging"
-        self.totals = f"{prefix}totals"
-        """What these three hold: `of_all` in scripts/common.lua."""
-        self.life = f"{prefix}life"
-        """Whether Redis has lost events: `settle` in scripts/common.lua."""
-        self.hooks = f"{prefix}hooks"
-        """Webhooks about projects: `hook` in scripts/common.lua."""
-        self.asks = f"{self._channels}asks"
+        self.channels = f"{prefix}@{database}:" if database else prefix
+        self.nodes, self.projects, self.hooks = f"{prefix}nodes", f"{prefix}projects", f"{prefix}hooks"
+        self.pending, self.aging, self.totals = f"{prefix}pending", f"{prefix}aging", f"{prefix}totals"
+        self.questions = f"{self.channels}asks"
         """The channel of questions to all nodes."""
 
     def of(self, project: str, *kinds: str) -> list[str]:
         return [f"{self.prefix}{{{project}}}:{kind}" for kind in kinds]
 
     def channel(self, project: str) -> str:
-        return f"{self._channels}{{{project}}}"
+        return f"{self.channels}{{{project}}}"
 
     def project(self, channel: str) -> str:
         """The inverse of `channel`."""
         return channel.partition("{")[2][:-1]
 
-    def reported(self, node: str) -> str:
-        """The number of the last report of a node."""
-        return f"{self.prefix}report:{node}"
-
-    def followed(self, node: str) -> str:
-        """The set of projects that have connections on a node."""
-        return f"{self.prefix}node:{node}"
-
     def inbox(self, node: str) -> str:
         """The channel of messages to one node."""
-        return f"{self._channels}node:{node}"
+        return f"{self.channels}node:{node}"
 
 
 class RedisClient:
-    """At most `_MAX_CONNECTIONS` connections to one Redis, and one for subscriptions."""
+    """At most `_MAX_CONNECTIONS` connections to one Redis, and one for subscriptions.
 
-    def __init__(self, address: RedisAddress, *, answer_seconds: float = ANSWER_SECONDS) -> None:
+    `constants` are what scripts know besides the names of keys, and the same on all nodes.
+    """
+
+    def __init__(self, address: RedisAddress, *, answer_seconds: float = ANSWER_SECONDS, **constants: float) -> None:
         self.address = address
         self.keys = Keys(address.prefix, address.database)
         self.answer_seconds = answer_seconds
+        names = f"local PREFIX, CHANNELS = '{self.keys.prefix}', '{self.keys.channels}'\n"
+        constants["TTL_SECONDS"] = NODE_TTL_SECONDS
+        self._constants = names + "".join(f"local {name} = {value}\n" for name, value in constants.items())
         self._client = _connect(address, answer_seconds)
         # Silence is normal for a subscriber; redis-py takes the socket's timeout for the longest silence.
         self._subscriber = _connect(address, None)
@@ -151,9 +138,9 @@ class RedisClient:
         self._texts = await asyncio.to_thread(_read_scripts)
         self._shas = dict.fromkeys(self._texts, "0" * 40)  # not loaded
 
-    async def run(self, name: str, keys: list[str], *args: Any) -> Any:
+    async def run(self, script: str, *args: Any) -> Any:
         """Run one script. Raises StoreUnavailable."""
-        (answer,) = await self.run_all([(name, keys, list(args))])
+        (answer,) = await self.run_all([(script, list(args))])
         if isinstance(answer, RedisError):
             raise self.failed(answer)
         return answer
@@ -173,17 +160,19 @@ class RedisClient:
                     answers[place] = answer
         return answers
 
+    async def _send(self, client: redis.asyncio.Redis, calls: list[Call], *, together: bool) -> list[Any]:
+        async with client.pipeline(transaction=together) as pipeline:
+            for script, args in calls:
+                pipeline.evalsha(self._shas[script], 0, *args)
+            return list(await pipeline.execute(raise_on_error=False))
+
     async def _load(self, client: redis.asyncio.Redis) -> None:
         """Load the scripts. They name the Redis process, so that those of an earlier process are never used in it."""
-        before, run, texts = None, await _run_id(client), self._texts
-        while run != before:
-            texts = {name: f"local RUN = '{run}'\n{text}" for name, text in self._texts.items()}
-            for text in texts.values():
-                await client.script_load(text)
-            before, run = run, await _run_id(client)
-        self._shas = {
-            name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in texts.items()
-        }
+        loaded_into = None
+        while (run := await _run_id(client)) != loaded_into:
+            loaded_into = run
+            constants = f"local RUN = '{run}'\n{self._constants}"
+            self._shas = {name: await client.script_load(constants + text) for name, text in self._texts.items()}
 
     @asynccontextmanager
     async def use(self, *, probing: bool = False) -> AsyncIterator[redis.asyncio.Redis]:
@@ -205,7 +194,7 @@ class RedisClient:
     def check(self) -> None:
         """Raise StoreUnavailable where Redis is known to be unreachable."""
         if self.unreachable and self.problem is not None:
-            raise _refusal(self.problem.detail)
+            raise StoreUnavailable(self.problem.detail)
 
     def subscription(self) -> PubSub:
         return self._subscriber.pubsub()
@@ -219,12 +208,6 @@ class RedisClient:
             raise ConnectionError("the kernel gave the connection up")
         return message
 
-    async def _send(self, client: redis.asyncio.Redis, calls: list[Call], *, together: bool) -> list[Any]:
-        async with client.pipeline(transaction=together) as pipeline:
-            for name, keys, args in calls:
-                pipeline.evalsha(self._shas[name], len(keys), *keys, *args)
-            return list(await pipeline.execute(raise_on_error=False))
-
     def failed(self, error: Exception) -> StoreUnavailable:
         """As `explain`; a `problem` from now on where Redis refuses all writes."""
         refusal = self.explain(error)
@@ -235,11 +218,12 @@ class RedisClient:
     def explain(self, error: Exception) -> StoreUnavailable:
         """Count and log an error; the refusal to raise for it."""
         self.errors += 1
-        refusal = _refusal(f"Redis {_explain(error, self.address)}. Nothing was stored.")
+        refusal = StoreUnavailable(f"Redis {_explain(error, self.address)}. Nothing was stored.")
         suppressed = self._deduplicator.admit(refusal.detail, time.monotonic())
         if suppressed is not None:
             self._logged_problem = True
-            _log.error("store_error", detail=refusal.detail, error=_text(error), suppressed=suppressed)
+            text = f"{type(error).__name__}: {error}"
+            _log.error("store_error", detail=refusal.detail, error=text, suppressed=suppressed)
         return refusal
 
     def recovered(self) -> None:
@@ -289,47 +273,34 @@ def takes_no_writes(error: Exception) -> bool:
     return str(error).startswith(_WRITES_REFUSED)
 
 
-def _refusal(detail: str) -> StoreUnavailable:
-    return StoreUnavailable(detail, retry_after_seconds=_RETRY_AFTER_SECONDS)
-
-
-_SENTENCES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
-    (
-        ssl.SSLCertVerificationError,
-        "has a certificate that is not trusted: set ca=FILE in store.url, or SSL_CERT_FILE",
-    ),
+_Kinds = tuple[type[BaseException], ...]
+_SENTENCES: tuple[tuple[type[BaseException] | _Kinds | str, str], ...] = (
+    (ssl.SSLCertVerificationError, "has a certificate that is not trusted: set ca=FILE in store.url, or SSL_CERT_FILE"),
     (ssl.SSLError, "does not speak TLS at this address: correct its port, or write redis:// for rediss://"),
     (socket.gaierror, "has a host name that can't be resolved: check store.url and DNS"),
     (ConnectionRefusedError, "refuses connections at this address: start it, or correct store.url"),
     (FileNotFoundError, "has no socket (or certificate) at this path: start it, or correct store.url"),
     (PermissionError, "has a socket that this user may not use: add the user to the socket's group"),
-    (
-        MasterNotFoundError,
-        "has no primary that a Sentinel knows: check the service and the Sentinels in store.url",
-    ),
+    (MasterNotFoundError, "has no primary that a Sentinel knows: check the service and the Sentinels in store.url"),
     (AuthenticationError, "does not accept the user and password of store.url"),
     (NoPermissionError, "does not permit this user all that edge needs: docs/scaling.md has the ACL"),
     (OutOfMemoryError, "is full: raise its maxmemory, or lower ring.* and wait until events expire"),
     (ReadOnlyError, "is a read-only replica: let store.url name the primary, or the Sentinels"),
     (BusyLoadingError, "is still loading its data"),
     ((RedisTimeoutError, TimeoutError), f"did not answer within {ANSWER_SECONDS:g} s%s"),
-)
-_CODES = (
     ("NOREPLICAS", "has fewer replicas in reach than its min-replicas-to-write"),
     ("MISCONF", "can't save its data (MISCONF): look at its disk and its log"),
 )
+"""By the type of an error or of one of its causes, or by how its text begins."""
 
 
 def _explain(error: Exception, address: RedisAddress) -> str:
     """What is wrong and what to do; follows "Redis". Never the error's own text, which could hold a secret."""
     causes = list(_causes(error))
-    for kinds, sentence in _SENTENCES:
-        if any(isinstance(cause, kinds) for cause in causes):
+    for kind, sentence in _SENTENCES:
+        if str(error).startswith(kind) if isinstance(kind, str) else any(isinstance(cause, kind) for cause in causes):
             # A server without TLS waits for the rest of what it takes for a command.
             return sentence.replace("%s", "; if it has no TLS, write redis:// for rediss://" if address.tls else "")
-    for code, sentence in _CODES:
-        if str(error).startswith(code):
-            return sentence
     if address.service and str(error).startswith("unknown command"):
         return "is not a Sentinel at this address: correct store.url"
     if isinstance(error, RedisConnectionError) and not address.tls:
@@ -341,10 +312,6 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
-
-
-def _text(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
 
 
 def _connect(address: RedisAddress, socket_timeout: float | None) -> redis.asyncio.Redis:

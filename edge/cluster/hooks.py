@@ -12,112 +12,61 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from functools import partial
-from itertools import islice
 
 import msgspec
 
-from edge.cluster.client import NODE_TTL_SECONDS, RedisClient
+from edge.cluster.client import RedisClient
 from edge.core.connection import Connection
 from edge.core.errors import StoreUnavailable
 from edge.core.hub import Hub
 from edge.core.project import Project
-from edge.supervisor import Supervisor, end
-from edge.triggers.hooks import HookSender, is_confirmed
+from edge.supervisor import Supervisor
+from edge.triggers.hooks import Hooks, HookSender
 from edge.triggers.job import Job
 
-_LOOK_SECONDS = 0.25
 _WANTED_MS = 600_000
 """How long webhooks are queued without a node that wants them."""
 _AT_ONCE = 512
-_Queued = tuple[str, str, str, str, msgspec.Raw]
+_decoder = msgspec.json.Decoder(tuple[str, str, str, str, msgspec.Raw])
 """Id, kind, Unix milliseconds, project, data."""
-_decoder = msgspec.json.Decoder(_Queued)
 
 
-class ClusterHooks:
-    """As `edge.triggers.hooks.Hooks`, for one node of several."""
+class ClusterHooks(Hooks):
+    """For one node of several. What was not sent when it ends stays in Redis.
+
+    `_occupied`: projects with a connection here of which Redis knows that one is confirmed.
+    """
+
+    look_seconds = 0.25
+    queued = 0
+    """How many wait in Redis, where this node sends them."""
 
     def __init__(
-        self, redis: RedisClient, node: str, hub: Hub, sender: HookSender, grace_seconds: float, supervisor: Supervisor
+        self, hub: Hub, sender: HookSender, grace_seconds: float, supervisor: Supervisor, redis: RedisClient, node: str
     ) -> None:
+        super().__init__(hub, sender, grace_seconds, supervisor)
         self._redis = redis
         self._node = node
-        self._hub = hub
-        self.sender = sender
-        self._grace_seconds = grace_seconds
-        self._supervisor = supervisor
-        self.queued = 0
-        """How many wait in Redis, where this node sends them."""
-        self._unconfirmed: dict[str, None] = {}
-        self._confirmed: set[str] = set()
-        """Projects with a connection here of which Redis knows that one is confirmed."""
         self._taken: set[bytes] = set()
-        self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        self._task = self._supervisor.keep_running("hooks", self._run)
-
-    async def close(self) -> None:
-        """Stop. What was not sent stays in Redis."""
-        await end(self._task)
-        await self.sender.close()
-
-    # What the hub's observer reports
-
-    def connection_added(self, name: str) -> None:
-        if name not in self._confirmed:
-            self._unconfirmed[name] = None
-
-    def connection_removed(self, project: Project, _connection: Connection) -> None:
+    def connection_removed(self, project: Project, connection: Connection) -> None:
+        super().connection_removed(project, connection)
         if not self._hub.connected(project.name):
-            self._unconfirmed.pop(project.name, None)
-            self._confirmed.discard(project.name)
+            self._occupied.discard(project.name)
 
-    def event_missed(self, project: Project, event_id: str) -> None:
-        """Redis knows."""
-
-    def project_dropped(self, project: Project) -> None:
-        """Redis knows."""
-
-    async def _run(self) -> None:
-        while True:
-            with suppress(StoreUnavailable):  # then everything waits
-                await self._confirm()
-                await self._take()
-            await asyncio.sleep(_LOOK_SECONDS)
-
-    async def _confirm(self) -> None:
-        """Report projects with a confirmed connection, until Redis knows of the connection, too."""
-        looked_at = list(islice(self._unconfirmed, _AT_ONCE))
-        names = [name for name in looked_at if name in self._hub.projects and is_confirmed(self._hub.projects[name])]
-        of, nodes = self._redis.keys.of, self._redis.keys.nodes
-        answers = await self._redis.run_all(
-            [("confirm", [*of(name, "pending", "presence"), nodes], [NODE_TTL_SECONDS]) for name in names]
-        )
-        known = {name for name, answer in zip(names, answers, strict=True) if answer == 1}
-        for name in looked_at:
-            if name not in self._unconfirmed:
-                continue
-            del self._unconfirmed[name]
-            if name in known:
-                self._confirmed.add(name)
-            else:
-                self._unconfirmed[name] = None  # the last in line
+    async def look(self) -> None:
+        with suppress(StoreUnavailable):  # then everything waits
+            names = self._confirmed()
+            answers = await self._redis.run_all([("confirm", [name]) for name in names])
+            for name, answer in zip(names, answers, strict=True):
+                if answer == 1 and name in self._unconfirmed:  # else Redis doesn't know of the connection yet
+                    del self._unconfirmed[name]
+                    self._occupied.add(name)
+            await self._take()
 
     async def _take(self) -> None:
         """Send what is queued, if this node is the one that sends."""
-        keys = self._redis.keys
-        answer = await self._redis.run(
-            "hooks",
-            [keys.nodes],
-            keys.prefix,
-            self._node,
-            NODE_TTL_SECONDS,
-            self._grace_seconds,
-            _WANTED_MS,
-            int(NODE_TTL_SECONDS * 1000),
-            _AT_ONCE,
-        )
+        answer = await self._redis.run("hooks", self._node, self._grace_seconds, _WANTED_MS, _AT_ONCE)
         if answer is None:
             self.queued = 0
             return
@@ -138,4 +87,4 @@ class ClusterHooks:
                     await client.lrem(f"{self._redis.keys.hooks}:queue", 1, text.decode())
                 self._taken.discard(text)
                 return
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(self.look_seconds)

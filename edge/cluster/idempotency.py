@@ -17,7 +17,7 @@ from itertools import count
 import msgspec
 from redis.exceptions import RedisError
 
-from edge.cluster.client import NODE_TTL_SECONDS, RedisClient
+from edge.cluster.client import RedisClient
 from edge.core.errors import InvalidRequest, StoreUnavailable
 from edge.core.idempotency import Answer, Key, unknown_fate
 from edge.core.observer import Receipt
@@ -42,13 +42,12 @@ class _Held:
 
 
 class ClusterIdempotency:
-    """The keys that requests of one node claim."""
+    """`edge.store.idempotency.Idempotency` for the requests of one node."""
 
-    def __init__(self, redis: RedisClient, node: str, clock: Callable[[], float], keep_ms: int) -> None:
+    def __init__(self, redis: RedisClient, node: str, clock: Callable[[], float]) -> None:
         self._redis = redis
         self._node = node
         self._clock = clock
-        self._keep_ms = keep_ms
         self._numbers = count(1)
         self._held: dict[str, _Held] = {}
         """By where the key is kept in Redis: one request of this node at a time."""
@@ -56,10 +55,6 @@ class ClusterIdempotency:
         """What became of claims, by claim: where the key is kept, and the answer if any. Redis hasn't confirmed it."""
 
     async def claim(self, key: Key, fingerprint: bytes) -> Answer | Published | None:
-        """Claim a key for this request (None), or say what became of it. Waits while another request holds it.
-
-        Raises InvalidRequest (`idempotency_mismatch`), StoreUnavailable.
-        """
         receipt = self._receipt(key)
         claim = f"{self._node}/{next(self._numbers)}"
         while True:
@@ -70,7 +65,7 @@ class ClusterIdempotency:
             self._held[receipt] = _Held(claim, fingerprint)
             claimed = False
             try:
-                known, found = await self._ask(key, receipt, fingerprint, claim)
+                known, found = await self._claim_in_redis(key, receipt, fingerprint, claim)
                 claimed = known and found is None
             except BaseException:  # also when the caller has gone away
                 self._unconfirmed[claim] = (receipt, b"")
@@ -82,20 +77,16 @@ class ClusterIdempotency:
                 return found
             await asyncio.sleep(_POLL_SECONDS)
 
-    async def _ask(
+    async def _claim_in_redis(
         self, key: Key, receipt: str, fingerprint: bytes, claim: str
     ) -> tuple[bool, Answer | Published | None]:
         """False when another node's request holds the key; else what `claim` returns."""
         void_after = self._clock() + self._redis.answer_seconds + self._redis.ahead_seconds
-        found = await self._redis.run(
-            "claim",
-            [receipt, self._redis.keys.nodes],
-            *(fingerprint, self._node, claim, _LEASE_MS, NODE_TTL_SECONDS, void_after),
-        )
+        found = await self._redis.run("claim", receipt, fingerprint, self._node, claim, _LEASE_MS, void_after)
         if found[0] == b"new":
             return True, None
         if found[0] == b"late":
-            raise StoreUnavailable("Redis took too long; send it again.", retry_after_seconds=1)
+            raise StoreUnavailable("Redis took too long; send it again.")
         known, answer, job, event_id, connections, besides, lives = found
         _check(fingerprint, known)
         if answer is not None:
@@ -113,17 +104,14 @@ class ClusterIdempotency:
         return False, None
 
     async def record_intent(self, key: Key, job_id: str) -> None:
-        """The job of a claimed key is about to be sent. Raises StoreUnavailable."""
         receipt = self._receipt(key)
         held = self._held[receipt]
-        if not await self._redis.run("record_intent", [receipt], held.claim, job_id):
+        if not await self._redis.run("record_intent", receipt, held.claim, job_id):
             raise claim_lost()
         held.job_id = job_id
 
     async def settle(self, key: Key, answer: Answer | None) -> None:
-        """Record the answer of a claimed key, or None when nothing was done. While Redis is unreachable it is kept and
-        recorded later.
-        """
+        """While Redis is unreachable the answer is kept and recorded later."""
         receipt = self._receipt(key)
         held = self._held.pop(receipt)
         self._unconfirmed[held.claim] = (receipt, b"" if answer is None else msgspec.json.encode(answer))
@@ -134,7 +122,6 @@ class ClusterIdempotency:
             held.released.set()
 
     async def abandon(self, key: Key) -> None:
-        """The request of a claimed key ended without an answer: a job that was about to be sent may have started."""
         job_id = self._held[self._receipt(key)].job_id
         await self.settle(key, None if job_id is None else unknown_fate(job_id))
 
@@ -144,7 +131,7 @@ class ClusterIdempotency:
         for at in range(0, len(unconfirmed), _SETTLED_AT_ONCE):
             part = unconfirmed[at : at + _SETTLED_AT_ONCE]
             outcomes = await self._redis.run_all(
-                [("settle", [receipt], [claim, answer, self._keep_ms]) for claim, (receipt, answer) in part]
+                [("settle", [receipt, claim, answer]) for claim, (receipt, answer) in part]
             )
             for (claim, _), outcome in zip(part, outcomes, strict=True):
                 if isinstance(outcome, RedisError):
@@ -172,6 +159,5 @@ def _check(fingerprint: bytes, known: bytes) -> None:
 def claim_lost() -> StoreUnavailable:
     """Another request holds the claim."""
     return StoreUnavailable(
-        "Redis had no heartbeat of this node for too long, so another node may hold the key; send it again.",
-        retry_after_seconds=1,
+        "Redis had no heartbeat of this node for too long, so another node may hold the key; send it again."
     )

@@ -18,7 +18,9 @@ from edge.auth.permissions import Identity
 from edge.auth.tickets import Tickets
 from edge.core.hub import Hub
 from edge.core.project import Project
-from edge.triggers.readiness import Confirm, Confirmation, Readiness
+from edge.supervisor import Supervisor
+from edge.triggers.hooks import Hooks, HookSender, LocalHooks
+from edge.triggers.readiness import Readiness
 
 
 class View(msgspec.Struct, frozen=True):
@@ -26,8 +28,6 @@ class View(msgspec.Struct, frozen=True):
 
     connections: int
     epoch: str
-    oldest: int
-    newest: int
     oldest_id: str
     """Not always of `epoch`: events keep their ids when a restart starts a new epoch."""
     newest_id: str
@@ -39,23 +39,6 @@ class View(msgspec.Struct, frozen=True):
     pending: int
     first_miss_seconds: float | None
     last_miss_seconds: float | None
-
-
-class Waiting(Protocol):
-    """Readiness, as the handlers use it: `edge.triggers.readiness.Readiness` says what each method does."""
-
-    @property
-    def waiting(self) -> int: ...
-
-    def waiting_for(self, project: str) -> int: ...
-
-    def connection_added(self, project: str) -> None: ...
-
-    async def wait(
-        self, project: str, count: int, timeout_seconds: float, confirm: Confirm = "transport"
-    ) -> Confirmation: ...
-
-    def drain(self) -> None: ...
 
 
 class TicketLimits(Protocol):
@@ -86,7 +69,7 @@ class Nodes(Protocol):
     """All of it may raise StoreUnavailable."""
 
     @property
-    def readiness(self) -> Waiting: ...
+    def readiness(self) -> Readiness: ...
 
     @property
     def tickets(self) -> TicketLimits: ...
@@ -126,17 +109,23 @@ class Nodes(Protocol):
     async def answer_probe(self, project: str, connection_id: str, token: str) -> bool | None:
         """A client's answer to a probe: whether it was expected. None when the connection is unknown."""
 
+    def hooks(self, sender: HookSender, grace_seconds: float) -> Hooks:
+        """What reports about projects to `hooks.url`."""
+
 
 class LocalNode:
     """A hub that is alone."""
 
     rejected_messages = 0
 
-    def __init__(self, hub: Hub, readiness: Readiness, tickets: Tickets, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, hub: Hub, readiness: Readiness, tickets: Tickets, clock: Callable[[], float], supervisor: Supervisor
+    ) -> None:
         self._hub = hub
         self.tickets = tickets
         self._clock = clock
         self.readiness = readiness
+        self._supervisor = supervisor
 
     async def follow(self, name: str, last_id: str = "") -> None:
         """All there is, is here."""
@@ -155,8 +144,6 @@ class LocalNode:
         return View(
             connections=len(project.connections),
             epoch=project.epoch,
-            oldest=ring.oldest,
-            newest=ring.newest,
             oldest_id=project.event_id(ring.oldest),
             newest_id=project.event_id(ring.newest),
             events=len(ring),
@@ -202,6 +189,9 @@ class LocalNode:
         if not connected(self._hub, project, connection_id):
             return None
         return self.readiness.answer(project, connection_id, token)
+
+    def hooks(self, sender: HookSender, grace_seconds: float) -> LocalHooks:
+        return LocalHooks(self._hub, sender, grace_seconds, self._supervisor, self._clock)
 
 
 def connected(hub: Hub, project: str, connection_id: str) -> bool:

@@ -1,5 +1,8 @@
 """Reports this node's connections to Redis: how many each project has, what they recovered, what they left behind.
 
+The numbers of a ledger are counted in Redis, once for all nodes; a project's ledger here collects what to report, and
+knows what is pending, so that `since=missed` replays it and a delivery recovers it.
+
 What was recovered and left behind is reported in the order in which it happened, the number of connections as it is
 at the time of the report. Reports are numbered, and Redis ignores one that is not newer than the last: a report that is
 sent again because its answer was lost, or that a mended cable delivers late, changes nothing. Invariant: a report is
@@ -12,22 +15,87 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from itertools import chain, count, groupby, islice
 from operator import itemgetter
-from typing import Any
+from typing import Any, Literal
 
 from redis.exceptions import RedisError
 
-from edge.cluster.client import NODE_HEARTBEAT_SECONDS, NODE_TTL_SECONDS, Call, RedisClient, takes_no_writes
-from edge.cluster.ledger import FollowedLedger
+from edge.cluster.client import NODE_HEARTBEAT_SECONDS, Call, RedisClient, takes_no_writes
 from edge.core.errors import StoreUnavailable
 from edge.core.hub import Hub
 from edge.core.intervals import Run
+from edge.core.ledger import Ledger, MissTotals
 from edge.core.project import Project
 from edge.supervisor import Supervisor
 
 _PROJECTS_AT_ONCE = 256
 """Reported in one turn of the event loop: a few milliseconds. After a restart of Redis all have something to report."""
 _NEWEST = 64
-"""How many connections are asked where they began: new ones are at the end of the list."""
+"""How many connections are looked at for where they began: new ones are at the end of the list."""
+
+
+class FollowedLedger(Ledger):
+    """`report` is called with the project whenever there is something to report."""
+
+    __slots__ = ("_report", "covered_from", "happened", "reported_lost")
+
+    def __init__(self, total: MissTotals, project: str, newest: int, report: Callable[[str], None]) -> None:
+        super().__init__(total, project, newest)
+        self._report = report
+        self.happened: list[tuple[Literal["recovered", "orphaned"], Run]] = []
+        """Missed events that were written to a connection here (`recovered`), and events that connections here had or
+        were to have and that none here has any more (`orphaned`). In order: a connection may get what another left.
+        """
+        self.covered_from: int | None = None
+        """The number after which connections here cover everything, since the first opened; None without any."""
+        self.reported_lost = 0
+        """How many of the lost events that no gap had reported a gap here has."""
+
+    def adopt(self, lo: int, hi: int) -> None:
+        """Redis says that `lo..hi` are pending."""
+        self.pending.add(lo, hi)
+
+    def adopt_lost(self, count: int, oldest: int) -> None:
+        """Redis says that `count` events before `oldest` were lost and no gap has reported them."""
+        self.unreported_lost = count
+        self.unreported_from = oldest - 1 if count else None
+
+    def event_missed(self, seq: int, now: float) -> None:
+        """Redis counted connections here when it numbered `seq`, unless it reported that it was missed."""
+        self._taken_to = seq
+        if not self.pending.within(seq, seq):
+            self._miss(((seq, seq),), now)
+
+    def delivered(self, lo: int, hi: int) -> None:
+        if self.pending and (runs := self.pending.within(lo, hi)):
+            self.pending.remove(lo, hi)
+            self.happened += [("recovered", run) for run in runs]
+            self._report(self._project)
+        super().delivered(lo, hi)
+
+    def gap_reported(self, seq: int) -> None:
+        unreported = self.unreported_lost
+        super().gap_reported(seq)
+        if unreported and not self.unreported_lost:
+            self.reported_lost += unreported
+            self._report(self._project)
+
+    def _miss(self, runs: Iterable[Run], now: float) -> None:  # noqa: ARG002 - Redis has the time
+        for lo, hi in runs:
+            self._waiting.remove(lo, hi)
+            self.pending.add(lo, hi)
+            self.happened.append(("orphaned", (lo, hi)))
+            self._report(self._project)
+
+    def _count_lost(self, count: int) -> None:
+        """Redis counts it, when its own stream evicts it."""
+
+    def cover(self, project: Project) -> int:
+        """The number after which each event is covered by some connection here, or was when it left."""
+        newest = project.connections[-_NEWEST:]
+        starts = [one.start if not one.skips else max(one.start, one.skips.last) for one in newest]
+        known = [] if self.covered_from is None else [self.covered_from]
+        self.covered_from = min(known + starts) if newest else None
+        return self.covered_from or 0
 
 
 class PresenceReporter:
@@ -38,14 +106,12 @@ class PresenceReporter:
         redis: RedisClient,
         hub: Hub,
         node: str,
-        keep_ms: int,
         supervisor: Supervisor,
         unfollow: Callable[[str], Awaitable[None]],
     ) -> None:
         self._redis = redis
         self._hub = hub
         self._node = node
-        self._keep_ms = keep_ms
         self._supervisor = supervisor
         self._unfollow = unfollow
         self._numbers = count(1)
@@ -116,7 +182,7 @@ class PresenceReporter:
                     refused.append(call)
         # Refused ones get a new number: Redis may have seen a newer one than theirs by now.
         self._reports[: len(reports)] = [
-            (script, keys, [next(self._numbers), *args[1:]]) for script, keys, args in refused if script != "presence"
+            (script, [next(self._numbers), *args[1:]]) for script, args in refused if script != "presence"
         ]
         if refused:
             return False
@@ -131,64 +197,25 @@ class PresenceReporter:
         """
         if project is None or not isinstance(project.ledger, FollowedLedger):
             return
-        ledger, of, epoch = project.ledger, self._redis.keys.of, project.epoch
+        ledger = project.ledger
         happened, ledger.happened = ledger.happened, []
         for kind, group in groupby(happened, itemgetter(0)):
-            runs = _flat(run for _, run in group)
-            if kind == "recovered":
-                self._note("recovered", of(project.name, "meta", "pending"), epoch, *runs)
-            else:
-                keys = [*of(project.name, "stream", "meta", "pending", "presence"), self._redis.keys.nodes]
-                self._note("orphaned", keys, self._node, NODE_TTL_SECONDS, epoch, *runs)
+            self._reports.append(self._call(kind, project.name, project.epoch, *_flat(run for _, run in group)))
         if ledger.reported_lost:
             reported, ledger.reported_lost = ledger.reported_lost, 0
-            self._note("gap_reported", of(project.name, "meta"), epoch, reported)
-
-    def _note(self, script: str, keys: list[str], *args: Any) -> None:
-        self._reports.append((script, [self._reported, *keys], [next(self._numbers), *args]))
+            self._reports.append(self._call("gap_reported", project.name, project.epoch, reported))
 
     def _presence(self, name: str) -> Call:
-        keys, project = self._redis.keys, self._hub.projects.get(name)
-        epoch, newest, covered_from, received = "", 0, 0, list[int]()
-        if project is not None:
-            epoch, newest, received = project.epoch, project.ring.newest, _flat(project.ledger.received)
-            covered_from = _covered_from(project)
-        return (
-            "presence",
-            [
-                self._reported,
-                *keys.of(name, "stream", "meta", "pending", "presence"),
-                keys.nodes,
-                keys.followed(self._node),
-            ],
-            [
-                next(self._numbers),
-                self._node,
-                NODE_TTL_SECONDS,
-                epoch,
-                newest,
-                name,
-                self._hub.connected(name),
-                covered_from,
-                self._keep_ms,
-                *received,
-            ],
-        )
+        project = self._hub.projects.get(name)
+        if project is None:
+            return self._call("presence", name, "", 0, self._hub.connected(name), 0)
+        ledger = project.ledger
+        assert isinstance(ledger, FollowedLedger)
+        known = project.epoch, project.ring.newest, self._hub.connected(name), ledger.cover(project)
+        return self._call("presence", name, *known, *_flat(ledger.received))
 
-    @property
-    def _reported(self) -> str:
-        return self._redis.keys.reported(self._node)
-
-
-def _covered_from(project: Project) -> int:
-    """The number after which each event is covered by some connection here, or was when it left."""
-    ledger = project.ledger
-    assert isinstance(ledger, FollowedLedger)
-    known = [] if ledger.covered_from is None else [ledger.covered_from]
-    newest = project.connections[-_NEWEST:]
-    covered = [one.start if not one.skips else max(one.start, one.skips.last) for one in newest]
-    ledger.covered_from = min(known + covered) if newest else None
-    return ledger.covered_from or 0
+    def _call(self, script: str, name: str, *args: Any) -> Call:
+        return script, [next(self._numbers), self._node, name, *args]
 
 
 def _flat(runs: Iterable[Run]) -> list[int]:

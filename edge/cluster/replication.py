@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from edge.cluster.client import BROKEN, NODE_HEARTBEAT_SECONDS, RedisClient
-from edge.cluster.ledger import FollowedLedger
+from edge.cluster.presence import FollowedLedger
 from edge.cluster.readiness import ClusterReadiness
 from edge.cluster.subscription import Subscription
 from edge.core import resume, sse
@@ -26,6 +26,7 @@ from edge.core.ledger import LedgerState
 from edge.core.project import Project
 from edge.core.saved import SavedProject
 from edge.logs.setup import get_logger
+from edge.store.base import new_epoch
 from edge.supervisor import Supervisor, end
 
 _log = get_logger("store")
@@ -59,8 +60,6 @@ class Replicator:
         hub: Hub,
         clock: Callable[[], float],
         node: str,
-        keep_ms: int,
-        new_epoch: Callable[[], str],
         supervisor: Supervisor,
         report: Callable[[str], None],
     ) -> None:
@@ -68,14 +67,12 @@ class Replicator:
         self._hub = hub
         self._clock = clock
         self._node = node
-        self._keep_ms = keep_ms
-        self._new_epoch = new_epoch
         self._supervisor = supervisor
         self._report = report
         self._readiness: ClusterReadiness | None = None
         self._followed: dict[str, _Followed] = {}
         self._loading: set[asyncio.Task[None]] = set()
-        own = (redis.keys.inbox(node), redis.keys.asks)
+        own = (redis.keys.inbox(node), redis.keys.questions)
         self.subscription = Subscription(
             redis, clock, supervisor, lambda: [*own, *map(redis.keys.channel, self._followed)], self
         )
@@ -111,7 +108,7 @@ class Replicator:
                 await self._follow(name)
         except TimeoutError:
             raise StoreUnavailable(
-                f"The history of {name} did not arrive from Redis in time; try again soon.", retry_after_seconds=1
+                f"The history of {name} did not arrive from Redis in time; try again soon."
             ) from None
 
     async def follow_all(self, names: Sequence[str], last_id: str) -> None:
@@ -130,9 +127,7 @@ class Replicator:
                 self._start(self._begin(name, followed))
             await followed.ready.wait()
             if followed.failure is not None:
-                raise StoreUnavailable(
-                    followed.failure.detail, retry_after_seconds=followed.failure.retry_after_seconds
-                )
+                raise StoreUnavailable(followed.failure.detail)
 
     async def _is_behind(self, name: str, last_id: str) -> bool:
         project = self._hub.projects.get(name)
@@ -166,7 +161,7 @@ class Replicator:
 
     async def _begin(self, name: str, followed: _Followed) -> None:
         # Also where the error is none of the two, or the task is cancelled.
-        failure = StoreUnavailable(f"{name} could not be loaded from Redis; try again soon.", retry_after_seconds=1)
+        failure = StoreUnavailable(f"{name} could not be loaded from Redis; try again soon.")
         followed.failure = failure
         try:
             await self.subscription.add(self._redis.keys.channel(name))
@@ -214,10 +209,7 @@ class Replicator:
             await self._load(name, followed)
 
     async def _load(self, name: str, followed: _Followed) -> None:
-        keys = self._redis.keys
-        names = [*keys.of(name, "stream", "meta", "pending"), keys.projects, *keys.of(name, "waits"), keys.life]
-        arguments = (self._new_epoch(), name, self._keep_ms, keys.channel(name))
-        while (found := await self._redis.run("follow", names, *arguments)) is None:  # noqa: ASYNC110 - see above
+        while (found := await self._redis.run("follow", name, new_epoch())) is None:  # noqa: ASYNC110 - see above
             await asyncio.sleep(_SETTLE_SECONDS)
         epoch, newest, untold, now, pending, entries, waits, received = found
         if self._followed.get(name) is not followed:
@@ -257,11 +249,7 @@ class Replicator:
         known = project.ring.newest
         if epoch == project.epoch and (newest < known or _differ(project, held)):
             _log.error("history_lost", project=project.name, epoch=epoch, known=known, newest=newest)
-            await self._redis.run(
-                "fork",
-                self._redis.keys.of(project.name, "meta"),
-                *(epoch, self._new_epoch(), self._redis.keys.channel(project.name)),
-            )
+            await self._redis.run("fork", project.name, epoch, new_epoch())
             epoch = ""
         missing = range(known + 1, newest + 1)
         if epoch != project.epoch or not all(seq in held for seq in missing):
@@ -283,7 +271,7 @@ class Replicator:
 
     def receive(self, channel: str, message: dict[str, Any]) -> None:
         keys = self._redis.keys
-        if channel in {keys.inbox(self._node), keys.asks}:
+        if channel in {keys.inbox(self._node), keys.questions}:
             if message["type"] == "message" and message["data"] != b"heartbeat":
                 self._nodes_readiness.receive(message["data"])
             return

@@ -1,78 +1,60 @@
-"""What Redis knows of one project, and which projects there are: the status of all nodes together."""
+"""What Redis knows of all nodes together: projects, and tickets that are good on every node.
+
+Redis keeps a ticket's digest and what it stands for, never the ticket itself. Invariant: as in `edge.auth.tickets`;
+redeeming is one step in Redis, so of two requests with the same ticket at the same time, on any nodes, one succeeds.
+"""
 
 from __future__ import annotations
 
 from heapq import nsmallest
 from typing import Any
 
+import msgspec
 from redis.exceptions import RedisError
 
-from edge.cluster.client import NODE_TTL_SECONDS, RedisClient
+from edge.auth.permissions import Identity, Permissions
+from edge.auth.tickets import TICKET_SECONDS, digest, invalid_ticket, new_ticket, too_many_tickets
+from edge.cluster.client import RedisClient
 from edge.cluster.local import PROJECTS_A_TURN, Order, View, rank
 
 
 class ClusterStatus:
-    """A project with its last event before `keep_ms` is no longer listed."""
+    """A project with its last event before `keep_ms` is no longer listed. All of it may raise StoreUnavailable."""
 
     def __init__(self, redis: RedisClient, keep_ms: int) -> None:
         self._redis = redis
         self._keep_ms = keep_ms
 
     async def connections(self, name: str) -> int:
-        """Connections of `name` on all nodes. Raises StoreUnavailable."""
         view = await self.view(name)
         return 0 if view is None else view.connections
 
     async def view(self, name: str) -> View | None:
-        """None when `name` has neither connections nor events. Raises StoreUnavailable."""
         return (await self.views([name]))[0]
 
     async def views(self, names: list[str]) -> list[View | None]:
         """As `view` for each name, in one round trip."""
-        keys = self._redis.keys
-        answers = await self._redis.run_all(
-            [
-                (
-                    "view",
-                    [*keys.of(name, "stream", "meta", "pending", "presence"), keys.nodes],
-                    [NODE_TTL_SECONDS],
-                )
-                for name in names
-            ]
-        )
-        return [self._view(answer) for answer in answers]
+        return [self._view(answer) for answer in await self._redis.run_all([("view", [name]) for name in names])]
 
     def _view(self, answer: Any) -> View | None:
         if isinstance(answer, RedisError):
             raise self._redis.failed(answer)
-        there, fields, events, oldest, pending = answer
+        connections, fields, events, oldest, pending = answer
         meta = {key.decode(): value.decode() for key, value in zip(fields[::2], fields[1::2], strict=True)}
-        if "epoch" not in meta or not (there or events):
+        if "epoch" not in meta or not (connections or events):
             return None
         epoch, newest = meta["epoch"], int(meta["seq"])
-        oldest = oldest or newest + 1
-        return View(
-            connections=there,
-            epoch=epoch,
-            oldest=oldest,
-            newest=newest,
-            oldest_id=f"{epoch}-{oldest}",
-            newest_id=f"{epoch}-{newest}",
-            events=events,
-            bytes=int(meta["bytes"]),
-            misses=int(meta.get("misses", 0)),
-            recovered=int(meta.get("recovered", 0)),
-            lost=int(meta.get("lost", 0)),
-            pending=pending,
-            first_miss_seconds=self._moment(meta.get("first_miss")),
-            last_miss_seconds=self._moment(meta.get("last_miss")),
+        misses, recovered, lost = (int(meta.get(count, 0)) for count in ("misses", "recovered", "lost"))
+        first, last = (
+            float(meta[moment]) - self._redis.ahead_seconds if moment in meta else None
+            for moment in ("first_miss", "last_miss")
         )
-
-    def _moment(self, redis_time: str | None) -> float | None:
-        return None if redis_time is None else float(redis_time) - self._redis.ahead_seconds
+        ids = f"{epoch}-{oldest or newest + 1}", f"{epoch}-{newest}"
+        held_bytes = int(meta["bytes"])
+        return View(connections, epoch, *ids, events, held_bytes, misses, recovered, lost, pending, first, last)
 
     async def page(self, offset: int, count: int, order: Order, match: str) -> tuple[list[tuple[str, View]], int]:
-        """As `Nodes.page`, the most recently published first by default. Raises StoreUnavailable."""
+        """As `Nodes.page`, the most recently published first by default."""
         if order == "busiest" and not match:
             return await self._recent(offset, count)
         best: list[tuple[str, View]] = []
@@ -90,12 +72,49 @@ class ClusterStatus:
         return best[offset:], matching
 
     async def _recent(self, offset: int, count: int) -> tuple[list[tuple[str, View]], int]:
-        keys = self._redis.keys
+        projects = self._redis.keys.projects
         async with self._redis.use() as client:
             oldest = f"({(await client.time())[0] - self._keep_ms // 1000}"
-            await client.zremrangebyscore(keys.projects, "-inf", oldest)
-            total = await client.zcard(keys.projects)
-            found: list[Any] = await client.zrevrange(keys.projects, offset, offset + count - 1)
+            await client.zremrangebyscore(projects, "-inf", oldest)
+            total = await client.zcard(projects)
+            found: list[Any] = await client.zrevrange(projects, offset, offset + count - 1)
         names = [name.decode() for name in found]
         views = zip(names, await self.views(names), strict=True)
         return [(name, view) for name, view in views if view is not None], total
+
+
+class _Holder(msgspec.Struct, frozen=True):
+    project: str
+    expires_at_seconds: float | None
+    subject: str | None = None
+
+
+class SharedTickets:
+    """Issued and unused tickets of all nodes together, at most `max_tickets`, `max_per_project` of one project."""
+
+    def __init__(self, redis: RedisClient, max_tickets: int, max_per_project: int) -> None:
+        self._redis = redis
+        self.max_tickets = max_tickets
+        self.max_per_project = max_per_project
+
+    async def issue(self, project: str, identity: Identity) -> str:
+        """A new ticket for `project`. Raises LimitReached (`too_many_tickets`), StoreUnavailable."""
+        ticket = new_ticket()
+        holder = msgspec.json.encode(_Holder(project, identity.expires_at_seconds, identity.subject))
+        limits = (self.max_tickets, self.max_per_project)
+        live_ms = int(TICKET_SECONDS * 1000)
+        kept = await self._redis.run("issue_ticket", digest(ticket).hex(), project, holder, live_ms, *limits)
+        if kept < 0:
+            raise too_many_tickets(self.max_per_project, project)
+        if not kept:
+            raise too_many_tickets(self.max_tickets)
+        return ticket
+
+    async def redeem(self, ticket: str, project: str | None) -> Identity:
+        """The identity behind `ticket`, which is used up by this. Raises Unauthenticated, StoreUnavailable."""
+        found = await self._redis.run("redeem_ticket", digest(ticket).hex(), project or "")
+        holder = None if found is None else msgspec.json.decode(found, type=_Holder)
+        if holder is None or holder.project != project:
+            raise invalid_ticket()
+        permissions = Permissions({"subscribe": (holder.project,)})
+        return Identity(permissions, holder.expires_at_seconds, holder.subject)

@@ -21,12 +21,11 @@ from redis.exceptions import RedisError
 from edge.cluster.client import NODE_HEARTBEAT_SECONDS, NODE_TTL_SECONDS, Call, RedisClient
 from edge.cluster.hooks import ClusterHooks
 from edge.cluster.idempotency import ClusterIdempotency, claim_lost
-from edge.cluster.ledger import TotalsFromRedis
 from edge.cluster.presence import PresenceReporter
 from edge.cluster.readiness import ClusterReadiness
 from edge.cluster.replication import Replicator
-from edge.cluster.status import ClusterStatus
-from edge.cluster.tickets import SharedTickets
+from edge.cluster.status import ClusterStatus, SharedTickets
+from edge.config.schema import LimitsSettings
 from edge.config.texts import RedisAddress
 from edge.core import sse
 from edge.core.connection import Connection
@@ -36,10 +35,9 @@ from edge.core.hub import Hub
 from edge.core.observer import Receipt
 from edge.core.project import Project
 from edge.logs.setup import get_logger
-from edge.store.base import Keyed
+from edge.store.base import Keyed, all_receipts, new_epoch
 from edge.supervisor import Supervisor, end
 from edge.triggers.hooks import HookSender
-from edge.triggers.readiness import Readiness
 
 _log = get_logger("store")
 _MAX_SCRIPT_EVENTS = 500
@@ -70,42 +68,35 @@ class RedisStore:
         address: RedisAddress,
         hub: Hub,
         clock: Callable[[], float],
-        readiness: Readiness,
         supervisor: Supervisor,
-        *,
-        new_epoch: Callable[[], str],
-        keep_receipts_seconds: float,
-        max_tickets: int,
-        max_tickets_per_project: int,
+        limits: LimitsSettings,
     ) -> None:
-        limits = hub.limits
         self._hub = hub
         self._clock = clock
         self._supervisor = supervisor
-        self._new_epoch = new_epoch
-        self._keep_receipts_ms = int(keep_receipts_seconds * 1000)
-        self._keep_ms = int((limits.max_age_seconds * 1.5 + 60) * 1000)
-        self._totals = TotalsFromRedis(hub.counters.misses)
+        keep_ms = int((hub.limits.max_age_seconds * 1.5 + 60) * 1000)
         self.node = secrets.token_hex(6)
-        self.redis = RedisClient(address)
-        self.status = ClusterStatus(self.redis, self._keep_ms)
-        self.tickets = SharedTickets(self.redis, max_tickets, max_tickets_per_project)
-        self.idempotency = ClusterIdempotency(self.redis, self.node, clock, self._keep_receipts_ms)
-        self._presence = PresenceReporter(self.redis, hub, self.node, self._keep_ms, supervisor, self._unfollow)
-        self._replicator = Replicator(
-            self.redis, hub, clock, self.node, self._keep_ms, new_epoch, supervisor, self._presence.changed
+        self.redis = RedisClient(
+            address,
+            MAX_EVENTS=hub.limits.max_events,
+            MAX_BYTES=hub.limits.max_bytes,
+            MAX_AGE_SECONDS=hub.limits.max_age_seconds,
+            KEEP_MS=keep_ms,
+            KEEP_RECEIPTS_MS=int(limits.idempotency_seconds * 1000),
         )
+        self.status = ClusterStatus(self.redis, keep_ms)
+        self.tickets = SharedTickets(self.redis, limits.max_tickets, limits.project_share(limits.max_tickets))
+        self.idempotency = ClusterIdempotency(self.redis, self.node, clock)
+        self._presence = PresenceReporter(self.redis, hub, self.node, supervisor, self._unfollow)
+        self._replicator = Replicator(self.redis, hub, clock, self.node, supervisor, self._presence.changed)
+        waiting = limits.max_waiting, limits.project_share(limits.max_waiting)
         self.readiness = ClusterReadiness(
-            readiness, hub, self.redis, self.node, self.status, clock, supervisor, self._replicator.follows
+            hub, clock, *waiting, supervisor, self.redis, self.node, self.status, self._replicator.follows
         )
-        # `edge.cluster.local.Nodes`, but for what is below
-        self.follow = self._replicator.follow
-        self.follow_all = self._replicator.follow_all
-        self.connections = self.status.connections
-        self.view = self.status.view
-        self.page = self.status.page
-        self.issue_ticket = self.tickets.issue
-        self.redeem_ticket = self.tickets.redeem
+        # `edge.cluster.local.Nodes`, but for `delete`
+        self.follow, self.follow_all = self._replicator.follow, self._replicator.follow_all
+        self.connections, self.view, self.page = self.status.connections, self.status.view, self.status.page
+        self.issue_ticket, self.redeem_ticket = self.tickets.issue, self.tickets.redeem
         self.answer_probe = self.readiness.answer_probe
         self._queues: dict[str, list[_Queued]] = {}
         self._sender: asyncio.Task[None] | None = None
@@ -115,6 +106,8 @@ class RedisStore:
         self._appends = 0
         """How many appends Redis is known to have done, on all nodes."""
         self._has_joined = False
+        misses = hub.counters.misses
+        misses.pending_in_all, misses.reported_elsewhere = 0, True
 
     @property
     def problem(self) -> StoreUnavailable | None:
@@ -126,7 +119,6 @@ class RedisStore:
 
     @property
     def rejected_messages(self) -> int:
-        """Messages of other nodes that were not understood."""
         return self._replicator.subscription.rejected_messages
 
     async def open(self) -> None:
@@ -147,10 +139,7 @@ class RedisStore:
         await self._presence.close()
         await self._replicator.close()
         with suppress(StoreUnavailable):  # likewise
-            async with self.redis.use() as client:
-                keys = self.redis.keys
-                await client.zrem(keys.nodes, self.node)
-                await client.delete(keys.followed(self.node), keys.reported(self.node))
+            await self.redis.run("leave", self.node)
         await self.redis.close()
 
     @property
@@ -188,12 +177,7 @@ class RedisStore:
         answers = await self._append_all([self._append(name, part) for name, part in queued], together=True)
         for (name, part), answer in zip(queued, answers, strict=True):
             self._settle(name, part, answer)
-        outcomes = await asyncio.gather(*(part[0].future for _, part in queued), return_exceptions=True)
-        receipts = [outcome for outcome in outcomes if isinstance(outcome, Receipt)]
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                raise outcome
-        return receipts
+        return await all_receipts([part[0].future for _, part in queued])
 
     def publish_many(self, name: str, events: Sequence[Event], now: float) -> None:
         """One by one: they are sent together anyhow."""
@@ -223,9 +207,7 @@ class RedisStore:
         deadline = self._clock() + self.redis.answer_seconds
         while any(answer is None for answer in answers):
             if self._clock() > deadline:
-                raise StoreUnavailable(
-                    "Redis was restarted and waits for the nodes; try again soon.", retry_after_seconds=1
-                )
+                raise StoreUnavailable("Redis was restarted and waits for the nodes; try again soon.")
             await self._heartbeat()
             waiting = [place for place, answer in enumerate(answers) if answer is None]
             again = await self.redis.run_all([calls[place] for place in waiting], together=together)
@@ -235,37 +217,13 @@ class RedisStore:
         return answers
 
     def _append(self, name: str, part: list[_Queued]) -> Call:
-        keys, limits = self.redis.keys, self._hub.limits
-        claims = [
-            (receipt, (last - events + 1, last, claim, besides))
-            for last, queued in enumerate(part, 1)
-            if queued.claim is not None
-            for receipt, claim, besides, events in (queued.claim,)
-        ]
-        return (
-            "append",
-            [
-                *keys.of(name, "stream", "meta", "pending", "presence"),
-                keys.nodes,
-                keys.projects,
-                keys.life,
-                *(receipt for receipt, _ in claims),
-            ],
-            [
-                self._new_epoch(),
-                name,
-                keys.channel(name),
-                limits.max_events,
-                limits.max_bytes,
-                limits.max_age_seconds,
-                NODE_TTL_SECONDS,
-                self._keep_ms,
-                self._keep_receipts_ms,
-                len(part),
-                *(queued.text for queued in part),
-                *(field for _, fields in claims for field in fields),
-            ],
-        )
+        texts = [queued.text for queued in part]
+        claims: list[str | int | bytes] = []
+        for last, queued in enumerate(part, 1):
+            if queued.claim is not None:
+                receipt, claim, besides, events = queued.claim
+                claims += [receipt, last - events + 1, last, claim, besides]
+        return "append", [name, new_epoch(), len(part), *texts, *claims]
 
     def _settle(self, name: str, part: list[_Queued], answer: Any) -> None:
         if isinstance(answer, Exception):
@@ -284,7 +242,7 @@ class RedisStore:
 
     def hooks(self, sender: HookSender, grace_seconds: float) -> ClusterHooks:
         """Webhooks about the projects of all nodes, sent by `sender`."""
-        return ClusterHooks(self.redis, self.node, self._hub, sender, grace_seconds, self._supervisor)
+        return ClusterHooks(self._hub, sender, grace_seconds, self._supervisor, self.redis, self.node)
 
     def connection_added(self, name: str) -> None:
         self._presence.changed(name)
@@ -298,14 +256,7 @@ class RedisStore:
 
     async def delete(self, name: str) -> tuple[int, int] | None:
         """Drop the history of `name` on all nodes: `(connections, events)`; None when it is unknown."""
-        keys = self.redis.keys
-        known, connections, events = await self.redis.run(
-            "delete",
-            [*keys.of(name, "stream", "meta", "pending", "presence"), keys.nodes, keys.projects],
-            name,
-            keys.channel(name),
-            NODE_TTL_SECONDS,
-        )
+        known, connections, events = await self.redis.run("delete", name)
         self._hub.counters.evicted["deleted"] += events
         return (connections, events) if known else None
 
@@ -321,8 +272,8 @@ class RedisStore:
                 await self._heartbeat()
             except StoreUnavailable as error:
                 self.redis.problem = error
-                if self._clock() - self._heartbeat_seconds > NODE_TTL_SECONDS:
-                    self._totals.expire()
+                if self._clock() - self._heartbeat_seconds > NODE_TTL_SECONDS:  # another one may report by now
+                    self._hub.counters.misses.reported_elsewhere = True
                 if self.redis.unreachable:
                     self._unchecked = True
                     await self.redis.start_over()
@@ -333,12 +284,10 @@ class RedisStore:
                 await self.idempotency.settle_rest()
 
     async def _heartbeat(self) -> None:
-        keys = self.redis.keys
-        arguments = [
-            self.node, keys.inbox(self.node), NODE_TTL_SECONDS, keys.prefix, self._hub.limits.max_age_seconds,
-            self._appends, int(not self._has_joined), *self._totals.known,
-        ]  # fmt: skip
-        (answer,) = await self.redis.run_all([("heartbeat", [keys.nodes], arguments)], probing=True)
+        misses = self._hub.counters.misses
+        heard = int(not misses.reported_elsewhere), misses.misses, misses.recovered, misses.lost
+        arguments = [self.node, self._appends, int(not self._has_joined), *heard]
+        (answer,) = await self.redis.run_all([("heartbeat", arguments)], probing=True)
         if isinstance(answer, RedisError):
             raise self.redis.failed(answer)
         known, gone, now, appends, *totals = answer
@@ -347,7 +296,7 @@ class RedisStore:
         self._appends = max(self._appends, appends)
         self._heartbeat_seconds = self._clock()
         self.redis.ahead_seconds = float(now) - self._clock()
-        self._totals.update(*totals)
+        self._update_totals(*totals)
         for node in gone:
             _log.warning("node_gone", node=node.decode())
         for name in self._replicator.projects:
@@ -356,6 +305,15 @@ class RedisStore:
         if self._unchecked:
             self._unchecked = False
             await self.redis.check_eviction()
+
+    def _update_totals(self, reports: int, misses: int, recovered: int, lost: int, pending: int) -> None:
+        """Show the misses of all nodes, which one of them has in its metrics. A Redis that comes back with less than it
+        had makes no counter smaller: it learns with the next heartbeat what is known here.
+        """
+        totals = self._hub.counters.misses
+        totals.reported_elsewhere = not reports
+        if misses >= totals.misses and recovered >= totals.recovered and lost >= totals.lost:
+            totals.misses, totals.recovered, totals.lost, totals.pending_in_all = misses, recovered, lost, pending
 
 
 def _parts(queue: list[_Queued]) -> list[list[_Queued]]:
@@ -379,4 +337,4 @@ def _refuse(part: list[_Queued], error: BaseException) -> None:
     detail = error.detail if isinstance(error, StoreUnavailable) else "Publishing failed unexpectedly; try again."
     for queued in part:
         if not queued.future.done():
-            queued.future.set_exception(StoreUnavailable(detail, retry_after_seconds=1))
+            queued.future.set_exception(StoreUnavailable(detail))

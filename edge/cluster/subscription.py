@@ -74,7 +74,7 @@ class Subscription:
         """Raise StoreUnavailable where nothing is heard."""
         self._redis.check()
         if self.problem is not None:
-            raise StoreUnavailable(self.problem.detail, retry_after_seconds=self.problem.retry_after_seconds)
+            raise StoreUnavailable(self.problem.detail)
 
     async def add(self, channel: str) -> None:
         """Raises StoreUnavailable, or one of `BROKEN`."""
@@ -134,9 +134,7 @@ class Subscription:
                     channel = message["channel"].decode()
                     self.guard(channel, self._receiver.receive, channel, message)
         finally:
-            self.problem = self.problem or StoreUnavailable(
-                "This node has no subscription in Redis; try again soon.", retry_after_seconds=1
-            )
+            self.problem = self.problem or StoreUnavailable("This node has no subscription in Redis; try again soon.")
             await self._disconnect()
 
     def check_silence(self) -> None:

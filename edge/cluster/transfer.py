@@ -11,7 +11,7 @@ from edge.core import sse
 from edge.core.errors import StoreUnavailable
 from edge.core.ledger import LedgerState
 from edge.store.sqlite_file import Stored
-from edge.store.sqlite_rows import ProjectRow
+from edge.store.sqlite_transaction import ProjectRow
 
 _KEEP_SECONDS = 86_400
 """How long a copied project is kept unused; the first publish or subscriber sets the usual time."""

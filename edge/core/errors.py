@@ -26,6 +26,7 @@ class EdgeError(Exception):
     """
 
     code = "internal"
+    retry_after_seconds: float | None = None
 
     def __init__(
         self,
@@ -39,8 +40,9 @@ class EdgeError(Exception):
         super().__init__(detail)
         self.detail = detail
         self.fields = fields
-        self.retry_after_seconds = retry_after_seconds
         self.status = status
+        if retry_after_seconds is not None:
+            self.retry_after_seconds = retry_after_seconds
         if code is not None:
             self.code = code
 
@@ -71,10 +73,12 @@ class LimitReached(EdgeError):
 
 class Draining(EdgeError):
     code = "draining"
+    retry_after_seconds = 1
 
 
 class StoreUnavailable(EdgeError):
     code = "store_unavailable"
+    retry_after_seconds = 1
 
 
 class KeysUnavailable(EdgeError):

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from edge.auth.tickets import Tickets
 from edge.auth.tokens import UnusableKey, Verifier
 from edge.cluster.local import LocalNode, Nodes
 from edge.config.load import DEFAULT_SOURCE, ConfigError, Sources
-from edge.config.schema import Config, value_of
+from edge.config.schema import Config, HooksSettings, TriggerSettings, value_of
 from edge.config.texts import FROM_ENVIRONMENT, parse_redis_url
 from edge.core.errors import StoreUnavailable
 from edge.core.hub import Hub
 from edge.core.idempotency import Receipts
 from edge.core.limits import Limits
-from edge.core.registry import base36
 from edge.diagnose.history import ProjectHistory
 from edge.diagnose.observer import HubObserver
 from edge.http import routes
@@ -33,19 +30,14 @@ from edge.metrics.busiest import BusiestProjects
 from edge.metrics.collector import LIMITS, Exposition, Watched
 from edge.server.event_loop import EventLoopDriver
 from edge.server.memory import MemoryWatch
-from edge.store.base import LocalStore, Store, StoreUnusableError
+from edge.store.base import LocalStore, MemoryStore, Store, StoreUnusableError, new_epoch
 from edge.store.idempotency import Idempotency, LocalIdempotency
-from edge.store.memory import MemoryStore
 from edge.store.sqlite import SqliteStore
 from edge.supervisor import Supervisor, end
 from edge.triggers.hooks import OUTCOMES, Hooks, HookSender
 from edge.triggers.job import StreamTarget, Target
 from edge.triggers.readiness import Readiness
 from edge.triggers.webhook import WebhookTarget
-
-if TYPE_CHECKING:  # redis is imported only where it is used: it would double the time to start
-    from edge.cluster.hooks import ClusterHooks
-    from edge.cluster.store import RedisStore
 
 _log = get_logger("server")
 _TURNS_TO_LEAVE = 5
@@ -68,43 +60,40 @@ async def assemble(
     `fail` is called when the store turns out to be unusable after the application has started. Raises ConfigError,
     for settings that can't work, naming their origin from `sources`; its start raises StoreUnusableError.
     """
+    sources, limits = sources or {}, config.limits
     supervisor = Supervisor()
-    verifier = verifier_of(config, sources or {}, supervisor)
+    verifier = verifier_of(config, sources, supervisor)
     history = ProjectHistory()
     log = HubObserver(history, supervisor, access_log=config.server.access_log)
     driver = EventLoopDriver(supervisor)
+    clock = driver.clock
     driver.each_second.append(log.flush_suppressed)
-    hub = Hub(bounds(config), boot=new_boot(), wake=driver.wake, observer=log)
-    driver.hub = hub
-    limits = config.limits
+    hub = driver.hub = Hub(bounds(config), boot=new_epoch(), wake=driver.wake, observer=log)
     receipts = Receipts(
         limits.max_idempotency_keys, limits.idempotency_seconds, limits.project_share(limits.max_idempotency_keys)
     )
-    here = Readiness(hub, driver.clock, limits.max_waiting, limits.project_share(limits.max_waiting), supervisor)
     store: Store
     nodes: Nodes
     idempotency: Idempotency
-    cluster: RedisStore | None = None
     if config.store.url.startswith("redis"):
-        store = nodes = cluster = cluster_of(config, hub, driver, here, log, supervisor)
+        from edge.cluster.store import RedisStore  # noqa: PLC0415 - redis would double the time to start
+
+        store = nodes = cluster = RedisStore(parse_redis_url(config.store.url), hub, clock, supervisor, limits)
         idempotency = cluster.idempotency
+        log.connection_came.append(cluster.connection_added)
+        log.connection_left.append(cluster.connection_removed)
     else:
-        store = local = store_of(config, hub, receipts, driver, supervisor)
-        idempotency = LocalIdempotency(receipts, local, driver.clock)
+        store = local = store_of(config, hub, receipts, clock, supervisor)
+        idempotency = LocalIdempotency(receipts, local, clock)
+        readiness = Readiness(hub, clock, limits.max_waiting, limits.project_share(limits.max_waiting), supervisor)
         tickets = Tickets(limits.max_tickets, limits.project_share(limits.max_tickets))
-        nodes = LocalNode(hub, here, tickets, driver.clock)
+        nodes = LocalNode(hub, readiness, tickets, clock, supervisor)
     log.connection_came.append(nodes.readiness.connection_added)
-    target = target_of(config, sources or {}, store, driver.clock)
-    context = Context(config, hub, nodes, target, store, receipts, history, driver.clock, verifier, supervisor)
+    target = target_of(config, sources, store, clock)
+    context = Context(config, hub, nodes, target, store, receipts, history, clock, verifier, supervisor)
     context.idempotency = idempotency
-    hooks = hooks_of(config, sources or {}, hub, cluster, driver.clock, log, supervisor)
-
-    def limit_waiting(config: Config) -> None:
-        here.max_waiting = config.limits.max_waiting
-        here.max_per_project = config.limits.project_share(config.limits.max_waiting)
-
-    context.on_reload.append(limit_waiting)
-    context.exposition = Exposition(watched(context, driver, hooks))
+    hooks = _hooks_of(context, sources, log) if config.hooks.url is not None else None
+    context.exposition = Exposition(_watched(context, driver, hooks))
     app = routes.build(context)
 
     @asynccontextmanager
@@ -113,7 +102,7 @@ async def assemble(
         running = (
             await open_store(context, fail),
             supervisor.keep_running("tick", driver.run),
-            supervisor.keep_running("memory", MemoryWatch(hub, driver.clock).run),
+            supervisor.keep_running("memory", MemoryWatch(hub, clock).run),
         )
         if hooks is not None:
             hooks.start()
@@ -139,7 +128,7 @@ async def open_store(context: Context, fail: Callable[[StoreUnusableError], None
     """Open the store, again and again until it opens; returns the task that does. Waits for it to succeed or fail
     once, but not for long: a disk that hangs must show in `/readyz`. Raises StoreUnusableError.
     """
-    context.opening = StoreUnavailable("The store is being opened; try again soon.", retry_after_seconds=1)
+    context.opening = StoreUnavailable("The store is being opened; try again soon.")
     tried: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def open_until_it_opens() -> None:
@@ -180,10 +169,11 @@ def apply_settings(context: Context, config: Config, verifier: Verifier, target:
     hub_limits = context.hub.limits
     for name in _RELOADABLE_LIMITS:
         setattr(hub_limits, name, getattr(limits, name))
-    tickets = context.nodes.tickets
+    tickets, readiness, receipts = context.nodes.tickets, context.readiness, context.receipts
     tickets.max_tickets, tickets.max_per_project = limits.max_tickets, limits.project_share(limits.max_tickets)
-    context.receipts.max_keys, context.receipts.keep_seconds = limits.max_idempotency_keys, limits.idempotency_seconds
-    context.receipts.max_keys_per_project = limits.project_share(limits.max_idempotency_keys)
+    readiness.max_waiting, readiness.max_per_project = limits.max_waiting, limits.project_share(limits.max_waiting)
+    receipts.max_keys, receipts.keep_seconds = limits.max_idempotency_keys, limits.idempotency_seconds
+    receipts.max_keys_per_project = limits.project_share(limits.max_idempotency_keys)
     if config.auth != before.auth:
         old_verifier, context.verifier = context.verifier, verifier
         verifier.start()
@@ -212,7 +202,7 @@ def bounds(config: Config) -> Limits:
 
 
 def store_of(
-    config: Config, hub: Hub, receipts: Receipts, driver: EventLoopDriver, supervisor: Supervisor
+    config: Config, hub: Hub, receipts: Receipts, clock: Callable[[], float], supervisor: Supervisor
 ) -> LocalStore:
     """Where history lives, by the scheme of `store.url`."""
     scheme, _, path = config.store.url.partition(":")
@@ -222,39 +212,12 @@ def store_of(
         Path(path),
         hub,
         receipts,
-        driver.clock,
+        clock,
         commit=config.store.durability == "commit",
         flush_seconds=config.store.flush_ms / 1000,
         keep_receipts_seconds=config.limits.idempotency_seconds,
         supervisor=supervisor,
     )
-
-
-def cluster_of(
-    config: Config,
-    hub: Hub,
-    driver: EventLoopDriver,
-    readiness: Readiness,
-    log: HubObserver,
-    supervisor: Supervisor,
-) -> RedisStore:
-    """This node of several: the store they share, and what only all of them together know."""
-    from edge.cluster.store import RedisStore  # noqa: PLC0415 - see the imports above
-
-    store = RedisStore(
-        parse_redis_url(config.store.url),
-        hub,
-        driver.clock,
-        readiness,
-        supervisor,
-        new_epoch=new_boot,
-        keep_receipts_seconds=config.limits.idempotency_seconds,
-        max_tickets=config.limits.max_tickets,
-        max_tickets_per_project=config.limits.project_share(config.limits.max_tickets),
-    )
-    log.connection_came.append(store.connection_added)
-    log.connection_left.append(store.connection_removed)
-    return store
 
 
 def verifier_of(config: Config, sources: Sources, supervisor: Supervisor) -> Verifier:
@@ -272,17 +235,19 @@ def target_of(config: Config, sources: Sources, store: Store, clock: Callable[[]
     trigger = config.trigger
     if trigger.url is None:
         return StreamTarget(store, clock, config.limits.max_event_bytes)
+    options = {"format": trigger.format, "timeout_seconds": trigger.timeout_seconds, "retries": trigger.retries}
+    return _webhook("trigger", trigger, config, sources, **options)
+
+
+def _webhook(
+    section: str, settings: TriggerSettings | HooksSettings, config: Config, sources: Sources, **options: Any
+) -> WebhookTarget:
+    assert settings.url is not None
+    proxy = proxy_for(settings.url, config.server.outbound_proxy)
     try:
-        return WebhookTarget(
-            trigger.url,
-            format=trigger.format,
-            secrets=trigger.secret,
-            timeout_seconds=trigger.timeout_seconds,
-            retries=trigger.retries,
-            proxy=proxy_for(trigger.url, config.server.outbound_proxy),
-        )
+        return WebhookTarget(settings.url, secrets=settings.secret, proxy=proxy, **options)
     except ValueError as error:
-        raise ConfigError("trigger.url", sources.get("trigger.url", DEFAULT_SOURCE), str(error)) from None
+        raise ConfigError(f"{section}.url", sources.get(f"{section}.url", DEFAULT_SOURCE), str(error)) from None
 
 
 def proxy_for(url: str, outbound_proxy: str | None) -> str | None:
@@ -299,33 +264,11 @@ def proxy_for(url: str, outbound_proxy: str | None) -> str | None:
     return getproxies().get(target.scheme)
 
 
-def hooks_of(
-    config: Config,
-    sources: Sources,
-    hub: Hub,
-    cluster: RedisStore | None,
-    clock: Callable[[], float],
-    log: HubObserver,
-    supervisor: Supervisor,
-) -> Hooks | ClusterHooks | None:
-    """What reports to `hooks.url`, where it is set. Raises ConfigError."""
-    settings = config.hooks
-    if settings.url is None:
-        return None
-    try:
-        target = WebhookTarget(
-            settings.url,
-            secrets=settings.secret,
-            proxy=proxy_for(settings.url, config.server.outbound_proxy),
-        )
-    except ValueError as error:
-        raise ConfigError("hooks.url", sources.get("hooks.url", DEFAULT_SOURCE), str(error)) from None
-    sender = HookSender(target, supervisor)
-    hooks: Hooks | ClusterHooks
-    if cluster is not None:
-        hooks = cluster.hooks(sender, settings.grace_seconds)
-    else:
-        hooks = Hooks(hub, sender, clock, settings.grace_seconds, supervisor)
+def _hooks_of(context: Context, sources: Sources, log: HubObserver) -> Hooks:
+    """What reports to `hooks.url`. Raises ConfigError."""
+    settings = context.config.hooks
+    sender = HookSender(_webhook("hooks", settings, context.config, sources), context.supervisor)
+    hooks = context.nodes.hooks(sender, settings.grace_seconds)
     log.connection_came.append(hooks.connection_added)
     log.connection_left.append(hooks.connection_removed)
     log.missed.append(hooks.event_missed)
@@ -333,7 +276,7 @@ def hooks_of(
     return hooks
 
 
-def watched(context: Context, driver: EventLoopDriver, hooks: Hooks | ClusterHooks | None) -> Watched:
+def _watched(context: Context, driver: EventLoopDriver, hooks: Hooks | None) -> Watched:
     """What `/metrics` shows."""
     config = context.config
     top = None
@@ -346,7 +289,7 @@ def watched(context: Context, driver: EventLoopDriver, hooks: Hooks | ClusterHoo
         triggers=context.triggers,
         receipts=context.receipts,
         waiting=lambda: context.readiness.waiting,
-        webhook=lambda: _webhook_requests(context.targets),
+        webhook=lambda: _webhook_requests(context),
         store=lambda: (context.store_problem is None, context.store.errors),
         rejected_messages=lambda: context.nodes.rejected_messages,
         task_failures=context.supervisor.failures,
@@ -361,13 +304,7 @@ def watched(context: Context, driver: EventLoopDriver, hooks: Hooks | ClusterHoo
     )
 
 
-def _webhook_requests(targets: Iterable[Target]) -> tuple[int, int]:
+def _webhook_requests(context: Context) -> tuple[int, int]:
     """Attempts and retries of all targets since the start: a reload doesn't turn the counters back."""
-    webhooks = [target for target in targets if isinstance(target, WebhookTarget)]
+    webhooks = [target for target in context.targets if isinstance(target, WebhookTarget)]
     return sum(target.attempts for target in webhooks), sum(target.retries for target in webhooks)
-
-
-def new_boot() -> str:
-    """A name for this life of the process, later ones sorting behind: milliseconds and a little chance, in base 36."""
-    number = time.time_ns() // 1_000_000 * 36**3 + secrets.randbelow(36**3)
-    return base36(number)

@@ -30,9 +30,8 @@ from edge.core.saved import PastEpoch, SavedProject
 from edge.logs.setup import get_logger
 from edge.store.base import Keyed, StoreUnusableError, publish_each
 from edge.store.sqlite_file import SqliteFile, Stored
-from edge.store.sqlite_gathered import PendingCommit, key_text, receipt_row, shifted
 from edge.store.sqlite_open import SqliteFileError
-from edge.store.sqlite_rows import ReceiptRow
+from edge.store.sqlite_transaction import PendingCommit, ReceiptRow, key_text, receipt_row, shifted
 from edge.store.sqlite_writer import SqliteWriter, unavailable
 
 _log = get_logger("store")

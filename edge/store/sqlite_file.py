@@ -31,7 +31,7 @@ from edge.core.ledger import LedgerState
 from edge.core.saved import PastEpoch
 from edge.store.base import StoreUnusableError
 from edge.store.sqlite_open import ADVICE, Lock, SqliteFileError, primary_code, schema_changes, unusable
-from edge.store.sqlite_rows import ProjectRow, ReceiptRow, SegmentIndex, Transaction
+from edge.store.sqlite_transaction import ProjectRow, ReceiptRow, SegmentIndex, Transaction
 
 _BUSY_SECONDS = 5.0
 """Another program holds the file for a moment when it makes a backup."""

@@ -20,9 +20,8 @@ from edge.core.observer import Receipt
 from edge.logs.setup import get_logger
 from edge.store.base import StoreUnusableError
 from edge.store.sqlite_file import DRIFT_NOTED_SECONDS, SqliteFile, Worker
-from edge.store.sqlite_gathered import Gathered, PendingCommit, dropped_row, project_row, receipt_row
 from edge.store.sqlite_open import SqliteFileError
-from edge.store.sqlite_rows import ProjectRow, Transaction
+from edge.store.sqlite_transaction import Gathered, PendingCommit, Transaction, receipt_row
 from edge.supervisor import Supervisor
 
 _log = get_logger("store")
@@ -215,30 +214,12 @@ class SqliteWriter:
         return True
 
     def _transaction(self, part: Gathered) -> Transaction:
-        now = self._now()
-        segments = part.segments(self._hub, self._offset_seconds, now)
-        rows: list[ProjectRow] = []
-        dropped: list[str] = []
-        for name in part.touched | part.deleted | {segment.project for segment in segments}:
-            if (project := self._hub.projects.get(name)) is None:
-                if past := self._hub.dropped.get(name):
-                    rows.append(dropped_row(name, past))
-                else:
-                    dropped.append(name)
-                continue
-            rows.append(project_row(project, self._offset_seconds))
-            if rows[-1].ledger.waiting:
-                # These are not yet assigned to a connection: check again in the next transaction.
-                self._gathered.touched.add(name)
-        return Transaction(
-            segments=segments,
-            projects=rows,
-            dropped_projects=dropped,
-            receipts=[row for row in part.receipts.values() if row is not None] + part.keyed_rows(now),
-            dropped_keys=[key for key, row in part.receipts.items() if row is None],
-            receipts_since_seconds=now - self._keep_receipts_seconds,
-            drift_seconds=self._drift_seconds(),
+        transaction = part.transaction(
+            self._hub, self._offset_seconds, self._now(), self._keep_receipts_seconds, self._drift_seconds()
         )
+        # What is not yet assigned to a connection is looked at again in the next transaction.
+        self._gathered.touched.update(row.name for row in transaction.projects if row.ledger.waiting)
+        return transaction
 
     def _committed(self, one: PendingCommit, receipts: list[Receipt]) -> None:
         """`one` is on its ring; its receipt is the last of `receipts`."""

@@ -33,10 +33,6 @@ MAX_QUEUED = 10_000
 _MAX_AT_ONCE = 16
 _SLICE = 512
 """Projects that are looked at in one turn of the event loop."""
-_LOOK_SECONDS = 1.0
-_CONFIRM_SECONDS = 0.05
-"""How often an unconfirmed connection is looked at while it is new; an acknowledgement takes a round trip."""
-_NEW_SECONDS = 2.0
 OUTCOMES: Final = ("sent", "failed", "dropped")
 _log = get_logger("hooks")
 
@@ -79,7 +75,11 @@ class HookSender:
         try:
             while queue:
                 job, done = queue[0]
-                await self._send(job)
+                try:
+                    await self._target.dispatch(job)
+                    self.outcomes["sent"] += 1
+                except EdgeError:  # the target has logged it
+                    self.outcomes["failed"] += 1
                 queue.popleft()
                 self.queued -= 1
                 if done is not None:
@@ -90,35 +90,23 @@ class HookSender:
                 del self._queues[name]
             self._send_next()
 
-    async def _send(self, job: Job) -> None:
-        try:
-            await self._target.dispatch(job)
-        except EdgeError:  # the target has logged it
-            self.outcomes["failed"] += 1
-        else:
-            self.outcomes["sent"] += 1
-
 
 class Hooks:
-    """Watches one hub. Its methods without `async` are called by the hub's observer."""
+    """What a hub that is alone and a node of several have in common.
 
-    def __init__(
-        self, hub: Hub, sender: HookSender, clock: Callable[[], float], grace_seconds: float, supervisor: Supervisor
-    ) -> None:
+    `look` is called all the time, `look_seconds` apart; the methods without `async` are called by the hub's observer.
+    """
+
+    look_seconds = 0.05
+
+    def __init__(self, hub: Hub, sender: HookSender, grace_seconds: float, supervisor: Supervisor) -> None:
         self._hub = hub
         self.sender = sender
-        self._clock = clock
         self._grace_seconds = grace_seconds
         self._supervisor = supervisor
         self._occupied: set[str] = set()
-        self._unconfirmed: dict[str, float] = {}
-        """Projects that are not occupied and have a connection, with the time of the first."""
-        self._vacating: dict[str, float] = {}
-        """Occupied projects without a connection, with the end of their grace time; the first one to end first."""
-        self._lost: dict[str, int] = {}
-        """Projects that have missed events since their last subscriber, with the losses reported so far."""
-        self._look_from = 0
-        self._wake = asyncio.Event()
+        self._unconfirmed: dict[str, None] = {}
+        """Projects that are not occupied and have a connection."""
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -130,30 +118,77 @@ class Hooks:
         self._task = self._supervisor.keep_running("hooks", self._run)
 
     async def close(self) -> None:
-        """Stop watching. What has not been sent by now is dropped."""
         await end(self._task)
         await self.sender.close()
+
+    def connection_added(self, name: str) -> None:
+        if name not in self._occupied:
+            self._unconfirmed[name] = None
+
+    def connection_removed(self, project: Project, _connection: Connection) -> None:
+        if not self._hub.connected(project.name):
+            self._unconfirmed.pop(project.name, None)
+
+    def event_missed(self, project: Project, event_id: str) -> None:
+        """The event was published without a subscriber."""
+
+    def project_dropped(self, project: Project) -> None:
+        """The hub has forgotten the project."""
+
+    async def look(self) -> None:
+        raise NotImplementedError
+
+    async def _run(self) -> None:
+        while True:
+            await self.look()
+            await asyncio.sleep(self.look_seconds)
+
+    def _confirmed(self) -> list[str]:
+        """Projects of which the peer of a connection has acknowledged every byte so far."""
+        found, looks = [], 0
+        for name in list(islice(self._unconfirmed, _SLICE)):
+            if looks > _SLICE:
+                break
+            del self._unconfirmed[name]
+            if (project := self._hub.projects.get(name)) is None:
+                continue
+            self._unconfirmed[name] = None  # the last in line
+            connections = project.connections[:_SLICE]
+            looks += len(connections)
+            if any(connection.acked_bytes() >= connection.written_bytes for connection in connections):
+                found.append(name)
+        return found
+
+
+class LocalHooks(Hooks):
+    """Webhooks of a hub that is alone. What has not been sent when it ends is dropped."""
+
+    def __init__(
+        self, hub: Hub, sender: HookSender, grace_seconds: float, supervisor: Supervisor, clock: Callable[[], float]
+    ) -> None:
+        super().__init__(hub, sender, grace_seconds, supervisor)
+        self._clock = clock
+        self._vacating: dict[str, float] = {}
+        """Occupied projects without a connection, with the end of their grace time; the first one to end first."""
+        self._lost: dict[str, int] = {}
+        """Projects that have missed events since their last subscriber, with the losses reported so far."""
+        self._look_from = 0
+
+    async def close(self) -> None:
+        await super().close()
         self.sender.outcomes["dropped"] += self.queued
         if self.queued:
             _log.warning("hooks_dropped", count=self.queued)
 
-    # What the hub's observer reports
-
     def connection_added(self, name: str) -> None:
         self._vacating.pop(name, None)
         self._lost.pop(name, None)
-        if name not in self._occupied and name not in self._unconfirmed:
-            self._unconfirmed[name] = self._clock()
-            self._wake.set()
+        super().connection_added(name)
 
-    def connection_removed(self, project: Project, _connection: Connection) -> None:
-        name = project.name
-        if self._hub.connected(name):
-            return
-        self._unconfirmed.pop(name, None)
-        if name in self._occupied and name not in self._vacating:
-            self._vacating[name] = self._clock() + self._grace_seconds
-            self._wake.set()
+    def connection_removed(self, project: Project, connection: Connection) -> None:
+        super().connection_removed(project, connection)
+        if project.name in self._occupied and not self._hub.connected(project.name):
+            self._vacating.setdefault(project.name, self._clock() + self._grace_seconds)
 
     def event_missed(self, project: Project, event_id: str) -> None:
         if project.name not in self._lost:
@@ -164,62 +199,24 @@ class Hooks:
         self._report_losses(project)
         self._lost.pop(project.name, None)
 
-    # What is looked for
-
-    async def _run(self) -> None:
-        while True:
-            now = self._clock()
-            new = self._confirm(now)
-            self._vacate(now)
-            self._look_for_losses()
-            pause_seconds = _CONFIRM_SECONDS if new else self._until_vacated(now)
-            try:
-                async with asyncio.timeout(pause_seconds):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
-            self._wake.clear()
-
-    def _confirm(self, now: float) -> bool:
-        """Report projects with a confirmed connection. Returns whether a new connection is still unconfirmed."""
-        looks = 0
-        for name in list(islice(self._unconfirmed, _SLICE)):
-            if looks > _SLICE:
-                break
-            since = self._unconfirmed.pop(name)
-            project = self._hub.projects.get(name)
-            if project is None or not project.connections:
-                continue
-            asked = project.connections[:_SLICE]
-            looks += len(asked)
-            if any(connection.acked_bytes() >= connection.written_bytes for connection in asked):
-                self._occupied.add(name)
-                self._queue("occupied", name, {"connections": len(project.connections)})
-            else:
-                self._unconfirmed[name] = since  # the last in line
-        return any(now - since < _NEW_SECONDS for since in islice(self._unconfirmed.values(), _SLICE))
-
-    def _vacate(self, now: float) -> None:
+    async def look(self) -> None:
+        for name in self._confirmed():
+            del self._unconfirmed[name]
+            self._occupied.add(name)
+            self._queue("occupied", name, {"connections": len(self._hub.projects[name].connections)})
+        now = self._clock()
         for name in list(islice(self._vacating, _SLICE)):
             if self._vacating[name] > now:
                 break
             del self._vacating[name]
             self._occupied.discard(name)
             self._queue("vacated", name, {"connections": 0})
-
-    def _until_vacated(self, now: float) -> float:
-        first = next(iter(self._vacating.values()), now + _LOOK_SECONDS)
-        return min(max(first - now, 0.0), _LOOK_SECONDS)
-
-    def _look_for_losses(self) -> None:
         if self._look_from >= len(self._lost):
             self._look_from = 0
-        names = list(islice(self._lost, self._look_from, self._look_from + _SLICE))
-        self._look_from += _SLICE
-        for name in names:
-            project = self._hub.projects.get(name)
-            if project is not None:
+        for name in list(islice(self._lost, self._look_from, self._look_from + _SLICE)):
+            if (project := self._hub.projects.get(name)) is not None:
                 self._report_losses(project)
+        self._look_from += _SLICE
 
     def _report_losses(self, project: Project) -> None:
         reported = self._lost.get(project.name)
@@ -231,16 +228,6 @@ class Hooks:
         if self.sender.queued >= MAX_QUEUED:
             self.sender.outcomes["dropped"] += 1
             return
-        job = Job(
-            id=f"hook_{secrets.token_hex(12)}",
-            name=kind,
-            ts_ms=time.time_ns() // 1_000_000,
-            project=name,
-            data=msgspec.Raw(msgspec.json.encode(data)),
-        )
-        self.sender.put(job)
-
-
-def is_confirmed(project: Project) -> bool:
-    """Whether the peer of a connection has acknowledged every byte so far."""
-    return any(connection.acked_bytes() >= connection.written_bytes for connection in project.connections[:_SLICE])
+        raw = msgspec.Raw(msgspec.json.encode(data))
+        ts_ms = time.time_ns() // 1_000_000
+        self.sender.put(Job(id=f"hook_{secrets.token_hex(12)}", name=kind, ts_ms=ts_ms, project=name, data=raw))

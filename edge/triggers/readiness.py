@@ -153,7 +153,12 @@ class Readiness:
         self.max_per_project = max_per_project
         self._supervisor = supervisor
         self._watches: dict[tuple[str, Confirm], _Watch] = {}
-        self.waiting = 0
+        self._waiting = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait."""
+        return self._waiting
 
     async def wait(
         self, project: str, count: int, timeout_seconds: float, confirm: Confirm = "transport"
@@ -165,7 +170,7 @@ class Readiness:
             Draining: the process is shutting down.
             LimitReached: `too_many_waiting`.
         """
-        self.check(project)
+        self.check(project, self._waiting)
         began = self._clock()
         waiter = _Waiter(count, asyncio.get_running_loop().create_future())
         watch = self._watches.get((project, confirm))
@@ -174,14 +179,14 @@ class Readiness:
             watch.task = self._supervisor.start("readiness", self._serve(project, watch))
         watch.waiters.append(waiter)
         watch.changed.set()
-        self.waiting += 1
+        self._waiting += 1
         # With a timeout of 0, too, a probe has the time for its answer.
         longest_seconds = max(timeout_seconds, SHORTEST_SECONDS) if self._hub.connected(project) else timeout_seconds
         try:
             # Not asyncio.timeout: with a time-out of nothing it would not look even once.
             done, _ = await asyncio.wait((waiter.future,), timeout=longest_seconds)
         finally:
-            self.waiting -= 1
+            self._waiting -= 1
             if waiter in watch.waiters:
                 watch.waiters.remove(waiter)
                 watch.changed.set()
@@ -194,21 +199,18 @@ class Readiness:
             found.last_ready = (now, connections, confirmed)
         return Confirmation(connections, confirmed, round((now - began) * 1000, 3))
 
-    def check(self, project: str, more: int = 0) -> None:
-        """Raise unless one more may wait for `project`, besides `more` that wait elsewhere.
-
-        Raises Draining, LimitReached.
-        """
+    def check(self, project: str, waiting: int) -> None:
+        """Raise Draining or LimitReached unless one more may wait for `project`, when `waiting` do."""
         if self._hub.draining:
             raise draining()
-        if self.waiting + more >= self.max_waiting:
+        if waiting >= self.max_waiting:
             raise LimitReached(
-                f"{self.waiting + more} requests are waiting already (limits.max_waiting); try again soon.",
+                f"{waiting} requests are waiting already (limits.max_waiting); try again soon.",
                 code="too_many_waiting",
                 retry_after_seconds=1,
                 limit=self.max_waiting,
             )
-        if self.waiting >= self.max_per_project and self.waiting_for(project) >= self.max_per_project:
+        if self._waiting >= self.max_per_project and self.waiting_for(project) >= self.max_per_project:
             raise LimitReached(
                 f"{self.max_per_project} requests wait for {project} already, its share of limits.max_waiting "
                 "(limits.project_share_percent); try again soon.",
@@ -347,4 +349,4 @@ class Readiness:
 
 
 def draining() -> Draining:
-    return Draining("The hub is shutting down; try again in a second.", retry_after_seconds=1)
+    return Draining("The hub is shutting down; try again in a second.")

@@ -224,9 +224,9 @@ def lose_answers(monkeypatch: pytest.MonkeyPatch, node: Node, script: str, *, on
     async def lossy(calls: list[Call], **options: bool) -> list[Any]:
         nonlocal lost
         answers = await run_all(calls, **options)
-        if any(script == called for called, _, _ in calls) and not (once and lost):
+        if any(script == called for called, _ in calls) and not (once and lost):
             lost = True
-            raise StoreUnavailable("The answer was lost.", retry_after_seconds=1)
+            raise StoreUnavailable("The answer was lost.")
         return answers
 
     monkeypatch.setattr(cluster.redis, "run_all", lossy)
@@ -238,7 +238,7 @@ async def presume_dead(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     run_all = redis.run_all
 
     async def hang(calls: list[Any], **options: bool) -> list[Any]:
-        if any(script == "heartbeat" for script, _, _ in calls):
+        if any(script == "heartbeat" for script, _ in calls):
             await asyncio.Event().wait()
         return await run_all(calls, **options)
 

@@ -11,6 +11,7 @@ from edge.cluster import local
 from edge.cluster.local import LocalNode
 from edge.core import resume
 from edge.core.project import Project
+from edge.supervisor import Supervisor
 from tests.core.fakes import FakeConnection, make_hub, text
 
 
@@ -19,7 +20,7 @@ def node(**connections: int) -> LocalNode:
     for name, count in connections.items():
         for number in range(count):
             hub.attach(name, FakeConnection(hub, f"{name}{number}"), resume.nothing, 0.0)
-    return LocalNode(hub, cast(Any, None), cast(Any, None), lambda: 0.0)
+    return LocalNode(hub, cast(Any, None), cast(Any, None), lambda: 0.0, Supervisor())
 
 
 async def names(node: LocalNode, order: local.Order = "busiest", match: str = "") -> list[str]:

@@ -264,9 +264,9 @@ async def test_a_trigger_that_waits_without_redis_ends_with_its_node_and_leaves_
     readiness = nodes[0].context.readiness
     assert isinstance(readiness, ClusterReadiness)
     async with asyncio.timeout(60):
-        while not readiness._questions:  # noqa: ASYNC110 - nothing says when it waits
+        while not readiness._callers:  # noqa: ASYNC110 - nothing says when it waits
             await asyncio.sleep(0.01)
-    [question] = readiness._questions.values()
+    [caller] = readiness._callers.values()
     readiness.drain()
     assert 503 == (await waiting)["status"]
-    assert None is question.enough.exception(), "asyncio reports an exception that is never retrieved"
+    assert None is caller.enough.exception(), "asyncio reports an exception that is never retrieved"

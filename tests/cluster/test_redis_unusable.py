@@ -18,6 +18,7 @@ from edge.cluster.client import RedisClient
 from edge.config.texts import parse_redis_url
 from edge.core.errors import StoreUnavailable
 from edge.core.idempotency import Answer
+from edge.triggers.readiness import Readiness
 from tests.cluster.conftest import RedisServer
 from tests.cluster.nodes import Node, Reader, start_node
 from tests.ports import free_port
@@ -218,7 +219,7 @@ async def test_heartbeats_and_reports_go_on_after_an_unforeseen_error(
     run_all, failed = cluster.redis.run_all, set[str]()
 
     async def fail(calls: list[Any], **options: bool) -> list[Any]:
-        for script, _, _ in calls:
+        for script, _ in calls:
             if script in {"heartbeat", "presence", "append"} and script not in failed:
                 failed.add(script)
                 raise KeyError("unforeseen")
@@ -242,7 +243,7 @@ async def test_node_that_fails_to_confirm_is_counted_and_the_next_question_is_an
         raise KeyError("unforeseen")
 
     async with Reader(nodes[1].port):
-        monkeypatch.setattr(nodes[1].store.readiness._local, "wait", fail)
+        monkeypatch.setattr(Readiness, "wait", fail)
         assert 409 == (await nodes[0].get("/projects/p/ready?timeout=500ms"))["status"]
         assert 1 == nodes[1].context.supervisor.failures["redis_readiness"]
         monkeypatch.undo()

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from edge.cluster.store import RedisStore
+from edge.config.schema import LimitsSettings
 from edge.config.texts import parse_redis_url
 from edge.core import resume, sse
 from edge.core.errors import StoreUnavailable
@@ -20,12 +21,10 @@ from edge.core.hub import Hub
 from edge.core.idempotency import Receipts
 from edge.core.limits import Limits
 from edge.core.observer import Observer, Receipt
-from edge.store.base import Store
-from edge.store.memory import MemoryStore
+from edge.store.base import MemoryStore, Store
 from edge.store.sqlite import SqliteStore
 from edge.supervisor import Supervisor
 from edge.transport.carrier import Carrier, Part
-from edge.triggers.readiness import Readiness
 from tests.cluster.conftest import RedisServer
 from tests.store.rig import Reader, Silent
 from tests.transport.wire import Wire
@@ -159,10 +158,10 @@ class Teller:
             if isinstance(step, Publish):
                 given = self.store.publish(step.project, Event("message", step.text.encode()), self.clock())
                 receipt = given if isinstance(given, Receipt) else await given
-                receipts.append((int(receipt.id.rpartition("-")[2]), receipt.connections, receipt.missed))
+                receipts.append((_number(receipt.id), receipt.connections, receipt.missed))
             elif isinstance(step, PublishEach):
                 each = await self.store.publish_each(BOTH, Event("message", step.text.encode()), self.clock())
-                receipts += [(int(one.id.rpartition("-")[2]), one.connections, one.missed) for one in each]
+                receipts += [(_number(one.id), one.connections, one.missed) for one in each]
             elif isinstance(step, ConnectToBoth):
                 if isinstance(self.store, RedisStore):
                     await self.store.follow_all(BOTH, "")
@@ -252,20 +251,8 @@ async def in_sqlite(story: Story, path: Path, *, commit: bool) -> Outcome:
 async def in_redis(story: Story, server: RedisServer) -> Outcome:
     server.empty()
     hub = _hub()
-    epochs = iter(range(10_000))
     clock = asyncio.get_running_loop().time
-    supervisor = Supervisor()
-    store = RedisStore(
-        parse_redis_url(server.url),
-        hub,
-        clock,
-        Readiness(hub, clock, 10, 10, supervisor),
-        supervisor,
-        new_epoch=lambda: f"e{next(epochs)}",
-        keep_receipts_seconds=60.0,
-        max_tickets=1,
-        max_tickets_per_project=1,
-    )
+    store = RedisStore(parse_redis_url(server.url), hub, clock, Supervisor(), LimitsSettings())
     hub._observer = cast(Observer, _Reporter(store))
     await store.open()
 
@@ -273,7 +260,7 @@ async def in_redis(story: Story, server: RedisServer) -> Outcome:
         for _ in range(400):
             names = list(hub.projects)
             has_undelivered = any(
-                view is not None and name in hub.projects and view.newest > hub.projects[name].ring.newest
+                view is not None and name in hub.projects and _number(view.newest_id) > hub.projects[name].ring.newest
                 for name, view in zip(names, await store.status.views(names), strict=True)
             )
             if not has_undelivered and store.settled:
@@ -290,6 +277,10 @@ async def in_redis(story: Story, server: RedisServer) -> Outcome:
         name: (view.misses, view.recovered, view.lost, view.pending) for name, view in views.items() if view is not None
     }
     return Outcome(receipts, readers, ledgers)
+
+
+def _number(event_id: str) -> int:
+    return int(event_id.rpartition("-")[2])
 
 
 class _Reporter(Silent):

@@ -20,7 +20,7 @@ from edge.core.observer import Receipt
 from edge.store import sqlite_writer
 from edge.store.base import StoreUnusableError
 from edge.store.sqlite_file import SqliteFile
-from edge.store.sqlite_rows import Transaction
+from edge.store.sqlite_transaction import Transaction
 from tests.store.rig import Reader, Rig, life
 
 EMPTY = Transaction()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from edge.core.ledger import LedgerState
 from edge.store.base import StoreUnusableError
 from edge.store.sqlite_file import SqliteFile
-from edge.store.sqlite_rows import ProjectRow, ReceiptRow, Segment, Transaction
+from edge.store.sqlite_transaction import ProjectRow, ReceiptRow, Segment, Transaction
 
 EMPTY = Transaction()
 RING = 6

@@ -1,5 +1,7 @@
--- A gap has reported lost events.  KEYS: reported, meta    ARGV: number, epoch, how many
-if not is_news(KEYS[1], ARGV[1]) then return 0 end
-local epoch, untold = unpack(redis.call('HMGET', KEYS[2], 'epoch', 'untold'))
-if epoch ~= ARGV[2] or not untold then return 0 end
-return redis.call('HSET', KEYS[2], 'untold', math.max(0, tonumber(untold) - tonumber(ARGV[3])))
+-- A gap has reported lost events.  ARGV: number of the report, node, project, epoch, how many
+local p = project(ARGV[3])
+if not is_news(ARGV[2], ARGV[1]) then return end
+local epoch, untold = unpack(redis.call('HMGET', p.meta, 'epoch', 'untold'))
+if epoch == ARGV[4] and untold then
+  redis.call('HSET', p.meta, 'untold', math.max(0, tonumber(untold) - tonumber(ARGV[5])))
+end

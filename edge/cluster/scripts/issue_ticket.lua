@@ -1,15 +1,14 @@
 -- Keep a ticket until it is redeemed or expires, if the hub and the project have room for one more.
--- KEYS: tickets, tickets of the project, ticket    ARGV: digest, holder, ms to live, most tickets, most of a project
+-- ARGV: digest, project, holder, ms to live, most tickets, most of a project
 -- Returns 1 when it is kept, 0 when the hub has too many, -1 when the project has.
-local now = now_seconds()
-local most = {tonumber(ARGV[4]), tonumber(ARGV[5])}
+local tables, most = { TICKETS, TICKETS .. ':' .. ARGV[2] }, { tonumber(ARGV[5]), tonumber(ARGV[6]) }
 for i = 1, 2 do
-  redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', now)
-  if redis.call('ZCARD', KEYS[i]) >= most[i] then return 1 - i end
+  redis.call('ZREMRANGEBYSCORE', tables[i], '-inf', now)
+  if redis.call('ZCARD', tables[i]) >= most[i] then return 1 - i end
 end
-redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[3])
+redis.call('SET', ticket(ARGV[1]), ARGV[3], 'PX', ARGV[4])
 for i = 1, 2 do
-  redis.call('ZADD', KEYS[i], now + tonumber(ARGV[3]) / 1000, ARGV[1])
-  redis.call('PEXPIRE', KEYS[i], ARGV[3])
+  redis.call('ZADD', tables[i], now + tonumber(ARGV[4]) / 1000, ARGV[1])
+  redis.call('PEXPIRE', tables[i], ARGV[4])
 end
 return 1

@@ -1,7 +1,6 @@
--- The holder of a ticket, which is used up by this.
--- KEYS: tickets, tickets of the project that redeems it, ticket    ARGV: digest
-local holder = redis.call('GET', KEYS[3])
-redis.call('DEL', KEYS[3])
-redis.call('ZREM', KEYS[1], ARGV[1])
-redis.call('ZREM', KEYS[2], ARGV[1])
+-- The holder of a ticket, which is used up by this.  ARGV: digest, the project that redeems it
+local holder = redis.call('GET', ticket(ARGV[1]))
+redis.call('DEL', ticket(ARGV[1]))
+redis.call('ZREM', TICKETS, ARGV[1])
+redis.call('ZREM', TICKETS .. ':' .. ARGV[2], ARGV[1])
 return holder

@@ -1,9 +1,9 @@
 -- What became of a claim: an answer to keep, or nothing; then the key is free, unless its event was published.
--- KEYS: receipt    ARGV: claim, answer, keep ms
-if redis.call('HGET', KEYS[1], 'claim') ~= ARGV[1] then return 0 end
-if ARGV[2] ~= '' then
-  redis.call('HSET', KEYS[1], 'answer', ARGV[2])
-elseif redis.call('HEXISTS', KEYS[1], 'id') == 0 then
-  return redis.call('DEL', KEYS[1])
+-- ARGV: receipt, claim, answer
+if redis.call('HGET', ARGV[1], 'claim') ~= ARGV[2] then return end
+if ARGV[3] ~= '' then
+  redis.call('HSET', ARGV[1], 'answer', ARGV[3])
+elseif redis.call('HEXISTS', ARGV[1], 'id') == 0 then
+  return redis.call('DEL', ARGV[1])
 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[3])
+redis.call('PEXPIRE', ARGV[1], KEEP_RECEIPTS_MS)

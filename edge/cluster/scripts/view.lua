@@ -1,7 +1,7 @@
--- The status of one project on all nodes.  KEYS: stream, meta, pending, presence, nodes    ARGV: node ttl
+-- The status of one project on all nodes.  ARGV: project
 -- Returns {connections, meta, events held, oldest number held, pending}
-local there = presence(KEYS[4], KEYS[5], now_seconds(), tonumber(ARGV[1]))
+local p = project(ARGV[1])
 return {
-  there, redis.call('HGETALL', KEYS[2]), redis.call('XLEN', KEYS[1]), oldest_held(KEYS[1]) or 0,
-  redis.call('ZCARD', KEYS[3]),
+  presence(p), redis.call('HGETALL', p.meta), redis.call('XLEN', p.stream), oldest_held(p) or 0,
+  redis.call('ZCARD', p.pending),
 }

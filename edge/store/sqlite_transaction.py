@@ -1,0 +1,317 @@
+"""What one transaction of the SQLite store writes: how it gathers on the event loop, and the rows that it becomes."""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+import msgspec
+
+from edge.core.hub import Hub
+from edge.core.idempotency import Answer, Key
+from edge.core.ledger import LedgerState
+from edge.core.observer import Receipt
+from edge.core.project import Project
+from edge.core.saved import PastEpoch
+from edge.store.base import Keyed
+
+
+class Segment(NamedTuple):
+    """Events `first_seq..last_seq` of one project, published at `at_seconds` of the file's clock."""
+
+    project: str
+    epoch: str
+    first_seq: int
+    last_seq: int
+    at_seconds: float
+    frames: bytes
+
+
+class ProjectRow(NamedTuple):
+    """A project as the hub knows it: ring bounds and ledger (its moments on the file's clock)."""
+
+    name: str
+    epoch: str
+    first_seq: int
+    oldest: int
+    newest: int
+    ledger: LedgerState
+    earlier: tuple[PastEpoch, ...] = ()
+    finished: bool = False
+
+
+class ReceiptRow(NamedTuple):
+    """An idempotency key: answered, or (`status` None) with job `job` about to be sent."""
+
+    key: str
+    fingerprint: bytes
+    job: str | None
+    status: int | None
+    content_type: str | None
+    body: bytes | None
+    at_seconds: float
+
+
+class Transaction(NamedTuple):
+    """What is written together."""
+
+    segments: Sequence[Segment] = ()
+    projects: Sequence[ProjectRow] = ()
+    dropped_projects: Sequence[str] = ()
+    receipts: Sequence[ReceiptRow] = ()
+    dropped_keys: Sequence[str] = ()
+    """Keys whose request did nothing after all."""
+    receipts_since_seconds: float = 0.0
+    """Receipts answered before this moment are no longer remembered."""
+    drift_seconds: float = 0.0
+    """How far the wall clock is ahead of the file's clock."""
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is added or changed."""
+        return not (self.segments or self.projects or self.receipts)
+
+
+class PendingCommit:
+    """A publisher that waits for the disk; its event is on no ring before it is there."""
+
+    __slots__ = ("frame", "future", "keyed", "project", "remembered")
+
+    def __init__(self, project: Project, frame: bytes, keyed: Keyed | None) -> None:
+        self.project = project
+        self.frame = frame
+        self.keyed = keyed
+        self.remembered: Answer | None = None
+        """What the transaction says of the key."""
+        self.future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+
+    def give(self, receipt: Receipt) -> None:
+        if not self.future.done():
+            self.future.set_result(receipt)
+
+
+class Gathered:
+    """What gathers for the next transaction."""
+
+    __slots__ = ("answers", "deleted", "intents", "pending", "receipts", "touched", "unwritten")
+
+    def __init__(self) -> None:
+        self.touched: set[str] = set()
+        """Projects whose history or ledger has changed; the hub adds to it."""
+        self.deleted: set[str] = set()
+        self.unwritten: dict[Project, int] = {}
+        """The first event of each that is on its ring and has not been written."""
+        self.pending: list[PendingCommit] = []
+        self.receipts: dict[str, ReceiptRow | None] = {}
+        """Rows to write; None for a key to drop."""
+        self.intents: list[asyncio.Future[None]] = []
+        """Jobs that are sent once it is written."""
+        self.answers: list[asyncio.Future[None]] = []
+        """Answers that are given once it is written."""
+
+    def __bool__(self) -> bool:
+        return bool(self.unwritten or self.pending or self.receipts or self.deleted)
+
+    def take(self, most: int) -> Gathered:
+        """What one transaction writes: all of it but for projects beyond `most`, which stay.
+
+        No event is parted from its key: with keys, all events are taken.
+        """
+        taken = Gathered()
+        first = list(self.unwritten) if self.receipts else list(islice(self.unwritten, most))
+        taken.unwritten = {project: self.unwritten.pop(project) for project in first}
+        taken.touched.update(islice(self.touched, max(0, most - len(first))))
+        self.touched -= taken.touched  # in place: the hub holds it
+        for name in ("deleted", "pending", "receipts", "intents", "answers"):
+            setattr(taken, name, getattr(self, name))
+            setattr(self, name, type(getattr(self, name))())
+        return taken
+
+    def put_back(self, earlier: Gathered) -> None:
+        """`earlier` was taken and not written."""
+        self.touched |= earlier.touched
+        self.deleted |= earlier.deleted
+        self.unwritten |= earlier.unwritten
+        self.pending = earlier.pending + self.pending
+        self.receipts = earlier.receipts | self.receipts
+        self.intents = earlier.intents + self.intents
+        self.answers = earlier.answers + self.answers
+
+    def transaction(
+        self, hub: Hub, offset_seconds: float, now_seconds: float, keep_receipts_seconds: float, drift_seconds: float
+    ) -> Transaction:
+        """`offset_seconds`: the file's clock, which says `now_seconds`, is so far ahead of the hub's."""
+        segments = self._segments(hub, offset_seconds, now_seconds)
+        rows: list[ProjectRow] = []
+        dropped: list[str] = []
+        for name in self.touched | self.deleted | {segment.project for segment in segments}:
+            if project := hub.projects.get(name):
+                rows.append(_project_row(project, offset_seconds))
+            elif past := hub.dropped.get(name):  # where its numbers continue
+                after = past.newest + 1
+                state = LedgerState(), past.earlier, past.finished
+                rows.append(ProjectRow(name, past.epoch, after, after, past.newest, *state))
+            else:
+                dropped.append(name)
+        return Transaction(
+            segments=segments,
+            projects=rows,
+            dropped_projects=dropped,
+            receipts=[row for row in self.receipts.values() if row is not None] + self._keyed_rows(now_seconds),
+            dropped_keys=[key for key, row in self.receipts.items() if row is None],
+            receipts_since_seconds=now_seconds - keep_receipts_seconds,
+            drift_seconds=drift_seconds,
+        )
+
+    def _segments(self, hub: Hub, offset_seconds: float, now_seconds: float) -> list[Segment]:
+        """The events: neither those deleted meanwhile, nor those that their ring has evicted."""
+        segments = []
+        for project, first in self.unwritten.items():
+            ring = project.ring
+            if len(ring) and hub.projects.get(project.name) is project:
+                at_seconds = ring.published_at(max(first, ring.oldest)) + offset_seconds
+                frames = ring.newest_frames(ring.newest - first + 1)
+                segments.append(_segment(project, ring.newest, at_seconds, frames))
+        # On no ring yet; all that was reserved before is.
+        coming: dict[Project, list[bytes]] = {}
+        for one in self.pending:
+            if hub.projects.get(one.project.name) is one.project:
+                coming.setdefault(one.project, []).append(one.frame)
+        for project, frames in coming.items():
+            segments.append(_segment(project, project.ring.newest + len(frames), now_seconds, frames))
+        return segments
+
+    def _keyed_rows(self, now_seconds: float) -> list[ReceiptRow]:
+        """What the keys of pending events will remember, if their subscribers are still the same then."""
+        rows = []
+        newest: dict[Project, int] = {}
+        receipts: list[Receipt] = []
+        for one in self.pending:
+            project = one.project
+            seq = newest[project] = newest.get(project, project.ring.newest) + 1
+            there = len(project.connections)
+            receipts.append(Receipt(project.name, project.event_id(seq), there, not there))
+            if one.keyed is not None:
+                one.remembered = one.keyed.answered(receipts[-len(one.keyed.projects) :])
+                rows.append(receipt_row(one.keyed.key, one.keyed.fingerprint, one.remembered, now_seconds))
+        return rows
+
+
+def _segment(project: Project, last_seq: int, at_seconds: float, frames: list[bytes]) -> Segment:
+    first_seq = last_seq - len(frames) + 1
+    return Segment(project.name, project.epoch, first_seq, last_seq, at_seconds, b"".join(frames))
+
+
+def _project_row(project: Project, offset_seconds: float) -> ProjectRow:
+    ring = project.ring
+    ledger = shifted(project.ledger.state(ring.newest), offset_seconds)
+    held = project.first_seq, ring.oldest, ring.newest
+    return ProjectRow(project.name, project.epoch, *held, ledger, project.earlier, project.finished)
+
+
+def receipt_row(key: Key, fingerprint: bytes, answer: Answer, at_seconds: float) -> ReceiptRow:
+    return ReceiptRow(key_text(key), fingerprint, None, answer.status, answer.content_type, answer.body, at_seconds)
+
+
+def key_text(key: Key) -> str:
+    return msgspec.json.encode(key).decode()
+
+
+def shifted(ledger: LedgerState, by_seconds: float) -> LedgerState:
+    """`ledger` with its moments moved from one clock to another."""
+    first, last = ledger.first_miss_seconds, ledger.last_miss_seconds
+    return msgspec.structs.replace(
+        ledger,
+        first_miss_seconds=None if first is None else first + by_seconds,
+        last_miss_seconds=None if last is None else last + by_seconds,
+    )
+
+
+class _Rows:
+    """Of one project: row number and number of the last event, alternating, oldest first."""
+
+    __slots__ = ("epoch", "held")
+
+    def __init__(self, epoch: str) -> None:
+        self.epoch = epoch
+        self.held = array("q")
+
+    def before(self, oldest: int) -> int:
+        """How many items of `held` belong to segments that end before event `oldest`."""
+        at = 0
+        while at < len(self.held) and self.held[at + 1] < oldest:
+            at += 2
+        return at
+
+
+class Change(NamedTuple):
+    """What one transaction does to the table of segments."""
+
+    added: list[tuple[object, ...]]
+    """Row number and columns."""
+    removed: list[tuple[int, int]]
+    """Row numbers, first and last of each run."""
+    cut: list[tuple[_Rows, int]]
+
+
+class SegmentIndex:
+    """Which rows hold whose events, so that they are removed without a search.
+
+    Invariant: after each transaction it names exactly the rows of the table `segments`. They are numbered in the order
+    they are written in, so those of a project are in the order of its events. It takes sixteen bytes a segment.
+    """
+
+    def __init__(self) -> None:
+        self._projects: dict[str, _Rows] = {}
+        self._next_row = 1
+
+    def put(self, row: int, name: str, epoch: str, last_seq: int) -> None:
+        """Row `row`, the last one, holds events of project `name` up to `last_seq`."""
+        rows = self._projects.get(name)
+        if rows is None or rows.epoch != epoch:
+            rows = self._projects[name] = _Rows(epoch)
+        rows.held.append(row)
+        rows.held.append(last_seq)
+        self._next_row = row + 1
+
+    def go_on(self, name: str, epoch: str) -> None:
+        """The history of `name` goes on under `epoch`."""
+        if rows := self._projects.get(name):
+            rows.epoch = epoch
+
+    def change(self, batch: Transaction) -> Change:
+        """What writing `batch` means; nothing is changed before `apply`."""
+        cut = [(rows, len(rows.held)) for name in batch.dropped_projects if (rows := self._projects.get(name))]
+        cut += [
+            (rows, rows.before(row.oldest) if rows.epoch == row.epoch else len(rows.held))
+            for row in batch.projects
+            if (rows := self._projects.get(row.name))
+        ]
+        return Change(
+            [(row, *segment) for row, segment in enumerate(batch.segments, self._next_row)],
+            _runs(row for rows, count in cut for row in rows.held[:count:2]),
+            cut,
+        )
+
+    def apply(self, batch: Transaction, change: Change) -> None:
+        """`batch` was written."""
+        for rows, count in change.cut:
+            del rows.held[:count]
+        for name in batch.dropped_projects:
+            self._projects.pop(name, None)
+        for row, segment in enumerate(batch.segments, self._next_row):
+            self.put(row, segment.project, segment.epoch, segment.last_seq)
+
+
+def _runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """Sorted, and consecutive ones as one."""
+    runs: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if runs and runs[-1][1] == number - 1:
+            runs[-1] = (runs[-1][0], number)
+        else:
+            runs.append((number, number))
+    return runs
