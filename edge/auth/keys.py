@@ -12,6 +12,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -145,6 +146,7 @@ class FetchedKeys(Keys):
     ) -> None:
         super().__init__(())
         self._proxy = proxy
+        self._tls = ssl.create_default_context()
         self._url = url
         self._wanted = wanted
         self._clock = clock
@@ -214,7 +216,7 @@ class FetchedKeys(Keys):
             aiohttp.ClientSession(
                 timeout=timeout, headers=headers, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
             ) as session,
-            session.get(self._url, allow_redirects=False, proxy=self._proxy) as response,
+            session.get(self._url, allow_redirects=False, proxy=self._proxy, ssl=self._tls) as response,
         ):
             if response.status != 200:
                 raise ValueError(f"has status {response.status}")

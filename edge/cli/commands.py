@@ -6,10 +6,12 @@ Each imports what it needs, so that `edge --version` and the client commands sta
 from __future__ import annotations
 
 import argparse
+import contextlib
+import gc
 import ipaddress
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -126,9 +128,10 @@ def _load(arguments: argparse.Namespace, *, listens: bool) -> tuple[Config, Sour
 
 def serve(arguments: argparse.Namespace) -> int:
     """Run the hub until a signal ends it."""
-    from edge.config.load import ConfigError  # noqa: PLC0415
-    from edge.server.listening import CantListenError  # noqa: PLC0415
-    from edge.server.process import serve as serve_until_signal  # noqa: PLC0415
+    with _loading():
+        from edge.config.load import ConfigError  # noqa: PLC0415
+        from edge.server.listening import CantListenError  # noqa: PLC0415
+        from edge.server.process import serve as serve_until_signal  # noqa: PLC0415
 
     try:
         status: int = serve_until_signal(lambda: _load(arguments, listens=True))
@@ -137,6 +140,24 @@ def serve(arguments: argparse.Namespace) -> int:
         raise CommandError(error.line, ExitStatus.USAGE) from None
     except (CantListenError, OSError) as error:
         raise CommandError(str(error)) from None
+
+
+@contextlib.contextmanager
+def _loading() -> Iterator[None]:
+    """While the server is imported: without garbage collection, for what is loaded stays; and without certificate
+    authorities, which aiohttp would load twice. Whatever asks an https server has a TLS context of its own.
+    """
+    names = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+    kept = {name: os.environ[name] for name in names if name in os.environ}
+    os.environ |= dict.fromkeys(names, os.devnull)
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        for name in names:
+            del os.environ[name]
+        os.environ |= kept
 
 
 def check_config(arguments: argparse.Namespace) -> int:

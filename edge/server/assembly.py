@@ -32,7 +32,6 @@ from edge.server.event_loop import EventLoopDriver
 from edge.server.memory import MemoryWatch
 from edge.store.base import LocalStore, MemoryStore, Store, StoreUnusableError, new_epoch
 from edge.store.idempotency import Idempotency, LocalIdempotency
-from edge.store.sqlite import SqliteStore
 from edge.supervisor import Supervisor, end
 from edge.triggers.hooks import OUTCOMES, Hooks, HookSender
 from edge.triggers.job import StreamTarget, Target
@@ -208,6 +207,8 @@ def store_of(
     scheme, _, path = config.store.url.partition(":")
     if scheme == "memory":
         return MemoryStore(hub)
+    from edge.store.sqlite import SqliteStore  # noqa: PLC0415 - not in each start
+
     return SqliteStore(
         Path(path),
         hub,

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import ssl
 import time
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Collection
@@ -110,6 +111,7 @@ class WebhookTarget:
         self._now_ms = now_ms
         self._sleep = sleep
         self._random = random
+        self._tls = ssl.create_default_context()  # reads files, so not at the first job
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
         self.safe_url = self._address.shown
@@ -212,7 +214,7 @@ class WebhookTarget:
             tracing = aiohttp.TraceConfig()
             tracing.on_request_headers_sent.append(_headers_sent)
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(force_close=True, limit=CONNECTIONS_MAX),
+                connector=aiohttp.TCPConnector(ssl=self._tls, force_close=True, limit=CONNECTIONS_MAX),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": "edge", "Accept-Encoding": "identity"},
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),

@@ -92,6 +92,22 @@ def test_starting_imports_neither_the_http_server_nor_the_logs() -> None:
     assert "[]" == subprocess.check_output([sys.executable, "-c", script], text=True).splitlines()[-1]
 
 
+@pytest.mark.linux
+def test_a_hub_starts_without_loading_authorities_or_sqlite(tmp_path: Path) -> None:
+    """Each takes time and memory on a small machine. A FIFO blocks a process that opens it to read."""
+    authorities = tmp_path / "authorities.pem"
+    os.mkfifo(authorities)
+    command = (sys.executable, "-m", "edge", "serve", "--port", "0")
+    environ = {**os.environ, "SSL_CERT_FILE": str(authorities)}
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as hub:
+        assert hub.stdout is not None
+        try:
+            assert hub.stdout.readline().startswith("edge: listening on ")
+            assert "_sqlite3" not in Path(f"/proc/{hub.pid}/maps").read_text()
+        finally:
+            hub.kill()
+
+
 # --- check-config ---
 
 
