@@ -33,7 +33,7 @@ export class Overview {
       on.rate,
       on.rateText,
     );
-    on.worst = element("section", { class: "card", hidden: true });
+    on.worst = element("section", { class: "card worst", hidden: true });
     on.start = element("section", { class: "card", hidden: true }, ...firstSteps());
     root.replaceChildren(
       element("h1", {}, "Overview"),

@@ -7,7 +7,7 @@ import { Feed } from "./page-feed.js";
 import { BADGES } from "./page-words.js";
 
 const MOST_TYPES = 200;
-const OBSERVES = "This page observes and counts as nothing.";
+const OBSERVES = "This page observes: it is not a subscriber, and receives no pending event.";
 
 export class EventsPane {
   #names;

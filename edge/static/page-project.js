@@ -86,7 +86,9 @@ export class ProjectView {
       `curl${curlToken()} ${new URL(`${this.#path}/events`, base).href} -d '{"data": "hello"}'`,
     ];
     this.#on.pending.hidden = !misses.pending || this.#pane.receives;
-    this.#on.pendingText.textContent = `${plural(misses.pending, "event waits", "events wait")} for the next subscriber. If they are received here, they count as delivered.`;
+    this.#on.pendingText.textContent =
+      `${plural(misses.pending, "event waits", "events wait")} for the next subscriber. ` +
+      `${misses.pending === 1 ? "It counts" : "They count"} as delivered once received here.`;
     this.#on.finished.hidden = !known.finished;
     this.#explanation.show(known, this.#pane.own);
   }
@@ -122,7 +124,7 @@ export class ProjectView {
       "div",
       { class: "notice pending", hidden: true },
       on.pendingText,
-      element("button", { onclick: () => this.#pane.receive() }, "Receive them here"),
+      element("button", { onclick: () => this.#pane.receive() }, "Receive events here"),
     );
     const refresh = () => this.#refresh();
     return [

@@ -116,7 +116,7 @@ async def test_looking_counts_as_nothing_until_one_asks_to_receive(
     await tab.shows(".notice.pending", "3 events wait for the next subscriber.")
     known = await hub.project(project)
     assert (3, 0) == (known["misses"]["pending"], known["connections_total"])
-    await tab.page.click("text=Receive them here")
+    await tab.page.click(".pending button")
     await tab.page.wait_for_selector(".notice.pending", state="hidden")
     misses = (await until(lambda: hub.project(project), lambda known: known["misses"]["recovered"] == 3))["misses"]
     assert (3, 0) == (misses["total"], misses["pending"])
@@ -124,7 +124,7 @@ async def test_looking_counts_as_nothing_until_one_asks_to_receive(
     await hub.publish(project, 3)
     await until(lambda: rows(tab), lambda shown: len(shown) == 4)
     await tab.page.click("#receive")
-    await tab.shows("#role", "This page observes and counts as nothing.")
+    await tab.shows("#role", "This page observes: it is not a subscriber, and receives no pending event.")
     await until(lambda: hub.project(project), lambda known: known["connections_total"] == 0)
     assert 1 == (await hub.publish(project, 4))["missed"]
     await until(lambda: rows(tab), lambda shown: len(shown) == 5)
