@@ -81,7 +81,7 @@ class AccessControl:
                 project=request.project or None,
                 address=self._context.client_addresses.of(request),
                 suppressed=suppressed,
-                **(compared(request) if code == "origin_not_allowed" else {}),
+                **(compared(request) if code in ("origin_not_allowed", "wrong_host") else {}),
             )
 
     # Where it comes from
@@ -90,12 +90,15 @@ class AccessControl:
         if not self.open and request.permission is None:
             return  # a health check by address, which learns no more than that the hub is up
         # In the absolute form (`GET http://name/ HTTP/1.1`) the target names the host a second time.
-        named = request.headers.get("Host")
-        if self._hosts.know(named) and (request.authority is None or self._hosts.know(request.authority)):
+        named = (request.headers.get("Host"), request.authority)
+        unknown = next((host for host in named if not self._hosts.know(host)), None)
+        if unknown is None:
             return
+        shown = _shown(unknown)
         raise Forbidden(
-            "The Host of the request is neither local nor in server.allowed_hosts; add the name there.",
+            f"The request's Host {shown or '(empty)'} is neither local nor in server.allowed_hosts; add it there.",
             code="wrong_host",
+            host=shown,
         )
 
     def _check_origin(self, request: Request) -> None:
@@ -169,7 +172,7 @@ class AccessControl:
         """The caller's identity, `anonymous` without a credential. Raises Unauthenticated for an invalid credential."""
         token = self._token(request)
         if token is None and (ticket := request.parameter(TICKET)) is not None:
-            if not request.stream:
+            if not request.stream or request.method == "HEAD":  # which opens nothing, and so uses no ticket up
                 raise Unauthenticated(f"A ticket only opens streams; send a token instead of ?{TICKET}=.")
             return self._redeem(request.query[TICKET] if request.projects else [ticket], request)
         if token is None:
@@ -240,7 +243,11 @@ def compared(request: Request) -> dict[str, str | None]:
     """The Origin and the Host of a request that were compared, fit to be shown."""
     headers = request.headers
     named = {"origin": headers.get("Origin"), "host": headers.get("Host"), "site": headers.get("Sec-Fetch-Site")}
-    return {name: None if value is None else one_line(shorten(value, _SHOWN_CHARS)) for name, value in named.items()}
+    return {name: _shown(value) for name, value in named.items()}
+
+
+def _shown(value: str | None) -> str | None:
+    return None if value is None else one_line(shorten(value, _SHOWN_CHARS))
 
 
 def _foreign(request: Request) -> Forbidden:

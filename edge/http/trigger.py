@@ -89,6 +89,8 @@ def decode(body: bytes) -> Trigger:
     try:
         order = _decoder.decode(body)
         bytes(order.data).decode()  # msgspec skips over raw text without looking at its encoding
+        if not order.name:
+            raise _invalid("The name is empty; name the job, as in api/iterate.")
         check_type(order.name)
     except (UnicodeDecodeError, RecursionError, msgspec.DecodeError) as error:
         reason = why_not_json(body, error)

@@ -81,6 +81,7 @@ async def test_an_open_hub_refuses_other_hosts(host: str, path: str) -> None:
         headers = {"Host": host.format(port=hub.port)}
         async with hub.client.get(f"{hub.url}{path}", headers=headers) as response:
             assert (421, "wrong_host") == await code_of(response)
+            assert headers["Host"] == (await response.json())["host"]
 
 
 async def test_allowed_hosts_are_answered_too() -> None:
@@ -185,6 +186,13 @@ async def test_a_refused_origin_is_named_in_the_answer_the_log_and_explain(capfd
     [line] = [json.loads(line) for line in capfd.readouterr().err.splitlines() if "request_refused" in line]
     named = {key: line[key] for key in ("project", "path", "origin", "host")}
     assert {"project": "p1", "path": EVENTS, "origin": "https://evil.example", "host": host} == named
+
+
+async def test_a_wrong_host_is_named_in_the_log(capfd: pytest.CaptureFixture[str]) -> None:
+    async with running() as hub, hub.client.get(f"{hub.url}{EVENTS}", headers={"Host": "evil.example"}) as response:
+        assert "evil.example" in (await response.json())["detail"]
+    [line] = [json.loads(line) for line in capfd.readouterr().err.splitlines() if "request_refused" in line]
+    assert ("wrong_host", "evil.example") == (line["code"], line["host"])
 
 
 # --- cross-origin ---
@@ -366,6 +374,8 @@ async def ticket_for(client: aiohttp.ClientSession, url: str, token: str, projec
 async def test_a_ticket_opens_one_stream_once() -> None:
     async with running(GUARDED) as hub:
         ticket = await ticket_for(hub.client, hub.url, minted({"subscribe": ["p1"]}))
+        async with hub.client.head(f"{hub.url}{EVENTS}?ticket={ticket}") as response:
+            assert 401 == response.status  # HEAD opens nothing
         async with hub.client.get(f"{hub.url}{EVENTS}?ticket={ticket}") as response:
             assert 200 == response.status
             assert "p1" == (await frames_until(response, "edge.hello"))["project"]

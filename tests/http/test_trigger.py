@@ -128,7 +128,7 @@ async def test_many_wait_for_one_reader(site: Site) -> None:
     [
         ("", "Send"),
         ("{}", "required field `name`"),
-        ('{"name": ""}', "empty"),
+        ('{"name": ""}', "name the job"),
         ('{"name": "edge.x"}', "are reserved"),
         ('{"name": "a\\nb"}', "CR, LF or NUL"),
         ('{"name": "j", "extra": 1}', "unknown field"),
