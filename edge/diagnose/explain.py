@@ -1,14 +1,15 @@
 """The answer to "why was no subscriber connected?" in plain sentences.
 
-`explain` is pure: a `Situation` in, an `Explanation` out. The answer starts with the current state, then gives the
-likeliest cause and what to do about it, then every fact, newest first. A test holds `LEFT` to the reasons that are
-counted and `REFUSED` to the error codes.
+`explain` is pure: a `Situation` in, an `Explanation` out, with the reasons and remedies of `edge/static/explain.json`.
+The answer starts with the current state, then gives the likeliest cause and what to do about it, then every fact,
+newest first. A test holds `LEFT` to the reasons that are counted and `REFUSED` to the error codes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from importlib import resources
+from typing import Literal
 
 import msgspec
 
@@ -20,6 +21,24 @@ _SHORT_SECONDS = 2.0
 """A connection that lasted no longer may have been closed before its page saw an event."""
 
 
+class Reason(msgspec.Struct, frozen=True):
+    """`what` happened, as the end of a sentence; `remedy` is a sentence of its own."""
+
+    what: str
+    remedy: str
+
+
+class _Texts(msgspec.Struct, frozen=True):
+    left: dict[str, Reason]
+    refused: dict[str, Reason]
+    trigger: dict[str, str]
+
+
+_TEXTS = msgspec.json.decode(resources.files("edge").joinpath("static/explain.json").read_bytes(), type=_Texts)
+LEFT = _TEXTS.left
+"""By the reason of `edge_connections_removed_total`."""
+REFUSED = _TEXTS.refused
+"""By error code."""
 _CONFIRMED = {
     "acknowledged": "confirmed: its TCP stack acknowledged a probe just now",
     "client": "confirmed: the client itself answered a probe just now",
@@ -140,8 +159,9 @@ def _cause(situation: Situation) -> tuple[Cause, str, str]:
     if left is not None:
         pending = situation.misses.pending
         held = f" {count(pending, 'event')} kept for the next one." if pending else ""
-        what, remedy = LEFT[left.reason]
-        return "dropped", f"The last subscriber disconnected {ago(now - left.last_seconds)}: {what}.{held}", remedy
+        reason = LEFT[left.reason]
+        why = f"The last subscriber disconnected {ago(now - left.last_seconds)}: {reason.what}.{held}"
+        return "dropped", why, reason.remedy
     since = f"the hub started {ago(now - situation.began_seconds)}"
     if not situation.known and not situation.facts:
         return (
@@ -180,15 +200,12 @@ def _while_connected(situation: Situation) -> tuple[Cause, str, str]:
     outcome = _outcome(situation, late)
     left = _newest(situation, "left")
     if late.reason == "dropped" and left is not None:
-        what, remedy = LEFT[left.reason]
-        return (
-            "dropped",
-            (
-                f"The last subscriber had disconnected ({what}). One reconnected {when}, {how_late} after the first "
-                f"event it missed: {outcome}."
-            ),
-            remedy,
+        reason = LEFT[left.reason]
+        why = (
+            f"The last subscriber had disconnected ({reason.what}). One reconnected {when}, {how_late} after the first "
+            f"event it missed: {outcome}."
         )
+        return "dropped", why, reason.remedy
     return (
         "timing",
         f"The first subscriber connected {when}, {how_late} after the first event: {outcome}.",
@@ -240,7 +257,7 @@ def _sentence(situation: Situation, fact: Fact) -> str:
             outcome = _outcome(situation, fact)
             return f"A subscriber connected {seconds} after the first missed event: {outcome}{often}."
         case "trigger":
-            return TRIGGERS[fact.reason].format(seconds=seconds) + f"{often}."
+            return _TEXTS.trigger[fact.reason].format(seconds=seconds) + f"{often}."
         case "forgotten":
             return (
                 f"The last of {count(fact.missed, 'missed event')} before the hub dropped the project: "
@@ -268,106 +285,7 @@ def _newest(situation: Situation, kind: str) -> Fact | None:
     return next((fact for fact in situation.facts if fact.kind == kind), None)
 
 
-# --- words ---
-
-
-class Reason(NamedTuple):
-    """`what` happened, as the end of a sentence; `remedy` is a sentence of its own."""
-
-    what: str
-    remedy: str
-
-
-LEFT = {
-    "client": Reason(
-        "its client closed the stream (page closed or reloaded, tab suspended, EventSource.close())",
-        "Reconnect on `error` and when the page becomes visible again, as edge.js does. Missed events are replayed.",
-    ),
-    "dead": Reason(
-        "its peer stopped acknowledging (network cut, laptop lid closed)",
-        "Nothing here. Its client notices by itself if it expects heartbeats (?heartbeat=event) and reconnects when "
-        "they stop, as edge.js does.",
-    ),
-    "slow": Reason(
-        "it did not read what was sent to it for stream.dead_after_seconds",
-        "Check what the client does with each event: it reads more slowly than events arrive.",
-    ),
-    "shutdown": Reason(
-        "the hub was shutting down", "Nothing: subscribers reconnect. Run the next hub on the same address."
-    ),
-    "deleted": Reason("the project was deleted", "Find out who calls DELETE /projects/{project}: it requires `admin`."),
-    "restart": Reason(
-        "the project's history started again in Redis or moved on further than this node could follow, or another "
-        "project of the same stream was deleted",
-        "Check Redis: was it emptied, or restarted without appendonly? Subscribers reconnect and get a gap.",
-    ),
-    "lifetime": Reason("it reached stream.max_lifetime_seconds", "Nothing: its client reconnects and resumes."),
-    "expired": Reason("its token expired", "Give the subscriber a new token or ticket before the old one expires."),
-    "finished": Reason(
-        "it had received the project's last event (published with ?final=true)",
-        "Nothing: the project is finished. Publishing to it opens it again.",
-    ),
-    "error": Reason("its transport failed", "Check the network and the proxy in between: it broke the connection."),
-}
-"""By the reason of `edge_connections_removed_total`."""
-
-REFUSED = {
-    "unauthenticated": Reason(
-        "it sent no valid token (401)",
-        "Give the subscriber a ticket (POST /projects/{project}/ticket) or the cookie edge_token: a browser's "
-        "EventSource can't send an Authorization header.",
-    ),
-    "forbidden": Reason(
-        "its token does not allow subscribing to this project (403)",
-        "Name the project under `subscribe` in the token's claim.",
-    ),
-    "wrong_host": Reason(
-        "it used a host name that isn't the hub's (421)", "Add the name to server.allowed_hosts, or configure auth."
-    ),
-    "origin_not_allowed": Reason(
-        "its page is from an origin that is not allowed (403)",
-        "Add the page's origin to cors.origins. Behind a proxy, pass the browser's Host on (for nginx: "
-        "proxy_set_header Host $http_host); the hub's log names the Origin and the Host that were compared.",
-    ),
-    "keys_unavailable": Reason(
-        "the keys to verify its token with could not be fetched (503)",
-        "Check auth.jwt_jwks_url: the hub must reach it.",
-    ),
-    "too_many_connections": Reason(
-        "the hub is at limits.max_connections (503)", "Raise limits.max_connections, or run a second hub."
-    ),
-    "too_many_descriptors": Reason(
-        "the process is out of file descriptors (503)",
-        "Raise the limit (LimitNOFILE=, ulimit -n): each stream takes one.",
-    ),
-    "too_many_project_connections": Reason(
-        "the project is at limits.max_connections_per_project (429)",
-        "Raise limits.max_connections_per_project, or find the client that opens streams without closing them.",
-    ),
-    "too_many_address_connections": Reason(
-        "its address is at limits.max_connections_per_address (429)",
-        "Raise limits.max_connections_per_address; behind a proxy set server.trusted_proxies.",
-    ),
-    "too_many_projects": Reason("the hub is at limits.max_projects (503)", "Raise limits.max_projects."),
-    "draining": Reason("the hub was shutting down (503)", "Nothing: the client reconnects to the next hub."),
-    "not_acceptable": Reason(
-        "it did not accept text/event-stream (406)", "Send Accept: text/event-stream, or no Accept header at all."
-    ),
-    "invalid_project": Reason(
-        "its project id is invalid (400)",
-        "Ids have 1 to 128 letters, digits and . _ ~ -, and begin with a letter or digit: look for spaces and slashes.",
-    ),
-    "invalid_parameter": Reason("a query parameter is invalid (400)", "Check ?since= and ?heartbeat=."),
-}
-"""By error code."""
-
-TRIGGERS = {
-    "waited": "A trigger waited {seconds} for a subscriber",
-    "no_connection": "A trigger timed out after {seconds}: no subscriber was connected and confirmed",
-    "dispatched_anyway": "A trigger started its job without a subscriber, after {seconds} (on_timeout=dispatch)",
-    "cancelled": "A trigger's caller disconnected after waiting {seconds}",
-    "failed": "A trigger's target did not accept the job",
-}
+# --- numbers ---
 
 _STEPS = ((120.0, 1.0, "s"), (7200.0, 60.0, "min"), (172_800.0, 3600.0, "h"))
 

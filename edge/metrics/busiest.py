@@ -28,31 +28,14 @@ class Figures(msgspec.Struct, frozen=True):
     misses: int
 
 
-class _Picked:
-    __slots__ = ("misses_before", "project", "published_before")
-
-    def __init__(self, project: Project) -> None:
-        self.project = project
-        self.published_before = project.published
-        self.misses_before = project.ledger.misses
-
-    def figures(self) -> Figures:
-        project = self.project
-        return Figures(
-            project.name,
-            len(project.connections),
-            project.published - self.published_before,
-            project.ledger.misses - self.misses_before,
-        )
-
-
 class BusiestProjects:
     """Those with most connections; among equals, those that published most since they began."""
 
     def __init__(self, hub: Hub, count: int) -> None:
         self._hub = hub
         self._count = count
-        self._picked: dict[str, _Picked] = {}
+        self._picked: dict[str, tuple[Project, int, int]] = {}
+        """By name: the project, and what it had published and missed when it was picked."""
         self._round: list[Project] = []
         self._best: list[tuple[int, int, str, Project]] = []
         self._published_by_dropped = 0
@@ -73,7 +56,7 @@ class BusiestProjects:
 
     def figures(self) -> list[Figures]:
         """The picked projects, and last the others (`project` is None)."""
-        shown = [picked.figures() for picked in self._picked.values()]
+        shown = [_since(*picked) for picked in self._picked.values()]
         counters = self._hub.counters
         others = Figures(
             None,
@@ -85,11 +68,16 @@ class BusiestProjects:
 
     def _pick(self, best: dict[str, Project]) -> None:
         for name, picked in list(self._picked.items()):
-            if best.get(name) is not picked.project:
-                last = picked.figures()
+            if best.get(name) is not picked[0]:
+                last = _since(*picked)
                 self._published_by_dropped += last.published
                 self._misses_by_dropped += last.misses
                 del self._picked[name]
         for name, project in best.items():
             if name not in self._picked and self._hub.projects.get(name) is project:
-                self._picked[name] = _Picked(project)
+                self._picked[name] = (project, project.published, project.ledger.misses)
+
+
+def _since(project: Project, published: int, misses: int) -> Figures:
+    connections = len(project.connections)
+    return Figures(project.name, connections, project.published - published, project.ledger.misses - misses)

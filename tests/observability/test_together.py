@@ -123,7 +123,7 @@ def test_every_label_value_in_rules_and_dashboard_exists() -> None:
 def test_every_setting_that_is_named_anywhere_exists() -> None:
     sections = {key.partition(".")[0] for key in KEYS}
     setting = re.compile(rf"(?<![\w./-])((?:{'|'.join(sections)})\.(?!(?:md|py|txt)\b)[a-z][a-z_]*[a-z])\b(?![./(*])")
-    shown = {"metrics.json", "openapi.json", "explain.py", "selftest.py", "problems.py", "admission.py"}
+    shown = {"metrics.json", "openapi.json", "explain.json", "explain.py", "selftest.py", "problems.py", "admission.py"}
     files = [path for path in (ROOT / "edge").rglob("*.*") if path.name in shown]
     texts = EVERYWHERE | {path.name: path.read_text(encoding="utf-8") for path in files}
     for page in ("browser.md", "javascript.md", "development.md"):
