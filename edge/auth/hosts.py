@@ -17,7 +17,8 @@ _HOST = re.compile(
     r"(?:\[(?P<six>[0-9A-Fa-f:.]{2,45})\]|(?P<name>[A-Za-z0-9._-]{1,255}))(?::(?P<port>[0-9]{0,5}))?", re.ASCII
 )
 _ORIGIN = re.compile(r"(?P<scheme>https?)://(?P<host>[^/@?#\s\\]{1,300})", re.ASCII)
-_SUBDOMAIN = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63}){0,8}", re.ASCII)
+# Labels only, so that no user name, port or path hides the real host.
+_SUBDOMAIN = r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63}){0,8}"
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 _MAX_REMEMBERED = 1024
 
@@ -34,8 +35,8 @@ class Hosts:
         """Whether a request with this `Host` is for this hub. None (HTTP/1.0) is: browsers always send one."""
         if header in self.known or header is None:
             return True
-        name = _name(header)
-        if name is None or not (is_local(name) or name in self._allowed):
+        found = _host_and_port(header, "")
+        if found is None or not (is_local(found[0]) or found[0] in self._allowed):
             return False
         if len(self.known) >= _MAX_REMEMBERED:
             self.known.clear()
@@ -47,24 +48,16 @@ class Origins:
     """The origins whose pages may use the hub: its own and `listed` (`*`: all, `https://*.example.org`: subdomains)."""
 
     def __init__(self, listed: Collection[str]) -> None:
-        lowered = frozenset(origin.lower() for origin in listed)
-        wildcards = [match.groups() for origin in lowered if (match := WILDCARD_ORIGIN.fullmatch(origin)) is not None]
-        self._listed = lowered
-        self._wildcards = [(f"{scheme}://", suffix) for scheme, suffix in wildcards]
-        self.everyone = "*" in lowered
+        self._listed = frozenset(origin.lower() for origin in listed)
+        wildcards = filter(None, map(WILDCARD_ORIGIN.fullmatch, self._listed))
+        self._wildcards = [re.compile(f"{each[1]}://{_SUBDOMAIN}{re.escape(each[2])}", re.ASCII) for each in wildcards]
+        self.everyone = "*" in self._listed
 
     def shares(self, origin: str) -> bool:
         """Whether pages of `origin` may read answers: it is listed, or a subdomain that a wildcard lists."""
         lowered = origin.lower()
-        if lowered in self._listed:
-            return origin != "*"
-        # The part in front of the suffix is labels, so that no user name, port or path hides the real host.
-        return any(
-            lowered.startswith(scheme)
-            and lowered.endswith(suffix)
-            and _SUBDOMAIN.fullmatch(lowered, len(scheme), len(lowered) - len(suffix)) is not None
-            for scheme, suffix in self._wildcards
-        )
+        listed = origin != "*" and lowered in self._listed
+        return listed or any(pattern.fullmatch(lowered) for pattern in self._wildcards)
 
     def admits(self, origin: str, host: str | None) -> bool:
         """Whether a page of `origin` may use a hub that was requested as `host`."""
@@ -79,19 +72,10 @@ def is_own(origin: str, host: str | None) -> bool:
     if match is None or host is None:
         return False
     default_port = _DEFAULT_PORTS[match["scheme"]]
-    requested = _HOST.fullmatch(host)
-    from_page = _HOST.fullmatch(match["host"])
-    if requested is None or from_page is None:
-        return False
-    return _parts(requested, default_port) == _parts(from_page, default_port)
+    requested = _host_and_port(host, default_port)
+    return requested is not None and requested == _host_and_port(match["host"], default_port)
 
 
-def _name(host: str) -> str | None:
-    match = _HOST.fullmatch(host)
-    if match is None:
-        return None
-    return (match["six"] or match["name"]).rstrip(".").lower()
-
-
-def _parts(match: re.Match[str], default_port: str) -> tuple[str, str]:
-    return (match["six"] or match["name"]).rstrip(".").lower(), match["port"] or default_port
+def _host_and_port(text: str, default_port: str) -> tuple[str, str] | None:
+    match = _HOST.fullmatch(text)
+    return match and ((match["six"] or match["name"]).rstrip(".").lower(), match["port"] or default_port)
