@@ -27,32 +27,24 @@ async def explain(context: Context, request: Request) -> Response:
 
 
 async def _situation(context: Context, name: str) -> Situation:
-    view = await context.nodes.view(name)
-    now, here = context.clock(), context.hub.projects.get(name)
-    known = Situation(
+    now, view = context.clock(), await context.nodes.view(name)
+    here = None if view is None else context.hub.projects.get(name)
+    return Situation(
         project=name,
         now=now,
         began_seconds=context.began_seconds,
         known=view is not None,
+        connections=0 if view is None else view.connections,
+        newest_connection_seconds=here.last_connect_seconds if here is not None and here.connections else None,
+        newest_event_seconds=here.ring.published_at(here.ring.newest) if here is not None and len(here.ring) else None,
         waiting=context.readiness.waiting_for(name),
-        facts=context.history.facts(name),
-    )
-    if view is None:
-        return known
-    known = msgspec.structs.replace(
-        known,
-        connections=view.connections,
-        confirmed=await _confirmed(context, name) if view.connections else None,
-        misses=Misses(
+        misses=Misses()
+        if view is None
+        else Misses(
             view.misses, view.recovered, view.lost, view.pending, view.first_miss_seconds, view.last_miss_seconds
         ),
-    )
-    if here is None:
-        return known
-    return msgspec.structs.replace(
-        known,
-        newest_connection_seconds=here.last_connect_seconds if here.connections else None,
-        newest_event_seconds=here.ring.published_at(here.ring.newest) if len(here.ring) else None,
+        facts=context.history.facts(name),
+        confirmed=await _confirmed(context, name) if view is not None and view.connections else None,
     )
 
 
