@@ -211,3 +211,8 @@ async def test_over_http_it_is_a_503_that_says_when_to_come_back() -> None:
         async with hub.client.get(f"{hub.url}/projects", headers=headers) as response:
             assert (503, "keys_unavailable") == await code_of(response)
             assert "10" == response.headers["Retry-After"]
+
+
+def test_a_key_shows_no_secret() -> None:
+    secret = "0123456789abcdef0123456789abcdef"
+    assert secret not in repr(keys.from_setting(secret, ()))

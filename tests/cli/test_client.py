@@ -19,9 +19,12 @@ from hypothesis import strategies as st
 from edge.cli.hub import Hub
 from edge.cli.subscriber import StreamEvent, parse
 from tests.faults.hub import HubProcess, serving, until
+from tests.observability import live
+from tests.observability.rig import running
 
 Lines = list[dict[str, Any]]
 PATIENCE_SECONDS = 30.0
+TOKEN = "a-token-of-some-length"
 
 
 def environ(hub: HubProcess) -> dict[str, str]:
@@ -227,3 +230,35 @@ def test_parsing_gives_back_what_was_framed(events: list[tuple[str, list[str]]])
 
 def test_a_hub_is_a_url_or_a_socket() -> None:
     assert Hub("unix:/run/edge.sock", None) == Hub("unix:/run/edge.sock", None, verify=True)
+
+
+async def test_explain_prints_what_the_hub_says() -> None:
+    async with running() as hub:
+        await hub.publish("p")
+        text, document, refused = await asyncio.gather(
+            live.output_of("explain", "p", "--url", f"{hub.url}/"),
+            live.output_of("explain", "p", "--json", EDGE_SERVER_PORT=hub.url.rpartition(":")[2]),
+            live.output_of("explain", "no id", "--url", hub.url),
+        )
+
+    assert 0 == text[0]
+    assert text[1].startswith("p: no subscriber is connected.\n\nWhy: No subscriber has connected to this project")
+    assert "never_connected" == json.loads(document[1])["cause"]
+    assert 1 == refused[0]
+    assert refused[1].startswith("edge: 400: A project id has 1 to 128 letters, ")
+
+
+async def test_explain_sends_the_token_of_the_configuration_and_never_shows_it() -> None:
+    async with running(auth={"token": [TOKEN]}) as hub:
+        with_token, without, wrong = await asyncio.gather(
+            live.output_of("explain", "p", "--url", hub.url, EDGE_AUTH_TOKEN=TOKEN),
+            live.output_of("explain", "p", "--url", hub.url),
+            live.output_of("explain", "p", "--url", "ftp://example.org", EDGE_AUTH_TOKEN=TOKEN),
+        )
+
+    assert 0 == with_token[0]
+    assert with_token[1].startswith("p: no subscriber is connected.\n")
+    assert 1 == without[0]
+    assert "edge: 401: " in without[1]
+    assert 2 == wrong[0]
+    assert TOKEN not in with_token[1] + without[1] + wrong[1]

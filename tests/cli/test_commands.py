@@ -1,129 +1,330 @@
-"""`edge explain`, and `/metrics` on an address of its own, each as a process."""
-
 from __future__ import annotations
 
-import asyncio
-import json
-import re
+import errno
+import http.server
+import os
+import socket
+import ssl
+import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import threading
+import time
+import tomllib
+import types
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import aiohttp
-from aiohttp import web
+import pytest
 
-from tests.observability import live
-from tests.observability.rig import running
+from edge.cli import commands, main
+from edge.cli.hub import ExitStatus
+from edge.config.load import ConfigError, Sources
+from edge.config.schema import Config, ServerSettings
+from edge.server.listening import CantListenError
+from tests.auth.keys import public_pem
+from tests.faults.tls import certificate_for
 
-TOKEN = "a-token-of-some-length"
-
-
-async def output_of(*command: str, **environ: str) -> tuple[int, str]:
-    """Exit status and output of `edge`."""
-    async with live.process(sys.executable, "-m", "edge", *command, env=environ) as started:
-        assert started.stdout is not None
-        text = (await started.stdout.read()).decode()
-        return await started.wait(), text
+SECRET = "0123456789abcdef0123456789abcdef"
 
 
-async def test_explain_prints_what_the_hub_says() -> None:
-    async with running() as hub:
-        await hub.publish("p")
-        text, document, refused = await asyncio.gather(
-            output_of("explain", "p", "--url", f"{hub.url}/"),
-            output_of("explain", "p", "--json", EDGE_SERVER_PORT=hub.url.rpartition(":")[2]),
-            output_of("explain", "no id", "--url", hub.url),
-        )
-
-    assert 0 == text[0]
-    assert text[1].startswith("p: no subscriber is connected.\n\nWhy: No subscriber has connected to this project")
-    assert "never_connected" == json.loads(document[1])["cause"]
-    assert 1 == refused[0]
-    assert refused[1].startswith("edge: 400: A project id has 1 to 128 letters, ")
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("EDGE_"):
+            monkeypatch.delenv(name)
 
 
-async def test_explain_sends_the_token_of_the_configuration_and_never_shows_it() -> None:
-    async with running(auth={"token": [TOKEN]}) as hub:
-        with_token, without, wrong = await asyncio.gather(
-            output_of("explain", "p", "--url", hub.url, EDGE_AUTH_TOKEN=TOKEN),
-            output_of("explain", "p", "--url", hub.url),
-            output_of("explain", "p", "--url", "ftp://example.org", EDGE_AUTH_TOKEN=TOKEN),
-        )
-
-    assert 0 == with_token[0]
-    assert with_token[1].startswith("p: no subscriber is connected.\n")
-    assert 1 == without[0]
-    assert "edge: 401: " in without[1]
-    assert 2 == wrong[0]
-    assert TOKEN not in with_token[1] + without[1] + wrong[1]
+def run(*arguments: str, stdout: int = subprocess.PIPE, shell: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edge", *arguments]
+    if shell:
+        command = ["sh", "-c", f'exec "$@" {shell}', "sh", *command]
+    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
 
 
-async def test_metrics_on_an_address_of_their_own_until_the_hub_has_left(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    async with slow_target() as (target, called, answer):
-        environ = {
-            "EDGE_METRICS_PORT": "0",
-            "EDGE_SERVER_LOG_FORMAT": "json",
-            "EDGE_SERVER_DRAIN_SECONDS": "20s",
-            "EDGE_TRIGGER_URL": target,
-        }
-        with log.open("w") as file:
-            async with (
-                live.process(sys.executable, "-m", "edge", "serve", "--port", "0", env=environ, stderr=file) as hub,
-                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as client,
-            ):
-                url = (await live.line_with(hub, r"listening on (http\S+)"))[1]
-                lines = [json.loads(line) for line in log.read_text().splitlines()]
-                [metrics] = [line["urls"][0] for line in lines if line["event"] == "metrics_listening"]
-                async with client.get(f"{url}/metrics") as response:
-                    assert 404 == response.status
-                async with client.get(f"{metrics}/projects") as response:
-                    assert 404 == response.status
-                assert "edge_draining 0.0" in await text_of(client, f"{metrics}/metrics")
+def test_check_config_prints_what_is_in_effect_and_where_it_came_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "edge.toml"
+    path.write_text("[server]\nport = 1\nhost = '10.0.0.1'\n")
+    monkeypatch.setenv("EDGE_RING_MAX_BYTES", "2MiB")
+    monkeypatch.setenv("EDGE_AUTH_TOKEN", "secret-token-of-some-length")
 
-                # A job at its target keeps the hub from leaving.
-                query = "timeout=0&on_timeout=dispatch"
-                job = asyncio.create_task(client.post(f"{url}/projects/p/trigger?{query}", json={"name": "work"}))
-                await called.wait()
-                hub.terminate()
-                async with asyncio.timeout(60):
-                    while "edge_draining 1.0" not in await text_of(client, f"{metrics}/metrics"):  # noqa: ASYNC110
-                        await asyncio.sleep(0.02)
-                answer.set()
-                assert 202 == (await job).status
-                assert 0 == await hub.wait()
+    assert ExitStatus.OK == main.main(["check-config", "--config", str(path), "--port", "0"])
+
+    out, err = capsys.readouterr()
+    assert "" == err
+    assert {"port": 0, "host": "10.0.0.1"}.items() <= tomllib.loads(out)["server"].items()
+    assert "port = 0  # from --port\n" in out
+    assert f'host = "10.0.0.1"  # from {path}\n' in out
+    assert 'max_bytes = "2MiB"  # from EDGE_RING_MAX_BYTES\n' in out
+    assert "secret-token" not in out
 
 
-@asynccontextmanager
-async def slow_target() -> AsyncIterator[tuple[str, asyncio.Event, asyncio.Event]]:
-    """A target for jobs that answers on command: its URL, whether it was called, when to answer."""
-    called, answer = asyncio.Event(), asyncio.Event()
+@pytest.mark.parametrize("command", ["serve", "check-config"])
+def test_a_wrong_configuration_is_one_line_and_exit_status_2(command: str) -> None:
+    done = run(command, "--port", "70000")
 
-    async def take(_request: web.Request) -> web.Response:
-        called.set()
-        await answer.wait()
-        return web.Response()
-
-    app = web.Application()
-    app.router.add_post("/", take)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/", called, answer
-    finally:
-        answer.set()
-        await runner.cleanup()
+    assert ExitStatus.USAGE == done.returncode
+    assert "" == done.stdout
+    assert "edge: server.port = 70000 (from --port): must be between 0 and 65535\n" == done.stderr
 
 
-async def text_of(client: aiohttp.ClientSession, url: str) -> str:
-    async with client.get(url) as response:
-        return await response.text()
+def test_a_missing_file_is_one_line_and_exit_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ExitStatus.USAGE == main.main(["check-config", "--config", "no\nsuch.toml"])
+    assert (
+        "edge: config = no\\nsuch.toml (from --config): can't read the file: No such file or directory\n"
+        == capsys.readouterr().err
+    )
 
 
-async def test_metrics_are_not_shown_to_everybody_by_mistake() -> None:
-    status, text = await output_of("serve", "--port", "0", EDGE_METRICS_HOST="0.0.0.0", EDGE_METRICS_PORT="0")
+@pytest.mark.parametrize(
+    ("outcome", "status", "line"),
+    [
+        (CantListenError("can't listen"), ExitStatus.FAILED, "edge: can't listen\n"),
+        (OSError(errno.EIO, "broken"), ExitStatus.FAILED, "edge: [Errno 5] broken\n"),
+        (
+            ConfigError("server.tls_cert", "EDGE_SERVER_TLS_CERT", "no such file", value="a.pem"),
+            ExitStatus.USAGE,
+            "edge: server.tls_cert = a.pem (from EDGE_SERVER_TLS_CERT): no such file\n",
+        ),
+        (KeyboardInterrupt(), ExitStatus.INTERRUPTED, ""),
+        (None, ExitStatus.OK, ""),
+    ],
+)
+def test_how_serving_ends_is_one_line_and_an_exit_status(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    outcome: BaseException | None,
+    status: int,
+    line: str,
+) -> None:
+    def serve(load: Callable[[], tuple[Config, Sources]]) -> int:
+        assert 8080 == load()[0].server.port
+        if outcome is not None:
+            raise outcome
+        return ExitStatus.OK
 
-    assert 2 == status
-    assert re.search(r"^edge: metrics\.host = 0\.0\.0\.0 ", text, re.MULTILINE)
+    server = types.ModuleType("edge.server.process")
+    server.serve = serve  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "edge.server.process", server)
+
+    assert status == main.main(["serve"])
+    assert ("", line) == capsys.readouterr()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "192.168.1.7"])
+@pytest.mark.parametrize("command", ["serve", "check-config"])
+def test_a_hub_does_not_stand_open_on_a_public_address(
+    host: str, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert 2 == main.main([command, "--host", host, "--port", "0"])
+    error = capsys.readouterr().err
+    assert f"edge: server.host = {host} (from --host)" in error
+    assert "auth.token" in error
+    assert "auth.anonymous" in error
+
+
+@pytest.mark.parametrize("variable", ["AUTH_TOKEN=abc", "AUTH_ANONYMOUS=subscribe", f"AUTH_JWT_KEY={SECRET}"])
+def test_it_listens_there_once_permissions_are_configured(
+    variable: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, _, value = variable.partition("=")
+    monkeypatch.setenv(f"EDGE_{name}", value)
+    assert 0 == main.main(["check-config", "--host", "0.0.0.0"])
+
+
+@pytest.mark.parametrize("command", ["serve", "check-config"])
+@pytest.mark.parametrize(
+    ("key", "algorithms", "sentence"),
+    [
+        ("-----BEGIN PUBLIC KEY-----\nMCow\n-----END PUBLIC KEY-----", None, "is not a public key in PEM"),
+        (public_pem("RSA"), "ES256", "fits none of auth.jwt_algorithms"),
+        (SECRET, "HS512", "fits none of auth.jwt_algorithms"),
+    ],
+)
+def test_a_key_that_no_token_can_be_checked_with_stops_the_start(
+    command: str,
+    key: str,
+    algorithms: str | None,
+    sentence: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("EDGE_AUTH_JWT_KEY", key)
+    if algorithms is not None:
+        monkeypatch.setenv("EDGE_AUTH_JWT_ALGORITHMS", algorithms)
+    assert 2 == main.main([command, "--port", "0"])
+    assert f"edge: auth.jwt_key (from EDGE_AUTH_JWT_KEY): {sentence}" in capsys.readouterr().err
+
+
+class _Answers(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response({"/healthz": 200, "/ok?x=1": 200}.get(self.path, 503))
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def _served(tls: ssl.SSLContext | None = None) -> Iterator[int]:
+    with http.server.HTTPServer(("127.0.0.1", 0), _Answers) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    yield from _served()
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A file with a self-signed certificate for `hub.example.org` and its key."""
+    made = certificate_for("hub.example.org", tmp_path)
+    path = tmp_path / "hub.pem"
+    path.write_bytes(made.cert.read_bytes() + made.key.read_bytes())
+    return path
+
+
+@pytest.fixture
+def tls_port(certificate: Path) -> Iterator[int]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    yield from _served(context)
+
+
+def test_healthcheck_asks_the_hub_of_the_configuration(
+    port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EDGE_SERVER_PORT", str(port))
+    monkeypatch.setenv("EDGE_SERVER_HOST", "0.0.0.0")
+
+    assert ExitStatus.OK == main.main(["healthcheck"])
+    assert f"edge: http://127.0.0.1:{port}/healthz answered 200\n" == capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("", 0), ("/", 0), ("/healthz", 0), ("/ok?x=1", 0), ("/readyz", 1), ("/ok", 1)]
+)
+def test_healthcheck_asks_the_path_it_is_given(port: int, path: str, status: int) -> None:
+    assert status == main.main(["healthcheck", "--url", f"http://127.0.0.1:{port}{path}"])
+
+
+def test_healthcheck_names_a_refused_connection(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+
+        assert ExitStatus.FAILED == main.main(["healthcheck", "--url", url])
+
+    assert f"edge: {url}: connection refused: no process accepts connections there\n" == capsys.readouterr().err
+
+
+def test_healthcheck_waits_no_longer_than_its_timeout(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+
+        assert ExitStatus.FAILED == main.main(["healthcheck", "--url", url, "--timeout", "50ms"])
+
+    assert f"edge: {url} did not answer within 0.05 s\n" == capsys.readouterr().err
+
+
+def test_healthcheck_takes_no_nonsense_for_an_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            peer, _ = server.accept()
+            with peer:
+                peer.recv(4096)
+                peer.sendall(b"SSH-2.0-\x1b[31m\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        status = main.main(["healthcheck", "--url", f"http://127.0.0.1:{server.getsockname()[1]}"])
+        thread.join()
+
+    err = capsys.readouterr().err
+    assert ExitStatus.FAILED == status
+    assert err.removesuffix("\n").isprintable()
+    assert "edge: http://127.0.0.1:" in err
+
+
+def test_healthcheck_of_its_own_hub_works_over_tls_with_a_certificate_for_another_name(
+    tls_port: int, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGE_SERVER_PORT", str(tls_port))
+    monkeypatch.setenv("EDGE_SERVER_TLS_CERT", str(certificate))
+    monkeypatch.setenv("EDGE_SERVER_TLS_KEY", str(certificate))
+
+    assert ExitStatus.OK == main.main(["healthcheck"])
+
+
+def test_healthcheck_of_a_given_url_checks_the_certificate(tls_port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ExitStatus.FAILED == main.main(["healthcheck", "--url", f"https://127.0.0.1:{tls_port}"])
+    assert "the certificate is not valid: self" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--url", "127.0.0.1:8080"], "--url must be an http:// or https:// URL"),
+        (["--url", "ftp://a"], "--url must be an http:// or https:// URL"),
+        (["--url", "http://a:99999"], "--url must be an http:// or https:// URL"),
+        (["--url", "http://a/\r\nX: y"], "--url must be an http:// or https:// URL"),
+        (["--timeout", "soon"], "--timeout must be a duration"),
+        (["--timeout", "0"], "--timeout must be 1ms or more"),
+        (["--config", "none.toml"], "can't read the file"),
+    ],
+)
+def test_healthcheck_refuses_wrong_usage(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ExitStatus.USAGE == main.main(["healthcheck", *arguments])
+    assert sentence in capsys.readouterr().err
+
+
+def test_healthcheck_cant_guess_a_port_that_was_free_at_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EDGE_SERVER_PORT", "0")
+
+    assert ExitStatus.USAGE == main.main(["healthcheck"])
+    assert "edge: server.port is 0: only the running hub knows its port, so give the --url\n" == (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("server", "url"),
+    [
+        (ServerSettings(), "http://127.0.0.1:8080"),
+        (ServerSettings(host="0.0.0.0"), "http://127.0.0.1:8080"),
+        (ServerSettings(host="::"), "http://[::1]:8080"),
+        (ServerSettings(host="fd00::1"), "http://[fd00::1]:8080"),
+        (ServerSettings(host="localhost", port=1), "http://localhost:1"),
+        (ServerSettings(tls_cert="c", tls_key="k"), "https://127.0.0.1:8080"),
+    ],
+)
+def test_the_hubs_own_url(server: ServerSettings, url: str) -> None:
+    assert url == commands.own_url(Config(server=server))
+
+
+@pytest.mark.linux
+def test_healthcheck_asks_a_process_by_its_command_line(port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [sys.executable, "-c", "import time; time.sleep(60)", "--", "edge", "serve", "--port", str(port)]
+    with subprocess.Popen(command) as process:
+        # The kernel fills it a moment after `exec` has closed the pipe that Popen waits for.
+        while not Path(f"/proc/{process.pid}/cmdline").read_bytes():
+            time.sleep(0.01)
+        try:
+            assert ExitStatus.OK == main.main(["healthcheck", "--pid", str(process.pid)])
+        finally:
+            process.kill()
+    assert f"http://127.0.0.1:{port}/healthz answered 200" in capsys.readouterr().out
+    assert ExitStatus.USAGE == main.main(["healthcheck", "--pid", str(os.getpid())])
+    assert "no `edge serve` runs as this process" in capsys.readouterr().err

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-import base64
+import stat
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -11,30 +10,15 @@ from hypothesis import strategies as st
 
 from edge.config.load import ConfigError, describe, load
 from edge.config.schema import KEYS, SECRET_KEYS, AuthSettings, Config, ServerSettings, TriggerSettings, value_of
-from edge.server.assembly import proxy_for
+from tests.config.refused import SIGNING_SECRET, refusal
 
 SECRET = "very-secret-value-that-must-not-show"
-SIGNING_SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
-PUBLIC_PEM = "-----BEGIN PUBLIC KEY-----\nMCow\n-----END PUBLIC KEY-----\n"
 
 
 def toml(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "edge.toml"
     path.write_text(text, encoding="utf-8")
     return path
-
-
-def refusal(
-    environ: Mapping[str, str] | None = None,
-    *,
-    file: Path | None = None,
-    flags: Mapping[str, str] | None = None,
-) -> str:
-    with pytest.raises(ConfigError) as caught:
-        load(file, environ or {}, flags or {})
-    line = str(caught.value)
-    assert line.isprintable(), "one line, nothing a terminal acts on"
-    return line
 
 
 # --- layers ---
@@ -164,12 +148,6 @@ def test_a_file_may_hold_numbers_texts_with_units_and_lists(tmp_path: Path) -> N
     assert 1000 == config.limits.max_event_bytes
 
 
-@pytest.mark.parametrize(("written", "meant"), [("true", True), ("false", False)])
-def test_a_switch_is_true_or_false_in_file_and_environment(tmp_path: Path, written: str, meant: bool) -> None:
-    assert meant == load(None, {"EDGE_SERVER_PAGE": written}, {})[0].server.page
-    assert meant == load(toml(tmp_path, f"[server]\npage = {written}\n"), {}, {})[0].server.page
-
-
 def test_the_environment_takes_units_and_comma_separated_lists() -> None:
     config = load(
         None,
@@ -272,62 +250,6 @@ def test_an_impossible_value_is_one_line_with_key_value_source_and_reason(variab
 
 
 @pytest.mark.parametrize(
-    ("variable", "values"),
-    [
-        ("SERVER_HOST", ["http://x", "a b", "[::1]", "a:80", "-a", "a..b", " ", "a\n"]),
-        ("SERVER_HOST", ["unix:", "unix:relative.sock", "unix:/" + "x" * 200]),
-        ("SERVER_UNIX_MODE", ["rw", "888", "07777", "0o660"]),
-        ("SERVER_OUTBOUND_PROXY", ["socks5://a", "proxy:3128", "http://a/path"]),
-        ("SERVER_ALLOWED_HOSTS", ["https://a", "a:80", "a/b", "a,b c", "*"]),
-        ("SERVER_TRUSTED_PROXIES", ["proxy", "10.0.0.1/8", "10.0.0.0/33", "10.0.0", "1", "٣.0.0.1"]),
-        ("CORS_ORIGINS", ["a.example", "https://a/", "https://a?x", "https://u@a", "ftp://a", "null"]),
-        (
-            "TRIGGER_URL",
-            ["a", "ftp://a", "https://", "http://a:b", "http://a:99999", "http://a b", "http://a\n"],
-        ),
-        ("TRIGGER_URL", ["http://[::1", "http://a/#x", "javascript:alert(1)"]),
-        ("TRIGGER_FORMAT", ["JSON", "xml", ""]),
-        ("TRIGGER_SECRET", ["short", "whsec_", "whsec_dG9vc2hvcnQ=", "?" * 32]),
-        ("AUTH_TOKEN", ["a b", "gr\u00fcn", "a=b", "\udcff"]),
-        ("AUTH_JWT_KEY", ["short", PUBLIC_PEM.replace("PUBLIC", "PRIVATE")]),
-        ("AUTH_ANONYMOUS", ["root", "subscribe,root"]),
-        ("STORE_URL", ["memory", "redis:localhost", "postgres://x"]),
-    ],
-)
-def test_malformed_texts_are_refused(variable: str, values: list[str]) -> None:
-    for value in values:
-        assert f"(from EDGE_{variable}): " in refusal({f"EDGE_{variable}": value})
-
-
-@pytest.mark.parametrize(
-    ("variable", "value"),
-    [
-        ("SERVER_HOST", "::"),
-        ("SERVER_HOST", "hub.example.org"),
-        ("SERVER_HOST", "unix:/run/edge.sock"),
-        ("SERVER_UNIX_MODE", "0666"),
-        ("SERVER_OUTBOUND_PROXY", "http://proxy.example.org:3128"),
-        ("SERVER_OUTBOUND_PROXY", "environment"),
-        ("SERVER_TRUSTED_PROXIES", "fd00::/8"),
-        ("CORS_ORIGINS", "*"),
-        ("CORS_ORIGINS", "https://[::1]:3000"),
-        ("TRIGGER_URL", "https://inn.gs/e/key?x=1"),
-        ("TRIGGER_SECRET", SIGNING_SECRET),
-        ("TRIGGER_SECRET", SIGNING_SECRET.removeprefix("whsec_")),
-        ("AUTH_TOKEN", "abc.DEF_123~+/-=="),
-        ("AUTH_JWT_KEY", PUBLIC_PEM),
-        ("AUTH_JWT_KEY", "0123456789abcdef0123456789abcdef"),
-        ("AUTH_JWT_JWKS_URL", "https://issuer.example/jwks.json"),
-    ],
-)
-def test_well_formed_texts_are_taken(variable: str, value: str) -> None:
-    config, sources = load(None, {f"EDGE_{variable}": value}, {})
-
-    (key,) = sources
-    assert value_of(config, key) in (value, (value,))
-
-
-@pytest.mark.parametrize(
     ("text", "line"),
     [
         ("[server]\naccess_log = 1", "server.access_log = 1 (from {file}): must be true or false"),
@@ -408,54 +330,6 @@ def test_a_broken_value_is_reported_even_if_a_later_layer_wins(tmp_path: Path) -
     path = toml(tmp_path, "[server]\nport = 70000\n")
 
     assert f"(from {path})" in refusal({"EDGE_SERVER_PORT": "80"}, file=path)
-
-
-@pytest.mark.parametrize(
-    ("environ", "line"),
-    [
-        (
-            {"EDGE_LIMITS_MAX_EVENT_BYTES": "2MiB"},
-            "limits.max_event_bytes = 2MiB (from EDGE_LIMITS_MAX_EVENT_BYTES): must not be larger than",
-        ),
-        (
-            {"EDGE_LIMITS_MAX_EVENT_BYTES": "2MiB"},
-            "must not be larger than ring.max_bytes (1MiB), or an event would not fit its ring",
-        ),
-        (
-            {"EDGE_RING_MAX_BYTES": "1KiB"},
-            "ring.max_bytes = 1KiB (from EDGE_RING_MAX_BYTES): must not be smaller than limits",
-        ),
-        ({"EDGE_LIMITS_MAX_BODY_BYTES": "1000"}, "must not be smaller than limits.max_event_bytes (256KiB)"),
-        ({"EDGE_RING_TOTAL_BYTES": "300KiB"}, "must not be smaller than ring.max_bytes (1MiB)"),
-        ({"EDGE_TRIGGER_WAIT_SECONDS": "2m"}, "must not be larger than trigger.max_wait_seconds (1m)"),
-        ({"EDGE_TRIGGER_MAX_WAIT_SECONDS": "2"}, "must not be smaller than trigger.wait_seconds (3s)"),
-        ({"EDGE_STREAM_DEAD_AFTER_SECONDS": "10"}, "must not be smaller than stream.heartbeat_seconds (15s)"),
-        (
-            {"EDGE_SERVER_TLS_CERT": "c.pem"},
-            "server.tls_cert = c.pem (from EDGE_SERVER_TLS_CERT): has no effect without server.tls_key",
-        ),
-        (
-            {"EDGE_SERVER_TLS_KEY": "k.pem"},
-            "server.tls_key = k.pem (from EDGE_SERVER_TLS_KEY): has no effect without server.tls_cert",
-        ),
-        ({"EDGE_AUTH_JWT_ISSUER": "me"}, "has no effect without auth.jwt_key or auth.jwt_jwks_url"),
-        (
-            {"EDGE_AUTH_JWT_KEY": PUBLIC_PEM, "EDGE_AUTH_JWT_ALGORITHMS": "RS256,HS256"},
-            "auth.jwt_algorithms = RS256, HS256 (from EDGE_AUTH_JWT_ALGORITHMS): must not be HMAC",
-        ),
-        ({"EDGE_AUTH_JWT_JWKS_URL": "https://a/", "EDGE_AUTH_JWT_ALGORITHMS": "HS256"}, "must not be HMAC"),
-        ({"EDGE_AUTH_JWT_KEY": "x" * 32, "EDGE_AUTH_JWT_ALGORITHMS": "ES256"}, "is a shared secret"),
-        ({"EDGE_AUTH_JWT_KEY": "x" * 32, "EDGE_AUTH_JWT_ALGORITHMS": "none"}, "must be ES256, ES384, "),
-        (
-            {"EDGE_AUTH_JWT_KEY": PUBLIC_PEM, "EDGE_AUTH_JWT_JWKS_URL": "https://a/"},
-            "there is one source of keys",
-        ),
-    ],
-)
-def test_values_that_contradict_each_other_are_refused_naming_what_was_set(
-    environ: Mapping[str, str], line: str
-) -> None:
-    assert line in refusal(environ)
 
 
 # --- secrets ---
@@ -555,15 +429,44 @@ def test_a_port_that_is_not_set_can_be_written_as_empty_in_the_environment() -> 
     assert load(None, {"EDGE_METRICS_PORT": "9464"}, {})[0].metrics.port == 9464
 
 
-# --- outbound proxy ---
+@pytest.mark.parametrize("key", ["auth.token", "auth.jwt_key", "trigger.secret"])
+def test_a_secret_is_read_from_the_file_that_is_named(key: str, tmp_path: Path) -> None:
+    secret = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+    path = tmp_path / "secret"
+    path.write_text(secret + "\n")
+    path.chmod(stat.S_IRUSR)
+    variable = f"EDGE_{key.replace('.', '_').upper()}_FILE"
+    config, sources = load(None, {variable: str(path)}, {})
+    section, _, name = key.partition(".")
+    assert getattr(getattr(config, section), name) in (secret, (secret,))
+    assert str(path) == sources[key]
+    assert secret not in describe(config, sources)
+    assert secret not in repr(config)
 
 
-def test_the_proxy_of_the_environment_is_read_only_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("http_proxy", "http://proxy:1")
-    monkeypatch.setenv("https_proxy", "http://proxy:2")
-    monkeypatch.setenv("no_proxy", "internal.example,127.0.0.1")
-    assert proxy_for("https://a.example/", None) is None
-    assert "http://fixed:3" == proxy_for("https://internal.example/", "http://fixed:3")
-    assert "http://proxy:2" == proxy_for("https://a.example/", "environment")
-    assert "http://proxy:1" == proxy_for("http://a.example/", "environment")
-    assert proxy_for("https://user:secret@internal.example:8443/", "environment") is None
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "can't read the file: No such file"),
+        (b"", "names an empty file"),
+        (b"\n", "names an empty file"),
+        (b"\xff\xfe", "looks like UTF-16"),
+        (b"\xfc", "is not UTF-8"),
+        (b"a" * 65537, "more than 65536 bytes"),
+        (b"two words", "to fit a header"),
+    ],
+)
+def test_a_file_without_a_secret_stops_the_start(content: bytes | None, sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        load(None, {"EDGE_AUTH_TOKEN_FILE": str(path)}, {})
+    line = str(caught.value)
+    assert sentence in line
+    assert "two words" not in line
+
+
+def test_a_secret_and_its_file_are_one_too_many(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"auth\.token_file .* can't be combined with auth\.token"):
+        load(None, {"EDGE_AUTH_TOKEN_FILE": "/run/t", "EDGE_AUTH_TOKEN": "abc"}, {})

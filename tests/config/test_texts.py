@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 
 from edge.config.load import ConfigError, describe, load
+from edge.config.schema import value_of
 from edge.config.texts import RedisAddress, parse_redis_url
+from tests.config.refused import PUBLIC_PEM, SIGNING_SECRET, refusal
 
 SECRET = "hunter2"
 
@@ -105,3 +107,59 @@ def test_check_config_shows_a_redis_url_without_its_passwords(url: str, shown: s
 def test_a_password_with_a_slash_in_any_url_is_not_shown(key: str) -> None:
     config, sources = load(None, {f"EDGE_{key}": f"https://{SECRET}/x@h/path"}, {})
     assert SECRET not in describe(config, sources) + repr(config)
+
+
+@pytest.mark.parametrize(
+    ("variable", "values"),
+    [
+        ("SERVER_HOST", ["http://x", "a b", "[::1]", "a:80", "-a", "a..b", " ", "a\n"]),
+        ("SERVER_HOST", ["unix:", "unix:relative.sock", "unix:/" + "x" * 200]),
+        ("SERVER_UNIX_MODE", ["rw", "888", "07777", "0o660"]),
+        ("SERVER_OUTBOUND_PROXY", ["socks5://a", "proxy:3128", "http://a/path"]),
+        ("SERVER_ALLOWED_HOSTS", ["https://a", "a:80", "a/b", "a,b c", "*"]),
+        ("SERVER_TRUSTED_PROXIES", ["proxy", "10.0.0.1/8", "10.0.0.0/33", "10.0.0", "1", "٣.0.0.1"]),
+        ("CORS_ORIGINS", ["a.example", "https://a/", "https://a?x", "https://u@a", "ftp://a", "null"]),
+        (
+            "TRIGGER_URL",
+            ["a", "ftp://a", "https://", "http://a:b", "http://a:99999", "http://a b", "http://a\n"],
+        ),
+        ("TRIGGER_URL", ["http://[::1", "http://a/#x", "javascript:alert(1)"]),
+        ("TRIGGER_FORMAT", ["JSON", "xml", ""]),
+        ("TRIGGER_SECRET", ["short", "whsec_", "whsec_dG9vc2hvcnQ=", "?" * 32]),
+        ("AUTH_TOKEN", ["a b", "gr\u00fcn", "a=b", "\udcff"]),
+        ("AUTH_JWT_KEY", ["short", PUBLIC_PEM.replace("PUBLIC", "PRIVATE")]),
+        ("AUTH_ANONYMOUS", ["root", "subscribe,root"]),
+        ("STORE_URL", ["memory", "redis:localhost", "postgres://x"]),
+    ],
+)
+def test_malformed_texts_are_refused(variable: str, values: list[str]) -> None:
+    for value in values:
+        assert f"(from EDGE_{variable}): " in refusal({f"EDGE_{variable}": value})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("SERVER_HOST", "::"),
+        ("SERVER_HOST", "hub.example.org"),
+        ("SERVER_HOST", "unix:/run/edge.sock"),
+        ("SERVER_UNIX_MODE", "0666"),
+        ("SERVER_OUTBOUND_PROXY", "http://proxy.example.org:3128"),
+        ("SERVER_OUTBOUND_PROXY", "environment"),
+        ("SERVER_TRUSTED_PROXIES", "fd00::/8"),
+        ("CORS_ORIGINS", "*"),
+        ("CORS_ORIGINS", "https://[::1]:3000"),
+        ("TRIGGER_URL", "https://inn.gs/e/key?x=1"),
+        ("TRIGGER_SECRET", SIGNING_SECRET),
+        ("TRIGGER_SECRET", SIGNING_SECRET.removeprefix("whsec_")),
+        ("AUTH_TOKEN", "abc.DEF_123~+/-=="),
+        ("AUTH_JWT_KEY", PUBLIC_PEM),
+        ("AUTH_JWT_KEY", "0123456789abcdef0123456789abcdef"),
+        ("AUTH_JWT_JWKS_URL", "https://issuer.example/jwks.json"),
+    ],
+)
+def test_well_formed_texts_are_taken(variable: str, value: str) -> None:
+    config, sources = load(None, {f"EDGE_{variable}": value}, {})
+
+    (key,) = sources
+    assert value_of(config, key) in (value, (value,))

@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.config.units import format_duration, format_size, format_value, parse_duration, parse_size
-from edge.logs.text import one_line, shorten
 
 
 @pytest.mark.parametrize(
@@ -100,22 +99,3 @@ def test_any_text_is_read_or_refused_with_a_valueerror(text: str) -> None:
 )
 def test_a_value_is_shown_in_the_unit_of_its_name(name: str, value: float, shown: str) -> None:
     assert shown == format_value(name, value)
-
-
-@given(st.text(st.characters(exclude_categories=())))
-def test_one_line_holds_nothing_that_a_terminal_acts_on(text: str) -> None:
-    line = one_line(text)
-
-    assert line.isprintable()
-    assert len(line.splitlines()) <= 1
-    line.encode()
-
-
-def test_one_line_leaves_readable_text_as_it_is() -> None:
-    assert "Grüße, 世界 🚀" == one_line("Grüße, 世界 🚀")
-    assert r"a\r\nb\x1b[31m\x85\u2028\u202e\x00" == one_line("a\r\nb\x1b[31m\x85\u2028\u202e\0")
-
-
-def test_shorten_cuts_with_an_ellipsis() -> None:
-    assert "abcd" == shorten("abcd", 4)
-    assert "abc…" == shorten("abcde", 4)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,14 +11,8 @@ from typing import Any
 
 import aiohttp
 import aiohttp.web
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from edge.diagnose.observer import BURST_LINES
-from edge.logs.ratelimit import LogDeduplicator
-from edge.logs.text import TRACE as CURRENT
-from edge.logs.text import is_traceparent, traced
 from tests.observability import live
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -187,47 +180,6 @@ async def test_floods_of_connections_are_folded_and_each_is_counted(tmp_path: Pa
                 await asyncio.sleep(0.05)
         assert visits + 1 == counted("connection_added")
         assert len(hub.lines("connection_added")) < visits
-
-
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.floats(0, 0.5)), max_size=300))
-def test_a_burst_has_its_lines_per_period_and_counts_the_rest(steps: list[tuple[str, float]]) -> None:
-    burst: LogDeduplicator[str] = LogDeduplicator(lines=3, period_seconds=1.0, max_keys=9)
-    now = 0.0
-    logged_at: list[tuple[float, str]] = []
-    counted = {"a": 0, "b": 0}
-    for key, pause in steps:
-        now += pause
-        suppressed = burst.admit(key, now)
-        if suppressed is not None:
-            logged_at.append((now, key))
-            counted[key] += 1 + suppressed
-    for due, suppressed in burst.due(now + 1.0):
-        counted[str(due)] += suppressed
-
-    assert {key: sum(step[0] == key for step in steps) for key in "ab"} == counted
-    assert [] == burst.due(now + 2.0)
-    for when, key in logged_at:
-        assert sum(other == key and when <= at < when + 0.5 for at, other in logged_at) <= 6
-
-
-@pytest.mark.parametrize(
-    ("text", "well_formed"),
-    [
-        (TRACE, True),
-        ("cc" + TRACE[2:], True),
-        ("ff" + TRACE[2:], False),
-        (TRACE.upper(), False),
-        (f"{TRACE}-more", False),
-        (f"{TRACE}\n", False),
-        (re.sub("0af7651916cd43dd8448eb211c80319c", "0" * 32, TRACE), False),
-        (re.sub("b7ad6b7169203331", "0" * 16, TRACE), False),
-        ("", False),
-    ],
-)
-def test_a_trace_that_is_none_is_ignored(text: str, well_formed: bool) -> None:
-    assert well_formed is is_traceparent(text)
-    assert (text if well_formed else None) == traced(text, CURRENT.get, None)
-    assert CURRENT.get() is None
 
 
 async def test_a_stream_closes_its_connection(tmp_path: Path) -> None:

@@ -92,3 +92,24 @@ def test_a_key_is_never_logged_twice_within_a_period(steps: list[tuple[str, floa
         if folded.admit(key, now) is not None:
             assert key not in last_logged or now - last_logged[key] >= PERIOD_SECONDS
             last_logged[key] = now
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.floats(0, 0.5)), max_size=300))
+def test_a_burst_has_its_lines_per_period_and_counts_the_rest(steps: list[tuple[str, float]]) -> None:
+    burst: LogDeduplicator[str] = LogDeduplicator(lines=3, period_seconds=1.0, max_keys=9)
+    now = 0.0
+    logged_at: list[tuple[float, str]] = []
+    counted = {"a": 0, "b": 0}
+    for key, pause in steps:
+        now += pause
+        suppressed = burst.admit(key, now)
+        if suppressed is not None:
+            logged_at.append((now, key))
+            counted[key] += 1 + suppressed
+    for due, suppressed in burst.due(now + 1.0):
+        counted[str(due)] += suppressed
+
+    assert {key: sum(step[0] == key for step in steps) for key in "ab"} == counted
+    assert [] == burst.due(now + 2.0)
+    for when, key in logged_at:
+        assert sum(other == key and when <= at < when + 0.5 for at, other in logged_at) <= 6

@@ -202,3 +202,11 @@ async def load(url: str, seconds: float, *, pace: float = 20.0) -> None:
         group.create_task(publisher())
         for number in range(3):
             group.create_task(visitor(number))
+
+
+async def output_of(*command: str, **environ: str) -> tuple[int, str]:
+    """Exit status and output of `edge`."""
+    async with process(sys.executable, "-m", "edge", *command, env=environ) as started:
+        assert started.stdout is not None
+        text = (await started.stdout.read()).decode()
+        return await started.wait(), text

@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -131,3 +132,15 @@ def test_an_encrypted_key_is_refused_without_asking_for_its_pass_phrase(certific
         capture_output=True,
     )
     assert "is encrypted: the hub asks for no pass phrase" in refusal(certificate.cert, encrypted)
+
+
+def test_a_name_is_judged_by_what_it_resolves_to() -> None:
+    """`edge serve` looks at the sockets: the name of this host says nothing by itself."""
+    script = (
+        "import socket; from edge.server import listening; from edge.config.load import ConfigError, Config\n"
+        "sock = socket.create_server(('0.0.0.0', 0))\n"
+        "try: listening.refuse_exposure(Config(), {}, [sock], 'server.host')\n"
+        "except ConfigError as error: print(error)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=os.environ)
+    assert "edge: server.host = 0.0.0.0" in run.stdout
