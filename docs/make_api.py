@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,9 @@ _HEAD = """\
 Every error is a problem document with a stable `code`: [errors.md](errors.md).
 Permissions: [access.md](access.md).
 
-Every endpoint may also return {everywhere}.
+Every endpoint may also return these errors:
+
+{everywhere}
 """
 
 
@@ -26,7 +30,7 @@ def page() -> str:
     """The page, for a hub with its defaults and a token."""
     made = document(Config(auth=AuthSettings(token=("-",))))
     everywhere = _refusals(made["paths"]["/healthz"]["get"])
-    listed = ", ".join(f"`{status}` ({codes})" for status, codes in everywhere.items())
+    listed = "\n".join(f"- {status}: {codes}" for status, codes in everywhere.items())
     lines = [_HEAD.format(everywhere=listed)]
     shared = made["components"]["parameters"]
     for path, methods in made["paths"].items():
@@ -43,7 +47,7 @@ def page() -> str:
 
 
 def _operation(heading: str, operation: dict[str, Any], everywhere: dict[str, str]) -> Iterator[str]:
-    yield from (f"## {operation['summary']}", "", f"`{heading}`", "", operation["description"], "")
+    yield from (f"## {operation['summary']}", "", f"`{heading}`", "", _sentences(operation["description"]), "")
     if parameters := operation["parameters"]:
         yield from ("| parameter | in | type | meaning |", "| --- | --- | --- | --- |")
         for one in parameters:
@@ -63,6 +67,12 @@ def _operation(heading: str, operation: dict[str, Any], everywhere: dict[str, st
         if everywhere.get(status) != codes:
             yield f"| {status} | {codes} |"
     yield ""
+
+
+def _sentences(text: str) -> str:
+    """A line for each sentence, or several where one is long."""
+    found = re.split(r"(?<=[.!?]) (?=[A-Z`])", " ".join(text.split()))
+    return "\n".join(textwrap.fill(one, 119, break_long_words=False, break_on_hyphens=False) for one in found)
 
 
 def _refusals(operation: dict[str, Any]) -> dict[str, str]:
@@ -108,8 +118,7 @@ def _type(schema: dict[str, Any]) -> str:  # noqa: PLR0911 - a case a line
 
 
 def _struct(name: str, schema: dict[str, Any]) -> Iterator[str]:
-    text = " ".join(schema.get("description", "").split())
-    yield from (f"### {name}", "", text, "", "| field | type |", "| --- | --- |")
+    yield from (f"### {name}", "", _sentences(schema.get("description", "")), "", "| field | type |", "| --- | --- |")
     required = schema.get("required", ())
     for field, kind in schema.get("properties", {}).items():
         optional = "" if field in required else " (optional)"
