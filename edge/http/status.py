@@ -1,4 +1,4 @@
-"""Looking at the hub: one project, all of them, readiness, life; and deleting a project."""
+"""Looking at one project, all of them and the hub; waiting for readiness, tickets; and deleting a project."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import cast
 import msgspec
 
 from edge import __version__
+from edge.auth.tickets import TICKET_SECONDS
 from edge.cluster.local import ORDERS, Order, View
 from edge.config.schema import PERMISSIONS
 from edge.core import resume
 from edge.core.connection import Connection
-from edge.core.project import Project
+from edge.core.errors import InvalidRequest
 from edge.http import params, problems, schemas
 from edge.http.context import Context
-from edge.http.message import NO_STORE, Request, Response, json_response
+from edge.http.message import JSON, NO_STORE, Request, Response, json_response
 from edge.http.problems import response as problem
 from edge.http.subscribe import last_event_id, start_at
 from edge.metrics.process import resident_bytes
@@ -28,43 +29,66 @@ _MAX_SHOWN_CONNECTIONS = 100
 _MAX_CONNECTIONS = 1_000_000
 
 
+class Ack(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The answer to an `edge.probe`: its data. On a stream of several projects the probe names its project, too."""
+
+    probe: str
+    project: str | None = None
+
+
+_ack_decoder = msgspec.json.Decoder(Ack)
+
+
 def _json(document: object) -> Response:
     return json_response(document, headers=NO_STORE)
 
 
 async def ready(context: Context, request: Request) -> Response:
     """Wait until a project has confirmed connections."""
-    name = request.project
     trigger = context.config.trigger
     timeout_seconds = params.seconds(request, "timeout", trigger.wait_seconds, highest=trigger.max_wait_seconds)
     count = params.integer(request, "connections", 1, lowest=1, highest=_MAX_CONNECTIONS)
     confirm = params.confirm(request)
     async with request.while_open():
-        confirmation = await context.readiness.wait(name, count, timeout_seconds, confirm)
-    assert confirmation.confirmed is not None
-    return _json(
-        schemas.Ready(
-            waited_ms=confirmation.waited_ms, connections=confirmation.connections, confirmed=confirmation.confirmed
+        found = await context.readiness.wait(request.project, count, timeout_seconds, confirm)
+    assert found.confirmed is not None
+    return _json(schemas.Ready(waited_ms=found.waited_ms, connections=found.connections, confirmed=found.confirmed))
+
+
+async def ack(context: Context, request: Request) -> Response:
+    """Take a client's answer to a probe: 204, or 404 and 409 where there is nothing to answer."""
+    params.media_type(request, (JSON, params.FORM))
+    try:
+        answer = _ack_decoder.decode(await params.read(context, request))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise InvalidRequest('Send the data of the edge.probe event unchanged: {"probe": "…"}.') from None
+    expected = await context.nodes.answer_probe(request.project, request.connection, answer.probe)
+    if expected is None:
+        return problem(
+            "unknown_connection", "There is no such connection, or it has closed; use the id from edge.hello."
         )
-    )
+    if not expected:
+        return problem("stale_probe", "This probe is no longer open; answer the latest edge.probe.")
+    return Response(204)
+
+
+async def ticket(context: Context, request: Request) -> Response:
+    """Give a ticket that opens one stream of the project: a browser's EventSource can send no header."""
+    given = await context.nodes.issue_ticket(request.project, request.identity)
+    return json_response(schemas.Ticket(given, int(TICKET_SECONDS)), status=201, headers=NO_STORE)
 
 
 async def project(context: Context, request: Request) -> Response:
     """The status of one project: its connections on this node, everything else on all."""
-    name = request.project
+    name, iso_time = request.project, context.iso_time
     view = await context.nodes.view(name)
     if view is None:
         return _unknown(name)
-    here = context.hub.projects.get(name)
-    misses = schemas.MissesInTime(
-        **msgspec.structs.asdict(_misses(view)),
-        first=context.iso_time(view.first_miss_seconds),
-        last=context.iso_time(view.last_miss_seconds),
-    )
+    counts = view.misses, view.recovered, view.lost, view.pending
     status = schemas.ProjectStatus(
         project=name,
         ring=_ring(view),
-        misses=misses,
+        misses=schemas.MissesInTime(*counts, iso_time(view.first_miss_seconds), iso_time(view.last_miss_seconds)),
         epoch=view.epoch,
         connections=[],
         connections_total=view.connections,
@@ -72,20 +96,19 @@ async def project(context: Context, request: Request) -> Response:
         last_disconnect=None,
         last_ready=None,
     )
-    return _json(status if here is None else _with_details(context, status, here))
-
-
-def _with_details(context: Context, status: schemas.ProjectStatus, here: Project) -> schemas.ProjectStatus:
+    if (here := context.hub.projects.get(name)) is None:
+        return _json(status)
     left, confirmed = here.last_disconnect, here.last_ready
     shown = islice(reversed(here.connections), _MAX_SHOWN_CONNECTIONS)
-    return msgspec.structs.replace(
+    details = msgspec.structs.replace(
         status,
         connections=[_connection(context, connection) for connection in shown],
-        last_connect=context.iso_time(here.last_connect_seconds),
-        last_disconnect=left and schemas.LastDisconnect(context.iso_time(left[0]), left[1]),
-        last_ready=confirmed and schemas.LastReady(context.iso_time(confirmed[0]), confirmed[1], confirmed[2]),
+        last_connect=iso_time(here.last_connect_seconds),
+        last_disconnect=left and schemas.LastDisconnect(iso_time(left[0]), left[1]),
+        last_ready=confirmed and schemas.LastReady(iso_time(confirmed[0]), confirmed[1], confirmed[2]),
         finished=here.finished,
     )
+    return _json(details)
 
 
 async def history(context: Context, request: Request) -> Response:
@@ -122,7 +145,12 @@ async def projects(context: Context, request: Request) -> Response:
     offset = params.integer(request, "offset", 0, lowest=0, highest=999_999_999)
     order = cast(Order, params.choice(request, "sort", "busiest", ORDERS))
     found, total = await context.nodes.page(offset, limit, order, request.parameter("match") or "")
-    page = [schemas.ProjectSummary(name, _ring(view), _misses(view), view.connections) for name, view in found]
+    page = [
+        schemas.ProjectSummary(
+            name, _ring(view), schemas.Misses(view.misses, view.recovered, view.lost, view.pending), view.connections
+        )
+        for name, view in found
+    ]
     next_offset = offset + limit if offset + limit < total else None
     return _json(schemas.ProjectPage(page, total, next_offset))
 
@@ -196,10 +224,6 @@ def _ring(view: View) -> schemas.Ring:
     if not view.events:
         return schemas.Ring(None, None, 0, 0)
     return schemas.Ring(view.oldest_id, view.newest_id, view.events, view.bytes)
-
-
-def _misses(view: View) -> schemas.Misses:
-    return schemas.Misses(view.misses, view.recovered, view.lost, view.pending)
 
 
 def _connection(context: Context, connection: Connection) -> schemas.ConnectionStatus:

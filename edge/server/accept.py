@@ -1,5 +1,12 @@
 """New connections: refused where descriptors run out or one address has too many, and let through a few a turn.
 
+Out of descriptors a server can't even accept a connection to close it: clients hang, asyncio logs every attempt. The
+kernel gives a new descriptor the lowest free number, so a new connection's number says how many are left, and the
+last few are kept: connections that come then are answered `too_many_descriptors` and closed, but for health checks,
+which are answered as ever; and what the hub itself has to open (a webhook's connection, a file) still can be. A burst
+can take even those before a connection is looked at. Then the event loop stops accepting for a moment (uvloop closes
+what came, asyncio waits a second), open connections notice nothing, and it goes on by itself.
+
 When ten thousand subscribers come back at once, an event loop hands over all that has arrived before anything else has
 its turn. So the first request of a connection waits for its turn (`ConnectionThrottle`).
 """
@@ -7,18 +14,29 @@ its turn. So the first request of a connection waits for its turn (`ConnectionTh
 from __future__ import annotations
 
 import asyncio
+import resource
+import socket
 from collections import deque
 from collections.abc import Callable
 
+from multidict import CIMultiDict
+
 from edge.core.errors import LimitReached
+from edge.core.hub import Hub
 from edge.core.limits import network_of
 from edge.http import problems
-from edge.server.fd_limit import FdLimit, refuse
+from edge.http.message import HTTP_1_1, NO_STORE, Request, Response
 
 _A_TURN = 32
 """Fewer make a storm slower and its longest turn no shorter (measured with 16 and 24)."""
 BESIDE_STREAMS = 16
 """How many connections that are no streams an address may have beyond `limits.max_connections_per_address`."""
+_MOST_KEPT = 64
+"""Descriptors that are kept, and at most an eighth of all; without the last quarter of them nothing is answered."""
+_REQUEST_SECONDS = 1.0
+"""How long a refused client has to send its request; it would not read a response before."""
+_ANY_REQUEST = Request("GET", "/", HTTP_1_1, CIMultiDict())
+_HEALTH_CHECKS = (b"GET /healthz ", b"GET /healthz?", b"HEAD /healthz ")
 
 
 class ConnectionThrottle:
@@ -51,8 +69,10 @@ class ConnectionThrottle:
 class Acceptor:
     """Which new connections of one server may stay. `max_per_address` 0 is no limit."""
 
-    def __init__(self, fd_limit: FdLimit, max_per_address: int, is_proxy: Callable[[str], bool]) -> None:
-        self._fd_limit = fd_limit
+    def __init__(self, hub: Hub, max_per_address: int, is_proxy: Callable[[str], bool]) -> None:
+        self._hub = hub
+        self._descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._kept = min(_MOST_KEPT, self._descriptors // 8)
         self._most = max_per_address + BESIDE_STREAMS if max_per_address else 0
         self._is_proxy = is_proxy
         self._per_address: dict[str, int] = {}
@@ -60,7 +80,14 @@ class Acceptor:
 
     def admit(self, transport: asyncio.Transport, address: str | None) -> str | None:
         """Count a new connection. Returns what `uncount` takes, empty for one that isn't counted; None: refused."""
-        if not self._fd_limit.admit(transport):
+        sock: socket.socket | None = transport.get_extra_info("socket")
+        left = self._descriptors - (-1 if sock is None else sock.fileno())
+        if left <= self._kept:
+            detail = (
+                f"All {self._descriptors} file descriptors of the hub are in use; try again later, or raise the limit."
+            )
+            error = LimitReached(detail, code="too_many_descriptors", retry_after_seconds=5)
+            self._refuse(transport, error, answer=left > self._kept // 4)
             return None
         if not self._most or address is None or self._is_proxy(address):
             return ""
@@ -76,9 +103,18 @@ class Acceptor:
             retry_after_seconds=1,
             limit=self._most,
         )
-        self._fd_limit.report(error.code, transport)
-        refuse(transport, problems.from_error(error))
+        self._refuse(transport, error)
         return None
+
+    def _refuse(self, transport: asyncio.Transport, error: LimitReached, *, answer: bool = True) -> None:
+        """Count, log and answer it."""
+        peer = transport.get_extra_info("peername")
+        now = asyncio.get_running_loop().time()
+        self._hub.refused(error.code, str(peer[0]) if isinstance(peer, tuple) else None, now)
+        if answer:
+            transport.set_protocol(_Refused(transport, problems.from_error(error)))
+        else:
+            transport.abort()
 
     def uncount(self, network: str) -> None:
         """A counted connection has closed or become a stream, which the hub counts."""
@@ -87,3 +123,24 @@ class Acceptor:
             self._per_address[network] = there
         else:
             del self._per_address[network]
+
+
+class _Refused(asyncio.Protocol):
+    """Answers whatever comes with `problem`, once; a health check is answered as ever."""
+
+    def __init__(self, transport: asyncio.Transport, problem: Response) -> None:
+        self._transport = transport
+        self._problem = problem
+        self._ends = asyncio.get_running_loop().call_later(_REQUEST_SECONDS, transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        if self._transport.is_closing():
+            return
+        healthy = data.startswith(_HEALTH_CHECKS)
+        response = Response(200, b'{"status":"ok"}\n', headers=NO_STORE) if healthy else self._problem
+        response.keep_alive = False
+        self._transport.write(response.encode(_ANY_REQUEST))
+        self._transport.close()
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self._ends.cancel()

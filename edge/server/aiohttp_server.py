@@ -13,7 +13,6 @@ from aiohttp.http_parser import HttpRequestParser
 from edge.http.routes import Application
 from edge.server.accept import Acceptor, ConnectionThrottle
 from edge.server.connection import HttpConnection
-from edge.server.fd_limit import FdLimit
 from edge.transport import tcp
 
 _MAX_LINE_BYTES = 8190
@@ -33,7 +32,7 @@ class HttpServer:
         self.connections: set[HttpConnection] = set()
         self.throttle = ConnectionThrottle(self.loop)
         is_proxy = app.context.client_addresses.is_proxy
-        self.acceptor = Acceptor(FdLimit(app.context.hub), limits.max_connections_per_address, is_proxy)
+        self.acceptor = Acceptor(app.context.hub, limits.max_connections_per_address, is_proxy)
 
     def __call__(self) -> HttpConnection:
         return HttpConnection(self)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from functools import partial
 
 import aiohttp
 import msgspec
@@ -32,8 +33,8 @@ class Failure(msgspec.Struct, frozen=True):
 
     what: str
     advice: str
-    retry: bool
-    may_have_started: bool
+    retry: bool = False
+    may_have_started: bool = False
     status: int | None = None
     retry_after_seconds: float = 0.0
 
@@ -57,79 +58,55 @@ class Failure(msgspec.Struct, frozen=True):
 
 def from_status(status: int, retry_after_seconds: float, *, inngest: bool) -> Failure:
     """Any status but 2xx."""
+    again = partial(Failure, retry=True, status=status, retry_after_seconds=retry_after_seconds)
     if status == 429:
-        return Failure(
-            "answered 429, too many requests",
-            "try again later, or raise its limit",
-            True,
-            False,
-            status,
-            retry_after_seconds,
-        )
+        return again("answered 429, too many requests", "try again later, or raise its limit")
     if status >= 500:
-        return Failure(f"answered {status}", "check its log", True, True, status, retry_after_seconds)
+        return again(f"answered {status}", "check its log", may_have_started=True)
+    if 300 <= status < 400:
+        what = f"answered {status}, a redirect, which is never followed"
+        return Failure(what, "set trigger.url to the address it moved to", status=status)
     if inngest and status in (401, 403, 404, 405, 410):
         advice = _INNGEST_URL
     elif status in (401, 403):
         advice = "give it the same trigger.secret, or put the credentials it asks for into trigger.url"
     elif status in (404, 405, 410):
         advice = "correct the path in trigger.url"
-    elif 300 <= status < 400:
-        return Failure(
-            f"answered {status}, a redirect, which is never followed",
-            "set trigger.url to the address it moved to",
-            False,
-            False,
-            status,
-        )
     else:
         advice = "check its log, and check that trigger.format is the one it expects"
-    return Failure(f"refused the job with {status}", advice, False, False, status)
+    return Failure(f"refused the job with {status}", advice, status=status)
 
 
 def without_ids(status: int, *, complete: bool) -> Failure:
     """An answer to an Inngest event that doesn't name the events taken; where it broke off, they may have been."""
-    return Failure(
-        f"answered {status} without the ids of the events it took", _INNGEST_URL, False, not complete, status
-    )
+    what = f"answered {status} without the ids of the events it took"
+    return Failure(what, _INNGEST_URL, may_have_started=not complete, status=status)
 
 
 def from_timeout(sent: bool, timeout_seconds: float) -> Failure:
     if sent:
-        return Failure(
-            f"did not answer within {timeout_seconds:g} s",
-            "let it respond before it starts the work, or raise trigger.timeout_seconds",
-            False,
-            True,
-        )
-    return Failure(
-        f"could not be reached within {timeout_seconds:g} s",
-        "check that it runs and that no firewall drops the traffic to it",
-        True,
-        False,
-    )
+        advice = "let it respond before it starts the work, or raise trigger.timeout_seconds"
+        return Failure(f"did not answer within {timeout_seconds:g} s", advice, may_have_started=True)
+    advice = "check that it runs and that no firewall drops the traffic to it"
+    return Failure(f"could not be reached within {timeout_seconds:g} s", advice, retry=True)
 
 
 def from_error(error: aiohttp.ClientError | OSError, sent: bool) -> Failure:
     """`sent`: the request had begun to leave. A lost connection is repeated, nonsense is not."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return Failure(
-            "has a certificate that is not trusted here",
-            "correct trigger.url, or install the certificate's authority on the hub's machine",
-            False,
-            False,
-        )
+        advice = "correct trigger.url, or install the certificate's authority on the hub's machine"
+        return Failure("has a certificate that is not trusted here", advice)
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return Failure("has a name that can't be resolved", "correct trigger.url, or fix DNS", True, False)
+        return Failure("has a name that can't be resolved", "correct trigger.url, or fix DNS", retry=True)
     if isinstance(error, aiohttp.ClientSSLError):
-        return Failure("does not speak TLS", "correct trigger.url: http instead of https?", True, False)
+        return Failure("does not speak TLS", "correct trigger.url: http instead of https?", retry=True)
     if not isinstance(error, (aiohttp.ClientConnectionError, OSError)):
-        return Failure("answered something that is not HTTP", "correct trigger.url", False, sent)
+        return Failure("answered something that is not HTTP", "correct trigger.url", may_have_started=sent)
     if sent:
-        return Failure("closed the connection without an answer", "check its log", True, True)
+        return Failure("closed the connection without an answer", "check its log", retry=True, may_have_started=True)
     number = error.errno if isinstance(error, OSError) else None
     reason = f" ({os.strerror(number)})" if number else ""
-    return Failure(f"can't be reached{reason}", "start it, or correct trigger.url", True, False)
+    return Failure(f"can't be reached{reason}", "start it, or correct trigger.url", retry=True)
 
 
 def backoff_seconds(retry: int, share: float) -> float:

@@ -114,34 +114,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TOP_LEVEL = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-class _Json(msgspec.Struct, frozen=True):
-    id: str
-    name: str
-    ts: int
-    project: str
-    data: msgspec.Raw
-
-
-class _Inngest(msgspec.Struct, frozen=True):
-    id: str
-    name: str
-    ts: int
-    data: dict[str, msgspec.Raw]
-
-
-class _CloudEvent(msgspec.Struct, frozen=True):
-    specversion: str
-    id: str
-    source: str
-    type: str
-    time: str
-    subject: str
-    datacontenttype: str
-    data: msgspec.Raw
-
-
 def _json(job: Job) -> bytes:
-    return msgspec.json.encode(_Json(job.id, job.name, job.ts_ms, job.project, job.data))
+    return msgspec.json.encode(
+        {"id": job.id, "name": job.name, "ts": job.ts_ms, "project": job.project, "data": job.data}
+    )
 
 
 def _inngest(job: Job) -> bytes:
@@ -153,21 +129,21 @@ def _inngest(job: Job) -> bytes:
     text = bytes(job.data)
     fields = _TOP_LEVEL.decode(text) if text.lstrip().startswith(b"{") else {"value": job.data}
     fields["project"] = msgspec.Raw(msgspec.json.encode(job.project))
-    return msgspec.json.encode(_Inngest(job.unique_id, job.name, job.ts_ms, fields))
+    return msgspec.json.encode({"id": job.unique_id, "name": job.name, "ts": job.ts_ms, "data": fields})
 
 
 def _cloudevents(job: Job) -> bytes:
     time = (_EPOCH + timedelta(milliseconds=job.ts_ms)).isoformat(timespec="milliseconds")
-    event = _CloudEvent(
-        specversion="1.0",
-        id=job.id,
-        source=f"/projects/{job.project}",
-        type=job.name,
-        time=time.replace("+00:00", "Z"),
-        subject=job.project,
-        datacontenttype="application/json",
-        data=job.data,
-    )
+    event = {
+        "specversion": "1.0",
+        "id": job.id,
+        "source": f"/projects/{job.project}",
+        "type": job.name,
+        "time": time.replace("+00:00", "Z"),
+        "subject": job.project,
+        "datacontenttype": "application/json",
+        "data": job.data,
+    }
     return msgspec.json.encode(event)
 
 

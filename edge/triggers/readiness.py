@@ -124,6 +124,22 @@ class _Watch:
             if waiter.count <= count and not waiter.future.done():
                 waiter.future.set_result((count, confirmed))
 
+    def proves(self, connection: Connection, now: float) -> bool:
+        """Whether `connection` has proved to be alive; probes it where that isn't known."""
+        probe = self.probes.get(connection.id)
+        if probe is None or probe.stale(now):
+            token = ""
+            if self.confirm == "client":
+                token = secrets.token_hex(16)  # its sender has read the stream; no other credential is required
+                connection.control(sse.control_frame("probe", {"probe": token}), now)
+            elif connection.acked_bytes() >= connection.written_bytes:  # else what is on its way is probe enough
+                connection.control(sse.PROBE_COMMENT, now)
+            self.probes[connection.id] = _Probe(connection.written_bytes, token)
+            return False
+        if self.confirm == "transport" and probe.proved_seconds is None:
+            probe.proved_seconds = now if connection.acked_bytes() >= probe.target_bytes else None
+        return probe.proved_seconds is not None
+
     async def pause(self) -> None:
         """Wait until it is time to look again."""
         if self.confirm == "client":
@@ -294,14 +310,9 @@ class Readiness:
             if connection.paused or connection.cursor < connection.replay_to:
                 behind += 1
                 continue
-            if watch.confirm == "client":
-                done = self._answered(connection, watch, now)
-            elif cast(Confirmable, connection).confirmable:
-                done = self._acknowledged(connection, watch, now)
-            else:
+            if watch.confirm == "transport" and not cast(Confirmable, connection).confirmable:
                 written += 1
-                continue
-            if done:
+            elif watch.proves(connection, now):
                 proved += 1
             else:
                 probed += 1
@@ -311,29 +322,6 @@ class Readiness:
         watch.release(proved, "acknowledged")
         watch.release(proved + written, "written")
         return behind + probed > 0
-
-    @staticmethod
-    def _acknowledged(connection: Connection, watch: _Watch, now: float) -> bool:
-        probe = watch.probes.get(connection.id)
-        if probe is None or probe.stale(now):
-            # What is on its way is probe enough.
-            if connection.acked_bytes() >= connection.written_bytes:
-                connection.control(sse.PROBE_COMMENT, now)
-            watch.probes[connection.id] = _Probe(connection.written_bytes, "")
-            return False
-        if probe.proved_seconds is None and connection.acked_bytes() >= probe.target_bytes:
-            probe.proved_seconds = now
-        return probe.proved_seconds is not None
-
-    @staticmethod
-    def _answered(connection: Connection, watch: _Watch, now: float) -> bool:
-        probe = watch.probes.get(connection.id)
-        if probe is None or probe.stale(now):
-            token = secrets.token_hex(16)  # its sender has read the stream; no other credential is required
-            watch.probes[connection.id] = _Probe(0, token)
-            connection.control(sse.control_frame("probe", {"probe": token}), now)
-            return False
-        return probe.proved_seconds is not None
 
     @staticmethod
     def not_ready(name: str, count: int, timeout_seconds: float, there: int) -> NotReady:

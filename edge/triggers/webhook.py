@@ -58,23 +58,8 @@ _system_random = SystemRandom()
 _log = structlog.get_logger("edge.target")
 
 
-def _wall_clock_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
-class _Sent:
-    """Whether the request of one attempt has begun to leave, from aiohttp's tracing."""
-
-    __slots__ = ("began",)
-
-    def __init__(self) -> None:
-        self.began = False
-
-
 async def _headers_sent(
-    _session: aiohttp.ClientSession,
-    context: SimpleNamespace,
-    _params: aiohttp.TraceRequestHeadersSentParams,
+    _session: aiohttp.ClientSession, context: SimpleNamespace, _params: aiohttp.TraceRequestHeadersSentParams
 ) -> None:
     context.trace_request_ctx.began = True
 
@@ -97,12 +82,12 @@ class WebhookTarget:
         timeout_seconds: float = 10.0,
         retries: int = 3,
         proxy: str | None = None,
-        now_ms: Callable[[], int] = _wall_clock_ms,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         random: Callable[[], float] = _system_random.random,
     ) -> None:
         """Raises ValueError for a URL that can't work, in a sentence that does not repeat it."""
-        self._address = parse_address(url)
+        self._url, self._authorization, self.safe_url = parse_address(url)
         self._signer = Signer(secrets)
         self._format = format
         self._timeout_seconds = timeout_seconds
@@ -114,16 +99,16 @@ class WebhookTarget:
         self._tls = ssl.create_default_context()  # reads files, so not at the first job
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
-        self.safe_url = self._address.shown
         self.attempts = 0
         self.retries = 0
 
     async def dispatch(self, job: Job) -> Delivery:
         if self._closed:
-            raise Draining("The hub is shutting down and starts no more jobs; try again.", retry_after_seconds=1)
+            raise Draining("The hub is shutting down and starts no more jobs; try again.")
         if not JOB_ID.fullmatch(job.id):
             raise InvalidRequest("The job's id must have 1 to 128 characters out of A-Z a-z 0-9 _ : ~ -.")
         body = encode_job(job, self._format)
+        log = _log.bind(target=self.safe_url, job=job.id, project=job.project)
         may_have_started, last_status = False, None
         attempt = 0
         while True:
@@ -134,10 +119,14 @@ class WebhookTarget:
             may_have_started = may_have_started or outcome.may_have_started
             last_status = outcome.status or last_status
             if attempt <= self._max_retries and outcome.retry and not outcome.retry_too_late:
-                await self._wait(job, outcome, attempt)
+                delay_seconds = outcome.retry_after_seconds + backoff_seconds(attempt, self._random())
+                log.warning(
+                    "webhook_retry", attempt=attempt, reason=outcome.what, delay_seconds=round(delay_seconds, 3)
+                )
+                await self._sleep(delay_seconds)
                 if not self._closed:
                     continue
-            _log.warning("webhook_failed", target=self.safe_url, attempts=attempt, reason=outcome.what, **_of(job))
+            log.warning("webhook_failed", attempts=attempt, reason=outcome.what)
             raise DispatchFailed(
                 outcome.sentence(attempt, may_have_started),
                 retry_after_seconds=outcome.retry_after_seconds or None,
@@ -145,18 +134,6 @@ class WebhookTarget:
                 last_status=last_status,
                 may_have_started=may_have_started,
             )
-
-    async def _wait(self, job: Job, failure: Failure, attempt: int) -> None:
-        delay_seconds = failure.retry_after_seconds + backoff_seconds(attempt, self._random())
-        _log.warning(
-            "webhook_retry",
-            target=self.safe_url,
-            attempt=attempt,
-            reason=failure.what,
-            delay_seconds=round(delay_seconds, 3),
-            **_of(job),
-        )
-        await self._sleep(delay_seconds)
 
     async def close(self) -> None:
         self._closed = True
@@ -166,7 +143,8 @@ class WebhookTarget:
     async def _attempt(self, job: Job, body: bytes, attempt: int) -> Delivery | Failure:
         self.attempts += 1
         self.retries += attempt > 1
-        sent = _Sent()
+        sent = SimpleNamespace(began=False)
+        """Whether the request has begun to leave, from aiohttp's tracing."""
         deadline = asyncio.get_running_loop().time() + self._timeout_seconds
         try:
             async with asyncio.timeout_at(deadline):
@@ -192,20 +170,15 @@ class WebhookTarget:
             truncated=not complete,
         )
 
-    async def _post(self, job: Job, body: bytes, sent: _Sent) -> aiohttp.ClientResponse:
+    async def _post(self, job: Job, body: bytes, sent: SimpleNamespace) -> aiohttp.ClientResponse:
         headers = self._signer.headers(job.unique_id, body, self._now_ms())
         headers["Content-Type"] = content_type(self._format)
-        if self._address.authorization is not None:
-            headers["Authorization"] = self._address.authorization
+        if self._authorization is not None:
+            headers["Authorization"] = self._authorization
         if job.traceparent is not None and is_traceparent(job.traceparent):
             headers[TRACE_HEADER] = job.traceparent
         return await self._open_session().post(
-            self._address.url,
-            data=body,
-            headers=headers,
-            allow_redirects=False,
-            trace_request_ctx=sent,
-            proxy=self._proxy,
+            self._url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=sent, proxy=self._proxy
         )
 
     def _open_session(self) -> aiohttp.ClientSession:
@@ -226,34 +199,22 @@ class WebhookTarget:
         return self._session
 
 
-class Address(msgspec.Struct, frozen=True):
-    """`url` without credentials, the `Authorization` header they became, and the `shown` form."""
+def parse_address(text: str) -> tuple[URL, str | None, str]:
+    """The URL without credentials, the `Authorization` header that they become, and what may be shown of it.
 
-    url: URL
-    authorization: str | None
-    shown: str
-
-
-def parse_address(text: str) -> Address:
-    """Raises ValueError with a sentence that does not repeat the URL."""
-    url = _parse(text)
+    Raises ValueError with a sentence that does not repeat the URL.
+    """
+    try:
+        url = None if any(character <= " " or character == "\x7f" for character in text) else URL(text)
+    except ValueError:
+        url = None
     if url is None or url.scheme not in ("http", "https") or not url.host:
         raise ValueError("trigger.url is not a URL like https://host/path: give one with http or https and a host")
     authorization = None
     if url.user is not None or url.password is not None:
         pair = f"{url.user or ''}:{url.password or ''}"
         authorization = "Basic " + b64encode(pair.encode()).decode()
-    shown = str(url.origin()) + ("" if url.raw_path_qs in ("", "/") else "/…")
-    return Address(url.with_user(None), authorization, shown)
-
-
-def _parse(text: str) -> URL | None:
-    if any(character <= " " or character == "\x7f" for character in text):
-        return None
-    try:
-        return URL(text)
-    except ValueError:
-        return None
+    return url.with_user(None), authorization, str(url.origin()) + ("" if url.raw_path_qs in ("", "/") else "/…")
 
 
 async def read_answer(response: aiohttp.ClientResponse, deadline: float) -> tuple[bytes, bool]:
@@ -309,7 +270,3 @@ def _names_ids(answer: bytes) -> bool:
         return bool(msgspec.json.decode(answer, type=_Taken).ids)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
-
-
-def _of(job: Job) -> dict[str, str]:
-    return {"job": job.id, "project": job.project}

@@ -26,8 +26,8 @@ from edge.http import routes as http_app
 from edge.http import schemas
 from edge.http.openapi import document
 from edge.http.problems import PROBLEMS
+from edge.http.status import Ack
 from edge.http.subscribe import LAST_ID_PARAMETERS
-from edge.http.ticket import Ack
 from edge.http.trigger import Trigger
 from edge.server.assembly import assemble
 from edge.triggers.job import Delivery
