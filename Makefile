@@ -12,7 +12,7 @@ export PYTHON
 .DEFAULT_GOAL := help
 .PHONY: help run test test-core test-fast test-all test-container test-next check lint words types contracts coverage bench bench-growth bench-stores bench-check soak \
 	fmt docs lock binary bundle deb image clean \
-	docs-site docs-serve portable test-portable setup-docs setup-build setup-run setup-dev setup-test setup-system setup-bench
+	docs-site docs-serve portable test-portable test-arm64 setup-docs setup-build setup-run setup-dev setup-test setup-system setup-bench
 
 help:  ## say what there is
 	@echo "make TARGET, where TARGET is one of:"
@@ -159,6 +159,12 @@ portable:  ## a release's files that run with glibc 2.31, in dist/portable (root
 
 test-portable: setup-test  ## try what `make portable` built, in Debian 11, 12 and 13 (ARCHITECTURE=arm64)
 	PORTABLE=dist/portable/$(ARCHITECTURE) ARCHITECTURE=$(ARCHITECTURE) $(VENV) -m pytest tests/packaging/portable.py $(ARGS)
+
+# On an amd64 machine by emulation: half an hour the first time.
+test-arm64: setup-test  ## build one file, folder, package and image for arm64 and try them (root on Debian, qemu-user-static)
+	build/portable/build arm64
+	$(MAKE) test-portable ARCHITECTURE=arm64
+	ARCHITECTURE=arm64 $(VENV) -m pytest tests/packaging/test_image.py -k "not compose" $(ARGS)
 
 clean:  ## remove all that the other targets made
 	rm -rf .venv .make dist htmlcov bench/.built .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -6,6 +6,7 @@ The two Debians and the layers of the image stay in dist/packaging-tests, so tha
 from __future__ import annotations
 
 import os
+import platform
 import stat
 import subprocess
 from pathlib import Path
@@ -15,6 +16,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / "dist" / "packaging-tests"
 SUITE = "bookworm"
+NATIVE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+ARCHITECTURE = os.environ.get("ARCHITECTURE", NATIVE)
+"""Of the Debians and the image: `make test-arm64` runs another machine's by emulation."""
 # The oldest Debian with a Python that the hub runs on.
 BARE = ("systemd", "systemd-sysv")
 WITH_PYTHON = ("python3", "python3-venv", "libpython3.11", "binutils", "ca-certificates")
@@ -78,11 +82,12 @@ def debian_with_python(as_root: None) -> Path:
 
 
 def debian(name: str, packages: tuple[str, ...]) -> Path:
-    kept = KEPT / f"{SUITE}-{name}-{'-'.join(packages)}.tar"
+    kept = KEPT / f"{SUITE}-{ARCHITECTURE}-{name}-{'-'.join(packages)}.tar"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         fresh = kept.with_suffix(".new.tar")
-        run("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(packages)}", SUITE, fresh)
+        options = ("--quiet", "--variant=minbase", f"--architectures={ARCHITECTURE}", f"--include={','.join(packages)}")
+        run("mmdebstrap", *options, SUITE, fresh)
         fresh.rename(kept)
     return kept
 

@@ -1,7 +1,7 @@
 """What `make portable` built, in the systems that it is to run in: `make test-portable`, which names this file.
 
-As root, with mmdebstrap; for another architecture also qemu-user-static. `make test` doesn't collect it, because the
-build that it tries takes a quarter of an hour.
+As root, with mmdebstrap, iproute2 and nftables; for another architecture also qemu-user-static. `make test` doesn't
+collect it, because the build that it tries takes a quarter of an hour.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 
 from edge.cli.main import AUTHORITIES
+from tests.faults.cable import cable
 from tests.faults.tls import Certificate, certificate_for
-from tests.packaging.conftest import run
+from tests.packaging.conftest import ARCHITECTURE, run
 from tests.packaging.running import client, does_its_job, events, wait_until
 
 BUILT = Path(os.environ["PORTABLE"]).resolve()
-ARCHITECTURE = os.environ["ARCHITECTURE"]
 OLDEST_GLIBC = "2.31"
 SUITES = ("bullseye", "bookworm", "trixie")
 FORMS = ("edge", "edge-dir/edge")
@@ -66,7 +67,7 @@ def hub(root: Path, form: str, **settings: str) -> Iterator[tuple[subprocess.Pop
             assert process.stdout is not None
             first = process.stdout.readline()
             assert first.startswith("edge: listening on "), first
-            with client(first.split()[-1]) as http:
+            with client(first.split()[-1].replace("0.0.0.0", "127.0.0.1")) as http:
                 yield process, http
         finally:
             with contextlib.suppress(ProcessLookupError):
@@ -113,28 +114,65 @@ def test_a_stream_resumes_after_a_drop(root: Path, form: str) -> None:
         assert first != second
 
 
+def test_the_package_is_installed_does_its_job_and_is_purged(root: Path) -> None:
+    [package] = BUILT.glob(f"edge_*_{ARCHITECTURE}.deb")
+    shutil.copy(package, root / "opt" / "edge.deb")
+    run("chroot", root, "dpkg", "--install", "/opt/edge.deb")
+    try:
+        with hub(root, "../usr/bin/edge") as (_, http):
+            does_its_job(http)
+    finally:
+        run("chroot", root, "dpkg", "--purge", "edge")
+    assert [] == [path for name in ("usr/bin/edge", "usr/lib/edge", "etc/edge") if (path := root / name).exists()]
+
+
 @pytest.mark.parametrize("durability", ["async", "commit"])
-def test_history_survives_kill_9(root: Path, durability: str) -> None:
+def test_history_survives_kill_9_and_no_id_is_given_twice(root: Path, durability: str) -> None:
     settings = {"EDGE_STORE_URL": "sqlite:/var/tmp/edge.db", "EDGE_STORE_DURABILITY": durability}
     for left in (root / "var/tmp").glob("edge.db*"):
         left.unlink()
-    with hub(root, "edge-dir/edge", **settings) as (process, http):
-        for number in range(20):
-            http.post("/projects/p/events", json={"data": number})
-        wait_until(lambda: (root / "var/tmp/edge.db-wal").stat().st_size > 0)
-        if durability == "async":
-            wait_until(lambda: written(root) >= 20)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    with hub(root, "edge-dir/edge", **settings) as (_, http):
-        wait_until(lambda: http.get("/readyz").status_code == 200)
-        held = http.get("/projects/p/history?limit=100").json()["events"]
-        assert [str(number) for number in range(20)] == [event["data"] for event in held]
+    ids: list[str] = []
+    for life in range(3):
+        with hub(root, "edge-dir/edge", **settings) as (process, http):
+            wait_until(lambda: http.get("/readyz").status_code == 200)
+            held = http.get("/projects/p/history?limit=100").json().get("events", [])
+            assert ids == [event["id"] for event in held]
+            assert [str(number) for number in range(20 * life)] == [event["data"] for event in held]
+            numbers = range(20 * life, 20 * (life + 1))
+            ids += [http.post("/projects/p/events", json={"data": number}).json()["id"] for number in numbers]
+            if durability == "async":
+                wait_until(partial(is_written, root, number=len(ids) - 1))
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    assert 60 == len(set(ids))
 
 
-def written(root: Path) -> int:
-    """How many events the write-ahead log holds at least."""
-    return (root / "var/tmp/edge.db-wal").read_bytes().count(b"data: 19") * 20
+def is_written(root: Path, number: int) -> bool:
+    files = [root / "var/tmp" / name for name in ("edge.db", "edge.db-wal")]
+    return any(f"data: {number}\n".encode() in file.read_bytes() for file in files)
+
+
+def test_a_peer_that_vanished_is_found_out_and_its_event_is_kept(root: Path) -> None:
+    settings = {
+        "EDGE_SERVER_HOST": "0.0.0.0",
+        "EDGE_AUTH_ANONYMOUS": "subscribe,publish,status,metrics",
+        "EDGE_STREAM_HEARTBEAT_SECONDS": "0.5",
+        "EDGE_STREAM_DEAD_AFTER_SECONDS": "1",
+    }
+    with cable() as wire, hub(root, "edge-dir/edge", **settings) as (_, http), wire.socket() as peer:
+        peer.connect((wire.here, http.base_url.port))
+        peer.sendall(b"GET /projects/p/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        received = b""
+        while b"edge.hello" not in received:
+            received += peer.recv(4096)
+        wait_until(lambda: 1 == len(http.get("/projects/p").json()["connections"]))
+        wire.cut()
+        http.post("/projects/p/events", json={"data": "kept"})
+        wait_until(lambda: 'edge_connections_removed_total{reason="dead"} 1.0' in http.get("/metrics").text)
+        with http.stream("GET", "/projects/p/events") as stream:
+            received_again = events(stream)
+            assert "edge.hello" == next(received_again)[0]
+            assert ("message", "kept") == next(received_again)
 
 
 class _Receiver(http.server.BaseHTTPRequestHandler):

@@ -55,6 +55,8 @@ def does_its_job(hub: httpx.Client) -> None:
         kind, data = next(heard)
         assert "api/iterate" == kind
         assert {"n": 1} == data
+        status = hub.get(project).json()
+        assert (1, 2) == (len(status["connections"]), status["ring"]["events"])
     assert "edge_misses_recovered_total 1.0" in hub.get("/metrics").text.splitlines()
     assert "text/html" in hub.get("/").headers["Content-Type"]
     assert "javascript" in hub.get("/edge.js").headers["Content-Type"]

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from edge import __version__
-from tests.packaging.conftest import KEPT, ROOT, run
+from tests.packaging.conftest import ARCHITECTURE, KEPT, ROOT, run
 from tests.packaging.running import client, does_its_job, events, wait_until
 from tests.ports import free_port
 
@@ -43,8 +43,9 @@ class Podman:
         configuration.write_text(CONFIGURATION)
         self.environ = {**os.environ, "CONTAINERS_CONF": str(configuration)}
         # Podman takes no long path for its state, and wants the same one for a storage each time.
-        state = f"/run/edge-tests-{hashlib.sha256(bytes(KEPT)).hexdigest()[:8]}"
-        self.command = ("podman", "--log-level=fatal", f"--root={KEPT}/containers", f"--runroot={state}")
+        state = f"/run/edge-tests-{hashlib.sha256(bytes(KEPT / ARCHITECTURE)).hexdigest()[:8]}"
+        storage = KEPT / f"containers-{ARCHITECTURE}"
+        self.command = ("podman", "--log-level=fatal", f"--root={storage}", f"--runroot={state}")
 
     def __call__(self, *arguments: str | Path) -> str:
         return run(*self.command, *arguments, env=self.environ).strip()
@@ -75,13 +76,20 @@ def podman(as_root: None, tmp_path_factory: pytest.TempPathFactory) -> Podman:
 def image(podman: Podman, debian_with_python: Path) -> str:
     """The image's name."""
     if PYTHON_IMAGE not in podman("images", "--format={{.Repository}}:{{.Tag}}").splitlines():
-        podman("import", "--quiet", debian_with_python, PYTHON_IMAGE)
+        podman("import", "--quiet", f"--arch={ARCHITECTURE}", debian_with_python, PYTHON_IMAGE)
     here: list[str] = []
     if "PIP_CERT" in os.environ:  # this machine's way to its packages has an authority of its own
         certificates = Path(os.environ["PIP_CERT"])
         here = [f"--volume={certificates.parent}:{certificates.parent}:ro", f"--env=PIP_CERT={certificates}"]
     podman(
-        *("build", "--quiet", "--format=docker", *here, "--tag=localhost/edge-tests"),
+        *(
+            "build",
+            "--quiet",
+            "--format=docker",
+            f"--platform=linux/{ARCHITECTURE}",
+            *here,
+            "--tag=localhost/edge-tests",
+        ),
         *(f"--build-arg=PYTHON_IMAGE={PYTHON_IMAGE}", "--build-arg=SOURCE_COMMIT=0123abc"),
         *("--build-arg=SOURCE_DATE_EPOCH=1700000000", ROOT),
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import http.server
 import os
-import platform
 import re
 import subprocess
 import threading
@@ -15,11 +14,10 @@ from pathlib import Path
 import pytest
 
 from docs import make_addresses
-from tests.packaging.conftest import ROOT, run
+from tests.packaging.conftest import NATIVE, ROOT, run
 
 PAGE = (ROOT / "docs" / "install.md").read_text()
 LINES = dict(re.findall(r"^\| ([\w ]+) \| `((?:curl|docker pull) .*)` \|$", PAGE, re.MULTILINE))
-ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 FILES = {form: line for form, line in LINES.items() if form != "image"}
 
 
@@ -44,7 +42,7 @@ def install(line: str, address: str, folder: Path) -> subprocess.CompletedProces
     (folder / "lib").mkdir()
     line = line.replace("sudo ", "").replace("/usr/local/lib", "lib").replace("apt-get install", "dpkg-deb --extract")
     line += " lib" if "dpkg-deb" in line else ""
-    environ = {"PATH": os.environ["PATH"], "RELEASE": address, "ARCH": ARCHITECTURE}
+    environ = {"PATH": os.environ["PATH"], "RELEASE": address, "ARCH": NATIVE}
     return subprocess.run(["sh", "-c", line], cwd=folder, env=environ, capture_output=True, text=True, check=False)
 
 
@@ -70,7 +68,7 @@ def test_each_line_installs_a_program_that_runs(form: str, release: tuple[Path, 
 @pytest.mark.parametrize("form", FILES)
 def test_no_line_goes_on_with_a_file_that_was_changed(form: str, release: tuple[Path, str], tmp_path: Path) -> None:
     [name] = re.findall(r"/\{(\S+),SHA256SUMS\}", FILES[form])
-    file = release[0] / name.replace("$ARCH", ARCHITECTURE)
+    file = release[0] / name.replace("$ARCH", NATIVE)
     released = file.read_bytes()
     file.write_bytes(released[:-1] + bytes([released[-1] ^ 1]))
     try:
