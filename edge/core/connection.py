@@ -206,7 +206,10 @@ class Connection:
 
     def write_control(self, wire: bytes, now: float) -> None:
         """Write bytes that are in wire form and carry no event of the project."""
-        self.announce(len(wire), now)
+        if self.batched_since < self.cursor:
+            self._leave_batches()
+        self.last_write_seconds = now
+        self.written_bytes += len(wire)
         self.write(wire)
 
     def announce(self, size_bytes: int, now: float) -> None:

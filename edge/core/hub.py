@@ -34,8 +34,10 @@ class Hub(Streams):
 
     def is_over(self, name: str, start: Callable[[Project], Start]) -> bool:
         """Whether `name` is finished and has nothing to replay to a subscriber that starts at `start`."""
-        project = self._registry.finished(name)
+        project = self.projects.get(name)
         if project is None:
+            project = self._registry.finished(name)
+        if project is None or not project.finished:
             return False
         where = start(project)
         return where.gap is None and project.ring.newest - where.cursor == len(where.skips or ())

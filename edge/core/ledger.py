@@ -294,9 +294,11 @@ class Ledger:
             self._missed(hi - lo + 1, now)
 
     def _missed(self, count: int, now: float) -> None:
+        total = self._total
         self.misses += count
-        self._total.misses += count
-        self._total.touch(self._project)
+        total.misses += count
+        if total.touched is not None:
+            total.touched.add(self._project)
         self.last_miss_seconds = now
         if self.first_miss_seconds is None:
             self.first_miss_seconds = now

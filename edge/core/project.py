@@ -231,7 +231,8 @@ class Project:
         if start.gap is not None:
             greeting += self._gap_frame(start.gap, connection)
         connection.control(greeting, now)
-        self.deliver(connection, ring.newest, now)
+        if start.cursor < ring.newest:
+            self.deliver(connection, ring.newest, now)
 
     def detach(self, connection: Connection, reason: str, now: float, *, reset: bool) -> int:
         """Remove a connection. Events written only to it and not acknowledged become misses; returns how many."""

@@ -127,10 +127,7 @@ class Registry:
         return sum(1 for _ in islice((project for project in idle if project.name not in besides), count)) == count
 
     def finished(self, name: str) -> Project | None:
-        """Project `name` if it is finished, even if it was dropped."""
-        project = self.current.get(name)
-        if project is not None:
-            return project if project.finished else None
+        """Dropped project `name` as it was, if it was finished."""
         past = self.dropped.get(name)
         return self._continued(name, past) if past is not None and past.finished else None
 

@@ -159,7 +159,7 @@ def missed(project: History) -> Start:
     """What no subscriber has received yet; lost events that were not yet reported are reported now."""
     ledger, ring = project.ledger, project.ring
     gap = Gap("missed", "evicted", ledger.unreported_lost, ledger.unreported_from) if ledger.unreported_lost else None
-    if not ledger.pending:
+    if not ledger.pending.size:
         return Start(ring.newest, gap=gap, takes_missed=True)
     first = ledger.pending.first
     skips = Intervals(ledger.pending.outside(first, ring.newest))

@@ -106,9 +106,11 @@ class Retention:
                 self.crowded[project] = None
                 by_count, by_bytes = ring.excess(2 * limits.max_events, 2 * limits.max_bytes)
             if by_count:
-                self.evict(project, by_count, "count", now)
+                project.evict(by_count, "count", now)
             if by_bytes:
-                self.evict(project, by_bytes, "bytes", now)
+                project.evict(by_bytes, "bytes", now)
+            if ring.oldest > ring.newest:
+                self._remove(project)
         counters = self._counters
         return counters.ring_bytes + counters.ring_events * EVENT_OVERHEAD_BYTES > limits.total_bytes
 

@@ -19,13 +19,13 @@ from edge.core.registry import Epochs, Registry
 from edge.core.resume import Start
 from edge.core.retention import Retention
 from edge.core.timers import Ticker
-from edge.core.turns import CloseQueue, FlushQueue
+from edge.core.turns import CloseQueue, FlushQueue, Turn
 
 
 class Streams:
     """Projects and connections. `boot` (lower-case letters, digits) is unique to the process and begins its epochs."""
 
-    def __init__(self, limits: Limits, *, boot: str, wake: Callable[[], None], observer: Observer) -> None:
+    def __init__(self, limits: Limits, *, boot: str, wake: Callable[[], object], observer: Observer) -> None:
         self.limits = limits
         self.counters = Counters()
         self.connections: dict[str, Connection] = {}
@@ -36,10 +36,9 @@ class Streams:
         self._registry = Registry(self._epochs, self.counters, observer)
         self.projects = self._registry.current
         self.dropped = self._registry.dropped
-        self._wake = wake
-        self._turn_wanted = False
-        self._closing = CloseQueue(self._want_turn, limits, self.connection_failed, self._evict_deleted)
-        self._flush_queue = FlushQueue(self._want_turn, self._flushed)
+        self._turn = Turn(wake)
+        self._closing = CloseQueue(self._turn.want, limits, self.connection_failed, self._evict_deleted)
+        self._flush_queue = FlushQueue(self._turn.want, self._flushed)
         self._admission = Admission(limits, self.counters, observer)
         self._retention = Retention(limits, self.counters, self._flush_queue.deliver_first)
         self._ticker = Ticker(
@@ -86,20 +85,14 @@ class Streams:
 
     def flush(self, now: float) -> bool:
         """Deliver events and close streams within the budget of one turn. Returns whether another turn is needed."""
-        self._turn_wanted = False
+        self._turn.wanted = False
         try:
             self._flush_queue.flush(now)
         finally:
             self._closing.run(now)
             if self._retention.is_over:
                 self._make_room(now)
-        return self._turn_wanted
-
-    def _want_turn(self) -> None:
-        """Have `flush` called in the next turn of the loop, once."""
-        if not self._turn_wanted:
-            self._turn_wanted = True
-            self._wake()
+        return self._turn.wanted
 
     def admit(self, name: str, address: str, now: float, more: int = 0) -> None:
         """Raise unless the limits allow one more connection to `name` from `address`, and `more` to other projects.
@@ -137,8 +130,9 @@ class Streams:
         if project is None:
             project = self._create(name, connection.address, now)
         else:
-            # Not `_expire`: that drops a project which is empty now.
-            self._retention.expire(project, now)
+            if len(project.ring):
+                # Not `_expire`: that drops a project which is empty now.
+                self._retention.expire(project, now)
             self._registry.in_use(project)
         (self.observers if connection.observes else self.connections)[connection.id] = connection
         self._admission.entered(connection.address)
@@ -275,7 +269,7 @@ class Streams:
         for emptied in self._retention.shrink(self.limits.total_bytes, "total", now):
             self._registry.update(emptied)
         if self._retention.is_over:
-            self._want_turn()
+            self._turn.want()
 
     def _expire(self, project: Project, now: float, most: int | None = None) -> int:
         """Evict expired events of `project`, at most `most`. Returns how many."""

@@ -31,6 +31,22 @@ _SPREAD = 2.0
 """Subscribers reconnect after `retry_ms` plus up to this many times more, so that they don't all come at once."""
 
 
+class Turn:
+    """The next turn of the loop: `wake` is called once, and has `flush` called in it."""
+
+    __slots__ = ("_wake", "wanted")
+
+    def __init__(self, wake: Callable[[], object]) -> None:
+        self._wake = wake
+        self.wanted = False
+
+    def want(self) -> None:
+        """Have `flush` called."""
+        if not self.wanted:
+            self.wanted = True
+            self._wake()
+
+
 class FlushQueue:
     """`wake` asks for a turn, in which `flush` is called; `flushed` gets each project that is up to date."""
 

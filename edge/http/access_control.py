@@ -63,11 +63,15 @@ class AccessControl:
         headers = request.headers
         if self._check_hosts and (headers.get("Host") not in self._hosts.known or request.authority is not None):
             self._check_host(request)
-        if request.method not in _SAFE:
-            if "Origin" in headers or "Sec-Fetch-Site" in headers:
+        if "Origin" in headers or "Sec-Fetch-Site" in headers:
+            if request.method not in _SAFE:
                 self._check_origin(request)
-        elif request.permission is not None and request.method != "OPTIONS":
-            self._check_reading(request)
+            elif request.permission is not None and request.method != "OPTIONS":
+                self._check_reading(request)
+        elif request.stream and "application/xhtml+xml" in headers.get("Accept", ""):
+            # A browser that sends no Sec-Fetch-Site (an old one, or any over plain HTTP beyond this machine) loads a
+            # page or a frame, and says neither whose.
+            raise _foreign(request)
 
     def refused(self, request: Request, code: str) -> None:
         """Log a refusal, at most one of each code in ten seconds."""
@@ -122,13 +126,8 @@ class AccessControl:
         if origin is not None:
             if not self._origins.admits(origin, headers.get("Host")):
                 raise _foreign(request)
-        elif site is not None:
-            # A navigation to anything but a stream shows the person what they asked for, and the page nothing.
-            if request.stream or headers.get("Sec-Fetch-Mode") != "navigate":
-                raise _foreign(request)
-        elif request.stream and "application/xhtml+xml" in headers.get("Accept", ""):
-            # A browser that sends no Sec-Fetch-Site (an old one, or any over plain HTTP beyond this machine) loads a
-            # page or a frame, and says neither whose.
+        # A navigation to anything but a stream shows the person what they asked for, and the page nothing.
+        elif request.stream or headers.get("Sec-Fetch-Mode") != "navigate":
             raise _foreign(request)
 
     def options(self, request: Request) -> Response:

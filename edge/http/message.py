@@ -37,59 +37,40 @@ OPEN = Identity(ALL_PERMISSIONS)
 class Request:
     """One request. `peer` is the address at the other end of the socket, None where it has none."""
 
-    __slots__ = (
-        "_query",
-        "allow",
-        "authority",
-        "connection",
-        "headers",
-        "identity",
-        "method",
-        "path",
-        "peer",
-        "permission",
-        "project",
-        "projects",
-        "query_string",
-        "shared",
-        "stream",
-        "target",
-        "version",
-    )
+    authority: str | None = None
+    """The host in a target in absolute form (`GET http://name/ HTTP/1.1`)."""
+    _query: dict[str, list[str]] | None = None
+    # What routing and access control find out. Most requests leave most of it as it is here.
+    project = ""
+    projects: tuple[str, ...] = ()
+    """Those in the query, where the route takes several."""
+    connection = ""
+    permission: str | None = None
+    """What the route requires; None where anybody may."""
+    stream = False
+    """Whether the route opens a stream."""
+    allow = ""
+    """The methods of the path, as the `Allow` header lists them; empty when nothing is there."""
+    identity = OPEN
+    shared = b""
+    """Header lines of the answer that say which pages may read it."""
+    protocol: Any = None
+    """The HTTP connection, which a stream takes the transport from."""
 
     def __init__(
         self, method: str, target: str, version: tuple[int, int], headers: Headers, peer: str | None = None
     ) -> None:
         self.method = method
-        self.target = target
         self.version = version
         self.headers = headers
         self.peer = peer
-        self.authority: str | None = None
-        """The host in a target in absolute form (`GET http://name/ HTTP/1.1`)."""
-        path = target
         if target[:1] not in ("/", "*"):
             _, _, rest = target.partition("://")
             self.authority, slash, path = rest.partition("/")
-            path = slash + path
-        if "#" in path:
-            path = path.partition("#")[0]
-        self.path, _, self.query_string = path.partition("?")
-        self._query: dict[str, list[str]] | None = None
-        # What routing and access control find out:
-        self.project = ""
-        self.projects: tuple[str, ...] = ()
-        """Those in the query, where the route takes several."""
-        self.connection = ""
-        self.permission: str | None = None
-        """What the route requires; None where anybody may."""
-        self.stream = False
-        """Whether the route opens a stream."""
-        self.allow = ""
-        """The methods of the path, as the `Allow` header lists them; empty when nothing is there."""
-        self.identity = OPEN
-        self.shared = b""
-        """Header lines of the answer that say which pages may read it."""
+            target = slash + path
+        if "#" in target:
+            target = target.partition("#")[0]
+        self.path, _, self.query_string = target.partition("?")
 
     @property
     def query(self) -> Mapping[str, list[str]]:
@@ -136,11 +117,6 @@ class Request:
         """
         yield
 
-    @property
-    def protocol(self) -> Any:
-        """The HTTP connection, which a stream takes the transport from."""
-        return None
-
 
 def half_closed(why: str) -> InvalidRequest:
     """The refusal of what needs a caller that keeps its side open."""
@@ -155,7 +131,10 @@ _BODILESS = frozenset({204, 304})
 class Response:
     """What a handler returns. `headers` are those beside the ones every answer has."""
 
-    __slots__ = ("body", "code", "content_type", "headers", "keep_alive", "status")
+    code: str | None = None
+    """Of a problem."""
+    keep_alive = True
+    """Whether the connection may take another request behind this answer."""
 
     def __init__(
         self,
@@ -168,10 +147,6 @@ class Response:
         self.body = body
         self.content_type = content_type
         self.headers = headers
-        self.code: str | None = None
-        """Of a problem."""
-        self.keep_alive = True
-        """Whether the connection may take another request behind this answer."""
 
     def encode(self, request: Request) -> bytes:
         """Everything that goes on the wire."""
@@ -192,8 +167,6 @@ class Response:
 
 class TakenOver(Response):
     """What a handler returns when the transport is a stream's, which writes its own head."""
-
-    __slots__ = ()
 
 
 def json_response(

@@ -134,7 +134,7 @@ def idempotency_key(request: Request) -> str | None:
 
 def accepts(header: str | None, media_type: str) -> bool:
     """Whether an `Accept` header lets `media_type` through (RFC 9110, section 12.5.1); none at all does."""
-    if header is None or not header.strip():
+    if header is None or header in (media_type, "*/*") or not header.strip():
         return True
     kind = media_type.partition("/")[0]
     best: tuple[int, float] = (-1, 0.0)

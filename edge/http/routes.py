@@ -229,7 +229,7 @@ class Application:
         if route.path == SEVERAL:
             request.projects = tuple(dict.fromkeys(request.query.get("project", ())))
         request.stream = route.handler is subscribe.subscribe
-        if request.stream and request.parameter("observe") == "true":
+        if request.query_string and request.stream and request.parameter("observe") == "true":
             request.permission = "status"
         return route
 

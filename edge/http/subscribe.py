@@ -6,6 +6,7 @@ Invariant: whatever is refused is refused before a byte of the stream is written
 
 from __future__ import annotations
 
+import os
 import random
 import re
 from collections.abc import Awaitable, Callable, Sequence
@@ -97,11 +98,13 @@ def _open(
     for name in names:
         hub.admit(name, address, now, len(names) - 1)
     chunked = request.version >= HTTP_1_1
-    options = _end(context, expiry_of(request, now)) | {
+    options: dict[str, Any] = {
         "ping_as_event": wanted.ping_as_event,
         "observes": wanted.observes,
         "subject": request.identity.subject,
     }
+    if context.config.stream.max_lifetime_seconds or request.identity.expires_at_seconds is not None:
+        options |= _end(context, expiry_of(request, now), now)
     traced = context.config.server.log_level == "debug"
     stream: Stream
     connections: list[Connection]
@@ -115,7 +118,7 @@ def _open(
         stream = made(hub, context.clock, _new_id(), address, chunked=chunked, **options)
         connections = [stream]
     head = stream_head(chunked=chunked) + date_line() + request.shared + b"\r\n"
-    if stream.take_over_transport(request.protocol, head, context.config.stream.dead_after_seconds):
+    if stream.take_over_transport(request.protocol, head):
         try:
             for name, connection in zip(names, connections, strict=True):
                 hub.attach(name, connection, start, now, admitted=True)
@@ -123,10 +126,11 @@ def _open(
         except Exception:
             stream.abort()
             raise
-    return TakenOver()
+    return _TAKEN_OVER
 
 
 _DEFAULTS = Wanted()
+_TAKEN_OVER = TakenOver()
 _ONLY_STREAMS = {name: value for name, value in HEADERS.items() if name != "Content-Type"}
 
 
@@ -135,7 +139,7 @@ def last_event_id(request: Request) -> str:
     asked = request.headers.get("Last-Event-ID") or ""
     if not asked and request.query_string:
         asked = next(filter(None, map(request.parameter, LAST_ID_PARAMETERS)), "")
-    return asked.encode(errors="replace").decode()
+    return asked if asked.isascii() else asked.encode(errors="replace").decode()
 
 
 def start_at(since: str, last_id: str, now: float) -> Callable[[Project], Start]:
@@ -143,7 +147,7 @@ def start_at(since: str, last_id: str, now: float) -> Callable[[Project], Start]
 
     Raises InvalidRequest (`invalid_parameter`) for a `since` that can't be read, whatever else is there.
     """
-    start = _since(since, now)
+    start = _FIXED.get(since) or _since(since, now)
     return _behind(last_id, start) if last_id else start
 
 
@@ -169,9 +173,6 @@ def _of_its_project(hub: Hub, names: Sequence[str], last_id: str) -> str:
 
 
 def _since(since: str, now: float) -> Callable[[Project], Start]:
-    fixed = _FIXED.get(since)
-    if fixed is not None:
-        return fixed
     if resume.is_event_id(since) or resume.is_stream_id(since):
         return _behind(since, resume.missed)
     if (last := _LAST.fullmatch(since)) is not None:
@@ -191,15 +192,13 @@ def _unreadable(allowed: str) -> InvalidRequest:
 
 
 def _new_id() -> str:
-    return f"{_random.getrandbits(64):016x}"
+    return os.urandom(8).hex()
 
 
-def _end(context: Context, expires_at_seconds: float | None) -> dict[str, Any]:
-    """A stream ends with its configured lifetime, or at `expires_at_seconds` of the hub's clock, when its token does,
-    if that comes first.
-    """
+def _end(context: Context, expires_at_seconds: float | None, now: float) -> dict[str, Any]:
+    """A stream ends with its configured lifetime, or when its token does, if that comes first."""
     lifetime_seconds = context.config.stream.max_lifetime_seconds
-    ends_at_seconds = context.clock() + jittered(lifetime_seconds) if lifetime_seconds else NEVER
+    ends_at_seconds = now + jittered(lifetime_seconds) if lifetime_seconds else NEVER
     if expires_at_seconds is not None and expires_at_seconds < ends_at_seconds:
         return {"ends_at_seconds": expires_at_seconds, "ends_reason": "expired"}
     return {"ends_at_seconds": ends_at_seconds}

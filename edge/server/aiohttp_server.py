@@ -6,18 +6,11 @@ import asyncio
 import socket
 import ssl
 from contextlib import AsyncExitStack
-from typing import Any, cast
-
-from aiohttp.http_parser import HttpRequestParser
 
 from edge.http.routes import Application
 from edge.server.accept import Acceptor, ConnectionThrottle
 from edge.server.connection import HttpConnection
 from edge.transport import tcp
-
-_MAX_LINE_BYTES = 8190
-_MAX_HEADERS = 128
-_BODY_BUFFER_BYTES = 256 * 1024
 
 
 class HttpServer:
@@ -36,18 +29,6 @@ class HttpServer:
 
     def __call__(self) -> HttpConnection:
         return HttpConnection(self)
-
-    def parser(self, connection: HttpConnection) -> HttpRequestParser:
-        return HttpRequestParser(
-            cast(Any, connection),
-            self.loop,
-            _BODY_BUFFER_BYTES,
-            max_line_size=_MAX_LINE_BYTES,
-            max_field_size=_MAX_LINE_BYTES,
-            max_headers=_MAX_HEADERS,
-            auto_decompress=False,  # compressed bodies are refused: bombs stay shut, unknown codings get our answer
-            max_msg_queue_size=1,  # stop behind each request
-        )
 
     async def shut_down(self, timeout_seconds: float) -> None:
         """End the connections: requests at hand get so long to be answered, and as long again to be cancelled."""
@@ -79,7 +60,7 @@ class HubRunner:
     async def listen_on(self, sock: socket.socket, *, backlog: int = 128, tls: ssl.SSLContext | None = None) -> None:
         """Serve who comes to a bound socket. On Linux a connection inherits the options that are set here."""
         if tcp.supported(sock):
-            tcp.prepare(sock, self._app.context.config.limits.idle_seconds)
+            tcp.prepare(sock, self._app.context.config.stream.dead_after_seconds)
         loop = asyncio.get_running_loop()
         serve = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
         self._listening.append(await serve(self.server, sock=sock, backlog=backlog, ssl=tls))

@@ -17,7 +17,6 @@ from collections.abc import Coroutine
 from typing import Any, Protocol, cast
 
 from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.http_parser import HttpRequestParser
 from multidict import CIMultiDict
 
 from edge.http.message import HTTP_1_1, Request, Response
@@ -44,8 +43,6 @@ class Server(Protocol):
     connections: set[HttpConnection]
     idle_seconds: float
     """How long a connection may be idle, and a head take to come."""
-
-    def parser(self, connection: HttpConnection) -> HttpRequestParser: ...
 
 
 class HttpConnection(RequestReader):
@@ -174,8 +171,9 @@ class HttpConnection(RequestReader):
     def _begin(self) -> None:
         """The turn of this connection has come: read what it has sent."""
         if self.transport is not None and not self.transport.is_closing():
-            self._parser = self._server.parser(self)
-            self._serve_on()
+            self._parser = self.new_parser(self._loop)
+            self._waiting = False
+            self._serve()
 
     def _serve_on(self) -> None:
         if self.transport is not None and not self._writing_paused:

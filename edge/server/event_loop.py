@@ -31,7 +31,6 @@ class EventLoopDriver:
     hub: Hub
 
     def __init__(self, supervisor: Supervisor) -> None:
-        self._loop = asyncio.get_running_loop()
         self._supervisor = supervisor
         self.each_second: list[Callable[[float], None]] = []
         """Called about once a second with the time."""
@@ -39,11 +38,9 @@ class EventLoopDriver:
         """How late each tick came: how long other work held the loop."""
         self.clock = _seconds
         # A flush serves many publishers: it doesn't run in the context (and under the trace) of the first of them.
-        self._context = contextvars.copy_context()
-
-    def wake(self) -> None:
+        loop, context = asyncio.get_running_loop(), contextvars.copy_context()
+        self.wake: Callable[[], object] = functools.partial(loop.call_soon, self._flush, context=context)
         """Flush in the next turn."""
-        self._loop.call_soon(self._flush, context=self._context)
 
     async def run(self) -> None:
         """Tick until cancelled. Kept running by the supervisor."""

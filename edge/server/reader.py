@@ -14,7 +14,7 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.http_parser import HttpRequestParser, RawRequestMessage
@@ -27,6 +27,9 @@ from edge.logs.setup import get_logger
 from edge.transport import tcp
 
 _log = get_logger("http")
+_MAX_LINE_BYTES = 8190
+_MAX_HEADERS = 128
+_BODY_BUFFER_BYTES = 256 * 1024
 _PIECE_BYTES = 64 * 1024
 """Fed to the parser at once where requests begin: it copies the rest of a piece behind each of them."""
 _MAX_FAILED_HEAD_BYTES = 64 * 1024
@@ -55,23 +58,18 @@ class Connection(Protocol):
 class Received(Request):
     """A request off the wire; it knows where its body comes from and where its answer goes."""
 
-    __slots__ = ("_broken", "_connection", "_payload", "chunked", "continued", "leash", "should_close")
+    leash: asyncio.Timeout | None = None
+    """Ends what waits for a caller that has closed its side."""
+    continued = False
+    """Whether a caller that waits for `100 Continue` has got it."""
+    _broken = False
 
     def __init__(self, message: RawRequestMessage, payload: StreamReader, connection: Connection) -> None:
         super().__init__(message.method, message.path, message.version, message.headers, connection.peer)
         self.should_close = message.should_close
         self.chunked = message.chunked
         self._payload = payload
-        self._broken = False
-        self._connection = connection
-        self.leash: asyncio.Timeout | None = None
-        """Ends what waits for a caller that has closed its side."""
-        self.continued = False
-        """Whether a caller that waits for `100 Continue` has got it."""
-
-    @property
-    def protocol(self) -> Connection:
-        return self._connection
+        self.protocol = connection
 
     @property
     def whole(self) -> bool:
@@ -102,7 +100,7 @@ class Received(Request):
         if not self.continued and "Expect" in self.headers and not payload.is_eof():
             self.continued = True
             if self.version == HTTP_1_1:
-                self._connection.write(_CONTINUE)
+                self.protocol.write(_CONTINUE)
         chunk = await payload.readany()
         if not chunk and self._broken:
             raise _broken_body()
@@ -127,7 +125,7 @@ class Received(Request):
 
     @property
     def half_closed(self) -> bool:
-        connection = self._connection
+        connection = self.protocol
         transport = connection.transport
         # Its end may have come with the request, and not have been read yet.
         return connection.half_closed or (
@@ -198,6 +196,18 @@ class RequestReader(asyncio.Protocol):
     def _refuse(self, error: HttpProcessingError) -> None:
         """Answer what the parser failed on."""
 
+    def new_parser(self, loop: asyncio.AbstractEventLoop) -> HttpRequestParser:
+        return HttpRequestParser(
+            cast(Any, self),
+            loop,
+            _BODY_BUFFER_BYTES,
+            max_line_size=_MAX_LINE_BYTES,
+            max_field_size=_MAX_LINE_BYTES,
+            max_headers=_MAX_HEADERS,
+            auto_decompress=False,  # compressed bodies are refused: bombs stay shut, unknown codings get our answer
+            max_msg_queue_size=1,  # stop behind each request
+        )
+
     @property
     def connected(self) -> bool:
         return self.transport is not None
@@ -254,7 +264,7 @@ class RequestReader(asyncio.Protocol):
         elif message.upgrade:
             request.should_close = True
         behind = self._head.partition(BLANK)[2]
-        self._drained = len(behind) == request.body_bytes and not self._head_cut
+        self._drained = len(behind) == payload.total_bytes and not self._head_cut
         self._head = b"" if self._drained else self._behind(request, behind, 0)
         while self._unread and not payload.is_eof():
             data, self._unread = self._unread, b""

@@ -110,7 +110,7 @@ class Stream(Connection, asyncio.Protocol):
         """With TLS: whether the peer's stack answered when it was last looked at."""
         self._known_acked_bytes = 0
 
-    def take_over_transport(self, protocol: Releasing, head: bytes, dead_after_seconds: float) -> bool:
+    def take_over_transport(self, protocol: Releasing, head: bytes) -> bool:
         """Become the protocol of the transport of `protocol`. See `attach_transport`.
 
         Returns False when the client has already gone.
@@ -120,8 +120,6 @@ class Stream(Connection, asyncio.Protocol):
             return False
         transport.set_protocol(self)
         self.attach_transport(transport, head, protocol.written_bytes)
-        if self._sock is not None:
-            tcp.set_user_timeout(self._sock, dead_after_seconds)
         return True
 
     def attach_transport(self, transport: asyncio.Transport, head: bytes, before_bytes: int = 0) -> None:
@@ -178,10 +176,6 @@ class Stream(Connection, asyncio.Protocol):
         sock = self._open_socket()
         return None if sock is None else tcp.path(sock).round_trip_seconds
 
-    def begin(self) -> None:
-        """It is attached: send what was held back."""
-        self.uncork()
-
     # What the hub asks of a connection
 
     def uncork(self) -> None:
@@ -190,6 +184,9 @@ class Stream(Connection, asyncio.Protocol):
         if held:
             self._write_directly_if_empty()
             self.write(bytes(held))
+
+    begin = uncork
+    """Called once it is attached."""
 
     def write(self, wire: bytes) -> None:
         if self._fd != NOT_DIRECTLY:

@@ -190,6 +190,6 @@ def machine_settings(examples: int, *, steps: int) -> settings:
 
 def woken(hub: Hub) -> Woken:
     """What `hub` asks for turns."""
-    wake = hub._wake
+    wake = hub._turn._wake
     assert isinstance(wake, Woken)
     return wake

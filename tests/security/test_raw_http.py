@@ -261,7 +261,7 @@ async def test_a_client_that_takes_no_answer_is_given_up_by_the_kernel() -> None
         [connection] = hub.runner.server.connections
         assert connection.transport is not None
         sock = connection.transport.get_extra_info("socket")
-        assert 400 == sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+        assert 30_000 == sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
 
 
 async def test_a_body_without_an_end_is_cut_at_the_bound() -> None:

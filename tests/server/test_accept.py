@@ -15,6 +15,7 @@ from edge.server.aiohttp_server import HttpServer, HubRunner
 from edge.server.assembly import assemble
 from edge.server.connection import HttpConnection
 from edge.server.listening import listen
+from edge.server.reader import RequestReader
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 PUBLISH = (
@@ -119,7 +120,7 @@ async def test_a_connection_that_is_lost_gets_no_parser(
     _, writer = await accepting.visit(HEALTH)
     writer.transport.abort()
     await accepting.until(lambda: not accepting.connections)
-    monkeypatch.delattr(HttpServer, "parser")
+    monkeypatch.delattr(RequestReader, "new_parser")
     turns[0]()
 
 

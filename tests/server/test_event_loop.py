@@ -52,7 +52,7 @@ async def test_a_flush_that_fails_is_logged_and_the_next_one_comes(monkeypatch: 
         await runner.setup()
         try:
             for _ in range(2):
-                context.hub._want_turn()
+                context.hub._turn.want()
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
             await asyncio.wait_for(flushed.wait(), 60)

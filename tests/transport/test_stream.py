@@ -107,10 +107,10 @@ def test_a_client_that_is_gone_before_the_hand_over(
 ) -> None:
     take_over = Stream.take_over_transport
 
-    def gone(self: Stream, protocol: HttpConnection, head: bytes, dead_after_seconds: float) -> bool:
+    def gone(self: Stream, protocol: HttpConnection, head: bytes) -> bool:
         assert protocol.transport is not None
         protocol.transport.abort()
-        return take_over(self, protocol, head, dead_after_seconds)
+        return take_over(self, protocol, head)
 
     async def main() -> None:
         async with served(tls) as hub:
