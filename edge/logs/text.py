@@ -41,9 +41,14 @@ def is_traceparent(text: str) -> bool:
     return _TRACEPARENT.fullmatch(text) is not None
 
 
-def traced(traceparent: str, function: Callable[[Argument], Result], argument: Argument) -> Result:
-    """Call `function`, and run the tasks it makes, under `traceparent`, if that is one."""
-    if not is_traceparent(traceparent):
+def traced(traceparent: str | None, function: Callable[[Argument], Result], argument: Argument) -> Result:
+    """Call `function`, and run the tasks it makes, under `traceparent`, or under none if that isn't one.
+
+    A connection goes on in the task of the request before, and may read in it: that one's trace isn't the next one's.
+    """
+    if traceparent is not None and not is_traceparent(traceparent):
+        traceparent = None
+    if traceparent == TRACE.get():
         return function(argument)
     context = copy_context()
     context.run(TRACE.set, traceparent)

@@ -196,9 +196,7 @@ class HttpConnection(RequestReader):
                 elif self._reading_paused:
                     self.resume_reading(resume_parser=False)
                 return
-            traceparent = request.headers.get(TRACE_HEADER)
-            answered = self._answer(request) if traceparent is None else traced(traceparent, self._answer, request)
-            if not answered:
+            if not traced(request.headers.get(TRACE_HEADER), self._answer, request):
                 return
             if self._writing_paused:
                 break

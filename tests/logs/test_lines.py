@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import aiohttp.web
+import pytest
 
 from edge.diagnose.observer import BURST_LINES
 from tests.observability import live
@@ -154,6 +155,34 @@ async def test_the_trace_of_a_request_is_in_its_lines_and_goes_to_the_target(tmp
         "event_missed": [TRACE],
         "request": [TRACE, None, None, TRACE],
     } == named
+
+
+@pytest.mark.parametrize("pipelined", [True, False])
+@pytest.mark.parametrize(
+    "body",
+    [b'{"name": "work"}', b'{"name": "work", "data": "%b"}' % (b"x" * 500_000)],
+    ids=["waits", "waits and was read in pieces"],
+)
+async def test_the_trace_of_a_request_ends_with_it(tmp_path: Path, body: bytes, pipelined: bool) -> None:
+    """The next request of the connection is served by the task of this one, or by a reader that it resumed."""
+
+    def post(target: str, body: bytes, header: str = "") -> bytes:
+        head = f"POST /projects/{target} HTTP/1.1\r\nHost: localhost\r\n{header}Content-Length: {len(body)}\r\n\r\n"
+        return head.encode() + body
+
+    traced = post("p/trigger?timeout=0.05", body, f"traceparent: {TRACE}\r\n")
+    plain = post("p/events", b'{"data": 1}')
+    async with logged(tmp_path) as hub:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(hub.url.rpartition(":")[2]))
+        writer.write(traced + plain if pipelined else traced)
+        await reader.readuntil(b'"no_connection"')
+        if not pipelined:
+            writer.write(plain)
+        line = await hub.line("event_missed")
+        writer.close()
+        await writer.wait_closed()
+
+    assert "traceparent" not in line
 
 
 async def test_floods_of_connections_are_folded_and_each_is_counted(tmp_path: Path) -> None:
