@@ -69,7 +69,7 @@ def trigger() -> str:
     for y, start, end, label in (
         (80, app, edge, "POST …/trigger?timeout=30s"),
         (154, browser, edge, "GET …/events"),
-        (190, edge, browser, "edge.hello, missed events, a probe"),
+        (190, edge, browser, "hello, missed events, a probe"),
         (226, browser, edge, "TCP acknowledges every byte"),
         (308, edge, job, "POST trigger.url: once, signed"),
         (344, job, edge, "2xx"),
@@ -86,25 +86,25 @@ def trigger() -> str:
 def ledger() -> str:
     """What can become of an event, and which ways count as a miss."""
     parts = [
-        box(30, 30, 150, 50, "waiting", "for its connections"),
-        box(330, 30, 150, 50, "delivered", kind="good"),
-        box(30, 220, 150, 50, "pending", "no subscriber has it", kind="accent"),
-        box(330, 220, 150, 50, "lost", "evicted", kind="bad"),
-        text(105, 16, "published with connections", "small"),
-        text(105, 292, "published without a connection", "small"),
-        arrow((180, 48), (330, 48), label="written", at=(255, 42)),
-        arrow((330, 64), (180, 64), label="its connection was lost,", at=(255, 80)),
-        text(255, 94, "another is still to get it", "small"),
-        arrow((85, 80), (85, 220), label="connections", at=(40, 140)),
-        text(40, 154, "closed", "small"),
-        arrow((180, 228), (330, 76), label="recovered", at=(190, 150)),
-        arrow((345, 80), (180, 240), label="lost before", at=(330, 150)),
-        text(330, 164, "acknowledged", "small"),
-        arrow((180, 258), (330, 258), label="evicted", at=(255, 252)),
-        arrow((430, 80), (430, 220), label="lost and", at=(462, 140)),
-        text(462, 154, "evicted", "small"),
+        box(20, 140, 150, 50, "waiting", "for its connections"),
+        box(290, 30, 150, 50, "delivered", kind="good"),
+        box(290, 240, 150, 50, "pending", "no subscriber has it", kind="accent"),
+        box(560, 140, 150, 50, "lost", "evicted", kind="bad"),
+        text(86, 120, "published with connections", "small"),
+        text(365, 308, "published without a connection", "small"),
+        arrow((140, 140), (290, 48), label="written", at=(190, 88)),
+        arrow((290, 66), (170, 150), label="connection lost,", at=(268, 124)),
+        text(268, 138, "another will get it", "small"),
+        arrow((110, 190), (290, 262), label="connections", at=(150, 236)),
+        text(150, 250, "closed", "small"),
+        arrow((350, 240), (350, 80), label="recovered", at=(314, 186)),
+        arrow((385, 80), (385, 240), label="connection lost", at=(458, 156)),
+        text(458, 170, "before acknowledged", "small"),
+        arrow((440, 58), (610, 140), label="connection lost and evicted", at=(602, 84)),
+        arrow((440, 262), (610, 190), label="evicted", at=(560, 240)),
+        arrow((60, 190), (60, 346), (670, 346), (670, 190), label="evicted before it was written", at=(365, 338)),
     ]
-    return svg(510, 304, "The states of an event: waiting, delivered, pending, lost", parts)
+    return svg(730, 360, "The states of an event: waiting, delivered, pending, lost", parts)
 
 
 def overview() -> str:
