@@ -63,7 +63,7 @@ class JwtVerifier:
         )
 
     def generation(self) -> int:
-        """A number that grows when the keys change. Sees to it that they are fresh; waits for nothing."""
+        """A number that grows when the keys change. Has stale ones fetched in the background."""
         self.keys.refresh()
         return self.keys.generation
 

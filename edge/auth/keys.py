@@ -1,4 +1,4 @@
-"""Keys that JSON Web Tokens are checked with, from `auth.jwt_key` or fetched from `auth.jwt_jwks_url`.
+"""Keys that verify JSON Web Tokens, from `auth.jwt_key` or fetched from `auth.jwt_jwks_url`.
 
 Invariants:
 
@@ -128,14 +128,14 @@ class Keys:
         self.generation = 0
 
     def refresh(self) -> None:
-        """See to it that the keys are fresh; called for each token, waits for nothing."""
+        """Fetch stale keys again, in the background; called for each token."""
 
     async def find(self, kid: str | None, algorithm: str) -> list[Key]:
         """Keys a token that names `kid` may be signed with. Raises KeysUnavailable when there are none at all."""
         return [key for key in self._keys if algorithm in key.algorithms and (kid is None or key.kid in (kid, None))]
 
     async def close(self) -> None:
-        """End what is under way."""
+        """Cancel a fetch under way."""
 
 
 class FetchedKeys(Keys):
@@ -209,7 +209,7 @@ class FetchedKeys(Keys):
             _log.info("keys_fetched", keys=len(found))
 
     async def _read(self) -> bytes:
-        """The document, bounded in time and size; nothing is followed to elsewhere."""
+        """The document, bounded in time and size; redirects are not followed."""
         timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS)
         headers = {"User-Agent": "edge", "Accept": "application/json", "Accept-Encoding": "identity"}
         async with (

@@ -1,4 +1,4 @@
-"""What a bearer token is worth: the static token, or a JSON Web Token.
+"""Bearer tokens: static ones, and JSON Web Tokens.
 
 A token that was verified is remembered by its text for a minute (a signature takes up to 100 µs, a digest and its
 comparison two): never beyond its own end, never over a change of the keys. Only good tokens are remembered, so how
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edge.supervisor import Supervisor
 
 MAX_TOKEN_CHARS = 8192
-"""A header's own bound; a cookie or a ticket is no longer either."""
+"""The bound of a header, and of a cookie or ticket."""
 _REMEMBER_SECONDS = 60.0
 _MAX_REMEMBERED = 1024
 _STATIC = Identity(ALL_PERMISSIONS)
@@ -50,13 +50,13 @@ class Verifier:
                 raise UnusableKey(str(error)) from None
 
         self._remembered: dict[str, tuple[Identity, float, int]] = {}
-        """By token: whose it is, until when (Unix seconds), and of which generation of keys."""
+        """By token: its identity, until when that is remembered (Unix seconds), and the generation of the keys."""
 
     def _generation(self) -> int:
         return 0 if self.webtokens is None else self.webtokens.generation()
 
     def remembered(self, token: str) -> Identity | None:
-        """Whose `token` is, if that was verified within the last minute and can't have changed."""
+        """The identity behind `token`, if that was verified within the last minute and can't have changed."""
         found = self._remembered.get(token)
         if found is None:
             return None
@@ -67,7 +67,7 @@ class Verifier:
         return None
 
     async def verify(self, token: str) -> Identity:
-        """Whose `token` is. Raises Unauthenticated, or KeysUnavailable while the issuer's keys are unavailable."""
+        """The identity behind `token`. Raises Unauthenticated, or KeysUnavailable while the issuer's keys are unavailable."""
         identity = self.remembered(token)
         if identity is None:
             identity = await self._verify(token)
@@ -89,7 +89,7 @@ class Verifier:
         raise Unauthenticated("Unknown token; check that it is complete and meant for this hub.")
 
     def static(self, token: str) -> Identity | None:
-        """Whose `token` is, if it is the static one."""
+        """The identity behind a static token; None for any other."""
         # Digests of equal length: neither the time nor the length of a comparison says anything.
         digest = _digest(token)
         matches = [hmac.compare_digest(digest, known) for known in self._static_digests]
