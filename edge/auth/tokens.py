@@ -67,7 +67,7 @@ class Verifier:
         return None
 
     async def verify(self, token: str) -> Identity:
-        """The identity behind `token`. Raises Unauthenticated, or KeysUnavailable while the issuer's keys are unavailable."""
+        """The identity behind `token`. Raises Unauthenticated, KeysUnavailable."""
         identity = self.remembered(token)
         if identity is None:
             identity = await self._verify(token)

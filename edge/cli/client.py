@@ -95,16 +95,15 @@ def add_to(listed: Listed) -> None:
 
 def hub_of(arguments: argparse.Namespace) -> Hub:
     """The hub that a client command asks. Raises CommandError."""
-    url, token = arguments.url or os.environ.get("EDGE_URL"), os.environ.get("EDGE_TOKEN")
-    verify = True
+    url, token = arguments.url or os.environ.get("EDGE_URL"), os.environ.get("EDGE_TOKEN") or None
+    if url:
+        check_url(url)
     if "config" in arguments:
         config = loaded(arguments)[0]
         token = token or next(iter(config.auth.token), None)
-        if not url:
-            url, verify = own_url(config), False  # a loopback address, which no certificate names
-    url = url or DEFAULT_URL
-    check_url(url)
-    return Hub(url.rstrip("/"), token or None, verify)
+        if not url:  # a loopback address, which no certificate names
+            return Hub(own_url(config), token, verify=False, base_path=config.server.base_path or "")
+    return Hub((url or DEFAULT_URL).rstrip("/"), token)
 
 
 # --- commands ---

@@ -188,7 +188,8 @@ def healthcheck(arguments: argparse.Namespace) -> int:
             arguments = _serve_arguments(arguments.pid)
         # A loopback address, which no certificate names.
         url, verify = own_url(loaded(arguments)[0]), False
-    check_url(url)
+    else:
+        check_url(url)
     origin = shown = url
     if not url.startswith(UNIX_SCHEME):
         target = urlsplit(url)

@@ -110,12 +110,13 @@ class Refused(CommandError):
 class Hub(NamedTuple):
     """Where a hub is: an `http(s)://` URL, with the path of a proxy if there is one, or `unix:PATH`.
 
-    `verify`: check its certificate.
+    `verify`: check its certificate. `base_path`: the prefix of every path, as in `server.base_path`.
     """
 
     url: str
     token: str | None
     verify: bool = True
+    base_path: str = ""
 
     @contextmanager
     def connected(self, timeout_seconds: float) -> Iterator[Connection]:
@@ -146,11 +147,12 @@ class Connection:
 
     def __init__(self, hub: Hub, timeout_seconds: float) -> None:
         target = urlsplit(hub.url)
-        host, self._base = target.hostname or "", target.path.rstrip("/")
+        host, self._base = target.hostname or "", target.path.rstrip("/") + hub.base_path
         self._token = hub.token
         self.http: http.client.HTTPConnection
         if hub.url.startswith(UNIX_SCHEME):
-            self.http, self._base = _UnixConnection(hub.url.removeprefix(UNIX_SCHEME), timeout_seconds), ""
+            self.http = _UnixConnection(hub.url.removeprefix(UNIX_SCHEME), timeout_seconds)
+            self._base = hub.base_path
         elif target.scheme == "https":
             context = ssl.create_default_context() if hub.verify else ssl._create_unverified_context()  # noqa: S323 - itself
             self.http = http.client.HTTPSConnection(host, target.port, timeout=timeout_seconds, context=context)

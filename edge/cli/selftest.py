@@ -83,6 +83,13 @@ class _Stream:
             self._changed.wait_for(lambda: so() or self.ended_seconds is not None, timeout_seconds)
             return so()
 
+    def expect(self, number: int) -> list[tuple[float, StreamEvent]]:
+        """So many events, each with the time of its arrival. Raises Failed."""
+        if not self.until(lambda: len(self.events) >= number, _ANSWER_SECONDS):
+            arrived = f"{len(self.events)} of {number} events arrived within {_ANSWER_SECONDS:g} s"
+            raise Failed(f"held back: {arrived}. {self.held_back_by}")
+        return self.events
+
     def close(self) -> None:
         with suppress(OSError):  # the other side was first
             socket.socket.shutdown(self._sock, socket.SHUT_RDWR)  # below TLS: it wakes the thread
@@ -166,10 +173,7 @@ class SelfTest:
                 sent.append(time.monotonic())
                 self._post("/events", {"type": "selftest", "data": number})
                 time.sleep(_PACE_SECONDS)
-            if not stream.until(lambda: len(stream.events) >= _EVENTS, _ANSWER_SECONDS):
-                arrived = f"{len(stream.events)} of {_EVENTS} events arrived within {_ANSWER_SECONDS:g} s"
-                raise Failed(f"held back: {arrived}. {stream.held_back_by}")
-            came = [when for when, _ in stream.events]
+            came = [when for when, _ in stream.expect(_EVENTS)]
             self._last_id = stream.events[-1][1].id
         late = sorted(arrived - left for arrived, left in zip(came, sent, strict=False))
         lumped = sum(after - before < _LUMP_SECONDS for before, after in pairwise(came))
@@ -180,15 +184,11 @@ class SelfTest:
     def _trigger(self) -> tuple[float, str]:
         with self._stream() as stream:
             began = time.monotonic()
-            known = len(stream.events)
             answer = self._post("/trigger?timeout=3s", {"name": "selftest", "data": "selftest"})
-            target = answer["target"]
+            took, target = time.monotonic() - began, answer["target"]
             if target["kind"] != "stream":
-                took = time.monotonic() - began
                 return took, f"the job was sent to trigger.url, which responded {target['status']}"
-            if not stream.until(lambda: len(stream.events) > known, _ANSWER_SECONDS):
-                raise Failed(f"the job was started, but its event did not arrive within {_ANSWER_SECONDS:g} s")
-            arrived, event = stream.events[-1]
+            arrived, event = stream.expect(1)[-1]
             self._last_id = event.id
             return arrived - began, f"the connection was confirmed in {answer['waited_ms']:g} ms, the job arrived"
 
@@ -197,8 +197,7 @@ class SelfTest:
         with self._stream() as other:
             for number in range(2):
                 self._post("/events", {"type": "selftest", "data": f"missed {number}"})
-            if not other.until(lambda: len(other.events) >= 2, _ANSWER_SECONDS):
-                raise Failed(f"{len(other.events)} of 2 events arrived within {_ANSWER_SECONDS:g} s")
+            other.expect(2)
         began = time.monotonic()
         with self._stream(self._last_id) as stream:
             if stream.gap is not None:

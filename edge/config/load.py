@@ -271,11 +271,8 @@ def _unknown(written: str, source: str) -> ConfigError:
     """The error for a name that is not a key, with the nearest that is. No value: it may be a secret."""
     import difflib  # noqa: PLC0415 - only a mistake needs it
 
-    known = list(_VARIABLES) if written.startswith("EDGE_") else list(_NAMES)
-    same_name = [key for key in KEYS if key.partition(".")[2] == written.rpartition(".")[2]]
-    nearest = difflib.get_close_matches(written, same_name, n=1, cutoff=0) or difflib.get_close_matches(
-        written, known, n=1
-    )
+    known = list(_VARIABLES) if written.startswith("EDGE_") else _NAMES
+    nearest = difflib.get_close_matches(written, known, n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]}?" if nearest else "`edge check-config` lists all keys"
     return ConfigError(shorten(written, _MAX_SHOWN_CHARS), source, f"there is no such key, {hint}")
 

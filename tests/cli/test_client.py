@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -246,6 +247,25 @@ async def test_explain_prints_what_the_hub_says() -> None:
     assert "never_connected" == json.loads(document[1])["cause"]
     assert 1 == refused[0]
     assert refused[1].startswith("edge: 400: A project id has 1 to 128 letters, ")
+
+
+@pytest.mark.parametrize("unix", [False, True])
+async def test_the_hub_of_the_configuration_may_have_a_prefix_and_a_socket(tmp_path: Path, unix: bool) -> None:
+    environ = {"EDGE_SERVER_BASE_PATH": "/hub", "EDGE_AUTH_TOKEN": TOKEN, "EDGE_STREAM_HEARTBEAT_SECONDS": "300ms"}
+    listening = ("--host", f"unix:{tmp_path}/a b.sock") if unix else ("--port", "0")
+    serve = (sys.executable, "-m", "edge", "serve", *listening)
+    async with live.process(*serve, env=environ) as hub:
+        url = (await live.line_with(hub, r"listening on (\S.*)"))[1].strip()
+        environ |= {"EDGE_SERVER_HOST": url} if unix else {"EDGE_SERVER_PORT": re.findall(r":(\d+)", url)[0]}
+        explained, tested, healthy = await asyncio.gather(
+            live.output_of("explain", "p", **environ),
+            live.output_of("selftest", **environ),
+            live.output_of("healthcheck", **environ),
+        )
+
+    assert (0, "p: no subscriber is connected.") == (explained[0], explained[1].splitlines()[0])
+    assert 0 == tested[0], tested[1]
+    assert 0 == healthy[0], healthy[1]
 
 
 async def test_explain_sends_the_token_of_the_configuration_and_never_shows_it() -> None:
