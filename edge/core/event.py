@@ -59,7 +59,7 @@ def decode_json(body: bytes | memoryview, max_bytes: int) -> Event:
             elif not isinstance(error, msgspec.ValidationError):
                 reason += " To send plain text, set Content-Type: text/plain."
         raise InvalidRequest(reason, code="invalid_event") from None
-    if decoded.type not in _checked_types:
+    if decoded.type not in _checked_types:  # without a call for each event
         check_type(decoded.type)
     return Event(decoded.type, data if len(data) <= max_bytes else bounded(data, max_bytes))
 
@@ -112,6 +112,8 @@ def decode_text(body: bytes, event_type: str | None, max_bytes: int) -> Event:
 
 def check_type(name: str) -> None:
     """Raise `InvalidRequest` (`invalid_event`) unless `name` may stand in an `event:` line."""
+    if name in _checked_types:
+        return
     if not name:
         reason = "The event type is empty; leave it out for `message`."
     elif any(character in name for character in "\r\n\0"):

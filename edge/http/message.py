@@ -12,12 +12,11 @@ response passes it through `edge.logs.text.one_line` first.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine, Mapping
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -28,6 +27,7 @@ from edge.core.errors import InvalidRequest
 
 HTTP_1_0 = (1, 0)
 HTTP_1_1 = (1, 1)
+Result = TypeVar("Result")
 Headers = CIMultiDictProxy[str] | CIMultiDict[str]
 """Names match in any case, and `get` gives the first of several values."""
 OPEN = Identity(ALL_PERMISSIONS)
@@ -110,12 +110,11 @@ class Request:
         """Whether the caller has closed its side of the connection."""
         return False
 
-    @asynccontextmanager
-    async def while_open(self) -> AsyncIterator[None]:
-        """Run the block, which waits for something, as long as the caller keeps its side open: one that has closed it
-        can't be distinguished from one that has closed. Raises InvalidRequest (`half_closed`).
+    async def while_open(self, wait: Coroutine[Any, Any, Result]) -> Result:
+        """What `wait` returns, which waits for something, if the caller keeps its side open until then: one that has
+        closed it can't be distinguished from one that has closed. Raises InvalidRequest (`half_closed`).
         """
-        yield
+        return await wait
 
 
 def half_closed(why: str) -> InvalidRequest:

@@ -129,15 +129,18 @@ def _decode(context: Context, kind: str, body: bytes, event_type: str | None, *,
     return msgspec.structs.replace(event, final=True) if final else event
 
 
+async def _wait_for_all(context: Context, names: Sequence[str], count: int, seconds: float) -> None:
+    waits = [context.readiness.wait(name, count, seconds) for name in names]
+    for outcome in await asyncio.gather(*waits, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
+
+
 async def _ready(context: Context, request: Request, require: int, wait_seconds: float | None) -> None:
     """Wait if that was asked for, then insist on `require` connections, in each project."""
     names = request.projects or (request.project,)
     if wait_seconds is not None:
-        async with request.while_open():
-            waits = [context.readiness.wait(name, max(require, 1), wait_seconds) for name in names]
-            for outcome in await asyncio.gather(*waits, return_exceptions=True):
-                if isinstance(outcome, BaseException):
-                    raise outcome
+        await request.while_open(_wait_for_all(context, names, max(require, 1), wait_seconds))
     for name in names if require else ():
         there = await context.nodes.connections(name)
         if there < require:

@@ -49,8 +49,7 @@ async def ready(context: Context, request: Request) -> Response:
     timeout_seconds = params.seconds(request, "timeout", trigger.wait_seconds, highest=trigger.max_wait_seconds)
     count = params.integer(request, "connections", 1, lowest=1, highest=_MAX_CONNECTIONS)
     confirm = params.confirm(request)
-    async with request.while_open():
-        found = await context.readiness.wait(request.project, count, timeout_seconds, confirm)
+    found = await request.while_open(context.readiness.wait(request.project, count, timeout_seconds, confirm))
     assert found.confirmed is not None
     return _json(schemas.Ready(waited_ms=found.waited_ms, connections=found.connections, confirmed=found.confirmed))
 

@@ -110,8 +110,7 @@ async def _wait(
     began, name = context.clock(), request.project
     outcomes = context.triggers.outcomes
     try:
-        async with request.while_open():
-            confirmation = await context.readiness.wait(name, count, timeout_seconds, confirm)
+        confirmation = await request.while_open(context.readiness.wait(name, count, timeout_seconds, confirm))
         if context.clock() - began >= _WORTH_NOTING_SECONDS:
             _note(context, name, "waited", began)
         return confirmation

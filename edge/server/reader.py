@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, Protocol, cast
 
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
@@ -22,7 +22,7 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
 from edge.core.errors import InvalidRequest
 from edge.http import problems
-from edge.http.message import HTTP_1_1, Request, Response, half_closed
+from edge.http.message import HTTP_1_1, Request, Response, Result, half_closed
 from edge.logs.setup import get_logger
 from edge.transport import tcp
 
@@ -134,13 +134,13 @@ class Received(Request):
             and tcp.sending_side_closed(transport.get_extra_info("socket"))
         )
 
-    @asynccontextmanager
-    async def while_open(self) -> AsyncIterator[None]:
-        if not self.half_closed:
+    async def while_open(self, wait: Coroutine[Any, Any, Result]) -> Result:
+        if self.half_closed:
+            wait.close()
+        else:
             try:
                 async with asyncio.timeout(None) as self.leash:
-                    yield
-                return
+                    return await wait
             except TimeoutError:
                 pass
             finally:

@@ -187,6 +187,9 @@ class Readiness:
             LimitReached: `too_many_waiting`.
         """
         self.check(project, self._waiting)
+        there = self._hub.connected(project)
+        if not there and timeout_seconds <= 0:
+            raise self.not_ready(project, count, timeout_seconds, 0)
         began = self._clock()
         waiter = _Waiter(count, asyncio.get_running_loop().create_future())
         watch = self._watches.get((project, confirm))
@@ -197,7 +200,7 @@ class Readiness:
         watch.changed.set()
         self._waiting += 1
         # With a timeout of 0, too, a probe has the time for its answer.
-        longest_seconds = max(timeout_seconds, SHORTEST_SECONDS) if self._hub.connected(project) else timeout_seconds
+        longest_seconds = max(timeout_seconds, SHORTEST_SECONDS) if there else timeout_seconds
         try:
             # Not asyncio.timeout: with a time-out of nothing it would not look even once.
             done, _ = await asyncio.wait((waiter.future,), timeout=longest_seconds)
