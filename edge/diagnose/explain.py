@@ -1,8 +1,8 @@
-"""The answer to "why was no subscriber connected?" in plain sentences.
+"""The answer to "why was no subscriber connected?" in plain sentences, which are in `edge/static/explain.json`.
 
-`explain` is pure: a `Situation` in, an `Explanation` out, with the reasons and remedies of `edge/static/explain.json`.
-The answer starts with the current state, then gives the likeliest cause and what to do about it, then every fact,
-newest first. A test holds `LEFT` to the reasons that are counted and `REFUSED` to the error codes.
+`explain` is pure: a `Situation` in, an `Explanation` out. The answer starts with the current state, then gives the
+likeliest cause and what to do about it, then every fact, newest first. A test holds `LEFT` to the reasons that are
+counted and `REFUSED` to the error codes.
 """
 
 from __future__ import annotations
@@ -28,10 +28,20 @@ class Reason(msgspec.Struct, frozen=True):
     remedy: str
 
 
+class _Case(msgspec.Struct, frozen=True):
+    cause: Cause
+    why: str
+    remedy: str
+
+
 class _Texts(msgspec.Struct, frozen=True):
+    answers: dict[str, str]
+    cases: dict[str, _Case]
+    hints: dict[str, str]
+    facts: dict[str, str]
+    """By kind, or by kind and reason."""
     left: dict[str, Reason]
     refused: dict[str, Reason]
-    trigger: dict[str, str]
 
 
 _TEXTS = msgspec.json.decode(resources.files("edge").joinpath("static/explain.json").read_bytes(), type=_Texts)
@@ -39,11 +49,6 @@ LEFT = _TEXTS.left
 """By the reason of `edge_connections_removed_total`."""
 REFUSED = _TEXTS.refused
 """By error code."""
-_CONFIRMED = {
-    "acknowledged": "confirmed: its TCP stack acknowledged a probe just now",
-    "client": "confirmed: the client itself answered a probe just now",
-    "written": "confirmed as far as this platform shows (written)",
-}
 
 
 class Misses(msgspec.Struct, frozen=True):
@@ -72,6 +77,9 @@ class Situation(msgspec.Struct, frozen=True):
     waiting: int = 0
     misses: Misses = Misses()
     facts: Sequence[Fact] = ()
+
+    def newest(self, kind: str) -> Fact | None:
+        return next((fact for fact in self.facts if fact.kind == kind), None)
 
 
 class ShownFact(msgspec.Struct, frozen=True):
@@ -109,180 +117,113 @@ class Explanation(msgspec.Struct, frozen=True):
 
 def explain(situation: Situation, iso_time: Callable[[float], str]) -> Explanation:
     """Explain `situation`; `iso_time` formats a moment of the hub's clock."""
-    cause, why, remedy = _cause(situation)
-    misses = situation.misses
-    todo = [remedy] if remedy else []
-    if cause == "refused":
-        todo.append("Browsers hide the reason from the page (EventSource only fires `error`): show the state there.")
-    if misses.lost:
-        held = "ring.max_events, ring.max_bytes or ring.max_age_seconds"
-        todo.append(f"{count(misses.lost, 'event')} evicted before any subscriber received it: raise {held}.")
+    misses, newest = situation.misses, situation.newest
+    words = {
+        "project": situation.project,
+        "connected": count(situation.connections, "subscriber"),
+        "waiting": _if(situation.waiting, f" {count(situation.waiting, 'request')} waiting for a subscriber."),
+        "kept": _if(misses.pending, f" {count(misses.pending, 'event')} kept for the next one."),
+        "lost": count(misses.lost, "event"),
+        "began": ago(situation.now - situation.began_seconds),
+        **{kind: _words(situation, fact) for kind in ("left", "refused", "late") if (fact := newest(kind)) is not None},
+    }
+    answer = situation.confirmed or "unconfirmed" if situation.connections else "none"
+    case = _TEXTS.cases[_case(situation, newest("left"), newest("refused"), newest("late"))]
+    todo = [case.remedy, _if(case.cause == "refused", _TEXTS.hints["refused"]), _if(misses.lost, _TEXTS.hints["lost"])]
     return Explanation(
         project=situation.project,
         connections=situation.connections,
         confirmed=situation.confirmed,
-        cause=cause,
-        answer=_answer(situation),
-        why=why,
-        todo=todo,
+        cause=case.cause,
+        answer=_TEXTS.answers[answer].format(**words),
+        why=case.why.format(**words),
+        todo=[text.format(**words) for text in todo if text],
         misses={name: getattr(misses, name) for name in ("total", "recovered", "lost", "pending")},
         facts=_facts(situation, iso_time),
         known_since=iso_time(situation.began_seconds),
     )
 
 
-def _answer(situation: Situation) -> str:
-    project, there = situation.project, situation.connections
-    if not there:
-        waiting = f" {count(situation.waiting, 'request')} waiting for a subscriber." if situation.waiting else ""
-        return f"{project}: no subscriber is connected.{waiting}"
-    if situation.confirmed is None:
-        return f"{project}: {count(there, 'subscriber')} connected, none of them confirmed."
-    how = _CONFIRMED[situation.confirmed]
-    return f"{project}: {count(there, 'subscriber')} connected, and at least one is {how}."
-
-
-# --- the cause: its name, the sentence that says it, what to do about it ---
-
-
-def _cause(situation: Situation) -> tuple[Cause, str, str]:
+def _case(situation: Situation, left: Fact | None, refused: Fact | None, late: Fact | None) -> str:
+    """The first case that applies."""
+    late_for = None if late is None else late.reason
+    cases: tuple[tuple[str, bool], ...] = (
+        ("refused", refused is not None and (left is None or refused.last_seconds > left.last_seconds)),
+        ("left", left is not None),
+        ("never_connected", situation.known or bool(situation.facts)),
+        ("unknown", True),
+    )
     if situation.connections:
-        return _while_connected(situation)
-    now, project = situation.now, situation.project
-    left, refused = _newest(situation, "left"), _newest(situation, "refused")
-    if refused is not None and (left is None or refused.last_seconds > left.last_seconds):
-        text = _refusal(refused.reason)
-        times = "" if refused.count == 1 else f", {refused.count} times in all"
-        detail = f" ({refused.detail})" if refused.detail else ""
-        when = ago(now - refused.last_seconds)
-        return "refused", f"A subscriber was refused {when}{times}: {text.what}{detail}.", text.remedy
-    if left is not None:
-        pending = situation.misses.pending
-        held = f" {count(pending, 'event')} kept for the next one." if pending else ""
-        reason = LEFT[left.reason]
-        why = f"The last subscriber disconnected {ago(now - left.last_seconds)}: {reason.what}.{held}"
-        return "dropped", why, reason.remedy
-    since = f"the hub started {ago(now - situation.began_seconds)}"
-    if not situation.known and not situation.facts:
-        return (
-            "unknown",
-            f"The project is unknown: since {since}, nothing was published to it and no subscriber connected.",
-            "Check the id letter by letter (it is case-sensitive), and that publisher and subscriber use this hub.",
+        cases = (
+            ("unconfirmed", situation.confirmed is None),
+            ("connected", late_for is None),
+            ("late_for_trigger", late_for == "trigger"),
+            ("reconnected", late_for == "dropped" and left is not None),
+            ("late", True),
         )
-    return (
-        "never_connected",
-        f"No subscriber has connected to this project since {since}.",
-        (
-            f"Look for GET /projects/{project}/events in the page's network tab. If there is no such request, the page "
-            "never subscribes, or uses another id (ids are case-sensitive). If it fails, it goes elsewhere, or "
-            "something in between stops it: `edge selftest --url https://...` says what."
-        ),
-    )
-
-
-def _while_connected(situation: Situation) -> tuple[Cause, str, str]:
-    if situation.confirmed is None:
-        return (
-            "unconfirmed",
-            "A connection is open, but its peer did not acknowledge a probe: it is half-open, or the machine sleeps.",
-            "Wait: it is closed within stream.dead_after_seconds; the next subscriber gets what it did not receive.",
-        )
-    late = _newest(situation, "late")
-    if late is None:
-        return "connected", "Nothing is wrong: no event and no trigger had to wait for a subscriber.", ""
-    when, how_late = ago(situation.now - late.last_seconds), duration(late.seconds or 0.0)
-    if late.reason == "trigger":
-        return (
-            "timing",
-            f"The subscriber connected {when}, {how_late} after a trigger began to wait; the trigger had timed out.",
-            "Connect before triggering, or let the trigger wait longer (?timeout=, trigger.max_wait_seconds).",
-        )
-    outcome = _outcome(situation, late)
-    left = _newest(situation, "left")
-    if late.reason == "dropped" and left is not None:
-        reason = LEFT[left.reason]
-        why = (
-            f"The last subscriber had disconnected ({reason.what}). One reconnected {when}, {how_late} after the first "
-            f"event it missed: {outcome}."
-        )
-        return "dropped", why, reason.remedy
-    return (
-        "timing",
-        f"The first subscriber connected {when}, {how_late} after the first event: {outcome}.",
-        (
-            f"Start the work with POST /projects/{situation.project}/trigger, which waits for a subscriber, or publish "
-            "with ?wait=3s."
-        ),
-    )
-
-
-# --- the facts ---
+    return next(name for name, applies in cases if applies)
 
 
 def _facts(situation: Situation, iso_time: Callable[[float], str]) -> list[ShownFact]:
     """Every fact, newest first."""
-    found: list[tuple[float, str, str, int, str]] = [
-        (fact.last_seconds, fact.kind, fact.reason, fact.count, _sentence(situation, fact)) for fact in situation.facts
+    found: list[tuple[float, str, str, int, dict[str, str]]] = [
+        (fact.last_seconds, fact.kind, fact.reason, fact.count, _words(situation, fact)) for fact in situation.facts
     ]
     now, misses = situation.now, situation.misses
     if situation.newest_connection_seconds is not None:
-        found.append((situation.newest_connection_seconds, "connected", "", 1, "The newest subscriber connected."))
+        found.append((situation.newest_connection_seconds, "connected", "", 1, {}))
     if situation.newest_event_seconds is not None:
-        found.append((situation.newest_event_seconds, "published", "", 1, "The newest event held was published."))
+        found.append((situation.newest_event_seconds, "published", "", 1, {}))
     if misses.last_seconds is not None and misses.first_seconds is not None:
-        span = f", the first {ago(now - misses.first_seconds)}" if misses.total > 1 else ""
-        text = (
-            f"{count(misses.total, 'event')} missed in all, the last {ago(now - misses.last_seconds)}{span}: "
-            f"{misses.recovered} recovered, {misses.pending} pending, {misses.lost} lost."
-        )
-        found.append((misses.last_seconds, "missed", "", misses.total, text))
+        words = {
+            "total": count(misses.total, "event"),
+            "last": ago(now - misses.last_seconds),
+            "first": _if(misses.total > 1, f", the first {ago(now - misses.first_seconds)}"),
+            **{name: str(getattr(misses, name)) for name in ("recovered", "pending", "lost")},
+        }
+        found.append((misses.last_seconds, "missed", "", misses.total, words))
     found.sort(key=lambda fact: fact[0], reverse=True)
-    return [ShownFact(iso_time(moment), kind, reason, times, text) for moment, kind, reason, times, text in found]
+    texts = _TEXTS.facts
+    return [
+        ShownFact(iso_time(at), kind, reason, times, (texts.get(f"{kind}_{reason}") or texts[kind]).format(**words))
+        for at, kind, reason, times, words in found
+    ]
 
 
-def _sentence(situation: Situation, fact: Fact) -> str:
-    often = "" if fact.count == 1 else f" ({fact.count} times so far)"
-    seconds = duration(fact.seconds or 0.0)
-    where = f" from {fact.address}" if fact.address else ""
-    match fact.kind:
-        case "left":
-            unread = f" {count(fact.missed, 'event')} had not reached it." if fact.missed else ""
-            return f"A subscriber{where} disconnected after {seconds}: {LEFT[fact.reason].what}{often}.{unread}"
-        case "refused":
-            detail = f": {fact.detail}" if fact.detail else ""
-            return f"A subscriber{where} was refused: {_refusal(fact.reason).what}{often}{detail}."
-        case "late" if fact.reason == "trigger":
-            return f"A subscriber connected {seconds} after a trigger began to wait; it had timed out{often}."
-        case "late":
-            outcome = _outcome(situation, fact)
-            return f"A subscriber connected {seconds} after the first missed event: {outcome}{often}."
-        case "trigger":
-            return _TEXTS.trigger[fact.reason].format(seconds=seconds) + f"{often}."
-        case "forgotten":
-            return (
-                f"The last of {count(fact.missed, 'missed event')} before the hub dropped the project: "
-                f"{fact.recovered} recovered, {fact.lost} lost{often}."
-            )
+def _words(situation: Situation, fact: Fact) -> dict[str, str]:
+    reason = {"left": LEFT, "refused": REFUSED}.get(fact.kind, {}).get(fact.reason)
+    reason = reason or Reason(fact.reason, "Look up the error code in docs/errors.md.")
+    return {
+        "what": reason.what,
+        "remedy": reason.remedy,
+        "ago": ago(situation.now - fact.last_seconds),
+        "after": duration(fact.seconds or 0.0),
+        "from": _if(fact.address, f" from {fact.address}"),
+        "often": _if(fact.count > 1, f" ({fact.count} times so far)"),
+        "in_all": _if(fact.count > 1, f", {fact.count} times in all"),
+        "detail": _if(fact.detail, f": {fact.detail}"),
+        "compared": _if(fact.detail, f" ({fact.detail})"),
+        "unread": _if(fact.missed, f" {count(fact.missed, 'event')} had not reached it."),
+        "missed": count(fact.missed, "missed event"),
+        "recovered": str(fact.recovered),
+        "lost": str(fact.lost),
+        "outcome": _outcome(situation, fact),
+    }
 
 
 def _outcome(situation: Situation, late: Fact) -> str:
-    of = f"{late.recovered} of " if late.recovered < late.missed else ""
+    of = _if(late.recovered < late.missed, f"{late.recovered} of ")
     text = f"{of}{count(late.missed, 'missed event')} recovered on arrival"
-    left = _newest(situation, "left")
+    left = situation.newest("left")
     if late.connection is not None and left is not None and left.connection == late.connection:
         lasted_seconds = left.seconds or 0.0
-        if lasted_seconds < _SHORT_SECONDS:
-            # Chromium closes with FIN after its kernel has taken the bytes: no one can tell whether the page saw them.
-            text += f", by a connection that lasted only {duration(lasted_seconds)}"
+        # Chromium closes with FIN after its kernel has taken the bytes: no one can tell whether the page saw them.
+        text += _if(lasted_seconds < _SHORT_SECONDS, f", by a connection that lasted only {duration(lasted_seconds)}")
     return text
 
 
-def _refusal(code: str) -> Reason:
-    return REFUSED.get(code, Reason(code, "Look up the error code in docs/errors.md."))
-
-
-def _newest(situation: Situation, kind: str) -> Fact | None:
-    return next((fact for fact in situation.facts if fact.kind == kind), None)
+def _if(applies: object, text: str) -> str:
+    return text if applies else ""
 
 
 # --- numbers ---
