@@ -31,10 +31,10 @@ from typing import Final
 
 import aiohttp
 import msgspec
-import structlog
 from yarl import URL
 
 from edge.core.errors import DispatchFailed, Draining, InvalidRequest
+from edge.logs.setup import get_logger
 from edge.logs.text import TRACE_HEADER, is_traceparent
 from edge.triggers.failure import (
     Failure,
@@ -55,7 +55,7 @@ CONNECTIONS_MAX = 100
 
 _system_random = SystemRandom()
 
-_log = structlog.get_logger("edge.target")
+_log = get_logger("target")
 
 
 async def _headers_sent(

@@ -173,18 +173,23 @@ def logged() -> dict[str, tuple[set[str], set[str]]]:
     """Each event in the code, with its levels and the names of its fields."""
     found: dict[str, tuple[set[str], set[str]]] = {}
     for path in (ROOT / "edge").rglob("*.py"):
+        bound: set[str] = set()  # by `log = _log.bind(…)`
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
                 continue
             logger = node.func.value
-            if not (isinstance(logger, ast.Name) and logger.id in ("_log", "_access_log")):
+            if not (isinstance(logger, ast.Name) and logger.id in ("_log", "_access_log", "log")):
+                continue
+            named = {keyword.arg for keyword in node.keywords if keyword.arg is not None}
+            if node.func.attr == "bind":
+                bound |= named
                 continue
             level = {"exception": "error"}.get(node.func.attr, node.func.attr)
             names = _texts(node.args[0])
             for name in names:
                 levels, fields = found.setdefault(name, (set(), set()))
                 levels.add(level)
-                fields |= {keyword.arg for keyword in node.keywords if keyword.arg is not None}
+                fields |= named | (bound if logger.id == "log" else set())
     return found
 
 
