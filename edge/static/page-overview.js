@@ -1,7 +1,7 @@
 // The overview: the hub's totals, and the projects that lose events.
 
 import { EdgeError } from "./edge.js";
-import { clock, drawing, duration, element, figure, number, plural, size, table, time } from "./page-dom.js";
+import { byId, clock, drawing, duration, element, figure, number, plural, size, table, time } from "./page-dom.js";
 import { ask, base, curlToken } from "./page-hub.js";
 import { linkTo, pauseMs } from "./page-list.js";
 
@@ -165,9 +165,30 @@ export class Overview {
             ]),
           )
         : element("p", { class: "quiet" }, "None: every event has been delivered."),
+      ...(worst.length === WORST ? [moreOf(misses)] : []),
     );
   }
 }
+
+/** What sorts the list of projects by what the table shows the beginning of. */
+const moreOf = ({ pending }) =>
+  element(
+    "p",
+    {},
+    element(
+      "button",
+      {
+        onclick: () => {
+          const sort = byId("sort");
+          sort.value = pending ? "pending" : "lost";
+          sort.dispatchEvent(new Event("input"));
+          sort.scrollIntoView({ block: "nearest" });
+          sort.focus();
+        },
+      },
+      pending ? "Sort all projects by pending misses" : "Sort all projects by lost events",
+    ),
+  );
 
 const colored = (count, kind) => element("span", { class: count ? kind : "quiet" }, number(count));
 
