@@ -23,6 +23,7 @@ from collections.abc import Awaitable, Sequence
 
 import msgspec
 
+from edge.core.errors import StoreUnavailable
 from edge.core.event import Event
 from edge.core.idempotency import Answer, Key, unknown_fate
 from edge.core.observer import Batch, Receipt
@@ -32,7 +33,7 @@ from edge.store.base import Keyed, StoreUnusableError, publish_each
 from edge.store.sqlite_file import SqliteFile, Stored
 from edge.store.sqlite_open import SqliteFileError
 from edge.store.sqlite_transaction import PendingCommit, ReceiptRow, key_text, receipt_row, shifted
-from edge.store.sqlite_writer import SqliteWriter, unavailable
+from edge.store.sqlite_writer import SqliteWriter
 
 _log = get_logger("store")
 _EARLIER_EPOCHS_KEPT = 16
@@ -49,7 +50,7 @@ class SqliteStore(SqliteWriter):
         try:
             file, projects, receipts = await self._worker.call(self._read_file)
         except SqliteFileError as error:
-            self._problem = unavailable(f"The history can't be opened: {error}.")
+            self._problem = StoreUnavailable(f"The history can't be opened: {error}.")
             raise self._refusal() from error
         self._file = file
         # The most recently published project is restored last: if all together are too large, the idlest goes first.

@@ -21,6 +21,8 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -30,7 +32,7 @@ import msgspec
 from edge.core.ledger import LedgerState
 from edge.core.saved import PastEpoch
 from edge.store.base import StoreUnusableError
-from edge.store.sqlite_open import ADVICE, Lock, SqliteFileError, primary_code, schema_changes, unusable
+from edge.store.sqlite_open import ADVICE, Lock, SqliteFileError, explained, opened, primary_code, schema_changes
 from edge.store.sqlite_transaction import ProjectRow, ReceiptRow, SegmentIndex, Transaction
 
 _BUSY_SECONDS = 5.0
@@ -66,16 +68,14 @@ _SET_PROJECTS = _statements("projects", 7)
 _SET_RECEIPTS = _statements("receipts", 7)
 
 
+@dataclass(slots=True)
 class Stored:
     """A project read back: `row.newest` is what its ledger knew of, the frames may go beyond it, up to `newest`."""
 
-    __slots__ = ("frames", "newest", "row", "times")
-
-    def __init__(self, row: ProjectRow, newest: int, frames: list[bytes], times: list[float]) -> None:
-        self.row = row
-        self.newest = newest
-        self.frames = frames
-        self.times = times
+    row: ProjectRow
+    newest: int
+    frames: list[bytes]
+    times: list[float]
 
 
 class SqliteFile:
@@ -101,30 +101,21 @@ class SqliteFile:
         self._wal_pages = 0
         self._writes = 0
         self._receipts_expired_seconds = 0.0
-        self._lock = Lock(path)
-        try:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            self._identity = _identity(self._path_text)
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_SECONDS, check_same_thread=False)
-        except OSError as error:
-            self._lock.close()
-            raise SqliteFileError(f"{path}: {ADVICE[sqlite3.SQLITE_CANTOPEN]} ({error.strerror})") from error
-        except sqlite3.Error as error:
-            self._lock.close()
-            raise unusable(self.path, error) from error
-        try:
-            self._prepare(commit=commit)
-        except (sqlite3.Error, OSError) as error:
-            self.abandon()
-            raise unusable(self.path, error) from error
-        except (SqliteFileError, StoreUnusableError):
-            self.abandon()
-            raise
+        with ExitStack() as stack:
+            self._lock = stack.enter_context(closing(Lock(path)))
+            os.close(opened(path, path))
+            with explained(path):
+                self._identity = _identity(self._path_text)
+                self._db = stack.enter_context(closing(self._connect()))
+                self._prepare(commit=commit)
+            self._resources = stack.pop_all()
 
     def abandon(self) -> None:
         """Close it as it is."""
-        self._db.close()
-        self._lock.close()
+        self._resources.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self.path, isolation_level=None, timeout=_BUSY_SECONDS, check_same_thread=False)
 
     def _prepare(self, *, commit: bool) -> None:
         db = self._db
@@ -220,10 +211,8 @@ class SqliteFile:
 
     def receipts(self) -> list[ReceiptRow]:
         """Every idempotency key remembered. Raises SqliteFileError, StoreUnusableError."""
-        try:
+        with explained(self.path):
             return [ReceiptRow._make(row) for row in self._db.execute("SELECT * FROM receipts ORDER BY at_seconds")]
-        except sqlite3.Error as error:
-            raise unusable(self.path, error) from error
 
     def close(self, *, clean: bool, drift_seconds: float | None = None) -> None:
         """Give space back, fold the log into the file and close it. `clean`: nothing is left to write."""
@@ -238,10 +227,8 @@ class SqliteFile:
 
     def projects(self) -> list[Stored]:
         """Every project, with its events. Raises SqliteFileError, StoreUnusableError."""
-        try:
+        with explained(self.path):
             return self._read()
-        except (sqlite3.Error, msgspec.MsgspecError) as error:
-            raise unusable(self.path, error) from error
 
     def _read(self) -> list[Stored]:
         decode_ledger = msgspec.json.Decoder(LedgerState).decode

@@ -9,7 +9,8 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -65,11 +66,7 @@ class Lock:
 
     def __init__(self, path: Path) -> None:
         """Raises SqliteFileError."""
-        lock_path = path.with_name(path.name + "-lock")
-        try:
-            self._descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise SqliteFileError(f"{path}: {ADVICE[sqlite3.SQLITE_CANTOPEN]} ({error.strerror})") from error
+        self._descriptor = opened(path.with_name(path.name + "-lock"), path)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -89,11 +86,24 @@ class Lock:
             self._descriptor = -1
 
 
-def unusable(path: Path, error: Exception) -> SqliteFileError | StoreUnusableError:
-    """The error to raise for `error`: StoreUnusableError where trying again can't help."""
-    primary = primary_code(error)
-    hopeless = primary in _HOPELESS or isinstance(error, msgspec.MsgspecError)
-    return (StoreUnusableError if hopeless else SqliteFileError)(f"{path}: {ADVICE.get(primary, str(error))}")
+def opened(path: Path, shown: Path) -> int:
+    """A descriptor of the file at `path`, made where there is none. Raises SqliteFileError, which names `shown`."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SqliteFileError(f"{shown}: {ADVICE[sqlite3.SQLITE_CANTOPEN]} ({error.strerror})") from error
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Raise SqliteFileError for errors of SQLite and the system, StoreUnusableError where trying again can't help."""
+    try:
+        yield
+    except (sqlite3.Error, OSError, msgspec.MsgspecError) as error:
+        primary = primary_code(error)
+        hopeless = primary in _HOPELESS or isinstance(error, msgspec.MsgspecError)
+        text = f"{path}: {ADVICE.get(primary, str(error))}"
+        raise (StoreUnusableError if hopeless else SqliteFileError)(text) from error
 
 
 def schema_changes(db: sqlite3.Connection, path: Path) -> str:

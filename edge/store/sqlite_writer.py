@@ -65,7 +65,7 @@ class SqliteWriter:
         self._file: SqliteFile | None = None
         self._lost = False
         """The file is no longer at its path."""
-        self._problem: StoreUnavailable | None = unavailable("The history is not open yet; try again soon.")
+        self._problem: StoreUnavailable | None = StoreUnavailable("The history is not open yet; try again soon.")
         self.errors = 0
         self._gathered = Gathered()
         self._intended: set[Key] = set()
@@ -249,7 +249,7 @@ class SqliteWriter:
         self._lost = self._lost or isinstance(error, SqliteFileError)
         full = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF == sqlite3.SQLITE_FULL
         is_news = self._problem is None
-        self._problem = unavailable(
+        self._problem = StoreUnavailable(
             "The disk is full, so nothing published now could be kept; make room, then publish again."
             if full
             else f"The store can't write ({error}), so nothing published now could be kept; try again soon.",
@@ -285,12 +285,14 @@ class SqliteWriter:
         if self._problem is None:
             self.errors += 1
             _log.error("store_stalled", seconds=round(self._clock() - since_seconds, 1))
-        self._problem = unavailable("The disk has not answered for seconds, so nothing can be kept; try again soon.")
+        self._problem = StoreUnavailable(
+            "The disk has not answered for seconds, so nothing can be kept; try again soon."
+        )
         for one in part.pending + self._gathered.pending:
             if one.keyed is None:
                 _refuse(
                     one.future,
-                    unavailable(
+                    StoreUnavailable(
                         "The disk has not answered for seconds. The event is published if it answers after all: to be "
                         "sure that it is published once, send it with an Idempotency-Key."
                     ),
@@ -314,7 +316,7 @@ class SqliteWriter:
     def _refusal(self) -> StoreUnavailable:
         """A new exception each time: one raised twice would collect both tracebacks."""
         assert self._problem is not None
-        return unavailable(self._problem.detail, status=self._problem.status)
+        return StoreUnavailable(self._problem.detail, status=self._problem.status)
 
     def _drift_seconds(self) -> float:
         """How far the wall clock is ahead of the file's clock."""
@@ -342,7 +344,3 @@ def _finish(written: asyncio.Future[None]) -> None:
 def _refuse(future: asyncio.Future[Any], error: StoreUnavailable) -> None:
     if not future.done():
         future.set_exception(error)
-
-
-def unavailable(detail: str, status: int | None = None) -> StoreUnavailable:
-    return StoreUnavailable(detail, retry_after_seconds=1, status=status)
