@@ -69,7 +69,8 @@ _KEEPALIVE = {
 BROKEN = (RedisError, OSError, RuntimeError)
 """What a broken connection raises. uvloop raises RuntimeError on a write to a closed one (asyncio is silent)."""
 _UNREACHABLE = (RedisConnectionError, OSError, RedisTimeoutError, RuntimeError)
-_WRITES_REFUSED = ("NOREPLICAS", "MISCONF", "MASTERDOWN", "CLUSTERDOWN")
+_KEY_REFUSED = "The user executing the script can't access"
+_WRITES_REFUSED = ("NOREPLICAS", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", _KEY_REFUSED)
 
 Call = tuple[str, list[Any]]
 """A script's name and its arguments."""
@@ -273,6 +274,7 @@ def takes_no_writes(error: Exception) -> bool:
     return str(error).startswith(_WRITES_REFUSED)
 
 
+_NO_PERMISSION = "does not permit this user all that edge needs: docs/scaling.md has the ACL"
 _Kinds = tuple[type[BaseException], ...]
 _SENTENCES: tuple[tuple[type[BaseException] | _Kinds | str, str], ...] = (
     (ssl.SSLCertVerificationError, "has a certificate that is not trusted: set ca=FILE in store.url, or SSL_CERT_FILE"),
@@ -283,7 +285,8 @@ _SENTENCES: tuple[tuple[type[BaseException] | _Kinds | str, str], ...] = (
     (PermissionError, "has a socket that this user may not use: add the user to the socket's group"),
     (MasterNotFoundError, "has no primary that a Sentinel knows: check the service and the Sentinels in store.url"),
     (AuthenticationError, "does not accept the user and password of store.url"),
-    (NoPermissionError, "does not permit this user all that edge needs: docs/scaling.md has the ACL"),
+    (NoPermissionError, _NO_PERMISSION),
+    (_KEY_REFUSED, _NO_PERMISSION),
     (OutOfMemoryError, "is full: raise its maxmemory, or lower ring.* and wait until events expire"),
     (ReadOnlyError, "is a read-only replica: let store.url name the primary, or the Sentinels"),
     (BusyLoadingError, "is still loading its data"),

@@ -32,7 +32,7 @@ from edge.supervisor import Supervisor, end
 _log = get_logger("store")
 _MAX_HEARD = 1000
 _SETTLE_SECONDS = 0.05
-"""After a restart of Redis, between two looks whether all nodes have said what they know: no message says so."""
+"""After a restart of Redis, between two looks whether all nodes have reported what they know: no message says so."""
 
 _Appended = tuple[str, int, float, bool, list[str]]
 """Epoch, first number, time, whether the events were missed, the events. No epoch: the project was deleted."""

@@ -202,7 +202,7 @@ class RedisStore:
             self._sender = None
 
     async def _append_all(self, calls: list[Call], *, together: bool = False) -> list[Any]:
-        """The answers to `calls`. After a restart of Redis they wait until each node has said what it knows."""
+        """The answers to `calls`. After a restart of Redis they wait until each node has reported what it knows."""
         answers = await self.redis.run_all(calls, together=together)
         deadline = self._clock() + self.redis.answer_seconds
         while any(answer is None for answer in answers):

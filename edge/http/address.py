@@ -1,7 +1,7 @@
 """Whose request it is: the address of the client, also behind proxies.
 
 Any client can write `X-Forwarded-For`, so it counts only as far as those who wrote it are trusted: each proxy appends
-the address it was asked from, so the list is read from its end, over trusted addresses, and the first one that isn't
+the address it was called from, so the list is read from its end, over trusted addresses, and the first one that isn't
 is the client's. `Forwarded` (RFC 7239) is read the same way. A proxy writes one of the two and passes the other on as
 the client sent it: when both are there and disagree, neither is believed.
 

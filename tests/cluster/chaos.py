@@ -20,7 +20,7 @@ from typing import Any
 import aiohttp
 
 from tests.cluster.conftest import RedisServer
-from tests.cluster.nodes import Reader, numbers
+from tests.cluster.nodes import Subscriber, numbers
 from tests.ports import free_port
 
 
@@ -123,7 +123,7 @@ class Storm:
         await asyncio.gather(*(node.cut_off(seconds) for node in nodes))
 
 
-class Roamer(Reader):
+class Roamer(Subscriber):
     """Reads a project from its beginning, and goes to another node whenever it likes until it is to stay."""
 
     def __init__(self, ports: list[int], project: str, random: random.Random, *, restless: bool) -> None:

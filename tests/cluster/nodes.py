@@ -1,4 +1,4 @@
-"""A node in this process, on a real socket; and a reader that comes back by itself, as edge.js does."""
+"""A node in this process, on a real socket; and a subscriber that comes back by itself, as edge.js does."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from edge.server.listening import listen
 from tests.ports import free_port
 
 
-class Asker:
-    """Asks the node on a port."""
+class NodeClient:
+    """An HTTP client of the node on a port."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -50,7 +50,7 @@ class Asker:
         return misses["total"], misses["recovered"], misses["lost"], misses["pending"]
 
 
-class Node(Asker):
+class Node(NodeClient):
     """One hub of several, in this process."""
 
     def __init__(self, runner: HubRunner, context: Context, port: int) -> None:
@@ -98,7 +98,7 @@ async def serve(config: Config) -> Node:
     return Node(runner, context, sock.getsockname()[1])
 
 
-class Reader:
+class Subscriber:
     """Keeps what it was sent; comes back with its last id until it is closed. `project` may be several, as `a,b`."""
 
     def __init__(self, port: int, project: str = "p", query: str = "", *, comes_back: bool = False) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.cluster.chaos import Process, Publisher, Roamer, Storm
 from tests.cluster.conftest import RedisServer
-from tests.cluster.nodes import Asker, Reader, numbers
+from tests.cluster.nodes import NodeClient, Subscriber, numbers
 
 pytestmark = pytest.mark.slow
 
@@ -61,7 +61,7 @@ async def _round(number: int, processes: list[Process], storm: Storm, *, whole: 
     dice = random.Random(number)
     ports = [node.port for node in processes]
     projects = [f"{name}{number}" for name in ("a", "b", "c")]
-    readers = [
+    subscribers = [
         Roamer(ports, project, random.Random(dice.random()), restless=restless)
         for project in projects
         for restless in (True, True, False)
@@ -70,24 +70,26 @@ async def _round(number: int, processes: list[Process], storm: Storm, *, whole: 
         Publisher(f"{number}-{who}", ports, projects, random.Random(dice.random())) for who in range(PUBLISHERS)
     ]
     async with AsyncExitStack() as stack:
-        for reader in readers:
-            await stack.enter_async_context(reader)
+        for subscriber in subscribers:
+            await stack.enter_async_context(subscriber)
         raging = asyncio.create_task(storm.rage(STORM_SECONDS))
         await asyncio.gather(raging, *(one.publish(raging, MOST_EVENTS) for one in publishers))
-        for reader in readers:
-            reader.restless = False
+        for subscriber in subscribers:
+            subscriber.restless = False
         for project in projects:
-            here = [reader for reader in readers if reader.project == project]
+            here = [subscriber for subscriber in subscribers if subscriber.project == project]
             last = await _published(ports[0], project)
-            for reader in here:
-                await _until_last(reader, last)
-                assert [] == reader.unreported
+            for subscriber in here:
+                await _until_last(subscriber, last)
+                assert [] == subscriber.unreported
             for port in ports:
                 await _count(port, project, len(here))
             _check(here, project, publishers)
             if whole:
                 history = await _history(ports[1], project, last)
-                assert [history] * len(here) == [list(zip(reader.ids, reader.data, strict=True)) for reader in here]
+                assert [history] * len(here) == [
+                    list(zip(subscriber.ids, subscriber.data, strict=True)) for subscriber in here
+                ]
                 assert numbers([last]) == [len(history)]
     for project in projects:
         await _count(ports[1], project, 0)
@@ -96,24 +98,24 @@ async def _round(number: int, processes: list[Process], storm: Storm, *, whole: 
         f"round {number}: {storm.kills} kills, {storm.restarts} restarts of Redis, {storm.cuts} cuts, "
         f"{sum(len(one) for each in publishers for one in each.acknowledged.values())} acknowledged, "
         f"{sum(each.unsure for each in publishers)} refused, "
-        f"{sum(name == 'edge.gap' for reader in readers for name, _ in reader.controls)} gaps"
+        f"{sum(name == 'edge.gap' for subscriber in subscribers for name, _ in subscriber.controls)} gaps"
     )
 
 
-def _check(readers: list[Roamer], project: str, publishers: list[Publisher]) -> None:
-    """All readers agree on which event is which, none came twice, and each that was promised is what was published.
+def _check(subscribers: list[Roamer], project: str, publishers: list[Publisher]) -> None:
+    """All subscribers agree on which event is which, none came twice, and each that was promised is what was published.
 
     With a ring that holds all of them, each promised one was seen.
     """
     seen: dict[str, object] = {}
-    for reader in readers:
-        assert len(reader.ids) == len(set(reader.ids))
-        for event_id, data in zip(reader.ids, reader.data, strict=True):
+    for subscriber in subscribers:
+        assert len(subscriber.ids) == len(set(subscriber.ids))
+        for event_id, data in zip(subscriber.ids, subscriber.data, strict=True):
             assert data == seen.setdefault(event_id, data)
     ids = {str(data): event_id for event_id, data in seen.items()}
     assert len(seen) == len(ids)
     assert len({event_id.rpartition("-")[0] for event_id in seen}) == 1
-    any_gap = any(name == "edge.gap" for reader in readers for name, _ in reader.controls)
+    any_gap = any(name == "edge.gap" for subscriber in subscribers for name, _ in subscriber.controls)
     for publisher in publishers:
         for text, receipt_id in publisher.acknowledged[project].items():
             assert any_gap or text in ids
@@ -121,10 +123,10 @@ def _check(readers: list[Roamer], project: str, publishers: list[Publisher]) -> 
 
 
 async def _check_ledger(port: int, project: str, *, whole: bool) -> None:
-    """What is still pending goes to the next reader; then the ledger is even."""
-    node = Asker(port)
+    """What is still pending goes to the next subscriber; then the ledger is even."""
+    node = NodeClient(port)
     try:
-        async with Reader(port, project) as reader:
+        async with Subscriber(port, project) as subscriber:
             pending = lost = -1
             for _ in range(100):
                 total, recovered, lost, pending = await node.misses(project)
@@ -132,15 +134,15 @@ async def _check_ledger(port: int, project: str, *, whole: bool) -> None:
                 if not pending:
                     break
                 await asyncio.sleep(0.05)
-            assert (0, len(reader.ids)) == (pending, len(set(reader.ids)))
+            assert (0, len(subscriber.ids)) == (pending, len(set(subscriber.ids)))
             assert lost == 0 or not whole
     finally:
         await node.client.close()
 
 
 async def _count(port: int, project: str, connections: int) -> None:
-    """Every node knows of all readers who are there."""
-    node = Asker(port)
+    """Every node knows of all subscribers who are there."""
+    node = NodeClient(port)
     try:
         there = None
         for _ in range(100):
@@ -148,13 +150,13 @@ async def _count(port: int, project: str, connections: int) -> None:
             if there == connections:
                 return
             await asyncio.sleep(0.1)
-        raise AssertionError(f"{there} readers count, {connections} are there")
+        raise AssertionError(f"{there} subscribers count, {connections} are there")
     finally:
         await node.client.close()
 
 
 async def _published(port: int, project: str) -> str:
-    node = Asker(port)
+    node = NodeClient(port)
     try:
         async with asyncio.timeout(SETTLE_SECONDS):
             while True:
@@ -167,11 +169,11 @@ async def _published(port: int, project: str) -> str:
 
 
 async def _history(port: int, project: str, last: str) -> list[tuple[str, object]]:
-    async with Reader(port, project, "?since=all") as reader:
-        await _until_last(reader, last)
-        return list(zip(reader.ids, reader.data, strict=True))
+    async with Subscriber(port, project, "?since=all") as subscriber:
+        await _until_last(subscriber, last)
+        return list(zip(subscriber.ids, subscriber.data, strict=True))
 
 
-async def _until_last(reader: Reader, last: str) -> None:
-    async with asyncio.timeout(SETTLE_SECONDS), reader.changed:
-        await reader.changed.wait_for(lambda: last in reader.ids)
+async def _until_last(subscriber: Subscriber, last: str) -> None:
+    async with asyncio.timeout(SETTLE_SECONDS), subscriber.changed:
+        await subscriber.changed.wait_for(lambda: last in subscriber.ids)

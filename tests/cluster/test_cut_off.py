@@ -12,7 +12,7 @@ import pytest
 
 from edge.cluster.client import ANSWER_SECONDS
 from tests.cluster.conftest import RedisServer
-from tests.cluster.nodes import Node, Reader, numbers, start_node
+from tests.cluster.nodes import Node, Subscriber, numbers, start_node
 from tests.faults.cable import Cable
 
 SLACK_SECONDS = 3.0
@@ -34,7 +34,7 @@ async def test_nodes_that_are_cut_off_keep_their_streams_and_recover(
 ) -> None:
     cable = far_redis.cable
     assert cable is not None
-    async with Reader(two[0].port) as a, Reader(two[1].port) as b:
+    async with Subscriber(two[0].port) as a, Subscriber(two[1].port) as b:
         promised = [(await two[number % 2].publish(number))["id"] for number in range(4)]
         await a.until(4)
         await b.until(4)
@@ -58,15 +58,15 @@ async def test_nodes_that_are_cut_off_keep_their_streams_and_recover(
         assert 0 == (await two[0].metrics())["edge_store_available"]
         assert 1 <= (await two[0].metrics())["edge_store_errors_total"]
         assert heard < a.comments
-        assert [["edge.hello"], ["edge.hello"]] == [[name for name, _ in reader.controls] for reader in (a, b)]
+        assert [["edge.hello"], ["edge.hello"]] == [[name for name, _ in subscriber.controls] for subscriber in (a, b)]
         join(cable)
         promised += [await _eventually_taken(node) for node in two]
-        for reader in (a, b):
-            await _until_last(reader, promised[-1])
-            assert list(range(1, len(reader.ids) + 1)) == numbers(reader.ids)
-            assert set(promised) <= set(reader.ids)
-            assert len(reader.data) == len({str(data) for data in reader.data})
-            assert ["edge.hello"] == [name for name, _ in reader.controls]
+        for subscriber in (a, b):
+            await _until_last(subscriber, promised[-1])
+            assert list(range(1, len(subscriber.ids) + 1)) == numbers(subscriber.ids)
+            assert set(promised) <= set(subscriber.ids)
+            assert len(subscriber.data) == len({str(data) for data in subscriber.data})
+            assert ["edge.hello"] == [name for name, _ in subscriber.controls]
         assert a.ids == b.ids
         assert 200 == (await two[0].get("/readyz"))["status"]
         assert 1 == (await two[0].metrics())["edge_store_available"]
@@ -78,34 +78,34 @@ async def test_silent_subscription_is_noticed(far_redis: RedisServer) -> None:
     cable = far_redis.cable
     assert cable is not None
     node = await start_node(far_redis.url)
-    async with Reader(node.port) as reader:
+    async with Subscriber(node.port) as subscriber:
         await node.publish("before")
-        await reader.until(1)
+        await subscriber.until(1)
         pubsub = node.store._replicator.subscription._pubsub
         assert pubsub is not None
         connection: Any = pubsub.connection
         cable.cut_connection(connection._writer.get_extra_info("sockname")[1])
         for number in range(3):
             assert 1 == (await node.publish(number))["connections"]
-        await reader.until(4)
-        assert ["before", 0, 1, 2] == reader.data
-        assert ["edge.hello"] == [name for name, _ in reader.controls]
+        await subscriber.until(4)
+        assert ["before", 0, 1, 2] == subscriber.data
+        assert ["edge.hello"] == [name for name, _ in subscriber.controls]
     await node.stop()
 
 
 async def test_subscription_that_the_kernel_gave_up_is_made_again(far_redis: RedisServer) -> None:
     node = await start_node(far_redis.url)
-    async with Reader(node.port) as reader:
+    async with Subscriber(node.port) as subscriber:
         await node.publish("before")
-        await reader.until(1)
+        await subscriber.until(1)
         pubsub = node.store._replicator.subscription._pubsub
         assert pubsub is not None
         connection: Any = pubsub.connection
         connection._reader.set_exception(TimeoutError(errno.ETIMEDOUT, "Connection timed out"))
         await asyncio.sleep(0)
         await node.publish("after")
-        await reader.until(2)
-        assert ["before", "after"] == reader.data
+        await subscriber.until(2)
+        assert ["before", "after"] == subscriber.data
     await node.stop()
 
 
@@ -127,9 +127,9 @@ async def _eventually_taken(node: Node) -> str:
     raise AssertionError("the cable is mended and nothing is taken")
 
 
-async def _until_last(reader: Reader, event_id: str) -> None:
-    async with asyncio.timeout(60), reader.changed:
-        await reader.changed.wait_for(lambda: event_id in reader.ids)
+async def _until_last(subscriber: Subscriber, event_id: str) -> None:
+    async with asyncio.timeout(60), subscriber.changed:
+        await subscriber.changed.wait_for(lambda: event_id in subscriber.ids)
 
 
 async def _count(node: Node, connections: int) -> None:
@@ -137,4 +137,4 @@ async def _count(node: Node, connections: int) -> None:
         if (await node.get("/projects/p"))["connections_total"] == connections:
             return
         await asyncio.sleep(0.1)
-    raise AssertionError("the readers don't count any more")
+    raise AssertionError("the subscribers don't count any more")

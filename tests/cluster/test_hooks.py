@@ -10,7 +10,7 @@ from typing import Any
 
 from edge.config.schema import Config, HooksSettings, RingSettings, StoreSettings, StreamSettings
 from tests.cluster.conftest import RedisServer
-from tests.cluster.nodes import Node, Reader, node_process, serve
+from tests.cluster.nodes import Node, Subscriber, node_process, serve
 from tests.triggers.receiver import Receiver, Reply, answer, receiving
 
 GRACE_SECONDS = 0.4
@@ -37,7 +37,7 @@ class Hooked:
             )
             self.nodes.append(await serve(config))
         await until(lambda: any(node.store.redis.problem is None for node in self.nodes))
-        await asyncio.sleep(0.5)  # each node has said that it wants webhooks
+        await asyncio.sleep(0.5)  # each node has asked for webhooks
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -63,19 +63,19 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_a_project_is_occupied_once_and_vacated_when_the_last_reader_of_all_nodes_has_left(
+async def test_a_project_is_occupied_once_and_vacated_when_the_last_subscriber_of_all_nodes_has_left(
     redis_server: RedisServer,
 ) -> None:
     async with Hooked(redis_server, answer(200)) as hub:
-        async with Reader(hub.nodes[1].port):
+        async with Subscriber(hub.nodes[1].port):
             await until(lambda: hub.names() == ["occupied"])
-            async with Reader(hub.nodes[2].port), Reader(hub.nodes[0].port):
+            async with Subscriber(hub.nodes[2].port), Subscriber(hub.nodes[0].port):
                 await hub.connections(3)
             await hub.connections(1)
             await asyncio.sleep(3 * GRACE_SECONDS)
             assert ["occupied"] == hub.names()
         await until(lambda: hub.names() == ["occupied", "vacated"])
-        async with Reader(hub.nodes[0].port):
+        async with Subscriber(hub.nodes[0].port):
             await until(lambda: hub.names() == ["occupied", "vacated", "occupied"])
     assert [{"connections": 1}, {"connections": 0}, {"connections": 1}] == [data for _, data in hub.received()]
 
@@ -83,7 +83,7 @@ async def test_a_project_is_occupied_once_and_vacated_when_the_last_reader_of_al
 async def test_who_is_back_on_another_node_within_the_grace_time_was_never_away(redis_server: RedisServer) -> None:
     async with Hooked(redis_server, answer(200), grace_seconds=60.0) as hub:
         for node in hub.nodes:
-            async with Reader(node.port):
+            async with Subscriber(node.port):
                 await until(lambda: hub.names() == ["occupied"])
                 await hub.connections(1)
             await hub.connections(0)
@@ -95,8 +95,8 @@ async def test_misses_and_losses_are_reported_once_for_all_nodes(redis_server: R
         ids = [(await hub.nodes[number % 3].publish(number))["id"] for number in range(5)]
         await until(lambda: len(hub.names()) == 4)
         assert [("missed", {"event_id": ids[0]}), *[("lost", {"events": 1})] * 3] == hub.received()
-        async with Reader(hub.nodes[1].port) as reader:
-            await reader.until(2)
+        async with Subscriber(hub.nodes[1].port) as subscriber:
+            await subscriber.until(2)
             await until(lambda: hub.names()[4:] == ["occupied"])
         await hub.connections(0)
         later = await hub.nodes[2].publish("later")
@@ -129,7 +129,7 @@ async def test_a_node_that_is_killed_vacates_what_only_it_had(redis_server: Redi
     async with Hooked(redis_server, answer(200)) as hub:
         settings = {"HOOKS_URL": hub.receiver.url, "HOOKS_GRACE_SECONDS": str(GRACE_SECONDS)}
         with node_process(redis_server.url, **settings) as (process, port):
-            async with Reader(port):
+            async with Subscriber(port):
                 await until(lambda: hub.names() == ["occupied"])
                 redis = hub.nodes[0].store.redis
                 while await redis._client.llen(f"{redis.keys.hooks}:queue"):  # noqa: ASYNC110 - else it is sent again

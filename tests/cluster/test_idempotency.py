@@ -14,7 +14,7 @@ from edge.core.idempotency import Answer
 from edge.http import publish
 from edge.store.base import Keyed
 from tests.cluster.conftest import RedisServer
-from tests.cluster.nodes import Asker, Node, Reader, lose_answers, node_process, presume_dead, start_node
+from tests.cluster.nodes import Node, NodeClient, Subscriber, lose_answers, node_process, presume_dead, start_node
 
 
 async def test_a_key_used_on_one_node_is_known_on_all(nodes: list[Node]) -> None:
@@ -74,7 +74,7 @@ async def test_an_event_whose_receipt_was_lost_on_its_way_is_not_published_again
 async def test_a_job_of_the_stream_whose_receipt_was_lost_is_not_started_again(
     nodes: list[Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with Reader(nodes[2].port) as reader:
+    async with Subscriber(nodes[2].port) as subscriber:
         lose_answers(monkeypatch, nodes[0], "append")
         order = {"name": "go", "data": 7, "id": "one"}
         assert 503 == (await nodes[0].post("/projects/p/trigger?timeout=10s", order))["status"]
@@ -87,14 +87,14 @@ async def test_a_job_of_the_stream_whose_receipt_was_lost_is_not_started_again(
             answer["target"]["kind"],
         )
         await nodes[1].publish("end")
-        await reader.until(2)
-        assert [7, "end"] == reader.data
+        await subscriber.until(2)
+        assert [7, "end"] == subscriber.data
 
 
 async def test_repeated_trigger_gets_the_answer_of_the_job_that_was_published(
     nodes: list[Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with Reader(nodes[2].port):
+    async with Subscriber(nodes[2].port):
         path, order = "/projects/p/trigger?timeout=10s", {"name": "go", "data": 7}
         lose_answers(monkeypatch, nodes[0], "append")
         key = {"Idempotency-Key": "once"}
@@ -193,10 +193,10 @@ async def test_job_whose_node_ends_while_the_target_works_is_not_sent_again(
     received: list[bytes] = []
     arrived = asyncio.Event()
 
-    async def work(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        received.append(await reader.readuntil(b"\r\n\r\n"))
+    async def work(subscriber: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        received.append(await subscriber.readuntil(b"\r\n\r\n"))
         arrived.set()
-        await reader.read()  # until the node is gone
+        await subscriber.read()  # until the node is gone
         writer.close()
 
     server = await asyncio.start_server(work, "127.0.0.1", 0)
@@ -205,8 +205,8 @@ async def test_job_whose_node_ends_while_the_target_works_is_not_sent_again(
     path, order = "/projects/p/trigger?on_timeout=dispatch&timeout=0s", {"name": "go", "id": "one"}
     try:
         with node_process(redis_server.url, TRIGGER_URL=target, SERVER_DRAIN_SECONDS="0.2") as (process, port):
-            asker = Asker(port)
-            first = asyncio.create_task(asker.post(path, order))
+            client = NodeClient(port)
+            first = asyncio.create_task(client.post(path, order))
             async with asyncio.timeout(60):
                 await arrived.wait()
             process.send_signal(ending)
@@ -216,7 +216,7 @@ async def test_job_whose_node_ends_while_the_target_works_is_not_sent_again(
             else:
                 with pytest.raises(aiohttp.ClientError):
                     await first
-            await asker.client.close()
+            await client.client.close()
             await asyncio.to_thread(process.wait)
             repeated = await other.post(path, order)
         assert (502, True, "one") == (repeated["status"], repeated["may_have_started"], repeated["id"])

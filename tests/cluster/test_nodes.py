@@ -12,23 +12,23 @@ from edge.cluster import presence
 from edge.cluster.client import Call
 from edge.transport.stream import Stream
 from tests.cluster.conftest import RedisServer
-from tests.cluster.nodes import Node, Reader, lose_answers, numbers, start_node
+from tests.cluster.nodes import Node, Subscriber, lose_answers, numbers, start_node
 
 
 async def test_a_project_that_is_finished_on_one_node_is_finished_on_all(nodes: list[Node]) -> None:
-    async with Reader(nodes[0].port) as a, Reader(nodes[1].port) as b:
+    async with Subscriber(nodes[0].port) as a, Subscriber(nodes[1].port) as b:
         await nodes[2].publish("first")
         async with nodes[2].client.post("/projects/p/events?final=true", json={"data": "last"}) as answer:
             assert 201 == answer.status
-        for reader in (a, b):
-            await reader.until(2)
-            assert "finished" == (await reader.until_control("edge.closing"))["reason"]
+        for subscriber in (a, b):
+            await subscriber.until(2)
+            assert "finished" == (await subscriber.until_control("edge.closing"))["reason"]
         for node in nodes:
             assert 204 == (await node.client.get(f"/projects/p/events?last_event_id={a.ids[-1]}")).status
 
 
 async def test_all_nodes_see_one_order(nodes: list[Node]) -> None:
-    async with Reader(nodes[0].port) as a, Reader(nodes[1].port) as b, Reader(nodes[2].port) as c:
+    async with Subscriber(nodes[0].port) as a, Subscriber(nodes[1].port) as b, Subscriber(nodes[2].port) as c:
 
         async def publish(node: Node, who: int) -> None:
             for number in range(60):
@@ -36,8 +36,8 @@ async def test_all_nodes_see_one_order(nodes: list[Node]) -> None:
                 assert receipt["status"] == 201
 
         await asyncio.gather(*(publish(node, who) for who, node in enumerate(nodes)))
-        for reader in (a, b, c):
-            await reader.until(180)
+        for subscriber in (a, b, c):
+            await subscriber.until(180)
         assert a.ids == b.ids == c.ids
         assert a.data == b.data == c.data
         assert list(range(1, 181)) == numbers(a.ids)
@@ -45,12 +45,12 @@ async def test_all_nodes_see_one_order(nodes: list[Node]) -> None:
 
 
 async def test_client_resumes_on_another_node_without_a_gap(nodes: list[Node]) -> None:
-    async with Reader(nodes[0].port) as first:
+    async with Subscriber(nodes[0].port) as first:
         for number in range(5):
             await nodes[1].publish(number)
         await first.until(5)
     await nodes[1].publish("while away")
-    second = Reader(nodes[2].port)
+    second = Subscriber(nodes[2].port)
     second.ids = first.ids[:3]
     async with second:
         await second.until(6)
@@ -61,13 +61,13 @@ async def test_client_resumes_on_another_node_without_a_gap(nodes: list[Node]) -
 async def test_client_that_is_ahead_of_its_new_node_gets_no_gap_and_no_duplicate(
     nodes: list[Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with Reader(nodes[0].port) as first, Reader(nodes[1].port) as slow:
+    async with Subscriber(nodes[0].port) as first, Subscriber(nodes[1].port) as slow:
         await nodes[2].publish("seen by both")
         await slow.until(1)
         monkeypatch.setattr(nodes[1].store._replicator, "receive", lambda *_: None)
         await nodes[2].publish("not heard yet")
         await first.until(2)
-        second = Reader(nodes[1].port)
+        second = Subscriber(nodes[1].port)
         second.ids = first.ids.copy()
         async with second:
             await slow.until(2)
@@ -92,12 +92,12 @@ async def test_what_was_missed_anywhere_is_recovered_on_any_node(nodes: list[Nod
         receipt = await nodes[0].publish(number)
         assert (202, 0, True) == (receipt["status"], receipt["connections"], receipt["missed"])
     assert (3, 0, 0, 3) == await nodes[2].misses()
-    async with Reader(nodes[1].port) as reader:
-        await reader.until(3)
+    async with Subscriber(nodes[1].port) as subscriber:
+        await subscriber.until(3)
         await _eventually(nodes[2], (3, 3, 0, 0))
         receipt = await nodes[0].publish("live")
         assert (201, 1, False) == (receipt["status"], receipt["connections"], receipt["missed"])
-        await reader.until(4)
+        await subscriber.until(4)
     await _eventually(nodes[0], (3, 3, 0, 0))
     await _totals(nodes, (3, 3, 0, 0))
 
@@ -107,20 +107,20 @@ async def test_eviction_without_subscribers_is_lost_and_reported_once(redis_serv
     for number in range(5):
         await nodes[0].publish(number)
     assert (5, 0, 2, 3) == await nodes[1].misses()
-    async with Reader(nodes[1].port) as reader:
-        gap = await reader.until_control("edge.gap")
+    async with Subscriber(nodes[1].port) as subscriber:
+        gap = await subscriber.until_control("edge.gap")
         assert (2, "evicted") == (gap["lost"], gap["reason"])
-        await reader.until(3)
+        await subscriber.until(3)
         await _eventually(nodes[0], (5, 3, 2, 0))
     await asyncio.sleep(0.3)
-    async with Reader(nodes[0].port) as later:
+    async with Subscriber(nodes[0].port) as later:
         assert ["edge.hello"] == [name for name, _ in later.controls]
     for node in nodes:
         await node.stop()
 
 
 async def test_connections_of_all_nodes_are_counted(nodes: list[Node]) -> None:
-    async with Reader(nodes[0].port), Reader(nodes[1].port), Reader(nodes[1].port):
+    async with Subscriber(nodes[0].port), Subscriber(nodes[1].port), Subscriber(nodes[1].port):
         await asyncio.sleep(0.2)
         assert 3 == (await nodes[2].publish("x"))["connections"]
         assert 3 == (await nodes[2].get("/projects/p"))["connections_total"]
@@ -137,15 +137,15 @@ async def test_trigger_is_released_by_a_connection_on_another_node(nodes: list[N
     triggered = asyncio.create_task(nodes[0].post("/projects/p/trigger?timeout=10s", {"name": "go", "data": 7}))
     await asyncio.sleep(0.3)
     assert not triggered.done()
-    async with Reader(nodes[1].port) as reader:
+    async with Subscriber(nodes[1].port) as subscriber:
         answer = await triggered
         assert (202, 1, "acknowledged") == (answer["status"], answer["connections"], answer["confirmed"])
-        await reader.until(1)
-        assert [7] == reader.data
+        await subscriber.until(1)
+        assert [7] == subscriber.data
 
 
 async def test_connections_of_several_nodes_make_a_project_ready(nodes: list[Node]) -> None:
-    async with Reader(nodes[0].port), Reader(nodes[1].port), Reader(nodes[1].port):
+    async with Subscriber(nodes[0].port), Subscriber(nodes[1].port), Subscriber(nodes[1].port):
         answer = await nodes[2].get("/projects/p/ready?connections=3&timeout=5s")
         assert (200, True, "acknowledged") == (answer["status"], answer["ready"], answer["confirmed"])
         assert 3 <= answer["connections"]
@@ -155,24 +155,24 @@ async def test_connections_of_several_nodes_make_a_project_ready(nodes: list[Nod
 
 
 async def test_a_client_may_confirm_through_any_node(nodes: list[Node]) -> None:
-    async with Reader(nodes[1].port) as reader:
-        hello = await reader.until_control("edge.hello")
-        asked = asyncio.create_task(nodes[0].get("/projects/p/ready?confirm=client&timeout=10s"))
-        probe = await reader.until_control("edge.probe")
+    async with Subscriber(nodes[1].port) as subscriber:
+        hello = await subscriber.until_control("edge.hello")
+        waiting = asyncio.create_task(nodes[0].get("/projects/p/ready?confirm=client&timeout=10s"))
+        probe = await subscriber.until_control("edge.probe")
         ack = await nodes[2].post(f"/projects/p/connections/{hello['connection']}/ack", {"probe": probe["probe"]})
         assert 204 == ack["status"]
-        answer = await asked
+        answer = await waiting
         assert (200, "client") == (answer["status"], answer["confirmed"])
 
 
 async def test_deleting_on_one_node_ends_the_streams_of_all(nodes: list[Node]) -> None:
-    async with Reader(nodes[1].port) as reader:
+    async with Subscriber(nodes[1].port) as subscriber:
         await nodes[0].publish("x")
-        await reader.until(1)
+        await subscriber.until(1)
         async with nodes[2].client.delete("/projects/p") as answer:
             assert 200 == answer.status
             assert {"project": "p", "connections_closed": 1, "events_dropped": 1} == await answer.json()
-        closing = await reader.until_control("edge.closing")
+        closing = await subscriber.until_control("edge.closing")
         assert "deleted" == closing["reason"]
     await asyncio.sleep(0.2)
     assert 404 == (await nodes[0].get("/projects/p"))["status"]
@@ -208,8 +208,8 @@ async def test_unacknowledged_events_are_missed_unless_a_connection_elsewhere_ha
     nodes: list[Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Stream, "acked_bytes", lambda _self: 0)
-    async with Reader(nodes[1].port) as there:
-        async with Reader(nodes[0].port) as here:
+    async with Subscriber(nodes[1].port) as there:
+        async with Subscriber(nodes[0].port) as here:
             await asyncio.sleep(0.2)
             await nodes[2].publish("x")
             await here.until(1)
@@ -217,7 +217,7 @@ async def test_unacknowledged_events_are_missed_unless_a_connection_elsewhere_ha
         await asyncio.sleep(0.3)
         assert (0, 0, 0, 0) == await nodes[2].misses()
     await _eventually(nodes[2], (1, 0, 0, 1))
-    async with Reader(nodes[2].port) as back:
+    async with Subscriber(nodes[2].port) as back:
         await back.until(1)
         assert there.ids == back.ids
         await _eventually(nodes[1], (1, 1, 0, 0))
@@ -227,7 +227,7 @@ async def test_node_follows_only_projects_with_connections(nodes: list[Node], re
     for number in range(50):
         await nodes[0].publish("x", project=f"p{number}")
     assert 0 == len(nodes[1].context.hub.projects)
-    async with Reader(nodes[1].port, "p7"):
+    async with Subscriber(nodes[1].port, "p7"):
         assert ["p7"] == list(nodes[1].context.hub.projects)
     for _ in range(1200):
         if not nodes[1].context.hub.projects:
@@ -249,8 +249,8 @@ async def test_one_node_reports_the_totals_of_all(nodes: list[Node], redis_serve
         await nodes[0].publish(number)
     await nodes[1].publish("elsewhere", project="q")
     await _totals(nodes, (4, 0, 0, 4))
-    async with Reader(nodes[2].port) as reader:
-        await reader.until(3)
+    async with Subscriber(nodes[2].port) as subscriber:
+        await subscriber.until(3)
         await _totals(nodes, (4, 3, 0, 1))
     async with nodes[1].client.delete("/projects/q") as answer:
         assert 200 == answer.status
@@ -269,16 +269,16 @@ async def test_totals_are_even_though_an_answer_of_redis_was_lost(
     lose_answers(monkeypatch, nodes[0], "append")
     assert 503 == (await nodes[0].publish("stored all the same"))["status"]
     lose_answers(monkeypatch, nodes[1], "recovered", once=True)
-    async with Reader(nodes[1].port) as reader:
-        await reader.until(1)
+    async with Subscriber(nodes[1].port) as subscriber:
+        await subscriber.until(1)
         await _totals(nodes, (1, 1, 0, 0))
 
 
 async def test_counters_never_fall_when_redis_comes_back_empty(nodes: list[Node], redis_server: RedisServer) -> None:
     for number in range(3):
         await nodes[0].publish(number)
-    async with Reader(nodes[2].port) as reader:
-        await reader.until(3)
+    async with Subscriber(nodes[2].port) as subscriber:
+        await subscriber.until(3)
     await _counted(nodes[0], 0)
     await nodes[0].publish("pending")
     await _totals(nodes, (4, 3, 0, 1))
@@ -320,8 +320,8 @@ async def test_pending_misses_over_age_are_lost_and_reported(redis_server: Redis
         await nodes[0].publish(number)
     await _totals(nodes, (3, 0, 3, 0))
     assert (3, 0, 3, 0) == await nodes[1].misses()
-    async with Reader(nodes[1].port) as reader:
-        gap = await reader.until_control("edge.gap")
+    async with Subscriber(nodes[1].port) as subscriber:
+        gap = await subscriber.until_control("edge.gap")
         assert (3, "evicted") == (gap["lost"], gap["reason"])
     for node in nodes:
         await node.stop()
@@ -345,7 +345,7 @@ async def test_overrun_events_are_lost_unless_a_connection_elsewhere_has_them(
     redis_server: RedisServer,
 ) -> None:
     nodes = [await start_node(redis_server.url, max_events=3) for _ in range(2)]
-    async with Reader(nodes[0].port) as slow:
+    async with Subscriber(nodes[0].port) as slow:
         for evenly in (False, True):
             hub = nodes[0].context.hub
             (connection,) = hub.connections.values()
@@ -353,7 +353,7 @@ async def test_overrun_events_are_lost_unless_a_connection_elsewhere_has_them(
             await slow.until(5 if evenly else 1)
             hub.paused(connection, nodes[0].context.clock())
             if evenly:
-                async with Reader(nodes[1].port, query="?since=none") as beside:
+                async with Subscriber(nodes[1].port, query="?since=none") as beside:
                     await _counted(nodes[1], 2)
                     for number in range(5):
                         await nodes[1].publish(number)
@@ -378,12 +378,12 @@ async def _counted(node: Node, connections: int) -> None:
         if (await node.get("/projects/p"))["connections_total"] == connections:
             return
         await asyncio.sleep(0.05)
-    raise AssertionError("the reader doesn't count")
+    raise AssertionError("the subscriber doesn't count")
 
 
-async def _newest(node: Node, asked: Node) -> None:
+async def _newest(node: Node, source: Node) -> None:
     """Wait until `node` has heard of all there is."""
-    newest = (await asked.get("/projects/p"))["ring"]["newest"]
+    newest = (await source.get("/projects/p"))["ring"]["newest"]
     for _ in range(1200):
         if node.context.hub.projects["p"].newest_id == newest:
             return
@@ -406,34 +406,34 @@ async def test_project_of_version_0_1_is_read_and_goes_on(redis_server: RedisSer
     node = await start_node(redis_server.url)
     try:
         await _totals([node], (2, 0, 0, 2))
-        async with Reader(node.port, query="?since=all") as reader:
+        async with Subscriber(node.port, query="?since=all") as subscriber:
             await node.publish("new")
-            await reader.until(4)
-            assert [1, 2, 3, "new"] == reader.data
-            assert [f"abc-{seq}" for seq in range(1, 5)] == reader.ids
+            await subscriber.until(4)
+            assert [1, 2, 3, "new"] == subscriber.data
+            assert [f"abc-{seq}" for seq in range(1, 5)] == subscriber.ids
         await _totals([node], (2, 2, 0, 0))
     finally:
         await node.stop()
 
 
 async def test_project_finished_on_one_node_is_finished_on_all(nodes: list[Node]) -> None:
-    async with Reader(nodes[1].port) as reader:
+    async with Subscriber(nodes[1].port) as subscriber:
         await nodes[0].publish("first")
         last = await nodes[0].post("/projects/p/events?final=true", {"data": "last"})
         assert 201 == last["status"]
-        closing = await reader.until_control("edge.closing")
-        assert ("finished", ["first", "last"]) == (closing["reason"], reader.data)
+        closing = await subscriber.until_control("edge.closing")
+        assert ("finished", ["first", "last"]) == (closing["reason"], subscriber.data)
     for node in nodes:
         async with node.client.get("/projects/p/events", headers={"Last-Event-ID": last["id"]}) as answer:
             assert 204 == answer.status
     await nodes[2].publish("open again")
-    async with Reader(nodes[1].port, query="?since=all") as again:
+    async with Subscriber(nodes[1].port, query="?since=all") as again:
         await again.until(3)
         assert ["first", "last", "open again"] == again.data
 
 
 async def test_observers_and_history_count_as_nothing_on_any_node(nodes: list[Node]) -> None:
-    async with Reader(nodes[1].port, query="?observe=true") as observer:
+    async with Subscriber(nodes[1].port, query="?observe=true") as observer:
         receipt = await nodes[0].publish("x")
         assert (202, 0, True) == (receipt["status"], receipt["connections"], receipt["missed"])
         await observer.until(1)
@@ -444,8 +444,8 @@ async def test_observers_and_history_count_as_nothing_on_any_node(nodes: list[No
             assert 0 == (await node.get("/projects/p"))["connections_total"]
         ready = await nodes[0].get("/projects/p/ready?timeout=300ms")
         assert 409 == ready["status"]
-    async with Reader(nodes[2].port) as reader:
-        await reader.until(1)
+    async with Subscriber(nodes[2].port) as subscriber:
+        await subscriber.until(1)
     await _totals(nodes, (1, 1, 0, 0))
 
 

@@ -14,12 +14,12 @@ from redis import Redis
 
 from edge.cluster.readiness import ClusterReadiness
 from tests.cluster.conftest import RedisServer
-from tests.cluster.nodes import Node, Reader, node_process, numbers, start_process
+from tests.cluster.nodes import Node, Subscriber, node_process, numbers, start_process
 from tests.ports import free_port
 
 
 async def test_streams_go_on_when_redis_is_back(nodes: list[Node], redis_server: RedisServer) -> None:
-    async with Reader(nodes[0].port) as a, Reader(nodes[1].port) as b:
+    async with Subscriber(nodes[0].port) as a, Subscriber(nodes[1].port) as b:
         await asyncio.sleep(0.2)
         before = [(await nodes[2].publish(number))["id"] for number in range(3)]
         await a.until(3)
@@ -50,10 +50,10 @@ async def test_hanging_redis_is_noticed_and_no_event_is_missing(nodes: list[Node
         pool = node.store.redis._client.connection_pool
         pool.connection_kwargs["socket_timeout"] = 0.5
         await pool.disconnect()
-    async with Reader(nodes[0].port) as reader:
+    async with Subscriber(nodes[0].port) as subscriber:
         await asyncio.sleep(0.2)
         first = await nodes[1].publish("before")
-        await reader.until(1)
+        await subscriber.until(1)
         redis_server.process.send_signal(signal.SIGSTOP)
         try:
             refused = await nodes[1].publish("hanging")
@@ -62,24 +62,24 @@ async def test_hanging_redis_is_noticed_and_no_event_is_missing(nodes: list[Node
             redis_server.process.send_signal(signal.SIGCONT)
         assert (503, "store_unavailable") == (refused["status"], refused["code"])
         last = await _publish_until_taken(nodes[1], "after")
-        await reader.until(int(last.rpartition("-")[2]))
-        assert [first["id"], last] == [reader.ids[0], reader.ids[-1]]
-        assert list(range(1, len(reader.ids) + 1)) == numbers(reader.ids)
+        await subscriber.until(int(last.rpartition("-")[2]))
+        assert [first["id"], last] == [subscriber.ids[0], subscriber.ids[-1]]
+        assert list(range(1, len(subscriber.ids) + 1)) == numbers(subscriber.ids)
 
 
 async def test_redis_that_comes_back_empty_is_a_reported_gap(nodes: list[Node], redis_server: RedisServer) -> None:
-    async with Reader(nodes[0].port, comes_back=True) as reader:
+    async with Subscriber(nodes[0].port, comes_back=True) as subscriber:
         await asyncio.sleep(0.2)
         await nodes[1].publish("old")
-        await reader.until(1)
+        await subscriber.until(1)
         redis_server.stop()
         for file in redis_server.folder.iterdir():
             shutil.rmtree(file) if file.is_dir() else file.unlink()
         redis_server.start()
         await _publish_until_taken(nodes[1], "new")
-        await reader.until(2)
-        assert ["old", "new"] == reader.data
-        gap = await reader.until_control("edge.gap")
+        await subscriber.until(2)
+        assert ["old", "new"] == subscriber.data
+        gap = await subscriber.until_control("edge.gap")
         assert (None, "restart") == (gap["lost"], gap["reason"])
         assert [1, 0, 0] == [node.context.hub.counters.removed["restart"] for node in nodes]
         assert 1 == nodes[0].context.hub.connected("p")
@@ -107,16 +107,16 @@ async def test_first_receipt_of_a_redis_that_came_back_with_less_has_an_id_of_it
     given += [(await node.publish("then"))["id"] for node in nodes]
     assert len(given) == len(set(given))
     assert len({event_id.partition("-")[0] for event_id in given}) == 2
-    async with Reader(nodes[2].port, query=f"?last_event_id={given[1]}") as reader:
-        assert "restart" == (await reader.until_control("edge.gap"))["reason"]
+    async with Subscriber(nodes[2].port, query=f"?last_event_id={given[1]}") as subscriber:
+        assert "restart" == (await subscriber.until_control("edge.gap"))["reason"]
 
 
 async def test_redis_that_comes_back_with_less_is_a_reported_gap(nodes: list[Node], redis_server: RedisServer) -> None:
     """What a power cut takes with `appendfsync everysec`, or a fail-over to a replica that lagged behind."""
-    async with Reader(nodes[0].port, comes_back=True) as reader:
+    async with Subscriber(nodes[0].port, comes_back=True) as subscriber:
         for number in range(3):
             await nodes[1].publish(number)
-        await reader.until(3)
+        await subscriber.until(3)
         client = Redis(port=redis_server.port)
         client.xdel("edge:{p}:stream", "2-0", "3-0")
         client.eval("redis.call('XSETID', KEYS[1], '1-0')", 1, "edge:{p}:stream")
@@ -125,25 +125,25 @@ async def test_redis_that_comes_back_with_less_is_a_reported_gap(nodes: list[Nod
             await nodes[2].publish(data)
         client.client_kill_filter(_type="pubsub")
         client.close()
-        await reader.until(6)
-        assert [0, 1, 2, 0, "in place of 1", "in place of 2"] == reader.data
-        assert 6 == len(set(reader.ids))
-        gap = await reader.until_control("edge.gap")
+        await subscriber.until(6)
+        assert [0, 1, 2, 0, "in place of 1", "in place of 2"] == subscriber.data
+        assert 6 == len(set(subscriber.ids))
+        gap = await subscriber.until_control("edge.gap")
         assert (None, "restart") == (gap["lost"], gap["reason"])
         await nodes[2].publish("on it goes")
-        await reader.until(7)
-        assert 4 == numbers(reader.ids)[-1]
+        await subscriber.until(7)
+        assert 4 == numbers(subscriber.ids)[-1]
 
 
 async def test_connections_of_a_dead_node_do_not_count_and_their_events_are_missed(
     nodes: list[Node], redis_server: RedisServer
 ) -> None:
     with node_process(redis_server.url) as (process, port):
-        reader = Reader(port)
-        async with reader:
+        subscriber = Subscriber(port)
+        async with subscriber:
             await asyncio.sleep(0.3)
             assert 1 == (await nodes[0].publish("seen"))["connections"]
-            await reader.until(1)
+            await subscriber.until(1)
             process.send_signal(signal.SIGKILL)
             # It still counts until its last heartbeat is too old; what is published meanwhile reaches no client.
             assert 1 == (await nodes[0].publish("unseen"))["connections"]
@@ -152,9 +152,9 @@ async def test_connections_of_a_dead_node_do_not_count_and_their_events_are_miss
             if (await nodes[1].misses())[3]:
                 break
         assert 0 == (await nodes[1].get("/projects/p"))["connections_total"]
-    async with Reader(nodes[2].port) as next_reader:
-        await next_reader.until(1)
-        assert "unseen" == next_reader.data[-1]
+    async with Subscriber(nodes[2].port) as next_subscriber:
+        await next_subscriber.until(1)
+        assert "unseen" == next_subscriber.data[-1]
 
 
 @pytest.mark.proxies
@@ -174,13 +174,13 @@ async def test_rolling_restart_behind_haproxy_has_no_gap(redis_server: RedisServ
     publisher: asyncio.Task[list[str]] | None = None
     try:
         async with (
-            Reader(front, comes_back=True) as a,
-            Reader(front, comes_back=True) as b,
+            Subscriber(front, comes_back=True) as a,
+            Subscriber(front, comes_back=True) as b,
         ):
             stop = asyncio.Event()
             publisher = asyncio.create_task(_publish_until(front, stop))
-            for reader in (a, b):
-                await reader.until(1)  # one who has got nothing yet has no id to come back with
+            for subscriber in (a, b):
+                await subscriber.until(1)  # one who has got nothing yet has no id to come back with
             for place, port in enumerate(ports):
                 processes[place].send_signal(signal.SIGTERM)
                 assert 0 == await asyncio.to_thread(processes[place].wait, 15)
@@ -189,11 +189,11 @@ async def test_rolling_restart_behind_haproxy_has_no_gap(redis_server: RedisServ
             stop.set()
             published = await publisher
             publisher = None
-            for reader in (a, b):
-                await reader.until(len(published), seconds=30)
-                assert list(range(1, len(reader.ids) + 1)) == numbers(reader.ids)
-                assert set(published) <= set(reader.ids)
-                assert not any(name == "edge.gap" for name, _ in reader.controls)
+            for subscriber in (a, b):
+                await subscriber.until(len(published), seconds=30)
+                assert list(range(1, len(subscriber.ids) + 1)) == numbers(subscriber.ids)
+                assert set(published) <= set(subscriber.ids)
+                assert not any(name == "edge.gap" for name, _ in subscriber.controls)
             assert len(published) > 50
     finally:
         if publisher is not None:
@@ -247,13 +247,13 @@ async def _publish_until_taken(node: Node, data: object) -> str:
 
 
 async def _publish_until_counted(node: Node, connections: int) -> int:
-    """Publish until the readers count again; returns how many events there are then."""
+    """Publish until the subscribers count again; returns how many events there are then."""
     for _ in range(100):
         answer = await node.publish("counted")
         if answer["connections"] == connections:
             return int(answer["id"].rpartition("-")[2])
         await asyncio.sleep(0.1)
-    raise AssertionError("the readers don't count any more")
+    raise AssertionError("the subscribers don't count any more")
 
 
 async def test_a_trigger_that_waits_without_redis_ends_with_its_node_and_leaves_no_error(

@@ -20,7 +20,7 @@ from edge.core.errors import StoreUnavailable
 from edge.core.idempotency import Answer
 from edge.triggers.readiness import Readiness
 from tests.cluster.conftest import RedisServer
-from tests.cluster.nodes import Node, Reader, start_node
+from tests.cluster.nodes import Node, Subscriber, start_node
 from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,9 +57,9 @@ async def test_node_starts_before_redis_and_joins_when_it_is_there(redis_server:
         assert 0 == (await node.metrics())["edge_store_available"]
         redis_server.start()
         await until(lambda: _is_ready(node))
-        async with Reader(node.port) as reader:
+        async with Subscriber(node.port) as subscriber:
             await node.publish("x")
-            await reader.until(1)
+            await subscriber.until(1)
         assert 1 == (await node.metrics())["edge_store_available"]
     finally:
         await node.stop()
@@ -83,7 +83,7 @@ async def test_host_name_that_cannot_be_resolved_is_named() -> None:
 async def test_redis_that_refuses_writes_is_not_ready_and_says_so_once(
     node: Node, redis: Redis, spoil: tuple[str, str], heal: tuple[str, str], sentence: str
 ) -> None:
-    async with Reader(node.port) as reader:
+    async with Subscriber(node.port) as subscriber:
         await node.publish("before")
         with capture_logs() as lines:
             await redis.config_set(*spoil)
@@ -100,17 +100,17 @@ async def test_redis_that_refuses_writes_is_not_ready_and_says_so_once(
             line["event"] for line in lines if line["event"] in {"store_error", "store_recovered"}
         ]
         await node.publish("after")
-        await reader.until(2)
-        assert ["before", "after"] == reader.data
-        assert ["edge.hello"] == [name for name, _ in reader.controls]
+        await subscriber.until(2)
+        assert ["before", "after"] == subscriber.data
+        assert ["edge.hello"] == [name for name, _ in subscriber.controls]
 
 
 async def test_reports_that_a_full_redis_refused_are_repeated(node: Node, redis: Redis) -> None:
     await node.publish("missed")
-    async with Reader(node.port) as reader:
+    async with Subscriber(node.port) as subscriber:
         await redis.config_set("min-replicas-to-write", "1")
         try:
-            await reader.until(1)
+            await subscriber.until(1)
             await until(lambda: _not(_is_ready(node)))
         finally:
             await redis.config_set("min-replicas-to-write", "0")
@@ -135,16 +135,16 @@ async def test_message_that_is_not_understood_costs_no_event(
     node: Node, redis: Redis, channel: str, message: bytes
 ) -> None:
     cluster = node.store
-    async with Reader(node.port) as reader:
+    async with Subscriber(node.port) as subscriber:
         await node.publish("before")
-        await reader.until(1)
+        await subscriber.until(1)
         await redis.publish(cluster.redis.keys.inbox(cluster.node) if channel == "inbox" else channel, message)
         await until(lambda: _equal(_value(lambda: cluster.rejected_messages), 1))
         assert 1 == (await node.publish("after"))["connections"]
-        await reader.until(2)
+        await subscriber.until(2)
         ready = await node.get("/projects/p/ready?timeout=10s")
         assert (200, 1) == (ready["status"], ready["connections"])
-        assert ["edge.hello"] == [name for name, _ in reader.controls]
+        assert ["edge.hello"] == [name for name, _ in subscriber.controls]
         assert 1 == (await node.metrics())["edge_cluster_messages_rejected_total"]
 
 
@@ -153,7 +153,7 @@ async def test_event_whose_message_was_not_understood_is_loaded(
 ) -> None:
     """A newer node's format of messages; what Redis holds is the same."""
     cluster = node.store
-    async with Reader(node.port) as reader:
+    async with Subscriber(node.port) as subscriber:
         receive = cluster._replicator.receive
 
         def newer_format(channel: str, message: dict[str, Any]) -> None:
@@ -164,9 +164,9 @@ async def test_event_whose_message_was_not_understood_is_loaded(
         monkeypatch.setattr(cluster._replicator, "receive", newer_format)
         for number in range(3):
             await node.publish(number)
-        await reader.until(3)
-        assert [0, 1, 2] == reader.data
-        assert ["edge.hello"] == [name for name, _ in reader.controls]
+        await subscriber.until(3)
+        assert [0, 1, 2] == subscriber.data
+        assert ["edge.hello"] == [name for name, _ in subscriber.controls]
 
 
 @pytest.mark.parametrize("where", ["next_message", "receive"])
@@ -182,14 +182,14 @@ async def test_listener_survives_an_unforeseen_error(node: Node, monkeypatch: py
             raise KeyError("unforeseen")
         return original(*arguments)
 
-    async with Reader(node.port) as reader:
+    async with Subscriber(node.port) as subscriber:
         monkeypatch.setattr(broken, where, fail)
         await node.publish(0)
-        await reader.until(1)
+        await subscriber.until(1)
         await until(lambda: _is_ready(node))
         await node.publish(1)
-        await reader.until(2)
-        assert [0, 1] == reader.data
+        await subscriber.until(2)
+        assert [0, 1] == subscriber.data
     assert failed
     assert 1 == node.context.supervisor.failures["redis_listener"]
 
@@ -207,9 +207,9 @@ async def test_load_that_fails_unforeseen_is_a_refusal_and_the_next_one_works(
     assert (503, "store_unavailable") == (answer["status"], answer["code"])
     assert 1 == node.context.supervisor.failures["redis_replication"]
     monkeypatch.undo()
-    async with Reader(node.port) as reader:
+    async with Subscriber(node.port) as subscriber:
         await node.publish("x")
-        await reader.until(1)
+        await subscriber.until(1)
 
 
 async def test_heartbeats_and_reports_go_on_after_an_unforeseen_error(
@@ -227,11 +227,11 @@ async def test_heartbeats_and_reports_go_on_after_an_unforeseen_error(
 
     monkeypatch.setattr(cluster.redis, "run_all", fail)
     assert 503 == (await node.publish("refused"))["status"]
-    async with Reader(node.port) as reader:
+    async with Subscriber(node.port) as subscriber:
         await until(lambda: _equal(_value(lambda: len(failed)), 3))
         await until(lambda: _connections(node, 1))
         await node.publish("x")
-        await reader.until(1)
+        await subscriber.until(1)
     failures = node.context.supervisor.failures
     assert [1, 1, 1] == [failures[task] for task in ("redis_heartbeat", "redis_presence", "redis_sender")]
 
@@ -242,7 +242,7 @@ async def test_node_that_fails_to_confirm_is_counted_and_the_next_question_is_an
     async def fail(*_: Any) -> Any:
         raise KeyError("unforeseen")
 
-    async with Reader(nodes[1].port):
+    async with Subscriber(nodes[1].port):
         monkeypatch.setattr(Readiness, "wait", fail)
         assert 409 == (await nodes[0].get("/projects/p/ready?timeout=500ms"))["status"]
         assert 1 == nodes[1].context.supervisor.failures["redis_readiness"]
@@ -263,8 +263,9 @@ async def test_key_is_used_by_one_request_although_the_heartbeat_is_old(node: No
         await redis.zadd(cluster.redis.keys.nodes, {cluster.node: 1})
         return await original([call for call in calls if call[0] != "heartbeat"] or calls, probing=probing)
 
-    cluster.redis.run_all = old_heartbeat  # type: ignore[method-assign]
-    answers = await asyncio.gather(*(node.publish("x", **key) for _ in range(20)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster.redis, "run_all", old_heartbeat)
+        answers = await asyncio.gather(*(node.publish("x", **key) for _ in range(20)))
     assert {201, 202} >= {answer["status"] for answer in answers}
     assert 1 == len({answer["id"] for answer in answers})
     assert 1 == (await node.get("/projects/p"))["ring"]["events"]
@@ -310,14 +311,14 @@ async def test_hubs_of_two_databases_or_prefixes_do_not_meet(redis_server: Redis
     base = f"redis://{redis_server.host}:{redis_server.port}"
     hubs = [await start_node(base + part) for part in (one, other)]
     try:
-        async with Reader(hubs[0].port) as reader:
-            assert 0 == (await hubs[1].publish("not for the reader"))["connections"]
+        async with Subscriber(hubs[0].port) as subscriber:
+            assert 0 == (await hubs[1].publish("not for the subscriber"))["connections"]
             waited = await hubs[1].get("/projects/p/ready?timeout=300ms")
             assert (409, "no_connection") == (waited["status"], waited["code"])
-            assert 1 == (await hubs[0].publish("for the reader"))["connections"]
-            await reader.until(1)
-            assert ["for the reader"] == reader.data
-            assert ["edge.hello"] == [name for name, _ in reader.controls]
+            assert 1 == (await hubs[0].publish("for the subscriber"))["connections"]
+            await subscriber.until(1)
+            assert ["for the subscriber"] == subscriber.data
+            assert ["edge.hello"] == [name for name, _ in subscriber.controls]
         assert (1, 0, 0, 1) == await hubs[1].misses()
         assert 404 == (await hubs[0].get("/projects/q"))["status"]
     finally:
@@ -335,9 +336,9 @@ async def test_unix_socket(tmp_path: Path) -> None:
     node = await start_node(f"redis+unix://{path}?db=1")
     try:
         await until(lambda: _is_ready(node))
-        async with Reader(node.port) as reader:
+        async with Subscriber(node.port) as subscriber:
             await node.publish("x")
-            await reader.until(1)
+            await subscriber.until(1)
     finally:
         await node.stop()
         process.kill()
@@ -369,18 +370,18 @@ async def test_sentinel_fails_over_without_a_hole(tmp_path: Path) -> None:
             return str((await observer.info("replication")).get("master_link_status")) == "up"
 
         async def known() -> bool:
-            asked = Redis(host="127.0.0.1", port=sentinel, protocol=2)
+            client = Redis(host="127.0.0.1", port=sentinel, protocol=2)
             try:
-                found: Any = await asked.sentinel_masters()
+                found: Any = await client.sentinel_masters()
                 return bool(found["main"]["num-slaves"] == 1)
             finally:
-                await asked.aclose()
+                await client.aclose()
 
         await until(in_sync)
         await until(known)
-        async with Reader(node.port) as reader:
+        async with Subscriber(node.port) as subscriber:
             assert 202 >= (await node.publish("before"))["status"]
-            await reader.until(1)
+            await subscriber.until(1)
             await asyncio.sleep(0.5)  # replication is asynchronous
             started[0].send_signal(signal.SIGKILL)
 
@@ -388,9 +389,9 @@ async def test_sentinel_fails_over_without_a_hole(tmp_path: Path) -> None:
                 return bool((await node.publish("after"))["status"] < 300)
 
             await until(taken)
-            await reader.until(2)
-            assert ["before", "after"] == reader.data[:2]
-            assert ["edge.hello"] == [name for name, _ in reader.controls]
+            await subscriber.until(2)
+            assert ["before", "after"] == subscriber.data[:2]
+            assert ["edge.hello"] == [name for name, _ in subscriber.controls]
     finally:
         await observer.aclose()
         await node.stop()
@@ -424,8 +425,8 @@ async def test_wrong_way_to_redis_is_explained(redis_server: RedisServer, url: s
 async def test_redis_that_expects_tls_is_explained(redis_server: RedisServer) -> None:
     """A server that speaks TLS alone answers plain text with an alert and closes."""
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(100)
+    async def serve(subscriber: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await subscriber.read(100)
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -480,15 +481,15 @@ async def test_acl_of_the_docs_is_enough_and_nothing_is_missing(redis_server: Re
     nodes = [await start_node(url) for _ in range(2)]
     try:
         await nodes[0].publish("missed")
-        async with Reader(nodes[1].port) as reader:
-            await reader.until(1)
+        async with Subscriber(nodes[1].port) as subscriber:
+            await subscriber.until(1)
             ready = await nodes[0].get("/projects/p/ready?timeout=10s")
             assert (200, 1) == (ready["status"], ready["connections"])
             order = {"name": "go", "id": "one"}
             for node in nodes:
                 assert 202 == (await node.post("/projects/p/trigger?timeout=10s", order))["status"]
             assert 201 == (await nodes[0].publish("keyed", **{"Idempotency-Key": "k"}))["status"]
-            await reader.until(3)
+            await subscriber.until(3)
             assert 200 == (await nodes[0].get("/projects"))["status"]
             assert 201 == (await nodes[0].post("/projects/p/ticket", {}))["status"]
             for path in ("/projects/p", "/projects/p/explain", "/readyz"):

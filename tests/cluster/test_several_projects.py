@@ -14,14 +14,14 @@ from edge.core.event import Event
 from edge.http import publish
 from edge.store.base import Keyed
 from tests.cluster.conftest import RedisServer
-from tests.cluster.nodes import Node, Reader, lose_answers, presume_dead
+from tests.cluster.nodes import Node, Subscriber, lose_answers, presume_dead
 
 PATH = "/events?project=a&project=b"
 
 
-def spread(reader: Reader) -> Counter[str]:
+def spread(subscriber: Subscriber) -> Counter[str]:
     """How many events came of each project: those whose position moved."""
-    positions = [dict(place.split(":") for place in one.split(",")) for one in reader.ids]
+    positions = [dict(place.split(":") for place in one.split(",")) for one in subscriber.ids]
     moved: Counter[str] = Counter()
     for before, after in pairwise(positions):
         [name] = [name for name in after if before[name] != after[name]]
@@ -30,7 +30,7 @@ def spread(reader: Reader) -> Counter[str]:
 
 
 async def test_a_stream_roams_over_the_nodes_and_misses_nothing(nodes: list[Node]) -> None:
-    async with Reader(nodes[0].port, "a,b", comes_back=True) as reader:
+    async with Subscriber(nodes[0].port, "a,b", comes_back=True) as subscriber:
         expected = 0
         for turn in range(6):
             for number, node in enumerate(nodes):
@@ -39,20 +39,20 @@ async def test_a_stream_roams_over_the_nodes_and_misses_nothing(nodes: list[Node
                 assert (201, [1, 1]) == (answer["status"], [one["connections"] for one in answer["receipts"]])
                 expected += 3
             if turn % 2:
-                await reader.until(expected)
-            reader.port = nodes[turn % 3].port
+                await subscriber.until(expected)
+            subscriber.port = nodes[turn % 3].port
             [part, *_] = [one for node in nodes for one in node.context.hub.connections.values()]
             part.abort()
             while (await nodes[0].get("/projects/a"))["connections_total"] == 1:  # noqa: ASYNC110 - seen from outside
                 await asyncio.sleep(0.01)
-            reader.connected.clear()
-            await asyncio.wait_for(reader.connected.wait(), 20)
+            subscriber.connected.clear()
+            await asyncio.wait_for(subscriber.connected.wait(), 20)
             while {(await nodes[0].get(f"/projects/{name}"))["connections_total"] for name in "ab"} != {1}:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        await reader.until(expected)
-        assert expected == len(set(reader.ids)) == len(reader.ids)
-        assert {"edge.hello"} == {name for name, _ in reader.controls}
-        assert expected - 1 == sum(spread(reader).values())
+        await subscriber.until(expected)
+        assert expected == len(set(subscriber.ids)) == len(subscriber.ids)
+        assert {"edge.hello"} == {name for name, _ in subscriber.controls}
+        assert expected - 1 == sum(spread(subscriber).values())
 
 
 async def test_an_event_goes_to_all_projects_or_to_none(nodes: list[Node], redis_server: RedisServer) -> None:
@@ -105,15 +105,15 @@ async def test_the_event_of_a_claim_that_another_node_holds_goes_nowhere(
 
 
 async def test_the_node_that_lost_its_project_closes_the_whole_stream(nodes: list[Node]) -> None:
-    async with Reader(nodes[0].port, "a,b", comes_back=True) as reader:
+    async with Subscriber(nodes[0].port, "a,b", comes_back=True) as subscriber:
         await nodes[1].post(PATH, {"data": 1})
-        await reader.until(2)
+        await subscriber.until(2)
         async with nodes[2].client.delete("/projects/b") as answer:
             assert 200 == answer.status
-        closing = await reader.until_control("edge.closing")
+        closing = await subscriber.until_control("edge.closing")
         assert ("b", "deleted") == (closing["project"], closing["reason"])
-        gap = await reader.until_control("edge.gap")
+        gap = await subscriber.until_control("edge.gap")
         assert ("b", "restart") == (gap["project"], gap["reason"])
         await nodes[1].post(PATH, {"data": 2})
-        await reader.until(4)
-        assert [1, 1, 2, 2] == reader.data
+        await subscriber.until(4)
+        assert [1, 1, 2, 2] == subscriber.data

@@ -12,17 +12,17 @@ import pytest
 from edge.cli.store_copy import Copied, CopyError, copy
 from edge.core import resume
 from tests.cluster.conftest import RedisServer
-from tests.cluster.nodes import Node, Reader, start_node
+from tests.cluster.nodes import Node, Subscriber, start_node
 from tests.store.rig import life
 
 
 def _fill(path: Path) -> list[str]:
     async def story() -> list[str]:
         async with life(path, commit=True) as rig:
-            reader = rig.read()
+            subscriber = rig.read()
             seen = [(await rig.publish(f"[{number}]")).id for number in range(3)]
             await asyncio.sleep(0)
-            rig.leave(reader)
+            rig.leave(subscriber)
             return [*seen, (await rig.publish("[3]")).id]
 
     return asyncio.run(story())
@@ -35,15 +35,15 @@ def test_copy_to_redis_and_back_keeps_ids_and_misses(redis_server: RedisServer, 
     async def on_a_node() -> None:
         node = await start_node(redis_server.url)
         assert (1, 0, 0, 1) == await node.misses()
-        reader = Reader(node.port)
-        reader.ids = ids[:1]
-        async with reader:
-            await reader.until(4)
-            assert ids == reader.ids
-            assert ["edge.hello"] == [name for name, _ in reader.controls]
+        subscriber = Subscriber(node.port)
+        subscriber.ids = ids[:1]
+        async with subscriber:
+            await subscriber.until(4)
+            assert ids == subscriber.ids
+            assert ["edge.hello"] == [name for name, _ in subscriber.controls]
             after = await node.publish("after")
             assert f"{ids[0].rpartition('-')[0]}-5" == after["id"]
-            await reader.until(5)
+            await subscriber.until(5)
         await node.stop()
 
     asyncio.run(on_a_node())

@@ -26,7 +26,7 @@ from edge.store.sqlite import SqliteStore
 from edge.supervisor import Supervisor
 from edge.transport.carrier import Carrier, Part
 from tests.cluster.conftest import RedisServer
-from tests.store.rig import Reader, Silent
+from tests.store.rig import Silent, Subscriber
 from tests.transport.wire import Wire
 
 BOUNDS = Limits(max_events=4, heartbeat_seconds=1000.0)
@@ -86,8 +86,8 @@ class Outcome(NamedTuple):
     """What can be seen from outside, without epochs."""
 
     receipts: list[tuple[int, int, bool]]
-    readers: list[tuple[list[int], int]]
-    """For each reader the numbers it got, and how many gaps it got."""
+    subscribers: list[tuple[list[int], int]]
+    """For each subscriber the numbers it got, and how many gaps it got."""
     ledgers: dict[str, tuple[int, int, int, int]]
 
 
@@ -101,7 +101,7 @@ _GOT_BEFORE_IT_WAS_LEFT_UNREAD: Story = [
 
 
 class Kept(Wire):
-    """Takes everything; how much of it the peer has acknowledged is said at the end."""
+    """Takes everything; how much of it the peer has acknowledged is known at the end."""
 
     unacked = False
 
@@ -110,7 +110,7 @@ class Kept(Wire):
 
 
 class WholeStream:
-    """A stream of both projects, as `Reader` is one of one project."""
+    """A stream of both projects, as `Subscriber` is one of one project."""
 
     def __init__(self, hub: Hub, clock: Callable[[], float], start: Any) -> None:
         self.carrier = Carrier(hub, clock, "::1", chunked=False, prefixes=True)
@@ -127,7 +127,7 @@ class WholeStream:
 
     @property
     def ids(self) -> list[str]:
-        """As those of `Reader`, one project after the other: in which order both come is for the stores to say."""
+        """As those of `Subscriber`, one project after the other: in which order both come is for the stores to say."""
         events = [sse.decode(frame + b"\n\n") for frame in self.sent.split(b"\n\n")[:-1]]
         return [
             dict(place.split(":") for place in event.id.split(","))[name]
@@ -141,7 +141,7 @@ class WholeStream:
         self.carrier.connection_lost(None if acknowledged_all else OSError(errno.ETIMEDOUT, "dead"))
 
 
-class Teller:
+class Player:
     """Plays a story on one store."""
 
     def __init__(self, hub: Hub, store: Store, settle: Callable[[], Awaitable[None]]) -> None:
@@ -152,8 +152,8 @@ class Teller:
 
     async def play(self, story: Story) -> tuple[list[tuple[int, int, bool]], list[tuple[list[int], int]]]:
         receipts: list[tuple[int, int, bool]] = []
-        everybody: list[Reader | WholeStream] = []
-        there: list[Reader | WholeStream] = []
+        everybody: list[Subscriber | WholeStream] = []
+        there: list[Subscriber | WholeStream] = []
         for step in story:
             if isinstance(step, Publish):
                 given = self.store.publish(step.project, Event("message", step.text.encode()), self.clock())
@@ -171,29 +171,32 @@ class Teller:
             elif isinstance(step, Connect):
                 if isinstance(self.store, RedisStore):
                     await self.store.follow(step.project)
-                reader = Reader(self.clock())
-                self.hub.attach(step.project, reader, STARTS[step.start], self.clock())
-                everybody.append(reader)
-                there.append(reader)
+                subscriber = Subscriber(self.clock())
+                self.hub.attach(step.project, subscriber, STARTS[step.start], self.clock())
+                everybody.append(subscriber)
+                there.append(subscriber)
             elif there:
                 self._leave(there.pop(step.which % len(there)), acknowledged_all=step.acknowledged_all)
             await self.settle()
         seen = [
-            ([int(event_id.rpartition("-")[2]) for event_id in reader.ids], reader.sent.count(b"event: edge.gap"))
-            for reader in everybody
+            (
+                [int(event_id.rpartition("-")[2]) for event_id in subscriber.ids],
+                subscriber.sent.count(b"event: edge.gap"),
+            )
+            for subscriber in everybody
         ]
         for left in there:
             self._leave(left, acknowledged_all=True)
         await self.settle()
         return receipts, seen
 
-    def _leave(self, reader: Reader | WholeStream, *, acknowledged_all: bool) -> None:
-        if isinstance(reader, WholeStream):
-            reader.leave(acknowledged_all=acknowledged_all)
+    def _leave(self, subscriber: Subscriber | WholeStream, *, acknowledged_all: bool) -> None:
+        if isinstance(subscriber, WholeStream):
+            subscriber.leave(acknowledged_all=acknowledged_all)
             return
         if not acknowledged_all:
-            reader.acked = 0
-        self.hub.detach(reader, "client" if acknowledged_all else "dead", self.clock())
+            subscriber.acked = 0
+        self.hub.detach(subscriber, "client" if acknowledged_all else "dead", self.clock())
 
 
 def _hub() -> Hub:
@@ -220,7 +223,7 @@ async def in_memory(story: Story) -> Outcome:
         for _ in range(3):
             await asyncio.sleep(0)
 
-    return Outcome(*await Teller(hub, MemoryStore(hub), settle).play(story), _ledgers(hub))
+    return Outcome(*await Player(hub, MemoryStore(hub), settle).play(story), _ledgers(hub))
 
 
 async def in_sqlite(story: Story, path: Path, *, commit: bool) -> Outcome:
@@ -239,13 +242,13 @@ async def in_sqlite(story: Story, path: Path, *, commit: bool) -> Outcome:
 
     hub, store = rig()
     await store.open()
-    receipts, readers = await Teller(hub, store, settle).play(story)
+    receipts, subscribers = await Player(hub, store, settle).play(story)
     await store.close()
     hub, store = rig()
     await store.open()
     ledgers = _ledgers(hub)
     await store.close()
-    return Outcome(receipts, readers, ledgers)
+    return Outcome(receipts, subscribers, ledgers)
 
 
 async def in_redis(story: Story, server: RedisServer) -> Outcome:
@@ -269,14 +272,14 @@ async def in_redis(story: Story, server: RedisServer) -> Outcome:
         raise StoreUnavailable("the store does not settle")
 
     try:
-        receipts, readers = await Teller(hub, store, settle).play(story)
+        receipts, subscribers = await Player(hub, store, settle).play(story)
         views = {name: await store.status.view(name) for name in ("p", "q")}
     finally:
         await store.close()
     ledgers = {
         name: (view.misses, view.recovered, view.lost, view.pending) for name, view in views.items() if view is not None
     }
-    return Outcome(receipts, readers, ledgers)
+    return Outcome(receipts, subscribers, ledgers)
 
 
 def _number(event_id: str) -> int:

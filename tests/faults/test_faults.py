@@ -87,7 +87,7 @@ async def test_a_callers_cable_cut_while_its_trigger_is_dispatched() -> None:
                 b"POST /projects/p/trigger HTTP/1.1\r\nHost: a\r\nIdempotency-Key: k\r\nContent-Length: %d\r\n\r\n%b"
                 % (len(body), body)
             )
-            await target.asked.wait()
+            await target.requested.wait()
             wire.cut()
             again = asyncio.create_task(
                 hub.ask(

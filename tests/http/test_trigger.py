@@ -193,7 +193,7 @@ async def test_a_caller_that_goes_away_during_the_dispatch_does_not_stop_it(star
         site = await start_hub(trigger=to(receiver))
         async with site.stream():
             writer = await abandoned(site, key="k")
-            await receiver.asked.wait()
+            await receiver.requested.wait()
             await goes_away(writer)
             again = asyncio.create_task(site.trigger({"name": "job", "data": 1}, headers={"Idempotency-Key": "k"}))
             await asyncio.sleep(0.05)
@@ -276,7 +276,7 @@ async def test_a_hub_that_can_wait_no_longer_says_so(start_hub: StartHub) -> Non
         site = await start_hub(trigger=to(receiver))
         async with site.stream():
             triggering = asyncio.create_task(site.trigger({"name": "job", "id": "1"}))
-            await receiver.asked.wait()
+            await receiver.requested.wait()
             for task in site.context.running:
                 task.cancel()
             problem = (await triggering).problem

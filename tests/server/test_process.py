@@ -106,8 +106,8 @@ async def test_event_missed_is_logged_once_and_then_counted() -> None:
 
 async def test_a_log_for_people_has_one_line_a_fact() -> None:
     async with serving(server__log_format="console", **LOCAL) as hub:
-        reader = await open_stream(("127.0.0.1", hub.port), "p")
-        await reader.close()
+        subscriber = await open_stream(("127.0.0.1", hub.port), "p")
+        await subscriber.close()
 
         async def log() -> str:
             return hub.log_text
@@ -149,10 +149,10 @@ async def test_it_listens_on_every_address_of_a_name(host: str) -> None:
 
 
 async def test_a_job_that_has_reached_its_target_gets_the_drains_time() -> None:
-    asked = asyncio.Event()
+    requested = asyncio.Event()
 
     async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.set()
+        requested.set()
         await asyncio.sleep(0.5)
         await answer(202)(reader, writer)
 
@@ -160,14 +160,14 @@ async def test_a_job_that_has_reached_its_target_gets_the_drains_time() -> None:
         receiving(slow) as receiver,
         serving(trigger__url=receiver.url, server__drain_seconds=20, **LOCAL) as hub,
     ):
-        reader = await open_stream(("127.0.0.1", hub.port), "p")
+        subscriber = await open_stream(("127.0.0.1", hub.port), "p")
         triggering = asyncio.create_task(hub.ask("POST", "/projects/p/trigger", json={"name": "job"}))
-        await asked.wait()
+        await requested.wait()
         hub.signal(signal.SIGTERM)
         status, document, _ = await triggering
         assert (202, True) == (status, document["dispatched"])
         assert 0 == await hub.ended()
-        await reader.close()
+        await subscriber.close()
 
 
 async def test_a_job_that_takes_longer_than_the_drain_is_answered_for() -> None:
@@ -175,12 +175,12 @@ async def test_a_job_that_takes_longer_than_the_drain_is_answered_for() -> None:
         receiving(hang()) as receiver,
         serving(trigger__url=receiver.url, server__drain_seconds=0.3, **LOCAL) as hub,
     ):
-        reader = await open_stream(("127.0.0.1", hub.port), "p")
+        subscriber = await open_stream(("127.0.0.1", hub.port), "p")
         triggering = asyncio.create_task(hub.ask("POST", "/projects/p/trigger", json={"name": "job"}))
-        await receiver.asked.wait()
+        await receiver.requested.wait()
         hub.signal(signal.SIGTERM)
         status, problem, headers = await triggering
         assert (503, "draining", True) == (status, problem["code"], problem["may_have_started"])
         assert "1" == headers["Retry-After"]
         assert 0 == await hub.ended()
-        await reader.close()
+        await subscriber.close()

@@ -65,8 +65,8 @@ async def test_tokens_rotate_without_a_moment_in_which_neither_is_good(tmp_path:
         stream = await open_stream(("127.0.0.1", hub.port), "p", headers=f"Authorization: Bearer {FIRST}\r\n")
 
         async def statuses() -> tuple[int, ...]:
-            asked = [await hub.ask("GET", "/projects", **bearer(token)) for token in (FIRST, SECOND)]
-            return tuple(status for status, _, _ in asked)
+            answers = [await hub.ask("GET", "/projects", **bearer(token)) for token in (FIRST, SECOND)]
+            return tuple(status for status, _, _ in answers)
 
         assert (200, 401) == await statuses()
         write(path, auth={"token": [FIRST, SECOND]})

@@ -37,7 +37,7 @@ async def answer_of(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], 
 async def test_every_client_gets_an_end_and_the_process_ends_in_time(loop: str) -> None:
     async with serving(loop=loop, server__drain_seconds=DRAIN_SECONDS) as hub:
         address = ("127.0.0.1", hub.port)
-        readers = [await open_stream(address, f"p{number % 3}") for number in range(30)]
+        subscribers = [await open_stream(address, f"p{number % 3}") for number in range(30)]
         stalled = await stopped_reader(address, "stalled")
         for _ in range(100):
             await hub.publish("stalled", "x" * 5000)
@@ -49,7 +49,7 @@ async def test_every_client_gets_an_end_and_the_process_ends_in_time(loop: str) 
             "Transfer-Encoding: chunked\n\n",
         )
         lines_writer.write(b'10\r\n{"data": "first"\r\n1a\r\n}\n{"data": "second"}\n{"dat\r\n')
-        await readers[0].events(2)
+        await subscribers[0].events(2)
         upload, upload_writer = await connect(
             hub, "POST /projects/u/events HTTP/1.1\nHost: localhost\nContent-Length: 1000\n\n{"
         )
@@ -68,12 +68,12 @@ async def test_every_client_gets_an_end_and_the_process_ends_in_time(loop: str) 
             await asyncio.open_connection(*address)
 
         retries = []
-        for reader in readers:
-            closing = await reader.until("edge.closing")
+        for subscriber in subscribers:
+            closing = await subscriber.until("edge.closing")
             assert "shutdown" == closing.json()["reason"]
             assert str(closing.json()["retry_ms"]) == closing.retry
             retries.append(int(closing.retry))
-            await reader.to_the_end()
+            await subscriber.to_the_end()
         assert 1000 <= min(retries)
         assert max(retries) <= 3000
         assert len(set(retries)) > 10
@@ -93,19 +93,19 @@ async def test_every_client_gets_an_end_and_the_process_ends_in_time(loop: str) 
         assert "Traceback" not in hub.log_text
         for writer in (lines_writer, upload_writer, begun_writer, kept_writer):
             writer.close()
-        for reader in readers:
-            await reader.close()
+        for subscriber in subscribers:
+            await subscriber.close()
         stalled.sock.close()
 
 
 @pytest.mark.parametrize("loop", LOOPS)
 async def test_without_work_in_progress_it_stops_at_once(loop: str) -> None:
     async with serving(loop=loop, server__drain_seconds=50) as hub:
-        reader = await open_stream(("127.0.0.1", hub.port), "p")
+        subscriber = await open_stream(("127.0.0.1", hub.port), "p")
         hub.signal(signal.SIGINT)
-        await reader.until("edge.closing")
+        await subscriber.until("edge.closing")
         assert 0 == await hub.ended()
-        await reader.close()
+        await subscriber.close()
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -124,11 +124,11 @@ async def test_a_second_interrupt_ends_it_now(loop: str) -> None:
 
 async def test_a_stream_ends_when_its_life_is_over() -> None:
     async with serving(stream__max_lifetime_seconds=1, stream__heartbeat_seconds=0.5) as hub:
-        readers = [await open_stream(("127.0.0.1", hub.port), "p") for _ in range(20)]
-        for reader in readers:
-            assert "lifetime" == (await reader.until("edge.closing")).json()["reason"]
-            await reader.to_the_end()
-            await reader.close()
+        subscribers = [await open_stream(("127.0.0.1", hub.port), "p") for _ in range(20)]
+        for subscriber in subscribers:
+            assert "lifetime" == (await subscriber.until("edge.closing")).json()["reason"]
+            await subscriber.to_the_end()
+            await subscriber.close()
         await hub.removed("lifetime", 20)
         await hub.at_rest()
 
@@ -140,7 +140,7 @@ def test_lives_differ_by_a_tenth_so_that_streams_do_not_end_together() -> None:
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-async def test_over_tls_neither_a_stalled_reader_nor_one_that_says_no_goodbye_holds_it_up(
+async def test_over_tls_neither_a_stalled_subscriber_nor_one_that_says_no_goodbye_holds_it_up(
     loop: str, certificate: Certificate
 ) -> None:
     async with serving(
@@ -161,5 +161,5 @@ async def test_over_tls_neither_a_stalled_reader_nor_one_that_says_no_goodbye_ho
         assert "shutdown" == (await polite.until("edge.closing")).json()["reason"]
         assert 0 == await hub.ended()
         assert DRAIN_SECONDS + 1 + SLACK_SECONDS > time.monotonic() - began
-        for reader in (stalled, polite, silent):
-            await reader.close()
+        for subscriber in (stalled, polite, silent):
+            await subscriber.close()

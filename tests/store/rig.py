@@ -1,4 +1,4 @@
-"""A hub with a store around it, on a loop, without HTTP; and a reader that keeps what it is sent."""
+"""A hub with a store around it, on a loop, without HTTP; and a subscriber that keeps what it is sent."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Silent:
         return lambda *_: None
 
 
-class Reader(Connection):
+class Subscriber(Connection):
     """Takes everything, acknowledges everything, by default."""
 
     __slots__ = ("acked", "sent")
@@ -102,10 +102,10 @@ class Rig:
         given: Receipt | Awaitable[Receipt] = self.store.publish(project, Event("message", data.encode()), self.clock())
         return given if isinstance(given, Receipt) else await given
 
-    def read(self, project: str = "p", start: Any = resume.missed) -> Reader:
-        reader = Reader(self.clock())
-        self.hub.attach(project, reader, start, self.clock())
-        return reader
+    def read(self, project: str = "p", start: Any = resume.missed) -> Subscriber:
+        subscriber = Subscriber(self.clock())
+        self.hub.attach(project, subscriber, start, self.clock())
+        return subscriber
 
     async def answered(self, key: Key, fingerprint: bytes, answer: Answer) -> None:
         """A request with `key` was done."""
@@ -127,10 +127,10 @@ class Rig:
 
     def resumed(self, event_id: str, project: str = "p") -> tuple[list[str], list[str]]:
         """The ids, and the reasons of gaps, that a subscriber with `event_id` gets."""
-        reader = self.read(project, lambda history: resume.after_id(history, event_id))
-        gaps = [line for line in reader.sent.decode().splitlines() if line.startswith('data: {"asked"')]
-        ids = reader.ids
-        self.leave(reader)
+        subscriber = self.read(project, lambda history: resume.after_id(history, event_id))
+        gaps = [line for line in subscriber.sent.decode().splitlines() if line.startswith('data: {"asked"')]
+        ids = subscriber.ids
+        self.leave(subscriber)
         return ids, [json.loads(gap.removeprefix("data: "))["reason"] for gap in gaps]
 
     async def healed(self) -> None:
@@ -160,8 +160,8 @@ class Rig:
             self.refusal = refusal
             return ids
 
-    def leave(self, reader: Reader, reason: str = "client") -> None:
-        self.hub.detach(reader, reason, self.clock())
+    def leave(self, subscriber: Subscriber, reason: str = "client") -> None:
+        self.hub.detach(subscriber, reason, self.clock())
 
     def ledger(self, project: str = "p") -> tuple[int, int, int, int]:
         ledger = self.hub.projects[project].ledger

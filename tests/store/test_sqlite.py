@@ -21,7 +21,7 @@ from edge.store import sqlite_writer
 from edge.store.base import StoreUnusableError
 from edge.store.sqlite_file import SqliteFile
 from edge.store.sqlite_transaction import Transaction
-from tests.store.rig import Reader, Rig, life
+from tests.store.rig import Rig, Subscriber, life
 
 EMPTY = Transaction()
 
@@ -43,13 +43,13 @@ async def test_a_finished_project_is_finished_in_the_next_process(tmp_path: Path
         assert not second.hub.projects["p"].finished
 
 
-async def test_a_reader_resumes_in_the_next_process_without_a_gap(tmp_path: Path, commit: bool) -> None:
+async def test_a_subscriber_resumes_in_the_next_process_without_a_gap(tmp_path: Path, commit: bool) -> None:
     async with life(tmp_path / "h.db", commit=commit) as first:
-        reader = first.read()
+        subscriber = first.read()
         ids = [(await first.publish(str(number))).id for number in range(5)]
         await asyncio.sleep(0)
-        assert ids == reader.ids
-        first.leave(reader)
+        assert ids == subscriber.ids
+        first.leave(subscriber)
     async with life(tmp_path / "h.db", commit=commit) as second:
         back = second.read(start=lambda project: resume.after_id(project, ids[1]))
         assert ids[2:] == back.ids
@@ -81,23 +81,23 @@ async def test_the_ledger_is_the_one_of_before(tmp_path: Path, commit: bool) -> 
     async with life(tmp_path / "h.db", commit=commit, limits=limits) as second:
         assert (6, 3, 2, 1) == second.ledger()
         assert 1 == second.hub.counters.misses.pending
-        reader = second.read()
-        assert 1 == len(reader.ids)
+        subscriber = second.read()
+        assert 1 == len(subscriber.ids)
         assert (6, 4, 2, 0) == second.ledger()
 
 
-async def test_what_a_reader_had_not_acknowledged_when_the_process_ended_is_missed_in_the_next(
+async def test_what_a_subscriber_had_not_acknowledged_when_the_process_ended_is_missed_in_the_next(
     tmp_path: Path, commit: bool
 ) -> None:
     async with life(tmp_path / "h.db", commit=commit) as first:
-        reader = first.read()
+        subscriber = first.read()
         await first.publish("one")
         await asyncio.sleep(0)
-        acked = reader.written_bytes
+        acked = subscriber.written_bytes
         await first.publish("two")
         await asyncio.sleep(0)
-        reader.acked = acked
-        first.leave(reader, "dead")
+        subscriber.acked = acked
+        first.leave(subscriber, "dead")
     async with life(tmp_path / "h.db", commit=commit) as second:
         assert (1, 0, 0, 1) == second.ledger()
         assert b"data: two" in second.read().sent
@@ -106,12 +106,12 @@ async def test_what_a_reader_had_not_acknowledged_when_the_process_ended_is_miss
 async def test_an_event_without_room_is_missed_after_a_crash(tmp_path: Path) -> None:
     """A crash is a copy of the file taken while the process lives: nothing is written at its end."""
     async with life(tmp_path / "h.db", commit=False) as first:
-        reader = first.read()
-        reader.paused = True
+        subscriber = first.read()
+        subscriber.paused = True
         await first.publish("no room")
         await asyncio.sleep(0.1)
         _copy_as_after_a_crash(tmp_path)
-        first.leave(reader)
+        first.leave(subscriber)
     async with life(tmp_path / "crashed.db", commit=False) as second:
         assert (1, 0, 0, 1) == second.ledger()
 
@@ -137,13 +137,13 @@ async def test_only_commit_makes_a_publisher_wait(tmp_path: Path, commit: bool) 
 
 async def test_nothing_is_visible_before_it_is_committed(tmp_path: Path) -> None:
     async with life(tmp_path / "h.db", commit=True) as rig:
-        reader = rig.read()
+        subscriber = rig.read()
         promised = asyncio.ensure_future(rig.publish("one"))
         await asyncio.sleep(0)
-        assert [] == reader.ids
+        assert [] == subscriber.ids
         receipt = await promised
         await asyncio.sleep(0)
-        assert [receipt.id] == reader.ids
+        assert [receipt.id] == subscriber.ids
         assert 1 == receipt.connections
 
 
@@ -234,16 +234,16 @@ async def test_a_file_with_very_many_events_opens_with_all_of_them(tmp_path: Pat
     projects = 200
     event = Event("message", b"0123456789")
     async with life(tmp_path / "h.db", commit=False) as first:
-        # No one reads the odd ones, and every fourth has a reader without room.
-        readers = [first.read(f"p{project}") for project in range(0, projects, 2)]
-        for reader in readers[::2]:
-            reader.paused = True
+        # No one reads the odd ones, and every fourth has a subscriber without room.
+        subscribers = [first.read(f"p{project}") for project in range(0, projects, 2)]
+        for subscriber in subscribers[::2]:
+            subscriber.paused = True
         for count in (995, 3, 1, 1, 1, 1, 1):
             for project in range(projects):
                 first.store.publish_many(f"p{project}", [event] * count, first.clock())
             await asyncio.sleep(0.02)
-        for reader in readers:
-            first.leave(reader)
+        for subscriber in subscribers:
+            first.leave(subscriber)
         expected = _state(first)
         events = first.hub.counters.ring_events
         assert projects * 1000 == events
@@ -256,9 +256,9 @@ async def test_aged_events_are_not_given_by_the_next_process(tmp_path: Path) -> 
     async with life(tmp_path / "h.db", commit=False) as first:
         await first.publish("old")
     async with life(tmp_path / "h.db", commit=False, limits=Limits(max_age_seconds=0.001)) as second:
-        reader = second.read()
-        assert [] == reader.ids
-        assert b'"lost":1' in reader.sent
+        subscriber = second.read()
+        assert [] == subscriber.ids
+        assert b'"lost":1' in subscriber.sent
         assert (1, 0, 1, 0) == second.ledger()
 
 
@@ -295,7 +295,7 @@ async def test_a_job_that_was_on_its_way_when_the_process_died_is_not_sent_again
 
 async def test_a_full_disk_refuses_with_507_and_heals_by_itself(tmp_path: Path, commit: bool) -> None:
     async with life(tmp_path / "h.db", commit=commit) as rig:
-        reader = rig.read()
+        subscriber = rig.read()
         await _limit_pages(rig, 12)
         with pytest.raises(StoreUnavailable, match="disk is full") as refused:
             await _publish_until_refused(rig)
@@ -307,24 +307,24 @@ async def test_a_full_disk_refuses_with_507_and_heals_by_itself(tmp_path: Path, 
         await rig.healed()
         receipt = await rig.publish("room again")
         await asyncio.sleep(0)
-        assert receipt.id == reader.ids[-1]
-        rig.leave(reader)
-        promised = reader.ids
+        assert receipt.id == subscriber.ids[-1]
+        rig.leave(subscriber)
+        promised = subscriber.ids
     async with life(tmp_path / "h.db", commit=commit) as second:
         assert promised == second.read(start=resume.everything).ids
 
 
 async def test_an_event_refused_by_commit_is_never_seen_and_its_number_is_reused(tmp_path: Path) -> None:
     async with life(tmp_path / "h.db", commit=True) as rig:
-        reader = rig.read()
+        subscriber = rig.read()
         await _limit_pages(rig, 1)
         outcomes = await asyncio.gather(*(rig.publish("x" * 50_000) for _ in range(3)), return_exceptions=True)
         assert [StoreUnavailable] * 3 == [type(outcome) for outcome in outcomes]
-        assert [] == reader.ids
+        assert [] == subscriber.ids
         await _limit_pages(rig, 1_000_000)
         await rig.healed()
         assert (await rig.publish("first")).id.endswith("-1")
-        rig.leave(reader)
+        rig.leave(subscriber)
 
 
 async def test_a_second_process_on_the_same_file_is_refused(tmp_path: Path) -> None:
@@ -431,8 +431,8 @@ def _state(rig: Rig) -> dict[str, object]:
     }
 
 
-def _events(reader: Reader) -> bytes:
-    return reader.sent.partition(b"\n\n")[2]
+def _events(subscriber: Subscriber) -> bytes:
+    return subscriber.sent.partition(b"\n\n")[2]
 
 
 async def _publish_until_refused(rig: Rig) -> None:

@@ -208,10 +208,10 @@ async def test_a_client_of_a_project_that_holds_nothing_gets_no_gap(tmp_path: Pa
         async with life(tmp_path / "h.db", commit=commit, limits=Limits(max_age_seconds=0.05)) as rig:
             for event_id in ids:
                 assert (0, []) == (len(rig.resumed(event_id)[0]), rig.resumed(event_id)[1])
-            reader = rig.read()
-            hello = reader.sent.decode()
+            subscriber = rig.read()
+            hello = subscriber.sent.decode()
             ids = [hello.partition("\nid: ")[2].partition("\n")[0]]
-            rig.leave(reader)
+            rig.leave(subscriber)
             if number:
                 ids = [*ids, *await publish(rig, 1)][-1:]
             await asyncio.sleep(0.1)

@@ -63,14 +63,14 @@ class Publishers(threading.Thread):
         self.project = name
         self.receipts: list[tuple[str, str]] = []
         """`(id, data)` of what was acknowledged."""
-        self.asked = 0
+        self.sent = 0
 
     def run(self) -> None:
         connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             while True:
-                data = f"{self.project}-{self.asked}-{random.random()}"
-                self.asked += 1
+                data = f"{self.project}-{self.sent}-{random.random()}"
+                self.sent += 1
                 connection.request("POST", f"/projects/{self.project}/events", data, {"Content-Type": "text/plain"})
                 answer = connection.getresponse()
                 receipt = json.loads(answer.read())

@@ -27,7 +27,7 @@ class Receiver:
     replies: list[Reply]
     port: int = 0
     requests: list[Received] = field(default_factory=list)
-    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    requested: asyncio.Event = field(default_factory=asyncio.Event)
     dropped: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -37,7 +37,7 @@ class Receiver:
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             self.requests.append(await read_request(reader))
-            self.asked.set()
+            self.requested.set()
             reply = self.replies[min(len(self.requests), len(self.replies)) - 1]
             await reply(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):

@@ -29,7 +29,7 @@ certificate = pytest.fixture(scope="module")(self_signed)
 async def test_a_half_open_peer_never_makes_a_project_ready(loop: str) -> None:
     with cable() as wire:
         async with serving(loop=loop) as hub:
-            reader = await open_stream((wire.here, hub.port), "p", sock=wire.socket())
+            subscriber = await open_stream((wire.here, hub.port), "p", sock=wire.socket())
             status, answer, _ = await hub.ask("GET", "/projects/p/ready?timeout=10s")
             assert (200, "acknowledged", 1) == (status, answer["confirmed"], answer["connections"])
             ready = (await hub.project("p"))["last_ready"]
@@ -45,8 +45,8 @@ async def test_a_half_open_peer_never_makes_a_project_ready(loop: str) -> None:
             wire.mend()
             status, answer, _ = await hub.ask("POST", "/projects/p/trigger?timeout=20s", json={"name": "job"})
             assert (202, "acknowledged") == (status, answer["confirmed"])
-            assert "job" == (await reader.frame()).type
-            await reader.close()
+            assert "job" == (await subscriber.frame()).type
+            await subscriber.close()
             await hub.at_rest()
 
 
@@ -54,7 +54,7 @@ async def test_a_half_open_peer_never_makes_a_project_ready(loop: str) -> None:
 async def test_a_thousand_waiting_triggers_share_one_probe() -> None:
     with cable() as wire:
         async with serving() as hub:
-            reader = await open_stream((wire.here, hub.port), "p", sock=wire.socket())
+            subscriber = await open_stream((wire.here, hub.port), "p", sock=wire.socket())
             await hub.ask("GET", "/projects/p/ready?timeout=10s")
             wire.cut()
             waiting = [
@@ -64,28 +64,28 @@ async def test_a_thousand_waiting_triggers_share_one_probe() -> None:
             await until(hub.metrics, lambda found: found["edge_waiting"] == 1000)
             wire.mend()
             assert [202] * 1000 == [status for status, _, _ in await asyncio.gather(*waiting)]
-            await reader.events(0)
-            while len([frame for frame in reader.frames if frame.type == "job"]) < 1000:
-                await reader.frame()
+            await subscriber.events(0)
+            while len([frame for frame in subscriber.frames if frame.type == "job"]) < 1000:
+                await subscriber.frame()
 
-            assert [": probe"] * 2 == [comment for comment in reader.comments if "probe" in comment]
-            await reader.close()
+            assert [": probe"] * 2 == [comment for comment in subscriber.comments if "probe" in comment]
+            await subscriber.close()
             await hub.at_rest()
 
 
 @pytest.mark.namespaces
 async def test_the_kernel_is_polled_in_growing_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = 0
+    looks = 0
     ask = tcp.unacked_bytes
 
     def count(sock: tcp.Socket) -> int:
-        nonlocal asked
-        asked += 1
+        nonlocal looks
+        looks += 1
         return ask(sock)
 
     with cable() as wire:
         async with hub_inside(Config(auth=OPEN)) as (context, port):
-            reader = await open_stream((wire.here, port), "p", sock=wire.socket())
+            subscriber = await open_stream((wire.here, port), "p", sock=wire.socket())
             wire.cut()
             monkeypatch.setattr(tcp, "unacked_bytes", count)
             waits = [context.readiness.wait("p", 1, 1.0) for _ in range(100)]
@@ -93,22 +93,22 @@ async def test_the_kernel_is_polled_in_growing_steps(monkeypatch: pytest.MonkeyP
 
             assert {"no_connection"} == {getattr(error, "code", error) for error in refused}
             # Five turns, six doublings from 1 ms, then every 50 ms; a hundred who wait ask no more than one.
-            assert 5 + 6 + 1.0 / 0.05 + 10 > asked
+            assert 5 + 6 + 1.0 / 0.05 + 10 > looks
             assert 0 == context.readiness.waiting
-            await reader.close()
+            await subscriber.close()
 
 
 @pytest.mark.linux
 async def test_a_peer_that_delays_its_acknowledgements_is_confirmed() -> None:
     async with serving() as hub:
-        reader = await open_stream(("127.0.0.1", hub.port), "p")
+        subscriber = await open_stream(("127.0.0.1", hub.port), "p")
         for _ in range(5):
-            reader.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+            subscriber.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
             status, answer, _ = await hub.ask("GET", "/projects/p/ready?timeout=20s")
             assert (200, "acknowledged") == (status, answer["confirmed"])
         status, answer, _ = await hub.ask("GET", "/projects/p/ready?timeout=0")
         assert 200 == status
-        await reader.close()
+        await subscriber.close()
 
 
 @pytest.mark.namespaces
@@ -116,14 +116,14 @@ async def test_a_peer_that_delays_its_acknowledgements_is_confirmed() -> None:
 async def test_over_tls_a_half_open_peer_is_not_ready_and_a_healthy_one_is(loop: str, certificate: Certificate) -> None:
     with cable() as wire:
         async with serving(loop=loop, server__tls_cert=certificate.cert, server__tls_key=certificate.key) as hub:
-            reader = await open_stream((wire.here, hub.port), "p", sock=wire.socket(), ssl=TRUSTING)
+            subscriber = await open_stream((wire.here, hub.port), "p", sock=wire.socket(), ssl=TRUSTING)
             status, answer, _ = await hub.ask("GET", "/projects/p/ready?timeout=20s")
             assert (200, "acknowledged") == (status, answer["confirmed"])
             wire.cut()
             assert 409 == (await hub.ask("GET", "/projects/p/ready?timeout=200ms"))[0]
             wire.mend()
             assert 200 == (await hub.ask("GET", "/projects/p/ready?timeout=20s"))[0]
-            await reader.close()
+            await subscriber.close()
 
 
 async def test_without_acknowledgements_written_counts(tmp_path: Path) -> None:
@@ -141,17 +141,17 @@ async def test_without_acknowledgements_written_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("what", ["ready", "trigger"])
 async def test_with_confirm_client_the_client_itself_answers(what: str) -> None:
     async with serving() as hub:
-        reader = await open_stream(("127.0.0.1", hub.port), "p")
-        ack = f"/projects/p/connections/{reader.hello['connection']}/ack"
+        subscriber = await open_stream(("127.0.0.1", hub.port), "p")
+        ack = f"/projects/p/connections/{subscriber.hello['connection']}/ack"
         method, body = ("GET", None) if what == "ready" else ("POST", {"name": "job"})
 
         async def ask(limit: str) -> tuple[int, dict[str, object], dict[str, str]]:
             return await hub.ask(method, f"/projects/p/{what}?confirm=client&timeout={limit}", json=body)
 
         assert 409 == (await ask("100ms"))[0]  # its kernel acknowledges, the client is silent
-        old = await reader.until("edge.probe")
+        old = await subscriber.until("edge.probe")
         waiting = [asyncio.create_task(ask("30s")) for _ in range(50)]
-        probe = await reader.until("edge.probe")
+        probe = await subscriber.until("edge.probe")
         assert "" == probe.id
 
         status, problem, _ = await hub.ask("POST", ack, json=old.json())
@@ -175,22 +175,22 @@ async def test_with_confirm_client_the_client_itself_answers(what: str) -> None:
             )
         status, problem, _ = await hub.ask("POST", ack, json=probe.json())
         assert (409, "stale_probe") == (status, problem["code"])
-        assert 2 == len([frame for frame in reader.frames if frame.type == "edge.probe"])
-        await reader.close()
+        assert 2 == len([frame for frame in subscriber.frames if frame.type == "edge.probe"])
+        await subscriber.close()
         await hub.at_rest()
 
 
 async def test_more_clients_are_probed_while_the_first_are_silent() -> None:
     async with serving() as hub:
-        readers = [await open_stream(("127.0.0.1", hub.port), "p") for _ in range(20)]
-        oldest = readers[0]
+        subscribers = [await open_stream(("127.0.0.1", hub.port), "p") for _ in range(20)]
+        oldest = subscribers[0]
         waiting = asyncio.create_task(hub.ask("GET", "/projects/p/ready?confirm=client&timeout=30s"))
         probe = await oldest.until("edge.probe")
         await hub.ask("POST", f"/projects/p/connections/{oldest.hello['connection']}/ack", json=probe.json())
         status, answer, _ = await waiting
         assert (200, "client", 1) == (status, answer["confirmed"], answer["connections"])
-        for reader in readers:
-            await reader.close()
+        for subscriber in subscribers:
+            await subscriber.close()
 
 
 async def test_a_wait_that_is_cancelled_while_its_process_ends_leaves_no_error() -> None:
@@ -209,25 +209,25 @@ async def test_a_wait_that_is_cancelled_while_its_process_ends_leaves_no_error()
 
 
 async def test_no_turn_asks_all_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counts what is asked between two turns of the event loop, never time."""
-    hub, asked = make_hub(), [0]
+    """Counts looks between two turns of the event loop, never time."""
+    hub, looks = make_hub(), [0]
     many = 4 * readiness._LOOKS_A_TURN
 
     class Asked(FakeConnection):
         confirmable = True
 
         def acked_bytes(self) -> int:
-            asked[-1] += 1
+            looks[-1] += 1
             return super().acked_bytes()
 
     for number in range(many):
         hub.attach("p", Asked(hub, str(number)), resume.nothing, 0.0)
     ready = Readiness(hub, lambda: 0.0, 10, 10, Supervisor())
     waiting = asyncio.ensure_future(ready.wait("p", many, 60.0))
-    while sum(asked) < 2 * many:
+    while sum(looks) < 2 * many:
         await asyncio.sleep(0)
-        asked.append(0)
-    assert max(asked) <= 2 * readiness._LOOKS_A_TURN
+        looks.append(0)
+    assert max(looks) <= 2 * readiness._LOOKS_A_TURN
     for connection in hub.connections.values():
         assert isinstance(connection, Asked)
         connection.acknowledge()

@@ -197,7 +197,7 @@ async def test_a_dispatch_cancelled_half_way_drops_its_connection(reply: Reply) 
     async with receiving(reply) as receiver:
         target = WebhookTarget(receiver.url)
         dispatching = asyncio.create_task(target.dispatch(JOB))
-        await receiver.asked.wait()
+        await receiver.requested.wait()
         dispatching.cancel()
         with pytest.raises(asyncio.CancelledError):
             await dispatching
@@ -227,7 +227,7 @@ async def test_closing_while_a_job_is_under_way_fails_it_and_leaves_nothing() ->
     async with receiving(hang()) as receiver:
         target = WebhookTarget(receiver.url, sleep=no_wait)
         dispatching = asyncio.create_task(target.dispatch(JOB))
-        await receiver.asked.wait()
+        await receiver.requested.wait()
         await target.close()
         with pytest.raises(DispatchFailed) as failure:
             await dispatching
