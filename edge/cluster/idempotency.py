@@ -10,16 +10,17 @@ unreachable meanwhile. A job that may have been sent is never sent again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import count
 
 import msgspec
 from redis.exceptions import RedisError
 
 from edge.cluster.client import RedisClient
-from edge.core.errors import InvalidRequest, StoreUnavailable
-from edge.core.idempotency import Answer, Key, unknown_fate
+from edge.core.errors import StoreUnavailable
+from edge.core.idempotency import Answer, Key, check_fingerprint, unknown_fate
 from edge.core.observer import Receipt
 from edge.store.base import Published, projects_of
 
@@ -29,37 +30,35 @@ _POLL_SECONDS = 0.1
 _SETTLED_AT_ONCE = 256
 
 
+@dataclass(eq=False)
 class _Held:
     """The claim of a request of this node."""
 
-    __slots__ = ("claim", "fingerprint", "job_id", "released")
-
-    def __init__(self, claim: str, fingerprint: bytes) -> None:
-        self.claim = claim
-        self.fingerprint = fingerprint
-        self.job_id: str | None = None
-        self.released = asyncio.Event()
+    claim: str
+    fingerprint: bytes
+    job_id: str | None = None
+    released: asyncio.Event = field(default_factory=asyncio.Event)
 
 
+@dataclass(eq=False)
 class ClusterIdempotency:
     """`edge.store.idempotency.Idempotency` for the requests of one node."""
 
-    def __init__(self, redis: RedisClient, node: str, clock: Callable[[], float]) -> None:
-        self._redis = redis
-        self._node = node
-        self._clock = clock
-        self._numbers = count(1)
-        self._held: dict[str, _Held] = {}
-        """By where the key is kept in Redis: one request of this node at a time."""
-        self._unconfirmed: dict[str, tuple[str, bytes]] = {}
-        """What became of claims, by claim: where the key is kept, and the answer if any. Redis hasn't confirmed it."""
+    _redis: RedisClient
+    _node: str
+    _clock: Callable[[], float]
+    _numbers: Iterator[int] = field(default_factory=lambda: count(1))
+    _held: dict[str, _Held] = field(default_factory=dict)
+    """By where the key is kept in Redis: one request of this node at a time."""
+    _unconfirmed: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+    """What became of claims, by claim: where the key is kept, and the answer if any. Redis hasn't confirmed it."""
 
     async def claim(self, key: Key, fingerprint: bytes) -> Answer | Published | None:
         receipt = self._receipt(key)
         claim = f"{self._node}/{next(self._numbers)}"
         while True:
             if (held := self._held.get(receipt)) is not None:
-                _check(fingerprint, held.fingerprint)
+                check_fingerprint(fingerprint, held.fingerprint)
                 await held.released.wait()
                 continue
             self._held[receipt] = _Held(claim, fingerprint)
@@ -88,7 +87,7 @@ class ClusterIdempotency:
         if found[0] == b"late":
             raise StoreUnavailable("Redis took too long; send it again.")
         known, answer, job, event_id, connections, besides, lives = found
-        _check(fingerprint, known)
+        check_fingerprint(fingerprint, known)
         if answer is not None:
             return True, msgspec.json.decode(answer, type=Answer)
         if event_id is not None:
@@ -146,14 +145,6 @@ class ClusterIdempotency:
 
     def _receipt(self, key: Key) -> str:
         return f"{self._redis.keys.prefix}receipt:{msgspec.json.encode(key).decode()}"
-
-
-def _check(fingerprint: bytes, known: bytes) -> None:
-    if known != fingerprint:
-        raise InvalidRequest(
-            "This idempotency key was used with a different body; use a new key for a new request.",
-            code="idempotency_mismatch",
-        )
 
 
 def claim_lost() -> StoreUnavailable:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from heapq import merge
 from itertools import islice
 from typing import Literal, Protocol, get_args
@@ -113,19 +114,17 @@ class Nodes(Protocol):
         """What reports about projects to `hooks.url`."""
 
 
+@dataclass(eq=False)
 class LocalNode:
     """A hub that is alone."""
 
     rejected_messages = 0
 
-    def __init__(
-        self, hub: Hub, readiness: Readiness, tickets: Tickets, clock: Callable[[], float], supervisor: Supervisor
-    ) -> None:
-        self._hub = hub
-        self.tickets = tickets
-        self._clock = clock
-        self.readiness = readiness
-        self._supervisor = supervisor
+    _hub: Hub
+    readiness: Readiness
+    tickets: Tickets
+    _clock: Callable[[], float]
+    _supervisor: Supervisor
 
     async def follow(self, name: str, last_id: str = "") -> None:
         """All there is, is here."""

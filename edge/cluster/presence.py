@@ -12,7 +12,8 @@ repeated until Redis has confirmed it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from itertools import chain, count, groupby, islice
 from operator import itemgetter
 from typing import Any, Literal
@@ -98,29 +99,22 @@ class FollowedLedger(Ledger):
         return self.covered_from or 0
 
 
+@dataclass(eq=False)
 class PresenceReporter:
     """`unfollow` is called with each project that has no connection here, once Redis knows."""
 
-    def __init__(
-        self,
-        redis: RedisClient,
-        hub: Hub,
-        node: str,
-        supervisor: Supervisor,
-        unfollow: Callable[[str], Awaitable[None]],
-    ) -> None:
-        self._redis = redis
-        self._hub = hub
-        self._node = node
-        self._supervisor = supervisor
-        self._unfollow = unfollow
-        self._numbers = count(1)
-        self._reports: list[Call] = []
-        """What happened, in order and not confirmed. The number is the first argument."""
-        self._changed: dict[str, None] = {}
-        """Projects that have something to report."""
-        self._task: asyncio.Task[None] | None = None
-        self._closing = False
+    _redis: RedisClient
+    _hub: Hub
+    _node: str
+    _supervisor: Supervisor
+    _unfollow: Callable[[str], Awaitable[None]]
+    _numbers: Iterator[int] = field(default_factory=lambda: count(1))
+    _reports: list[Call] = field(default_factory=list)
+    """What happened, in order and not confirmed. The number is the first argument."""
+    _changed: dict[str, None] = field(default_factory=dict)
+    """Projects that have something to report."""
+    _task: asyncio.Task[None] | None = None
+    _closing: bool = False
 
     @property
     def done(self) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -51,30 +52,25 @@ class _Followed:
         self.heard: list[_Appended] = []
 
 
+@dataclass(eq=False)
 class Replicator:
     """`report` is called with a project that has something to report to Redis."""
 
-    def __init__(
-        self,
-        redis: RedisClient,
-        hub: Hub,
-        clock: Callable[[], float],
-        node: str,
-        supervisor: Supervisor,
-        report: Callable[[str], None],
-    ) -> None:
-        self._redis = redis
-        self._hub = hub
-        self._clock = clock
-        self._node = node
-        self._supervisor = supervisor
-        self._report = report
-        self._readiness: ClusterReadiness | None = None
-        self._followed: dict[str, _Followed] = {}
-        self._loading: set[asyncio.Task[None]] = set()
-        own = (redis.keys.inbox(node), redis.keys.questions)
+    _redis: RedisClient
+    _hub: Hub
+    _clock: Callable[[], float]
+    _node: str
+    _supervisor: Supervisor
+    _report: Callable[[str], None]
+    _readiness: ClusterReadiness | None = None
+    _followed: dict[str, _Followed] = field(default_factory=dict)
+    _loading: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        keys = self._redis.keys
+        own = (keys.inbox(self._node), keys.questions)
         self.subscription = Subscription(
-            redis, clock, supervisor, lambda: [*own, *map(redis.keys.channel, self._followed)], self
+            self._redis, self._clock, self._supervisor, lambda: [*own, *map(keys.channel, self._followed)], self
         )
 
     async def open(self, readiness: ClusterReadiness) -> None:

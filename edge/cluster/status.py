@@ -6,6 +6,7 @@ redeeming is one step in Redis, so of two requests with the same ticket at the s
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from heapq import nsmallest
 from typing import Any
 
@@ -18,12 +19,12 @@ from edge.cluster.client import RedisClient
 from edge.cluster.local import PROJECTS_A_TURN, Order, View, rank
 
 
+@dataclass(eq=False)
 class ClusterStatus:
     """A project with its last event before `keep_ms` is no longer listed. All of it may raise StoreUnavailable."""
 
-    def __init__(self, redis: RedisClient, keep_ms: int) -> None:
-        self._redis = redis
-        self._keep_ms = keep_ms
+    _redis: RedisClient
+    _keep_ms: int
 
     async def connections(self, name: str) -> int:
         view = await self.view(name)
@@ -89,13 +90,13 @@ class _Holder(msgspec.Struct, frozen=True):
     subject: str | None = None
 
 
+@dataclass(eq=False)
 class SharedTickets:
     """Issued and unused tickets of all nodes together, at most `max_tickets`, `max_per_project` of one project."""
 
-    def __init__(self, redis: RedisClient, max_tickets: int, max_per_project: int) -> None:
-        self._redis = redis
-        self.max_tickets = max_tickets
-        self.max_per_project = max_per_project
+    _redis: RedisClient
+    max_tickets: int
+    max_per_project: int
 
     async def issue(self, project: str, identity: Identity) -> str:
         """A new ticket for `project`. Raises LimitReached (`too_many_tickets`), StoreUnavailable."""

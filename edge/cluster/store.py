@@ -279,7 +279,7 @@ class RedisStore:
                     await self.redis.start_over()
                     self._replicator.subscription.break_off()
                 continue
-            self._replicator.subscription.check_silence()
+            self._replicator.subscription.heartbeat_published()
             with suppress(StoreUnavailable):
                 await self.idempotency.settle_rest()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVarTuple
 
 import msgspec
@@ -37,29 +38,25 @@ class Receiver(Protocol):
         """`receive` has raised."""
 
 
+@dataclass(eq=False)
 class Subscription:
     """`channels` gives what to subscribe to after a break."""
 
-    def __init__(
-        self,
-        redis: RedisClient,
-        clock: Callable[[], float],
-        supervisor: Supervisor,
-        channels: Callable[[], list[str]],
-        receiver: Receiver,
-    ) -> None:
-        self._redis = redis
-        self._clock = clock
-        self._supervisor = supervisor
-        self._channels = channels
-        self._receiver = receiver
-        self._pubsub: PubSub | None = None
-        self._listening: asyncio.Task[None] | None = None
-        self._heard_seconds = clock()
+    _redis: RedisClient
+    _clock: Callable[[], float]
+    _supervisor: Supervisor
+    _channels: Callable[[], list[str]]
+    _receiver: Receiver
+    _pubsub: PubSub | None = None
+    _listening: asyncio.Task[None] | None = None
+    rejected_messages: int = 0
+    problem: StoreUnavailable | None = None
+    """Why nothing is heard at the moment."""
+
+    def __post_init__(self) -> None:
+        self._unheard_seconds: float | None = None
+        """Since when heartbeats of this node were published and not heard."""
         self._deduplicator: LogDeduplicator[str] = LogDeduplicator(period_seconds=_LOG_PERIOD_SECONDS, max_keys=16)
-        self.rejected_messages = 0
-        self.problem: StoreUnavailable | None = None
-        """Why nothing is heard at the moment."""
 
     async def open(self) -> None:
         with suppress(StoreUnavailable):  # then the listener tries again
@@ -100,7 +97,7 @@ class Subscription:
             self.problem = self._redis.explain(error)
             raise self.problem from error
         self._pubsub = pubsub
-        self._heard_seconds = self._clock()
+        self._unheard_seconds = None
         self.problem = None
 
     async def _disconnect(self) -> None:
@@ -130,18 +127,20 @@ class Subscription:
                     messages += 1
                     if messages % _MESSAGES_A_TURN == 0:  # redis-py doesn't wait while more of them are in its buffer
                         await asyncio.sleep(0)
-                    self._heard_seconds = self._clock()
+                    self._unheard_seconds = None
                     channel = message["channel"].decode()
                     self.guard(channel, self._receiver.receive, channel, message)
         finally:
             self.problem = self.problem or StoreUnavailable("This node has no subscription in Redis; try again soon.")
             await self._disconnect()
 
-    def check_silence(self) -> None:
-        """Subscribe again where not even this node's own heartbeat was heard: packets that a firewall drops raise no
+    def heartbeat_published(self) -> None:
+        """Subscribe again where not even this node's own heartbeat is heard: packets that a firewall drops raise no
         error.
         """
-        if self._clock() - self._heard_seconds > NODE_TTL_SECONDS:
+        if self._unheard_seconds is None:
+            self._unheard_seconds = self._clock()
+        elif self._clock() - self._unheard_seconds > NODE_TTL_SECONDS:
             self.break_off()
 
     def break_off(self) -> None:

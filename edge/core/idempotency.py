@@ -43,6 +43,15 @@ def unknown_fate(job: str | None) -> Answer:
     return Answer(502, msgspec.json.encode(document), "application/problem+json")
 
 
+def check_fingerprint(fingerprint: bytes, known: bytes) -> None:
+    """Raise InvalidRequest (`idempotency_mismatch`) where a key is used again for something else."""
+    if fingerprint != known:
+        raise InvalidRequest(
+            "This idempotency key was used with a different body; use a new key for a new request.",
+            code="idempotency_mismatch",
+        )
+
+
 class Entry:
     """One key: what its first request looked like and, once there is one, the answer."""
 
@@ -86,11 +95,8 @@ class Receipts:
         """
         self._expire(now)
         entry = self._answered.get(key) or self._in_progress.get(key)
-        if entry is not None and entry.fingerprint != fingerprint:
-            raise InvalidRequest(
-                "This idempotency key was used with a different body; use a new key for a new request.",
-                code="idempotency_mismatch",
-            )
+        if entry is not None:
+            check_fingerprint(fingerprint, entry.fingerprint)
         return entry
 
     def begin(self, key: Key, fingerprint: bytes) -> Entry:

@@ -30,7 +30,7 @@ from edge.metrics.busiest import BusiestProjects
 from edge.metrics.collector import LIMITS, Exposition, Watched
 from edge.server.event_loop import EventLoopDriver
 from edge.server.memory import MemoryWatch
-from edge.store.base import LocalStore, MemoryStore, Store, StoreUnusableError, new_epoch
+from edge.store.base import MemoryStore, Store, StoreUnusableError, new_epoch
 from edge.store.idempotency import Idempotency, LocalIdempotency
 from edge.supervisor import Supervisor, end
 from edge.triggers.hooks import OUTCOMES, Hooks, HookSender
@@ -202,7 +202,7 @@ def bounds(config: Config) -> Limits:
 
 def store_of(
     config: Config, hub: Hub, receipts: Receipts, clock: Callable[[], float], supervisor: Supervisor
-) -> LocalStore:
+) -> MemoryStore:
     """Where history lives, by the scheme of `store.url`."""
     scheme, _, path = config.store.url.partition(":")
     if scheme == "memory":

@@ -105,32 +105,9 @@ class Store(Protocol):
         """Write what is left and close."""
 
 
-class LocalStore(Store, Protocol):
-    """The store of a hub that is alone, which keeps its idempotency keys, too."""
-
-    async def record_intent(self, key: Key, fingerprint: bytes, job_id: str) -> None:
-        """Note that a job is about to be sent, so that no later process sends it again. Raises StoreUnavailable."""
-
-    async def record_answer(self, key: Key, fingerprint: bytes, answer: Answer | None) -> None:
-        """Keep the answer of a key, or forget the key (None: its request did nothing).
-
-        Returns when the answer may be given; an answer that can't be kept at the moment is kept later.
-        """
-
-
 def new_epoch() -> str:
     """A name for a life of history, later ones sorting behind: milliseconds and a little chance, in base 36."""
     return base36(time.time_ns() // 1_000_000 * 36**3 + secrets.randbelow(36**3))
-
-
-async def publish_each(
-    store: Store, hub: Hub, names: Sequence[str], event: Event, now: float, keyed: Keyed | None
-) -> list[Receipt]:
-    """`Store.publish_each` of a hub that is alone: in one turn of the loop, and so in one transaction."""
-    hub.check(event)
-    hub.check_room(names, None, now)
-    promised = [store.publish(name, event, now, keyed if name == names[-1] else None) for name in names]
-    return await all_receipts(map(receipt_of, promised))
 
 
 async def all_receipts(promised: Iterable[Awaitable[Receipt]]) -> list[Receipt]:
@@ -147,39 +124,49 @@ async def receipt_of(promised: Receipt | Awaitable[Receipt]) -> Receipt:
 
 
 class MemoryStore:
-    """The default store: the ring is all the history there is."""
+    """The store of a hub that is alone, which keeps its idempotency keys, too. This one writes nothing: the ring is all
+    the history there is, and no later process knows of it.
+    """
 
     kind = "memory"
     durable = False
     at_once = True
-    problem = None
+    problem: StoreUnavailable | None = None
     errors = 0
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
 
     async def open(self) -> None:
-        """There is nothing to open."""
+        """As `Store.open`."""
 
-    def publish(self, name: str, event: Event, now: float, keyed: Keyed | None = None) -> Receipt:  # noqa: ARG002
+    def publish(self, name: str, event: Event, now: float, keyed: Keyed | None = None) -> Receipt | Awaitable[Receipt]:
+        del keyed
         return self._hub.publish(name, event, now)
 
-    def publish_each(
+    async def publish_each(
         self, names: Sequence[str], event: Event, now: float, keyed: Keyed | None = None
-    ) -> Awaitable[list[Receipt]]:
-        return publish_each(self, self._hub, names, event, now, keyed)
+    ) -> list[Receipt]:
+        """In one turn of the loop, and so in one transaction."""
+        self._hub.check(event)
+        self._hub.check_room(names, None, now)
+        promised = [self.publish(name, event, now, keyed if name == names[-1] else None) for name in names]
+        return await all_receipts(map(receipt_of, promised))
 
-    def publish_many(self, name: str, events: Sequence[Event], now: float) -> Batch:
+    def publish_many(self, name: str, events: Sequence[Event], now: float) -> Batch | None:
         return self._hub.publish_many(name, events, now)
 
     async def deleted(self, name: str) -> None:
-        """Deleted."""
+        """As `Store.deleted`."""
 
     async def record_intent(self, key: Key, fingerprint: bytes, job_id: str) -> None:
-        """No later process knows of it."""
+        """Note that a job is about to be sent, so that no later process sends it again. Raises StoreUnavailable."""
 
     async def record_answer(self, key: Key, fingerprint: bytes, answer: Answer | None) -> None:
-        """No later process knows of it."""
+        """Keep the answer of a key, or forget the key (None: its request did nothing).
+
+        Returns when the answer may be given; an answer that can't be kept at the moment is kept later.
+        """
 
     async def close(self) -> None:
-        """There is nothing to close."""
+        """As `Store.close`."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from edge.core.idempotency import Answer, Key, Receipts, unknown_fate
-from edge.store.base import LocalStore, Published
+from edge.store.base import MemoryStore, Published
 
 
 class Idempotency(Protocol):
@@ -33,13 +34,13 @@ class Idempotency(Protocol):
         """The request of a claimed key ended without an answer: a job that was about to be sent may have started."""
 
 
+@dataclass(eq=False)
 class LocalIdempotency:
     """The keys of this process's requests."""
 
-    def __init__(self, receipts: Receipts, store: LocalStore, clock: Callable[[], float]) -> None:
-        self._receipts = receipts
-        self._store = store
-        self._clock = clock
+    _receipts: Receipts
+    _store: MemoryStore
+    _clock: Callable[[], float]
 
     async def claim(self, key: Key, fingerprint: bytes) -> Answer | None:
         while (entry := self._receipts.find(key, fingerprint, self._clock())) is not None:

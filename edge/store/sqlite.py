@@ -29,7 +29,7 @@ from edge.core.idempotency import Answer, Key, unknown_fate
 from edge.core.observer import Batch, Receipt
 from edge.core.saved import PastEpoch, SavedProject
 from edge.logs.setup import get_logger
-from edge.store.base import Keyed, StoreUnusableError, publish_each
+from edge.store.base import Keyed, StoreUnusableError
 from edge.store.sqlite_file import SqliteFile, Stored
 from edge.store.sqlite_open import SqliteFileError
 from edge.store.sqlite_transaction import PendingCommit, ReceiptRow, key_text, receipt_row, shifted
@@ -50,7 +50,7 @@ class SqliteStore(SqliteWriter):
         try:
             file, projects, receipts = await self._worker.call(self._read_file)
         except SqliteFileError as error:
-            self._problem = StoreUnavailable(f"The history can't be opened: {error}.")
+            self.problem = StoreUnavailable(f"The history can't be opened: {error}.")
             raise self._refusal() from error
         self._file = file
         # The most recently published project is restored last: if all together are too large, the idlest goes first.
@@ -63,13 +63,13 @@ class SqliteStore(SqliteWriter):
             self._restore(stored, file)
         for receipt in receipts:
             self._restore_receipt(receipt)
-        self._problem = None
+        self.problem = None
         self._check()
         events = sum(len(stored.frames) for stored in projects)
         _log.info("store_opened", projects=len(projects), events=events, whole=file.whole)
 
     def _read_file(self) -> tuple[SqliteFile, list[Stored], list[ReceiptRow]]:
-        file = SqliteFile(self._path, commit=self._commit)
+        file = SqliteFile(self._path, commit=self.commit)
         try:
             return file, file.projects(), file.receipts()
         except (SqliteFileError, StoreUnusableError):
@@ -113,9 +113,9 @@ class SqliteStore(SqliteWriter):
         self._receipts.restore(key, row.fingerprint, answer, min(row.at_seconds - self._offset_seconds, self._clock()))
 
     def publish(self, name: str, event: Event, now: float, keyed: Keyed | None = None) -> Receipt | Awaitable[Receipt]:
-        if self._problem is not None:
+        if self.problem is not None:
             raise self._refusal()
-        if self._commit:
+        if self.commit:
             project, frame = self._hub.reserve(name, event, now)
             pending = PendingCommit(project, frame, keyed)
             self._gathered.pending.append(pending)
@@ -126,16 +126,9 @@ class SqliteStore(SqliteWriter):
         self._note(name, 1)
         return receipt
 
-    async def publish_each(
-        self, names: Sequence[str], event: Event, now: float, keyed: Keyed | None = None
-    ) -> list[Receipt]:
-        if self._problem is not None:
-            raise self._refusal()
-        return await publish_each(self, self._hub, names, event, now, keyed)
-
     def publish_many(self, name: str, events: Sequence[Event], now: float) -> Batch | None:
         """None with `commit`, where each event has its own promise, and while the store can't write."""
-        if self._commit or self._problem is not None:
+        if self.commit or self.problem is not None:
             return None
         batch = self._hub.publish_many(name, events, now)
         self._note(name, len(events))
@@ -151,15 +144,15 @@ class SqliteStore(SqliteWriter):
 
     async def deleted(self, name: str) -> None:
         self._gathered.deleted.add(name)
-        if not self._commit:
+        if not self.commit:
             self._start()
             return
-        if self._problem is not None:
+        if self.problem is not None:
             raise self._refusal()
         await self._written(self._gathered.intents)
 
     async def record_intent(self, key: Key, fingerprint: bytes, job_id: str) -> None:
-        if self._problem is not None:
+        if self.problem is not None:
             raise self._refusal()
         text = key_text(key)
         self._gathered.receipts[text] = ReceiptRow(text, fingerprint, job_id, None, None, None, self._now())
@@ -173,7 +166,7 @@ class SqliteStore(SqliteWriter):
             self._remembered.discard(key)
         elif answer is not None:
             self._gathered.receipts[key_text(key)] = receipt_row(key, fingerprint, answer, self._now())
-            if intended and self._problem is None:
+            if intended and self.problem is None:
                 # If killed before this is written, the next process would report a finished job as possibly started.
                 await self._written(self._gathered.answers)
         elif intended:

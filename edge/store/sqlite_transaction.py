@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from array import array
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
@@ -75,18 +76,16 @@ class Transaction(NamedTuple):
         return not (self.segments or self.projects or self.receipts)
 
 
+@dataclass(eq=False, slots=True)
 class PendingCommit:
     """A publisher that waits for the disk; its event is on no ring before it is there."""
 
-    __slots__ = ("frame", "future", "keyed", "project", "remembered")
-
-    def __init__(self, project: Project, frame: bytes, keyed: Keyed | None) -> None:
-        self.project = project
-        self.frame = frame
-        self.keyed = keyed
-        self.remembered: Answer | None = None
-        """What the transaction says of the key."""
-        self.future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+    project: Project
+    frame: bytes
+    keyed: Keyed | None
+    remembered: Answer | None = None
+    """What the transaction says of the key."""
+    future: asyncio.Future[Receipt] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def give(self, receipt: Receipt) -> None:
         if not self.future.done():

@@ -10,6 +10,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from edge.core.hub import Hub
 from edge.core.idempotency import Key, Receipts
 from edge.core.observer import Receipt
 from edge.logs.setup import get_logger
-from edge.store.base import StoreUnusableError
+from edge.store.base import MemoryStore, StoreUnusableError
 from edge.store.sqlite_file import DRIFT_NOTED_SECONDS, SqliteFile, Worker
 from edge.store.sqlite_open import SqliteFileError
 from edge.store.sqlite_transaction import Gathered, PendingCommit, Transaction, receipt_row
@@ -35,54 +36,42 @@ _PROJECTS_AT_ONCE = 512
 """In one transaction, whose rows are made in one turn of the event loop: about two milliseconds."""
 
 
-class SqliteWriter:
+@dataclass(eq=False)
+class SqliteWriter(MemoryStore):
     """The writing half of `SqliteStore`, which takes the events and restores them at start."""
 
-    def __init__(
-        self,
-        path: Path,
-        hub: Hub,
-        receipts: Receipts,
-        clock: Callable[[], float],
-        *,
-        commit: bool,
-        flush_seconds: float,
-        keep_receipts_seconds: float,
-        supervisor: Supervisor | None = None,
-    ) -> None:
-        self._supervisor = supervisor or Supervisor()
-        self._path = path
-        self._hub = hub
-        self._receipts = receipts
-        self._clock = clock
-        self._commit = commit
-        self.at_once = not commit
-        self._flush_seconds = flush_seconds
-        self._keep_receipts_seconds = keep_receipts_seconds
-        self._offset_seconds = 0.0
-        """How far the file's clock is ahead of the hub's."""
-        self._worker = Worker()
-        self._file: SqliteFile | None = None
-        self._lost = False
-        """The file is no longer at its path."""
-        self._problem: StoreUnavailable | None = StoreUnavailable("The history is not open yet; try again soon.")
-        self.errors = 0
-        self._gathered = Gathered()
-        self._intended: set[Key] = set()
-        """Keys whose intent to send a job is recorded in the file."""
-        self._remembered: set[Key] = set()
-        """Keys whose answer was written together with their event."""
-        self._urgent = asyncio.Event()
-        """Set while a request waits for the disk: stop gathering."""
-        self._closing = False
-        self._writer: asyncio.Task[None] | None = None
-        self._writing: tuple[Gathered, float] | None = None
-        """What is being written, and since when (the hub's clock)."""
-        self._next_check: asyncio.TimerHandle | None = None
+    _path: Path
+    _hub: Hub
+    _receipts: Receipts
+    _clock: Callable[[], float]
+    _: KW_ONLY
+    commit: bool
+    flush_seconds: float
+    keep_receipts_seconds: float
+    supervisor: Supervisor = field(default_factory=Supervisor)
+    errors: int = 0
+    _offset_seconds: float = 0.0
+    """How far the file's clock is ahead of the hub's."""
+    _worker: Worker = field(default_factory=Worker)
+    _file: SqliteFile | None = None
+    _lost: bool = False
+    """The file is no longer at its path."""
+    _gathered: Gathered = field(default_factory=Gathered)
+    _intended: set[Key] = field(default_factory=set)
+    """Keys whose intent to send a job is recorded in the file."""
+    _remembered: set[Key] = field(default_factory=set)
+    """Keys whose answer was written together with their event."""
+    _urgent: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while a request waits for the disk: stop gathering."""
+    _closing: bool = False
+    _writer: asyncio.Task[None] | None = None
+    _writing: tuple[Gathered, float] | None = None
+    """What is being written, and since when (the hub's clock)."""
+    _next_check: asyncio.TimerHandle | None = None
 
-    @property
-    def problem(self) -> StoreUnavailable | None:
-        return self._problem
+    def __post_init__(self) -> None:
+        self.at_once = not self.commit
+        self.problem = StoreUnavailable("The history is not open yet; try again soon.")
 
     async def _written(self, waiters: list[asyncio.Future[None]]) -> None:
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -142,7 +131,7 @@ class SqliteWriter:
         ):
             self._start()
         elif self._file is not None and self._writer is None:
-            self._writer = self._supervisor.start("store_writer", self._check_file(self._file))
+            self._writer = self.supervisor.start("store_writer", self._check_file(self._file))
 
     async def _check_file(self, file: SqliteFile) -> None:
         self._writing = Gathered(), self._clock()
@@ -152,12 +141,12 @@ class SqliteWriter:
             self._failed(error, Gathered())
         finally:
             self._writing = self._writer = None
-        if self._gathered or self._problem is not None:
+        if self._gathered or self.problem is not None:
             self._start()
 
     def _start(self) -> None:
         if self._writer is None and self._file is not None and not self._closing:
-            self._writer = self._supervisor.start("store_writer", self._write_all())
+            self._writer = self.supervisor.start("store_writer", self._write_all())
 
     async def _write_all(self) -> None:
         """Gather and write in turns until nothing is left. After an exception, `_check` starts it again."""
@@ -167,18 +156,18 @@ class SqliteWriter:
                 if not await self._write() and not self._closing:
                     await asyncio.sleep(_RETRY_SECONDS)
                 more = self._gathered or len(self._gathered.touched) > _PROJECTS_AT_ONCE
-                if self._closing or not (more or self._problem):
+                if self._closing or not (more or self.problem):
                     return
         finally:
             self._writer = None
 
     async def _pause(self) -> None:
         """Let events gather: for the rest of this turn of the event loop, or `flush_seconds` if no request waits."""
-        if self._commit:
+        if self.commit:
             await asyncio.sleep(0)
             return
         try:
-            async with asyncio.timeout(self._flush_seconds):
+            async with asyncio.timeout(self.flush_seconds):
                 await self._urgent.wait()
         except TimeoutError:
             return
@@ -202,8 +191,8 @@ class SqliteWriter:
         if self._file.untidy is not None:
             self.errors += 1
             _log.warning("store_untidy", error=str(self._file.untidy))
-        if self._problem is not None:
-            self._problem = None
+        if self.problem is not None:
+            self.problem = None
             _log.info("store_recovered")
         receipts: list[Receipt] = []
         for one in part.pending:
@@ -215,7 +204,7 @@ class SqliteWriter:
 
     def _transaction(self, part: Gathered) -> Transaction:
         transaction = part.transaction(
-            self._hub, self._offset_seconds, self._now(), self._keep_receipts_seconds, self._drift_seconds()
+            self._hub, self._offset_seconds, self._now(), self.keep_receipts_seconds, self._drift_seconds()
         )
         # What is not yet assigned to a connection is looked at again in the next transaction.
         self._gathered.touched.update(row.name for row in transaction.projects if row.ledger.waiting)
@@ -248,8 +237,8 @@ class SqliteWriter:
         self.errors += 1
         self._lost = self._lost or isinstance(error, SqliteFileError)
         full = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF == sqlite3.SQLITE_FULL
-        is_news = self._problem is None
-        self._problem = StoreUnavailable(
+        is_news = self.problem is None
+        self.problem = StoreUnavailable(
             "The disk is full, so nothing published now could be kept; make room, then publish again."
             if full
             else f"The store can't write ({error}), so nothing published now could be kept; try again soon.",
@@ -265,7 +254,7 @@ class SqliteWriter:
         if is_news:
             _log.error("store_error", error=str(error), full=full)
         if not isinstance(error, (sqlite3.Error, SqliteFileError, StoreUnusableError, OSError)):
-            self._supervisor.failed("store_writer", error)
+            self.supervisor.failed("store_writer", error)
 
     def _refuse_waiting(self, part: Gathered) -> None:
         for waiting in part.intents:
@@ -282,10 +271,10 @@ class SqliteWriter:
         """Refuse every request that waits for a hanging disk, but not those with a key: their outcome is unknown."""
         assert self._writing is not None
         part, since_seconds = self._writing
-        if self._problem is None:
+        if self.problem is None:
             self.errors += 1
             _log.error("store_stalled", seconds=round(self._clock() - since_seconds, 1))
-        self._problem = StoreUnavailable(
+        self.problem = StoreUnavailable(
             "The disk has not answered for seconds, so nothing can be kept; try again soon."
         )
         for one in part.pending + self._gathered.pending:
@@ -302,7 +291,7 @@ class SqliteWriter:
 
     async def _make_anew(self, file: SqliteFile) -> None:
         """If the file was removed, create one with all that the hub holds. Raises while another is in its place."""
-        self._file = await self._worker.call(_in_place, file, self._commit)
+        self._file = await self._worker.call(_in_place, file, self.commit)
         self._lost = False
         if self._file is file:
             return
@@ -315,8 +304,8 @@ class SqliteWriter:
 
     def _refusal(self) -> StoreUnavailable:
         """A new exception each time: one raised twice would collect both tracebacks."""
-        assert self._problem is not None
-        return StoreUnavailable(self._problem.detail, status=self._problem.status)
+        assert self.problem is not None
+        return StoreUnavailable(self.problem.detail, status=self.problem.status)
 
     def _drift_seconds(self) -> float:
         """How far the wall clock is ahead of the file's clock."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -77,15 +78,15 @@ class Target(Protocol):
         """Close connections. Nothing is dispatched afterwards."""
 
 
+@dataclass(eq=False)
 class StreamTarget:
     """The default target: a job becomes an event of its project's own stream, named after the job."""
 
-    kind: str = "stream"
+    kind = "stream"
 
-    def __init__(self, store: Store, clock: Callable[[], float], max_event_bytes: int) -> None:
-        self._store = store
-        self._clock = clock
-        self._max_event_bytes = max_event_bytes
+    _store: Store
+    _clock: Callable[[], float]
+    _max_event_bytes: int
 
     async def dispatch(self, job: Job) -> Delivery:
         """Raises what `Store.publish` raises."""

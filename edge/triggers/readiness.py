@@ -18,6 +18,7 @@ import asyncio
 import hmac
 import secrets
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal, Protocol, cast, get_args
 
 import msgspec
@@ -62,12 +63,10 @@ class Confirmation(msgspec.Struct, frozen=True):
     waited_ms: float
 
 
+@dataclass(eq=False, slots=True)
 class _Waiter:
-    __slots__ = ("count", "future")
-
-    def __init__(self, count: int, future: asyncio.Future[tuple[int, Confirmed]]) -> None:
-        self.count = count
-        self.future = future
+    count: int
+    future: asyncio.Future[tuple[int, Confirmed]]
 
     def fail(self, error: Exception) -> None:
         """End the wait with `error`; one cancelled at the same moment never retrieves it, and that is not a bug."""
@@ -76,15 +75,13 @@ class _Waiter:
             self.future.exception()
 
 
+@dataclass(eq=False, slots=True)
 class _Probe:
     """What one connection has to do: acknowledge up to a byte, or answer `token`."""
 
-    __slots__ = ("proved_seconds", "target_bytes", "token")
-
-    def __init__(self, target_bytes: int, token: str) -> None:
-        self.target_bytes = target_bytes
-        self.token = token
-        self.proved_seconds: float | None = None
+    target_bytes: int
+    token: str
+    proved_seconds: float | None = None
 
     def stale(self, now: float) -> bool:
         return self.proved_seconds is not None and now - self.proved_seconds > FRESH_SECONDS
