@@ -17,7 +17,7 @@ from edge.auth.permissions import Identity
 from edge.config.schema import Config
 from edge.core.counters import DOOR_REASONS
 from edge.core.errors import EdgeError
-from edge.http import explain, openapi, page, params, problems, publish, status, subscribe, trigger
+from edge.http import openapi, page, params, problems, publish, status, subscribe, trigger
 from edge.http.access_control import AccessControl, compared
 from edge.http.context import Context
 from edge.http.message import HTTP_1_0, HTTP_1_1, Request, Response, TakenOver
@@ -54,7 +54,7 @@ def routes(context: Context) -> tuple[Route, ...]:
         Route("GET", SEVERAL, subscribe.subscribe, "subscribe", ("project", "prefix", *streaming)),
         Route("POST", SEVERAL, publish.publish, "publish", ("project", *publishing)),
         Route("GET", f"{project}/ready", status.ready, "status", waiting),
-        Route("GET", f"{project}/explain", explain.explain, "status"),
+        Route("GET", f"{project}/explain", status.explain, "status"),
         Route("POST", f"{project}/trigger", trigger.trigger, "trigger", (*waiting, "on_timeout")),
         Route("POST", f"{project}/connections/{{connection}}/ack", status.ack, None, ("ticket",)),
         Route("POST", f"{project}/ticket", status.ticket, "subscribe"),

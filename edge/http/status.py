@@ -1,4 +1,4 @@
-"""Looking at one project, all of them and the hub; waiting for readiness, tickets; and deleting a project."""
+"""Looking at a project and why it has no subscriber, at all projects and the hub; readiness, tickets; deletion."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from edge.cluster.local import ORDERS, Order, View
 from edge.config.schema import PERMISSIONS
 from edge.core import resume
 from edge.core.connection import Connection
-from edge.core.errors import InvalidRequest
+from edge.core.errors import EdgeError, InvalidRequest
+from edge.diagnose.explain import Misses, Situation
+from edge.diagnose.explain import explain as explained
 from edge.http import params, problems, schemas
 from edge.http.context import Context
 from edge.http.message import JSON, NO_STORE, Request, Response, json_response
@@ -27,6 +29,7 @@ _MAX_PAGE = 1000
 _MAX_SHOWN_CONNECTIONS = 100
 """A status shows this many connections and the number of all; asking the kernel about 20,000 would hold the loop."""
 _MAX_CONNECTIONS = 1_000_000
+_CONFIRM_SECONDS = 0.5
 
 
 class Ack(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -197,6 +200,50 @@ async def delete(context: Context, request: Request) -> Response:
         return _unknown(request.project)
     await context.store.deleted(request.project)
     return _json(schemas.Deleted(request.project, *deleted))
+
+
+async def explain(context: Context, request: Request) -> Response:
+    """Why no subscriber was connected: the facts, and what the kernel says of each connection now."""
+    situation = await _situation(context, request.project)
+    explanation = explained(situation, context.iso_time)
+    headers = {"Cache-Control": "no-store", "Vary": "Accept"}
+    if _wants_json(request.headers.get("Accept") or ""):
+        return Response(200, msgspec.json.encode(explanation), JSON, headers)
+    return Response(200, explanation.text().encode(), "text/plain; charset=utf-8", headers)
+
+
+async def _situation(context: Context, name: str) -> Situation:
+    now, view = context.clock(), await context.nodes.view(name)
+    here = None if view is None else context.hub.projects.get(name)
+    return Situation(
+        project=name,
+        now=now,
+        began_seconds=context.began_seconds,
+        known=view is not None,
+        connections=0 if view is None else view.connections,
+        newest_connection_seconds=here.last_connect_seconds if here is not None and here.connections else None,
+        newest_event_seconds=here.ring.published_at(here.ring.newest) if here is not None and len(here.ring) else None,
+        waiting=context.readiness.waiting_for(name),
+        misses=Misses()
+        if view is None
+        else Misses(
+            view.misses, view.recovered, view.lost, view.pending, view.first_miss_seconds, view.last_miss_seconds
+        ),
+        facts=context.history.facts(name),
+        confirmed=await _confirmed(context, name) if view is not None and view.connections else None,
+    )
+
+
+async def _confirmed(context: Context, name: str) -> str | None:
+    try:
+        return (await context.readiness.wait(name, 1, _CONFIRM_SECONDS)).confirmed
+    except EdgeError:  # no probe was answered, or none could be sent: either way none is confirmed
+        return None
+
+
+def _wants_json(accept: str) -> bool:
+    """A client that names JSON gets it; curl and browsers, which accept anything, get text."""
+    return "json" in accept.lower() and params.accepts(accept, JSON)
 
 
 async def healthz(_context: Context, _request: Request) -> Response:
