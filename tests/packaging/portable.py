@@ -42,7 +42,8 @@ def root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     if not tar.exists():
         fresh = tar.with_suffix(".new.tar")
         options = ("--quiet", "--variant=minbase", f"--architectures={ARCHITECTURE}")
-        run("mmdebstrap", *options, request.param, fresh)
+        mirror = [f"deb {os.environ['MIRROR']} {request.param} main"] if "MIRROR" in os.environ else []
+        run("mmdebstrap", *options, request.param, fresh, *mirror)
         fresh.rename(tar)
     folder = tmp_path_factory.mktemp(request.param)
     run("tar", "--extract", "--file", tar, "--directory", folder, "--exclude=./dev/*")
