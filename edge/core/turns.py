@@ -19,7 +19,7 @@ from edge.core.limits import Limits
 from edge.core.project import Project
 
 FLUSH_BUDGET = 256
-"""Connections brought up to date in one turn of the loop: about two milliseconds of `send`."""
+"""Connections brought up to date in one turn of the loop, fewer where each is written much: two milliseconds."""
 AHEAD_BUDGET = 128
 """Likewise between two turns, for events that are about to be evicted."""
 CLOSE_BUDGET = 32

@@ -11,6 +11,7 @@ import pytest
 from edge.core import resume, retention, timers, turns
 from edge.core.errors import LimitReached
 from edge.core.hub import Hub
+from edge.core.project import BYTES_A_UNIT
 from edge.core.turns import CLOSE_BUDGET
 from tests.core.fakes import FakeConnection, Recorder, make_hub, text, woken
 
@@ -305,3 +306,15 @@ def test_events_expire_and_make_room_in_slices(monkeypatch: pytest.MonkeyPatch) 
     while work.bounded(lambda: hub.flush(40.0)):
         pass
     assert (0, 0) == (hub.counters.ring_events, hub.counters.misses.pending)
+
+
+def test_a_turn_writes_to_fewer_connections_when_each_is_written_much() -> None:
+    hub = make_hub(max_events=1000, max_bytes=1 << 30)
+    readers = [connect(hub, str(number)) for number in range(turns.FLUSH_BUDGET)]
+    hub.publish_many("p", [text("x" * 1000)] * 60, 0.0)
+    written = sum(len(reader.wire) for reader in readers)
+    while any(reader.cursor < 60 for reader in readers):
+        hub.flush(0.0)
+        before, written = written, sum(len(reader.wire) for reader in readers)
+        assert 0 < written - before <= turns.FLUSH_BUDGET * BYTES_A_UNIT
+    assert [[*range(1, 61)]] * len(readers) == [reader.seqs for reader in readers]
