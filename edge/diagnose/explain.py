@@ -13,7 +13,7 @@ from typing import Literal
 
 import msgspec
 
-from edge.diagnose.history import Fact
+from edge.diagnose.observer import Fact
 from edge.logs.text import one_line
 
 Cause = Literal["connected", "unconfirmed", "timing", "dropped", "refused", "never_connected", "unknown"]

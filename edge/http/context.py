@@ -15,7 +15,7 @@ from edge.core.counters import TriggerCounters
 from edge.core.errors import Draining, StoreUnavailable, TooSlow
 from edge.core.hub import Hub
 from edge.core.idempotency import Receipts
-from edge.diagnose.history import ProjectHistory
+from edge.diagnose.observer import ProjectHistory
 from edge.http.address import ClientAddresses
 from edge.metrics.collector import Exposition
 from edge.store.base import Store

@@ -19,8 +19,7 @@ from edge.core.errors import StoreUnavailable
 from edge.core.hub import Hub
 from edge.core.idempotency import Receipts
 from edge.core.limits import Limits
-from edge.diagnose.history import ProjectHistory
-from edge.diagnose.observer import HubObserver
+from edge.diagnose.observer import HubObserver, ProjectHistory
 from edge.http import routes
 from edge.http.address import ClientAddresses
 from edge.http.context import Context

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from edge.diagnose.history import Fact
+from edge.diagnose.observer import Fact
 from tests.observability.rig import running, until
 
 TOKEN = "a-token-of-some-length"

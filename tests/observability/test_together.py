@@ -194,7 +194,7 @@ def logged() -> dict[str, tuple[set[str], set[str]]]:
 
 
 def _texts(node: ast.expr) -> list[str]:
-    """The event of a call: a text, or (in `edge.diagnose.observer`) one of the two for a reader who has left."""
+    """The event of a call: a text, or (in `edge.diagnose.observer`) one of the two for a removed connection."""
     if isinstance(node, ast.Constant):
         return [str(node.value)]
     assert isinstance(node, ast.Name), ast.dump(node)

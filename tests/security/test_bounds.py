@@ -9,7 +9,7 @@ import pytest
 
 from edge.config.schema import Config, LimitsSettings, RingSettings
 from edge.core import event
-from edge.diagnose.history import ProjectHistory
+from edge.diagnose.observer import ProjectHistory
 from tests.faults.hub import until
 from tests.security.hub import RunningHub, code_of, running
 

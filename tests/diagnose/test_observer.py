@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from edge.core import resume
 from edge.core.hub import Hub
 from edge.core.limits import Limits
-from edge.diagnose.history import Fact, ProjectHistory
+from edge.diagnose.observer import Fact, ProjectHistory
 from tests.core.fakes import FakeConnection, Recorder, Woken, text
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edge.core.counters import REMOVAL_REASONS
 from edge.diagnose.explain import REFUSED, Misses, Situation, count, duration, explain
-from edge.diagnose.history import Fact
+from edge.diagnose.observer import Fact
 
 KINDS = [
     *(("left", reason) for reason in REMOVAL_REASONS),
