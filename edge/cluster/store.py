@@ -14,6 +14,7 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from operator import ge
 from typing import Any, NamedTuple
 
 from redis.exceptions import RedisError
@@ -296,7 +297,12 @@ class RedisStore:
         self._appends = max(self._appends, appends)
         self._heartbeat_seconds = self._clock()
         self.redis.ahead_seconds = float(now) - self._clock()
-        self._update_totals(*totals)
+        # One node has them in its metrics. A Redis that came back with less makes no counter smaller: it learns what is
+        # known here with the next heartbeat.
+        reports, *counts, pending = totals
+        misses.reported_elsewhere = not reports
+        if all(map(ge, counts, (misses.misses, misses.recovered, misses.lost))):
+            (misses.misses, misses.recovered, misses.lost), misses.pending_in_all = counts, pending
         for node in gone:
             _log.warning("node_gone", node=node.decode())
         for name in self._replicator.projects:
@@ -305,15 +311,6 @@ class RedisStore:
         if self._unchecked:
             self._unchecked = False
             await self.redis.check_eviction()
-
-    def _update_totals(self, reports: int, misses: int, recovered: int, lost: int, pending: int) -> None:
-        """Show the misses of all nodes, which one of them has in its metrics. A Redis that comes back with less than it
-        had makes no counter smaller: it learns with the next heartbeat what is known here.
-        """
-        totals = self._hub.counters.misses
-        totals.reported_elsewhere = not reports
-        if misses >= totals.misses and recovered >= totals.recovered and lost >= totals.lost:
-            totals.misses, totals.recovered, totals.lost, totals.pending_in_all = misses, recovered, lost, pending
 
 
 def _parts(queue: list[_Queued]) -> list[list[_Queued]]:

@@ -67,16 +67,14 @@ def _npm() -> Package:
 
 def _tar(files: Iterable[tuple[str, bytes]]) -> bytes:
     """A tar archive (POSIX.1-1988, ustar). The standard library's module is not in the binary."""
-    return b"".join(_members(files)) + bytes(1024)
-
-
-def _members(files: Iterable[tuple[str, bytes]]) -> Iterator[bytes]:
+    archive = bytearray()
     for name, content in files:
         numbers = b"0000644\0" + b"0000000\0" * 2 + b"%011o\0%011o\0" % (len(content), _NPM_TIME)
         before, after = name.encode().ljust(100, b"\0") + numbers, b"0" + bytes(100) + b"ustar\x0000"
         checksum = sum(before) + sum(after) + 8 * ord(" ")
-        yield (before + b"%06o\0 " % checksum + after).ljust(512, b"\0")
-        yield content + bytes(-len(content) % 512)
+        archive += (before + b"%06o\0 " % checksum + after).ljust(512, b"\0")
+        archive += content + bytes(-len(content) % 512)
+    return bytes(archive) + bytes(1024)
 
 
 def _gzip(body: bytes) -> bytes:
@@ -128,10 +126,9 @@ PACKAGES = (_npm(), _wheel())
 
 def index() -> bytes:
     """The page that lists them, with the links that `pip install --find-links` follows."""
-    return "\n".join(["<!DOCTYPE html>", '<html lang="en">', "<title>Clients of edge</title>", *_links(), ""]).encode()
-
-
-def _links() -> Iterator[str]:
-    for package in PACKAGES:
-        for name in package.names:
-            yield f'<p>{package.install} <a href="{html.escape(name)}">{html.escape(name)}</a></p>'
+    links = [
+        f'<p>{package.install} <a href="{html.escape(name)}">{html.escape(name)}</a></p>'
+        for package in PACKAGES
+        for name in package.names
+    ]
+    return "\n".join(["<!DOCTYPE html>", '<html lang="en">', "<title>Clients of edge</title>", *links, ""]).encode()

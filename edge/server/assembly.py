@@ -283,13 +283,19 @@ def _watched(context: Context, driver: EventLoopDriver, hooks: Hooks | None) -> 
     if config.metrics.top_projects:
         top = BusiestProjects(context.hub, config.metrics.top_projects)
         driver.each_second.append(top.look)
+
+    def webhook_requests() -> tuple[int, int]:
+        """Attempts and retries of all targets since the start: a reload doesn't turn the counters back."""
+        webhooks = [target for target in context.targets if isinstance(target, WebhookTarget)]
+        return sum(target.attempts for target in webhooks), sum(target.retries for target in webhooks)
+
     return Watched(
         clock=context.clock,
         hub=context.hub,
         triggers=context.triggers,
         receipts=context.receipts,
         waiting=lambda: context.readiness.waiting,
-        webhook=lambda: _webhook_requests(context),
+        webhook=webhook_requests,
         store=lambda: (context.store_problem is None, context.store.errors),
         rejected_messages=lambda: context.nodes.rejected_messages,
         task_failures=context.supervisor.failures,
@@ -302,9 +308,3 @@ def _watched(context: Context, driver: EventLoopDriver, hooks: Hooks | None) -> 
         },
         top=top,
     )
-
-
-def _webhook_requests(context: Context) -> tuple[int, int]:
-    """Attempts and retries of all targets since the start: a reload doesn't turn the counters back."""
-    webhooks = [target for target in context.targets if isinstance(target, WebhookTarget)]
-    return sum(target.attempts for target in webhooks), sum(target.retries for target in webhooks)

@@ -53,14 +53,11 @@ class EventLoopDriver:
                 await asyncio.sleep(0)
             if self.clock() - last_second >= _SECOND:
                 last_second = self.clock()
-                self._call_each_second(last_second)
-
-    def _call_each_second(self, now: float) -> None:
-        for callback in self.each_second:
-            try:
-                callback(now)
-            except Exception as error:  # noqa: BLE001 - the other callbacks run
-                self._supervisor.failed("each_second", error)
+                for callback in self.each_second:
+                    try:
+                        callback(last_second)
+                    except Exception as error:  # noqa: BLE001 - the other callbacks run
+                        self._supervisor.failed("each_second", error)
 
     def _flush(self) -> None:
         try:

@@ -151,7 +151,11 @@ class SqliteFile:
         if self.index is None:
             self._read()
         assert self.index is not None
-        change = self.index.change(batch)
+        change, encode = self.index.change(batch), msgspec.json.encode
+        projects = [
+            (row.name, row.epoch, row.first_seq, row.newest, encode(row.ledger), encode(row.earlier), row.finished)
+            for row in batch.projects
+        ]
         expired_due = batch.receipts_since_seconds >= self._receipts_expired_seconds + _RECEIPTS_EXPIRED_EVERY_SECONDS
         drifted = abs(batch.drift_seconds - self.drift_seconds) > DRIFT_NOTED_SECONDS
         try:
@@ -160,7 +164,7 @@ class SqliteFile:
                 # There is always something to write: it shows whether the file can be written.
                 db.execute("UPDATE life SET writes = writes + 1, drift_seconds = ?", (batch.drift_seconds,))
             self._insert(_ADD_SEGMENTS, change.added)
-            self._insert(_SET_PROJECTS, [_project_columns(row) for row in batch.projects])
+            self._insert(_SET_PROJECTS, projects)
             self._insert(_SET_RECEIPTS, batch.receipts)
             for statement, rows in (
                 ("DELETE FROM segments WHERE rowid BETWEEN ? AND ?", change.removed),
@@ -314,11 +318,6 @@ class SqliteFile:
 def _identity(path: str) -> tuple[int, int]:
     found = os.stat(path)  # noqa: PTH116 - a third of the time, for each transaction
     return found.st_dev, found.st_ino
-
-
-def _project_columns(row: ProjectRow) -> tuple[object, ...]:
-    encode = msgspec.json.encode
-    return row.name, row.epoch, row.first_seq, row.newest, encode(row.ledger), encode(row.earlier), row.finished
 
 
 class Worker:

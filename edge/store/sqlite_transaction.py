@@ -148,11 +148,12 @@ class Gathered:
         dropped: list[str] = []
         for name in self.touched | self.deleted | {segment.project for segment in segments}:
             if project := hub.projects.get(name):
-                rows.append(_project_row(project, offset_seconds))
+                ring, state = project.ring, project.ledger.state(project.ring.newest)
+                held = project.first_seq, ring.oldest, ring.newest, shifted(state, offset_seconds)
+                rows.append(ProjectRow(name, project.epoch, *held, project.earlier, project.finished))
             elif past := hub.dropped.get(name):  # where its numbers continue
-                after = past.newest + 1
-                state = LedgerState(), past.earlier, past.finished
-                rows.append(ProjectRow(name, past.epoch, after, after, past.newest, *state))
+                held = past.newest + 1, past.newest + 1, past.newest, LedgerState()
+                rows.append(ProjectRow(name, past.epoch, *held, past.earlier, past.finished))
             else:
                 dropped.append(name)
         return Transaction(
@@ -202,13 +203,6 @@ class Gathered:
 def _segment(project: Project, last_seq: int, at_seconds: float, frames: list[bytes]) -> Segment:
     first_seq = last_seq - len(frames) + 1
     return Segment(project.name, project.epoch, first_seq, last_seq, at_seconds, b"".join(frames))
-
-
-def _project_row(project: Project, offset_seconds: float) -> ProjectRow:
-    ring = project.ring
-    ledger = shifted(project.ledger.state(ring.newest), offset_seconds)
-    held = project.first_seq, ring.oldest, ring.newest
-    return ProjectRow(project.name, project.epoch, *held, ledger, project.earlier, project.finished)
 
 
 def receipt_row(key: Key, fingerprint: bytes, answer: Answer, at_seconds: float) -> ReceiptRow:

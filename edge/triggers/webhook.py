@@ -25,6 +25,7 @@ import ssl
 import time
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from random import SystemRandom
 from types import SimpleNamespace
 from typing import Final
@@ -247,18 +248,12 @@ def answer_json(body: bytes, *, complete: bool) -> msgspec.Raw | msgspec.UnsetTy
     body = body[:ANSWER_BYTES]
     if not body:
         return msgspec.UNSET
-    if complete and _is_json(body):
-        return msgspec.Raw(body)
+    if complete:
+        with suppress(UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+            body.decode()  # msgspec does not check the encoding of what it leaves as Raw
+            msgspec.json.decode(body, type=msgspec.Raw)
+            return msgspec.Raw(body)
     return msgspec.Raw(msgspec.json.encode(_utf8("replace").decode(body, final=complete)))
-
-
-def _is_json(body: bytes) -> bool:
-    try:
-        body.decode()  # msgspec does not check the encoding of what it leaves as Raw
-        msgspec.json.decode(body, type=msgspec.Raw)
-    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
-        return False
-    return True
 
 
 class _Taken(msgspec.Struct):
