@@ -25,11 +25,7 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
-_COMMON_HEADERS = {
-    "Cache-Control": "no-cache",
-    "Vary": "Accept-Encoding",
-    "Referrer-Policy": "no-referrer",
-}
+_COMMON_HEADERS = {"Cache-Control": "no-cache", "Vary": "Accept-Encoding", "Referrer-Policy": "no-referrer"}
 _PAGE_HEADERS = {
     **_COMMON_HEADERS,
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,

@@ -42,12 +42,7 @@ _TURNS_TO_LEAVE = 5
 _STORE_OPEN_SECONDS = 5.0
 """How long a start waits for the store before it listens without one."""
 _STORE_RETRY_SECONDS = 1.0
-_RELOADABLE_LIMITS = (
-    "max_connections",
-    "max_connections_per_project",
-    "max_connections_per_address",
-    "max_projects",
-)
+_RELOADABLE_LIMITS = ("max_connections", "max_connections_per_project", "max_connections_per_address", "max_projects")
 
 
 async def assemble(

@@ -30,15 +30,7 @@ from edge.http.routes import metrics_app
 from edge.logs.setup import configure, get_logger
 from edge.server.aiohttp_server import HubRunner
 from edge.server.assembly import assemble
-from edge.server.listening import (
-    BACKLOG,
-    close,
-    listening,
-    refuse_exposure,
-    tls_context,
-    urls,
-    with_real_address,
-)
+from edge.server.listening import BACKLOG, close, listening, refuse_exposure, tls_context, urls, with_real_address
 from edge.server.reload import Reloader
 from edge.server.systemd import Notifier, inherited_sockets
 from edge.store.base import StoreUnusableError
