@@ -19,24 +19,13 @@ from importlib import resources
 from typing import Any
 
 import redis.asyncio
+from redis import exceptions
 from redis.asyncio.client import PubSub
 from redis.asyncio.connection import ConnectionPool, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.driver_info import DriverInfo
-from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    NoPermissionError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-)
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from edge.config.texts import RedisAddress
 from edge.core.errors import StoreUnavailable
@@ -66,9 +55,10 @@ _KEEPALIVE = {
     if hasattr(socket, name)
 }
 
-BROKEN = (RedisError, OSError, RuntimeError)
+BROKEN = (exceptions.RedisError, OSError, RuntimeError)
 """What a broken connection raises. uvloop raises RuntimeError on a write to a closed one (asyncio is silent)."""
-_UNREACHABLE = (RedisConnectionError, OSError, RedisTimeoutError, RuntimeError)
+_UNREACHABLE = (exceptions.ConnectionError, OSError, exceptions.TimeoutError, RuntimeError)
+_REFUSED = (exceptions.OutOfMemoryError, exceptions.ReadOnlyError, exceptions.NoPermissionError)
 _KEY_REFUSED = "The user executing the script can't access"
 _WRITES_REFUSED = ("NOREPLICAS", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", _KEY_REFUSED)
 
@@ -142,7 +132,7 @@ class RedisClient:
     async def run(self, script: str, *args: Any) -> Any:
         """Run one script. Raises StoreUnavailable."""
         (answer,) = await self.run_all([(script, list(args))])
-        if isinstance(answer, RedisError):
+        if isinstance(answer, exceptions.RedisError):
             raise self.failed(answer)
         return answer
 
@@ -153,7 +143,7 @@ class RedisClient:
         """
         async with self.use(probing=probing) as client:
             answers = await self._send(client, calls, together=together)
-            unknown = [place for place, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+            unknown = [place for place, answer in enumerate(answers) if isinstance(answer, exceptions.NoScriptError)]
             if unknown:
                 await self._load(client)
                 again = await self._send(client, [calls[place] for place in unknown], together=together)
@@ -239,7 +229,7 @@ class RedisClient:
         async with self.use() as client:
             try:
                 policy = (await client.info("memory")).get("maxmemory_policy", "noeviction")
-            except ResponseError:  # a user that may not ask
+            except exceptions.ResponseError:  # a user that may not ask
                 return
         if policy != "noeviction":
             _log.warning(
@@ -263,15 +253,13 @@ async def _run_id(client: redis.asyncio.Redis) -> str:
     """Of the Redis process; empty for a user that may not ask."""
     try:
         return str((await client.info("server")).get("run_id", ""))
-    except ResponseError:
+    except exceptions.ResponseError:
         return ""
 
 
 def takes_no_writes(error: Exception) -> bool:
     """Whether Redis refuses every write, and not just the one that raised `error`."""
-    if isinstance(error, (*_UNREACHABLE, OutOfMemoryError, ReadOnlyError, NoPermissionError)):
-        return True
-    return str(error).startswith(_WRITES_REFUSED)
+    return isinstance(error, (*_UNREACHABLE, *_REFUSED)) or str(error).startswith(_WRITES_REFUSED)
 
 
 _NO_PERMISSION = "does not permit this user all that edge needs: docs/scaling.md has the ACL"
@@ -284,13 +272,13 @@ _SENTENCES: tuple[tuple[type[BaseException] | _Kinds | str, str], ...] = (
     (FileNotFoundError, "has no socket (or certificate) at this path: start it, or correct store.url"),
     (PermissionError, "has a socket that this user may not use: add the user to the socket's group"),
     (MasterNotFoundError, "has no primary that a Sentinel knows: check the service and the Sentinels in store.url"),
-    (AuthenticationError, "does not accept the user and password of store.url"),
-    (NoPermissionError, _NO_PERMISSION),
+    (exceptions.AuthenticationError, "does not accept the user and password of store.url"),
+    (exceptions.NoPermissionError, _NO_PERMISSION),
     (_KEY_REFUSED, _NO_PERMISSION),
-    (OutOfMemoryError, "is full: raise its maxmemory, or lower ring.* and wait until events expire"),
-    (ReadOnlyError, "is a read-only replica: let store.url name the primary, or the Sentinels"),
-    (BusyLoadingError, "is still loading its data"),
-    ((RedisTimeoutError, TimeoutError), f"did not answer within {ANSWER_SECONDS:g} s%s"),
+    (exceptions.OutOfMemoryError, "is full: raise its maxmemory, or lower ring.* and wait until events expire"),
+    (exceptions.ReadOnlyError, "is a read-only replica: let store.url name the primary, or the Sentinels"),
+    (exceptions.BusyLoadingError, "is still loading its data"),
+    ((exceptions.TimeoutError, TimeoutError), f"did not answer within {ANSWER_SECONDS:g} s%s"),
     ("NOREPLICAS", "has fewer replicas in reach than its min-replicas-to-write"),
     ("MISCONF", "can't save its data (MISCONF): look at its disk and its log"),
 )
@@ -306,7 +294,7 @@ def _explain(error: Exception, address: RedisAddress) -> str:
             return sentence.replace("%s", "; if it has no TLS, write redis:// for rediss://" if address.tls else "")
     if address.service and str(error).startswith("unknown command"):
         return "is not a Sentinel at this address: correct store.url"
-    if isinstance(error, RedisConnectionError) and not address.tls:
+    if isinstance(error, exceptions.ConnectionError) and not address.tls:
         return "closed the connection: look at its log; if it expects TLS, write rediss:// for redis://"
     return f"can't be used ({type(error).__name__}): look at its log"
 
