@@ -140,20 +140,10 @@ class LocalNode:
         if project is None:
             return None
         ring, ledger = project.ring, project.ledger
-        return View(
-            connections=len(project.connections),
-            epoch=project.epoch,
-            oldest_id=project.event_id(ring.oldest),
-            newest_id=project.event_id(ring.newest),
-            events=len(ring),
-            bytes=ring.size_bytes,
-            misses=ledger.misses,
-            recovered=ledger.recovered,
-            lost=ledger.lost,
-            pending=len(ledger.pending),
-            first_miss_seconds=ledger.first_miss_seconds,
-            last_miss_seconds=ledger.last_miss_seconds,
-        )
+        ids = project.event_id(ring.oldest), project.event_id(ring.newest)
+        counts = ledger.misses, ledger.recovered, ledger.lost, len(ledger.pending)
+        moments = ledger.first_miss_seconds, ledger.last_miss_seconds
+        return View(len(project.connections), project.epoch, *ids, len(ring), ring.size_bytes, *counts, *moments)
 
     async def page(self, offset: int, count: int, order: Order, match: str) -> tuple[list[tuple[str, View]], int]:
         """Looks at a slice of all projects in each turn of the loop, whatever the offset."""
