@@ -290,8 +290,13 @@ class Stream(Connection, asyncio.Protocol):
     def finish(self) -> None:
         self.uncork()
         self._fd = NOT_DIRECTLY
-        if self._transport is not None and self.chunked:
-            self._transport.write(b"0\r\n\r\n")
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if self.chunked:
+            transport.write(b"0\r\n\r\n")
+        if transport.can_write_eof():
+            transport.write_eof()
         self._close_when_acked(self._clock() + _LONGEST_ACK_SECONDS)
 
     def _close_when_acked(self, until_seconds: float) -> None:
