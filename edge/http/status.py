@@ -21,7 +21,7 @@ from edge.http.context import Context
 from edge.http.message import JSON, NO_STORE, Request, Response, json_response
 from edge.http.problems import response as problem
 from edge.http.subscribe import last_event_id, start_at
-from edge.metrics.process import resident_bytes
+from edge.metrics.collector import resident_bytes
 from edge.transport.stream import Stream
 
 _PAGE = 100

@@ -11,7 +11,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 
 from edge.core.event import Event
-from edge.metrics import process
+from edge.metrics import collector
 from edge.metrics.busiest import PROJECTS_A_LOOK, BusiestProjects
 from tests.observability.rig import Hub, running, until
 
@@ -116,31 +116,31 @@ async def test_a_scrape_touches_no_project_and_no_connection() -> None:
 
 def test_descriptors_are_counted_without_listing_them_where_the_kernel_can() -> None:
     with mock.patch.object(os, "listdir", side_effect=AssertionError("listed")):
-        before = process.open_descriptors()
+        before = collector.open_descriptors()
         with subprocess.Popen(["true"], stdout=subprocess.PIPE):
             assert before is not None
-            assert before + 1 == process.open_descriptors()
+            assert before + 1 == collector.open_descriptors()
 
 
 def test_descriptors_are_listed_where_the_kernel_can_not_count_them() -> None:
     with mock.patch.object(os, "stat", return_value=mock.Mock(st_size=0)):
-        listed = process.open_descriptors()
+        listed = collector.open_descriptors()
 
     # The listing itself holds one open.
-    now = process.open_descriptors()
+    now = collector.open_descriptors()
     assert now is not None
     assert now + 1 == listed
 
 
 def test_without_a_descriptor_left_what_takes_one_is_left_out() -> None:
-    collector = process.ProcessCollector()
+    process = collector.ProcessCollector()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
-        assert [] == list(collector.collect())
+        assert [] == list(process.collect())
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert len(list(collector.collect())) > 4
+    assert len(list(process.collect())) > 4
 
 
 async def test_metrics_can_have_an_address_of_their_own() -> None:

@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 from prometheus_client.metrics_core import Metric
 
-from edge.metrics.collector import HubCollector
-from edge.metrics.process import ProcessCollector
+from edge.metrics.collector import HubCollector, ProcessCollector
 from tests.observability.rig import running
 
 
