@@ -19,15 +19,17 @@ from edge.cli.commands import Listed, add_config, loaded, own_url
 from edge.cli.hub import (
     DEFAULT_URL,
     ExitStatus,
+    Finished,
     Hub,
     Refused,
     Response,
+    StreamEvent,
+    Subscription,
     check_url,
     json_object,
     say,
     warn,
 )
-from edge.cli.subscriber import Finished, StreamEvent, Subscription
 
 _TIMEOUT_SECONDS = 75.0
 """Longer than a trigger may wait."""

@@ -21,8 +21,7 @@ from contextlib import contextmanager, suppress
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from edge.cli.hub import Hub, Response, Unreachable, json_object, whole
-from edge.cli.subscriber import StreamEvent, parse
+from edge.cli.hub import Hub, Response, StreamEvent, Unreachable, json_object, parse, whole
 from edge.logs.text import one_line, shorten
 
 STEPS = ("reach", "subscribe", "publish", "trigger", "resume", "idle")

@@ -17,8 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.cli.hub import Hub
-from edge.cli.subscriber import StreamEvent, parse
+from edge.cli.hub import Hub, StreamEvent, parse
 from tests.faults.hub import HubProcess, serving, until
 from tests.observability import live
 from tests.observability.rig import running
