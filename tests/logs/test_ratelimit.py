@@ -106,7 +106,7 @@ def test_a_burst_has_its_lines_per_period_and_counts_the_rest(steps: list[tuple[
         if suppressed is not None:
             logged_at.append((now, key))
             counted[key] += 1 + suppressed
-    for due, suppressed in burst.due(now + 1.0):
+    for due, suppressed in burst.due(now + 2.0):
         counted[str(due)] += suppressed
 
     assert {key: sum(step[0] == key for step in steps) for key in "ab"} == counted
