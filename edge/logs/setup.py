@@ -19,6 +19,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
@@ -107,17 +108,12 @@ class _Output:
         data = f"{line}\n".encode("utf-8", "backslashreplace")
         if self.torn:
             data = b"\n" + data
-        if self.fd is None or not _is_writable(self.fd):
-            dropped_lines += 1
-            return
-        try:
-            written = os.write(self.fd, data)
-        except OSError:
-            dropped_lines += 1
-            return
-        self.torn = written < len(data)
-        if self.torn:
-            dropped_lines += 1
+        written = 0
+        with suppress(OSError):
+            if self.fd is not None and _is_writable(self.fd):
+                written = os.write(self.fd, data)
+                self.torn = written < len(data)
+        dropped_lines += written < len(data)
 
     debug = info = warning = error = critical = write
 
@@ -170,8 +166,11 @@ def _line(level: str, fields: dict[str, object]) -> str:
         "logger": fields.pop("logger_name", "edge"),
         "event": shorten(_to_text(fields.pop("event", "")), _MAX_EVENT_CHARS),
     }
+    bounded = {
+        key: shorten(value, _MAX_VALUE_CHARS) if isinstance(value, str) else value for key, value in fields.items()
+    }
     # `head` twice: it comes first, and no field can take its place.
-    line = _output.render({**head, **{key: _bounded(value) for key, value in fields.items()}, **head})
+    line = _output.render({**head, **bounded, **head})
     if len(line) >= _MAX_LINE_BYTES // 4:
         cut = {key: shorten(_to_text(value), _MAX_CUT_VALUE_CHARS) for key, value in fields.items()}
         while len(line.encode("utf-8", "backslashreplace")) >= _MAX_LINE_BYTES - _BESIDE_LINE_BYTES:
@@ -180,10 +179,6 @@ def _line(level: str, fields: dict[str, object]) -> str:
                 break
             cut.popitem()
     return _output.priorities.get(level, "") + line
-
-
-def _bounded(value: object) -> object:
-    return shorten(value, _MAX_VALUE_CHARS) if isinstance(value, str) else value
 
 
 def _render_json(fields: dict[str, object]) -> str:
