@@ -6,6 +6,7 @@ detach from the old object.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -19,7 +20,7 @@ from edge.core.registry import Epochs, Registry
 from edge.core.resume import Start
 from edge.core.retention import Retention
 from edge.core.timers import Ticker
-from edge.core.turns import CloseQueue, FlushQueue, Turn
+from edge.core.turns import LOST_BUDGET, CloseQueue, FlushQueue, Turn
 
 
 class Streams:
@@ -37,6 +38,8 @@ class Streams:
         self.projects = self._registry.current
         self.dropped = self._registry.dropped
         self._turn = Turn(wake)
+        self._lost: deque[tuple[Connection, str, bool]] = deque()
+        self._lost_in_turn = 0
         self._closing = CloseQueue(self._turn.want, limits, self.connection_failed, self._evict_deleted)
         self._flush_queue = FlushQueue(self._turn.want, self._flushed)
         self._admission = Admission(limits, self.counters, observer)
@@ -92,7 +95,16 @@ class Streams:
             self._closing.run(now)
             if self._retention.is_over:
                 self._make_room(now)
+            self._detach_lost(now)
         return self._turn.wanted
+
+    def _detach_lost(self, now: float) -> None:
+        self._lost_in_turn = min(len(self._lost), LOST_BUDGET)
+        if len(self._lost) > LOST_BUDGET:
+            self._turn.want()
+        for _ in range(self._lost_in_turn):
+            connection, reason, reset = self._lost.popleft()
+            self.detach(connection, reason, now, reset=reset)
 
     def admit(self, name: str, address: str, now: float, more: int = 0) -> None:
         """Raise unless the limits allow one more connection to `name` from `address`, and `more` to other projects.
@@ -149,6 +161,17 @@ class Streams:
             self._observer.connection_added(project, connection)
         if project.completes(connection):
             self.close(connection, "finished", now)
+
+    def lost(self, connection: Connection, reason: str, now: float, *, reset: bool = False) -> None:
+        """`detach` a connection: now, or in a later turn of the loop if many are lost in this one."""
+        if self._lost_in_turn < LOST_BUDGET and not self._lost:
+            self._lost_in_turn += 1
+            self.detach(connection, reason, now, reset=reset)
+        else:
+            connection.refresh()
+            connection.leaving = reason
+            self._lost.append((connection, reason, reset))
+        self._turn.want()
 
     def detach(self, connection: Connection, reason: str, now: float, *, reset: bool = False) -> None:
         """Remove a connection whose transport is closed. A second call does nothing.

@@ -24,6 +24,8 @@ AHEAD_BUDGET = 128
 """Likewise between two turns, for events that are about to be evicted."""
 CLOSE_BUDGET = 32
 """Streams closed in one turn of the loop: two or three milliseconds."""
+LOST_BUDGET = 64
+"""Connections detached in one turn of the loop: two or three milliseconds."""
 EVICT_BUDGET = 20_000
 """Events of deleted projects evicted in one turn."""
 

@@ -338,7 +338,7 @@ class Stream(Connection, asyncio.Protocol):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._fd = NOT_DIRECTLY
         reason = self.leaving or self._reason(exc)
-        self._hub.detach(self, reason, self._clock(), reset=isinstance(exc, ConnectionError))
+        self._hub.lost(self, reason, self._clock(), reset=isinstance(exc, ConnectionError))
         self._transport = None
         self._sock = None
 

@@ -12,7 +12,7 @@ from edge.core import resume, retention, timers, turns
 from edge.core.errors import LimitReached
 from edge.core.hub import Hub
 from edge.core.project import BYTES_A_UNIT
-from edge.core.turns import CLOSE_BUDGET
+from edge.core.turns import CLOSE_BUDGET, LOST_BUDGET
 from tests.core.fakes import FakeConnection, Recorder, make_hub, text, woken
 
 MANY = 3 * CLOSE_BUDGET + 1
@@ -318,3 +318,25 @@ def test_a_turn_writes_to_fewer_connections_when_each_is_written_much() -> None:
         before, written = written, sum(len(reader.wire) for reader in readers)
         assert 0 < written - before <= turns.FLUSH_BUDGET * BYTES_A_UNIT
     assert [[*range(1, 61)]] * len(readers) == [reader.seqs for reader in readers]
+
+
+def test_many_lost_connections_are_detached_a_slice_a_turn() -> None:
+    hub = make_hub()
+    readers = [connect(hub, str(number)) for number in range(3 * LOST_BUDGET + 1)]
+    for reader in readers:
+        hub.lost(reader, "client", 0.0)
+    left = [len(readers) - LOST_BUDGET]
+    assert left == [len(hub.connections)]
+    hub.publish("p", text(), 0.0)
+    while hub.connections:
+        turns_wanted = woken(hub).times
+        hub.flush(0.0)
+        left.append(len(hub.connections))
+        assert woken(hub).times > turns_wanted or not hub.connections
+    assert [2 * LOST_BUDGET + 1, LOST_BUDGET + 1, 1, 0] == left
+    assert 0 == sum(len(reader.seqs) for reader in readers)
+    assert (len(readers), 1) == (hub.counters.removed["client"], hub.counters.misses.misses)
+    again = connect(hub, "again")
+    hub.flush(0.0)
+    hub.lost(again, "client", 0.0)
+    assert (0, [1]) == (len(hub.connections), again.seqs)
