@@ -14,14 +14,13 @@ REPOSITORY = "https://code.example/edge/edge"
 IMAGE = "registry.example/edge/edge"
 """No host yet: names under `.example` belong to no one and never resolve (RFC 2606)."""
 DOCS = ""
-"""Address of the site that `make docs-site` builds, once it is published; the live page and alerts then link to it."""
+"""Address of the site that `make docs-site` builds, once it is published; the live page then links to it."""
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
     ROOT / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
     ROOT / "edge" / "static" / "index.html",
-    ROOT / "monitoring" / "prometheus.yml",
 )
 _NAMED = {
     r"https://[^\s\"'/]+/[^\s\"'/]+/[^\s\"'/]+/releases/download/v[^\s\"'/]+": (
@@ -31,7 +30,6 @@ _NAMED = {
     r'(?: *<a href="[^"]*">Docs</a>\n)?( *<a href="openapi\.json">)': (
         (f'        <a href="{DOCS}">Docs</a>\n' if DOCS else "") + r"\1"
     ),
-    r"(?<=edge_docs: )\S+": DOCS or "docs",
     r"(?<= --repo )[^\s/]+/[^\s/]+": REPOSITORY.partition("://")[2].partition("/")[2],
     r"[\w-]+\.[\w.-]+(?:/[\w.-]+)+:\d+\.\d+\.\w+": f"{IMAGE}:{__version__}",
     r"(?<=\bedge_)\d+\.\d+\.\w+(?=_)": __version__,
