@@ -59,8 +59,8 @@ BROKEN = (exceptions.RedisError, OSError, RuntimeError)
 """What a broken connection raises. uvloop raises RuntimeError on a write to a closed one (asyncio is silent)."""
 _UNREACHABLE = (exceptions.ConnectionError, OSError, exceptions.TimeoutError, RuntimeError)
 _REFUSED = (exceptions.OutOfMemoryError, exceptions.ReadOnlyError, exceptions.NoPermissionError)
-_KEY_REFUSED = "The user executing the script can't access"
-_WRITES_REFUSED = ("NOREPLICAS", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", _KEY_REFUSED)
+_SCRIPT_REFUSED = "The user executing the script can't"
+_WRITES_REFUSED = ("NOREPLICAS", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", _SCRIPT_REFUSED)
 
 Call = tuple[str, list[Any]]
 """A script's name and its arguments."""
@@ -274,7 +274,7 @@ _SENTENCES: tuple[tuple[type[BaseException] | _Kinds | str, str], ...] = (
     (MasterNotFoundError, "has no primary that a Sentinel knows: check the service and the Sentinels in store.url"),
     (exceptions.AuthenticationError, "does not accept the user and password of store.url"),
     (exceptions.NoPermissionError, _NO_PERMISSION),
-    (_KEY_REFUSED, _NO_PERMISSION),
+    (_SCRIPT_REFUSED, _NO_PERMISSION),
     (exceptions.OutOfMemoryError, "is full: raise its maxmemory, or lower ring.* and wait until events expire"),
     (exceptions.ReadOnlyError, "is a read-only replica: let store.url name the primary, or the Sentinels"),
     (exceptions.BusyLoadingError, "is still loading its data"),
