@@ -80,7 +80,7 @@ async def test_a_project_is_occupied_once_and_vacated_when_the_last_subscriber_o
     assert [{"connections": 1}, {"connections": 0}, {"connections": 1}] == [data for _, data in hub.received()]
 
 
-async def test_who_is_back_on_another_node_within_the_grace_time_was_never_away(redis_server: RedisServer) -> None:
+async def test_a_return_on_another_node_within_the_grace_time_reports_nothing(redis_server: RedisServer) -> None:
     async with Hooked(redis_server, answer(200), grace_seconds=60.0) as hub:
         for node in hub.nodes:
             async with Subscriber(node.port):

@@ -54,7 +54,7 @@ async def test_a_project_is_occupied_once_and_vacated_after_the_grace_time() -> 
         Webhook(secret).verify(first.body, first.headers)
 
 
-async def test_who_is_back_within_the_grace_time_was_never_away() -> None:
+async def test_a_return_within_the_grace_time_reports_nothing() -> None:
     async with (
         receiving(answer(200)) as receiver,
         running(hooks={"url": receiver.url, "grace_seconds": 60}) as hub,
