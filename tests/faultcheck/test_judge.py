@@ -372,7 +372,7 @@ def test_a_job_on_the_own_stream_is_an_event() -> None:
 
 def test_a_job_that_was_answered_again_happened_when_it_was_first_triggered() -> None:
     later = (*GOOD[:-1], opened(5.0, "late", since="none"), hello(5.1, "e-4", "late"))
-    first, ends = triggered(4.0, "j", "job1", STREAM), (GOOD[-1], replace(GOOD[-1], subscriber="late"))
+    first, ends = triggered(4.0, "j", "job1", STREAM), (GOOD[-1], Caught(GOOD[-1].at, "late", "p"))
     again = replace(first, at=6.0, until=6.1, replayed=True)
     assert set() == rules(*later, first, seen(4.25, "e-4", "j"), again, *ends)
     assert {"unseen"} == rules(*later, seen(4.25, "e-4", "j"), replace(again, replayed=False), *ends)
