@@ -175,7 +175,8 @@ def _parse(key: str, kind: inspect.Type, raw: object) -> object:
             unset = raw == "" and not key.startswith("auth.") and key not in SECRET_KEYS
             return None if unset else _parse(key, inner, raw)
         case inspect.Metadata(type=inner, extra=extra):
-            return cast(dict[str, Any], extra)["check"](_parse(key, inner, raw))
+            value, check = _parse(key, inner, raw), cast(dict[str, Any], extra)["check"]
+            return value if check is None else check(value)
         case inspect.LiteralType(values=choices):
             if raw not in choices:
                 *most, last = (str(choice) for choice in choices)

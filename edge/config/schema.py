@@ -8,7 +8,7 @@ checked when a configuration is loaded, not when a struct is built in code.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Literal, cast, get_args
+from typing import Annotated, ClassVar, Literal, cast, get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -33,19 +33,21 @@ PERMISSIONS: tuple[str, ...] = get_args(Permission)
 Algorithm = Literal[
     "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
 ]
-Trait = Literal["secret", "url", "file"]
+Trait = Literal["secret", "url", "file", "reload"]
 """`secret`: never shown, whole or in part. `url`: may carry a secret (a password, an Inngest event key in the path), so
-scheme and host are shown. `file`: may be in a file that `<key>_file` names.
+scheme and host are shown. `file`: may be in a file that `<key>_file` names. `reload`: SIGHUP applies a change.
 """
 MASK = "***"
 
 
-def _is(check: Callable[[str], str], *traits: Trait) -> Meta:
+def _is(check: Callable[[str], str] | None, *traits: Trait) -> Meta:
     return Meta(extra={"check": check, "traits": traits})
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One section: a frozen struct whose `repr` shows no secret."""
+    """One section: a frozen struct whose `repr` shows no secret. `reload`: SIGHUP applies changes to all of it."""
+
+    reload: ClassVar[bool] = False
 
     def __rich_repr__(self) -> list[tuple[str, object]]:
         section = type(self).__name__.removesuffix("Settings").lower()
@@ -63,15 +65,15 @@ class ServerSettings(Section, frozen=True):
     unix_mode: Annotated[str, _is(texts.file_mode)] = "0660"
     unix_group: str | None = None
     base_path: Annotated[str, _is(texts.base_path)] | None = None  # For proxies that can't strip a prefix.
-    tls_cert: str | None = None
-    tls_key: str | None = None
+    tls_cert: Annotated[str, _is(None, "reload")] | None = None
+    tls_key: Annotated[str, _is(None, "reload")] | None = None
     # Streams get `edge.closing` and a moment to end; systemd and Docker wait 10 s or more.
     drain_seconds: Annotated[float, Meta(ge=0, le=_HOUR_SECONDS)] = 5.0
-    allowed_hosts: tuple[Annotated[str, _is(texts.allowed_host)], ...] = ()
-    trusted_proxies: tuple[Annotated[str, _is(texts.network)], ...] = ()
+    allowed_hosts: tuple[Annotated[str, _is(texts.allowed_host, "reload")], ...] = ()
+    trusted_proxies: tuple[Annotated[str, _is(texts.network, "reload")], ...] = ()
     page: bool = True
     log_format: Literal["console", "json"] = "console"
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], _is(None, "reload")] = "info"
     access_log: bool = False
     # What `trigger.url`, `hooks.url` and `auth.jwt_jwks_url` are reached through. Nothing is read from the environment
     # unasked: a proxy that Docker or a shell sets for downloads would get every job.
@@ -99,6 +101,7 @@ _LEAST_SHARE = 100
 
 
 class LimitsSettings(Section, frozen=True):
+    reload = True
     max_event_bytes: Bytes = 256 * _KIB
     # A whole JSON or text body. Four times an event: JSON has fields around it and may write `\uXXXX`.
     max_body_bytes: Bytes = _MIB
@@ -131,6 +134,7 @@ class LimitsSettings(Section, frozen=True):
 
 
 class TriggerSettings(Section, frozen=True):
+    reload = True
     url: Annotated[str, _is(texts.url, "url", "file")] | None = None
     format: Literal["json", "inngest", "cloudevents"] = "json"
     wait_seconds: Annotated[float, Meta(ge=0, le=_HOUR_SECONDS)] = 3.0
@@ -143,6 +147,7 @@ class TriggerSettings(Section, frozen=True):
 
 
 class AuthSettings(Section, frozen=True):
+    reload = True
     # All are good, so that one can replace another.
     token: tuple[Annotated[str, _is(texts.token, "secret", "file")], ...] = ()
     jwt_key: Annotated[str, _is(texts.jwt_key, "secret", "file")] | None = None
@@ -162,6 +167,7 @@ class AuthSettings(Section, frozen=True):
 
 
 class CorsSettings(Section, frozen=True):
+    reload = True
     origins: tuple[Annotated[str, _is(texts.origin)], ...] = ()
 
 
@@ -229,9 +235,15 @@ def _traits(kind: inspect.Type) -> tuple[Trait, ...]:
 
 KEYS: Mapping[str, inspect.Type] = _settings()
 """Every setting as `section.name`, with its type, in the order of the documentation."""
-SECRET_KEYS, _URL_KEYS, FILE_KEYS = (
+SECRET_KEYS, _URL_KEYS, FILE_KEYS, _RELOAD_KEYS = (
     frozenset(key for key, kind in KEYS.items() if trait in _traits(kind)) for trait in get_args(Trait)
 )
+
+
+def reloadable(key: str) -> bool:
+    """Whether SIGHUP applies a change of the setting."""
+    section: Section = getattr(Config(), key.partition(".")[0])
+    return section.reload or key in _RELOAD_KEYS
 
 
 def mask(key: str, value: object) -> object:

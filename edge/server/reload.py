@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from edge.config.load import ConfigError, Sources, check
-from edge.config.schema import KEYS, Config, value_of
+from edge.config.schema import KEYS, Config, reloadable, value_of
 from edge.config.validate import warnings
 from edge.http.context import Context
 from edge.logs.setup import get_logger, set_level
@@ -23,8 +23,6 @@ from edge.server.assembly import apply_settings, target_of, verifier_of
 from edge.server.listening import load_certificate, refuse_exposure, tls_context
 
 _log = get_logger("server")
-_SECTIONS = frozenset({"auth", "cors", "trigger", "limits"})
-_SERVER_KEYS = frozenset({"server.allowed_hosts", "server.trusted_proxies", "server.log_level"})
 _TLS_KEYS = frozenset({"server.tls_cert", "server.tls_key"})
 
 
@@ -87,9 +85,7 @@ class Reloader:
         )
 
     def _reloadable(self, key: str) -> bool:
-        if key in _TLS_KEYS:
-            return self.tls is not None
-        return key.partition(".")[0] in _SECTIONS or key in _SERVER_KEYS
+        return reloadable(key) and (self.tls is not None or key not in _TLS_KEYS)
 
     def _merged(self, new: Config) -> Config:
         """The configuration in use, with the reloadable values of `new`."""

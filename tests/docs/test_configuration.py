@@ -12,7 +12,7 @@ import pytest
 
 from edge.cli.hub import ExitStatus
 from edge.config.load import describe, load
-from edge.config.schema import KEYS, Config
+from edge.config.schema import KEYS, Config, reloadable
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "configuration.md").read_text(encoding="utf-8")
@@ -41,6 +41,15 @@ def test_the_page_has_every_key_in_order_and_no_other() -> None:
 
 def test_the_page_has_every_default() -> None:
     assert effective_defaults() == {key: default for key, default, _ in DOCUMENTED}
+
+
+def test_the_page_lists_what_a_reload_applies() -> None:
+    listed = PAGE.partition("The hub applies changes of")[2].partition("The log line")[0]
+    named = set(re.findall(r"`([\w.]+)`", listed))
+
+    assert {key for key in KEYS if reloadable(key)} == {
+        key for key in KEYS if key in named or key.partition(".")[0] in named
+    }
 
 
 def test_every_documented_exit_status_exists_and_the_reverse() -> None:
