@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import msgspec
 
 from edge.core.errors import EdgeError, InvalidRequest, NotReady
-from edge.core.event import check_type, why_not_json
+from edge.core.event import bounded, check_type, why_not_json
 from edge.core.idempotency import Answer
 from edge.core.observer import Receipt
 from edge.http import params
@@ -59,6 +59,8 @@ async def trigger(context: Context, request: Request) -> Response:
     key = params.idempotency_key(request)
     body = await params.read(context, request)
     order = decode(body)
+    if context.target.kind == StreamTarget.kind:
+        bounded(bytes(order.data), context.config.limits.max_event_bytes)
     keyed = None
     if key is not None or order.id is not None:
         scope = ("trigger", name, key) if key is not None else ("trigger-id", name, order.id or "")

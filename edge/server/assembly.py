@@ -229,7 +229,7 @@ def target_of(config: Config, sources: Sources, store: Store, clock: Callable[[]
     """Where triggered jobs go: the configured webhook, or the project's own stream. Raises ConfigError."""
     trigger = config.trigger
     if trigger.url is None:
-        return StreamTarget(store, clock, config.limits.max_event_bytes)
+        return StreamTarget(store, clock)
     options = {"format": trigger.format, "timeout_seconds": trigger.timeout_seconds, "retries": trigger.retries}
     return _webhook("trigger", trigger, config, sources, **options)
 

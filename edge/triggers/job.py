@@ -22,7 +22,7 @@ import msgspec
 from standardwebhooks.webhooks import Webhook
 
 from edge.core.errors import InvalidRequest
-from edge.core.event import Event, bounded
+from edge.core.event import Event
 from edge.core.observer import Receipt
 from edge.store.base import Keyed, Store
 
@@ -86,11 +86,10 @@ class StreamTarget:
 
     _store: Store
     _clock: Callable[[], float]
-    _max_event_bytes: int
 
     async def dispatch(self, job: Job) -> Delivery:
         """Raises what `Store.publish` raises."""
-        event = Event(job.name, bounded(bytes(job.data), self._max_event_bytes))
+        event = Event(job.name, bytes(job.data))
         published = self._store.publish(job.project, event, self._clock(), job.keyed)
         receipt = published if isinstance(published, Receipt) else await published
         return self.delivery(receipt)

@@ -86,6 +86,13 @@ async def test_without_a_subscriber_in_time_nothing_starts(site: Site) -> None:
     assert ({"no_connection": 1}, {}) == (outcomes(site), site.context.hub.projects)
 
 
+async def test_a_job_that_is_no_event_of_the_stream_does_not_wait_for_a_subscriber(start_hub: StartHub) -> None:
+    site = await start_hub(limits={"max_event_bytes": 10})
+    answered = await site.ask("POST", TRIGGER, json={"name": "job", "data": "x" * 9}, params={"timeout": "60s"})
+    assert (413, "event_too_large", 10) == (answered.status, answered.problem["code"], answered.problem["limit_bytes"])
+    assert {} == outcomes(site)
+
+
 async def test_the_default_time_out_is_configured(start_hub: StartHub) -> None:
     site = await start_hub(trigger={"wait_seconds": 0.02})
     assert "within 0.02 s" in (await site.trigger()).problem["detail"]
