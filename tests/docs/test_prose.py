@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PENDING = {"decisions.md"}
-PAGES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in PENDING)]
+CHANGELOG = ROOT / "CHANGELOG.md"  # a line is an entry
+PAGES = [page for folder in (ROOT, ROOT / "docs") for page in sorted(folder.glob("*.md")) if page != CHANGELOG]
 LONGEST = 119
 FENCE = re.compile(r"\s*(```+|~~~+)")
 # Left out before a line is read as prose: targets of links, code, the marker of a list, a lead-in in bold.
