@@ -93,7 +93,7 @@ async def test_a_new_key_is_fetched_when_a_token_names_it() -> None:
         await webtokens.keys.close()
 
 
-async def test_unknown_keys_make_no_more_than_one_fetch_in_a_while() -> None:
+async def test_unknown_keys_cause_one_fetch_per_cooldown() -> None:
     async with issuing() as issuer:
         webtokens = issuer.webtokens()
         for number in range(100):
@@ -103,7 +103,7 @@ async def test_unknown_keys_make_no_more_than_one_fetch_in_a_while() -> None:
         await webtokens.keys.close()
 
 
-async def test_a_withdrawn_key_is_refused_after_the_next_fetch_even_for_a_token_seen_before() -> None:
+async def test_a_withdrawn_key_is_refused_after_the_next_fetch() -> None:
     async with issuing() as issuer:
         webtokens = issuer.webtokens()
         token = signed("P-256", 0, "a")
@@ -140,7 +140,7 @@ async def test_a_request_does_not_wait_for_a_routine_fetch() -> None:
         (200, json.dumps({"keys": [{}] * 65}).encode()),
     ],
 )
-async def test_when_the_issuer_fails_the_keys_it_gave_last_stay_good_for_a_day(status: int, document: bytes) -> None:
+async def test_when_the_issuer_fails_its_last_keys_are_used_for_a_day(status: int, document: bytes) -> None:
     async with issuing() as issuer:
         webtokens = issuer.webtokens()
         await webtokens.verify(signed("P-256", 0, "a"))
@@ -157,7 +157,7 @@ async def test_when_the_issuer_fails_the_keys_it_gave_last_stay_good_for_a_day(s
         await webtokens.keys.close()
 
 
-async def test_an_issuer_that_cannot_be_reached_is_not_the_fault_of_a_token() -> None:
+async def test_an_unreachable_issuer_is_keys_unavailable() -> None:
     verifier = Verifier(AuthSettings(jwt_jwks_url="http://127.0.0.1:1/keys.json"))
     verifier.start()
     with pytest.raises(KeysUnavailable) as caught:
@@ -204,7 +204,7 @@ async def test_a_token_without_a_key_id_is_tried_with_every_key_that_fits() -> N
         await webtokens.keys.close()
 
 
-async def test_over_http_it_is_a_503_that_says_when_to_come_back() -> None:
+async def test_unavailable_keys_are_a_503_with_retry_after() -> None:
     config = Config(auth=AuthSettings(jwt_jwks_url="http://127.0.0.1:1/keys.json"))
     async with running(config) as hub:
         headers = {"Authorization": f"Bearer {signed('P-256', 0, 'a')}"}

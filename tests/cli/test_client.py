@@ -57,7 +57,7 @@ async def hub() -> AsyncIterator[HubProcess]:
         yield started
 
 
-async def test_the_last_line_of_standard_input_finishes_the_project_and_each_has_a_key(hub: HubProcess) -> None:
+async def test_final_and_keys_apply_to_lines_of_standard_input(hub: HubProcess) -> None:
     command = ("publish", "p", "-", "--final", "--key", "import-7")
     first = await edge(hub, *command, given=b"one\ntwo\nthree")
     assert first == await edge(hub, *command, given=b"one\ntwo\nthree")

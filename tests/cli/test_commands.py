@@ -114,9 +114,7 @@ def test_how_serving_ends_is_one_line_and_an_exit_status(
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "192.168.1.7"])
 @pytest.mark.parametrize("command", ["serve", "check-config"])
-def test_a_hub_does_not_stand_open_on_a_public_address(
-    host: str, command: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_public_address_needs_permissions(host: str, command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert 2 == main.main([command, "--host", host, "--port", "0"])
     error = capsys.readouterr().err
     assert f"edge: server.host = {host} (from --host)" in error
@@ -125,7 +123,7 @@ def test_a_hub_does_not_stand_open_on_a_public_address(
 
 
 @pytest.mark.parametrize("variable", ["AUTH_TOKEN=abc", "AUTH_ANONYMOUS=subscribe", f"AUTH_JWT_KEY={SECRET}"])
-def test_it_listens_there_once_permissions_are_configured(
+def test_a_public_address_with_permissions_is_accepted(
     variable: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name, _, value = variable.partition("=")
@@ -142,7 +140,7 @@ def test_it_listens_there_once_permissions_are_configured(
         (SECRET, "HS512", "fits none of auth.jwt_algorithms"),
     ],
 )
-def test_a_key_that_no_token_can_be_checked_with_stops_the_start(
+def test_an_unusable_key_stops_the_start(
     command: str,
     key: str,
     algorithms: str | None,
@@ -234,7 +232,7 @@ def test_healthcheck_waits_no_longer_than_its_timeout(capsys: pytest.CaptureFixt
     assert f"edge: {url} did not answer within 0.05 s\n" == capsys.readouterr().err
 
 
-def test_healthcheck_takes_no_nonsense_for_an_answer(capsys: pytest.CaptureFixture[str]) -> None:
+def test_healthcheck_refuses_what_is_not_http(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer() -> None:

@@ -19,7 +19,7 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return capsys.readouterr().out.removesuffix("\n")
 
 
-def test_edge_token_makes_what_the_hub_takes(
+def test_edge_token_makes_a_token_that_the_hub_accepts(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EDGE_AUTH_JWT_KEY", SECRET)

@@ -119,7 +119,7 @@ async def test_refused_by_the_hub_with_its_own_words() -> None:
     assert "refused: subscribing got 401, unauthenticated: " in steps["subscribe"].text
 
 
-async def test_something_else_answers() -> None:
+async def test_another_server_responds() -> None:
     async with running() as hub:
         steps = await outcome(f"{hub.url}/elsewhere")
 
@@ -137,7 +137,7 @@ def test_a_compressed_stream_is_read_as_it_arrives() -> None:
     assert [b"data: 2\n"] == list(lines)
 
 
-async def test_a_proxy_that_holds_everything_back(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_that_buffers_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selftest, "_ANSWER_SECONDS", 0.6)
     async with running(stream=FAST) as hub, between(hub, lump_seconds=30) as url:
         steps = await outcome(url)
@@ -148,7 +148,7 @@ async def test_a_proxy_that_holds_everything_back(monkeypatch: pytest.MonkeyPatc
     assert "proxy_buffering off" in last.text
 
 
-async def test_a_proxy_that_hands_on_in_lumps() -> None:
+async def test_a_proxy_that_batches() -> None:
     async with running(stream=FAST) as hub, between(hub, lump_seconds=0.6) as url:
         steps = await outcome(url)
 
@@ -156,7 +156,7 @@ async def test_a_proxy_that_hands_on_in_lumps() -> None:
     assert re.match(r"buffered: events arrive in batches, up to \d\.\d s late", steps["publish"].text)
 
 
-async def test_a_proxy_that_cuts_what_keeps_quiet() -> None:
+async def test_a_proxy_with_an_idle_timeout() -> None:
     async with running(stream={"heartbeat_seconds": 2}) as hub, between(hub, idle_seconds=0.8) as url:
         steps = await outcome(url)
 
@@ -165,7 +165,7 @@ async def test_a_proxy_that_cuts_what_keeps_quiet() -> None:
     assert "stream.heartbeat_seconds" in steps["idle"].text
 
 
-async def test_a_proxy_that_takes_last_event_id_away(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_that_removes_last_event_id(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selftest, "_ANSWER_SECONDS", 0.6)
 
     def without(data: bytes) -> bytes:
@@ -179,7 +179,7 @@ async def test_a_proxy_that_takes_last_event_id_away(monkeypatch: pytest.MonkeyP
     assert "Last-Event-ID" in steps["resume"].text
 
 
-async def test_another_hub_answers_the_second_time() -> None:
+async def test_another_hub_responds_the_second_time() -> None:
     def renamed(data: bytes) -> bytes:
         return re.sub(rb"Last-Event-ID: \S+-(\d+)\r\n", rb"Last-Event-ID: another-\1\r\n", data)
 

@@ -467,6 +467,6 @@ def test_a_file_without_a_secret_stops_the_start(content: bytes | None, sentence
     assert "two words" not in line
 
 
-def test_a_secret_and_its_file_are_one_too_many(tmp_path: Path) -> None:
+def test_a_secret_and_its_file_cant_be_combined(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"auth\.token_file .* can't be combined with auth\.token"):
         load(None, {"EDGE_AUTH_TOKEN_FILE": "/run/t", "EDGE_AUTH_TOKEN": "abc"}, {})

@@ -158,7 +158,7 @@ def test_malformed_texts_are_refused(variable: str, values: list[str]) -> None:
         ("AUTH_JWT_JWKS_URL", "https://issuer.example/jwks.json"),
     ],
 )
-def test_well_formed_texts_are_taken(variable: str, value: str) -> None:
+def test_well_formed_texts_are_accepted(variable: str, value: str) -> None:
     config, sources = load(None, {f"EDGE_{variable}": value}, {})
 
     (key,) = sources

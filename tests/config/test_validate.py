@@ -51,7 +51,5 @@ from tests.config.refused import PUBLIC_PEM, refusal
         ),
     ],
 )
-def test_values_that_contradict_each_other_are_refused_naming_what_was_set(
-    environ: Mapping[str, str], line: str
-) -> None:
+def test_conflicting_values_are_refused_naming_what_was_set(environ: Mapping[str, str], line: str) -> None:
     assert line in refusal(environ)

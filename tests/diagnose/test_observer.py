@@ -115,7 +115,7 @@ def test_of_many_kinds_of_facts_the_newest_are_kept() -> None:
     assert [f"code {number}" for number in range(19, 7, -1)] == [fact.reason for fact in history.facts("p")]
 
 
-def test_the_oldest_names_give_way() -> None:
+def test_the_oldest_names_are_evicted() -> None:
     history = ProjectHistory(max_projects=2, max_unknown=2)
     for now, name in enumerate("abca"):
         history.trigger(name, "waited", 1.0, float(now))
@@ -168,7 +168,7 @@ def test_it_holds_no_more_than_its_bounds_and_the_newest_of_each(calls: list[tup
         assert sorted(times, reverse=True) == times
 
 
-def test_made_up_names_push_out_no_project() -> None:
+def test_unknown_names_evict_no_project() -> None:
     history = ProjectHistory(max_projects=2, max_unknown=3)
     history.trigger("mine", "no_connection", 3.0, 1.0)
     for number in range(100):
@@ -187,7 +187,7 @@ def test_repeated_facts_are_counted() -> None:
     assert (3, 9.0, "192.0.2.9") == (fact.count, fact.last_seconds, fact.address)
 
 
-def test_what_a_stranger_was_refused_is_kept_when_the_project_is_met() -> None:
+def test_refusals_of_an_unknown_name_are_kept_once_the_project_exists() -> None:
     history = ProjectHistory(max_projects=1, max_unknown=1)
     history.refused("p", "forbidden", None, 1.0)
     history.trigger("p", "waited", 0.2, 2.0)

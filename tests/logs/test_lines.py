@@ -64,7 +64,7 @@ async def read_for(hub: LoggedHub, path: str, events: int) -> None:
                 return
 
 
-async def test_a_stream_is_one_line_at_its_end_and_a_request_one_at_its_answer(tmp_path: Path) -> None:
+async def test_a_stream_is_logged_at_its_end_and_a_request_at_its_response(tmp_path: Path) -> None:
     async with logged(tmp_path, EDGE_SERVER_ACCESS_LOG="true") as hub:
         for _ in range(3):
             async with hub.client.post(f"{hub.url}/projects/p/events", json={"data": "secret-of-the-event"}):

@@ -138,7 +138,7 @@ class _Hostile:
 
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
-def test_a_value_that_cant_be_written_as_it_is_still_makes_a_line(
+def test_a_value_that_cant_be_encoded_still_makes_a_line(
     logging_to_file: Configure, log_format: setup.LogFormat
 ) -> None:
     lines = logging_to_file(log_format)
@@ -277,7 +277,7 @@ def test_an_exception_is_one_line_with_its_causes_and_where_it_was_raised(loggin
     )
 
 
-def test_what_clients_do_wrong_is_not_worth_a_line_but_for_debugging(read: tuple[int, Reader]) -> None:
+def test_client_errors_are_logged_only_at_debug(read: tuple[int, Reader]) -> None:
     fd, lines = read
     for level in ("info", "debug"):
         setup.configure("json", level, fd=fd)
@@ -289,7 +289,7 @@ def test_what_clients_do_wrong_is_not_worth_a_line_but_for_debugging(read: tuple
     assert "trace" not in lines()[0]
 
 
-async def test_a_malformed_request_to_a_real_server_is_not_worth_a_traceback(
+async def test_a_malformed_request_logs_no_traceback(
     read: tuple[int, Reader],
 ) -> None:
     fd, lines = read
@@ -316,7 +316,7 @@ async def test_a_malformed_request_to_a_real_server_is_not_worth_a_traceback(
 # --- the standard library ---
 
 
-def test_the_standard_librarys_logs_and_warnings_take_the_same_way(read: tuple[int, Reader]) -> None:
+def test_the_standard_librarys_logs_and_warnings_are_lines_too(read: tuple[int, Reader]) -> None:
     fd, lines = read
     logging.getLogger().handlers.clear()  # pytest's own, which raise what a library formats wrongly
     setup.configure("json", "info", fd=fd)
@@ -425,7 +425,7 @@ def test_a_full_disk_costs_lines_only() -> None:
     assert before + 2 == drops()
 
 
-def test_the_line_after_one_that_was_written_in_part_begins_anew(read: tuple[int, Reader]) -> None:
+def test_the_line_after_a_torn_one_begins_a_new_line(read: tuple[int, Reader]) -> None:
     fd, lines = read
     setup.configure("console", "info", fd=fd)
     logger = setup.get_logger("edge")

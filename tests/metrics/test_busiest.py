@@ -46,7 +46,7 @@ def test_what_was_shown_under_a_name_stays_out_of_the_others() -> None:
     assert [Figures("b", 0, 0, 0), Figures(None, 0, 10, 10)] == top.figures()
 
 
-def test_one_that_stays_goes_on_counting() -> None:
+def test_a_project_that_stays_goes_on_counting() -> None:
     hub = make_hub()
     publish(hub, "a", 1)
     top = BusiestProjects(hub, 1)
@@ -56,7 +56,7 @@ def test_one_that_stays_goes_on_counting() -> None:
     assert Figures("a", 0, 6, 6) == top.figures()[0]
 
 
-def test_a_project_deleted_and_made_anew_begins_anew() -> None:
+def test_a_recreated_project_starts_at_zero() -> None:
     hub = make_hub()
     publish(hub, "a", 3)
     top = BusiestProjects(hub, 1)
@@ -69,7 +69,7 @@ def test_a_project_deleted_and_made_anew_begins_anew() -> None:
     assert [Figures("a", 0, 1, 1), Figures(None, 0, 4, 4)] == top.figures()
 
 
-def test_a_slice_a_look_and_none_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_look_takes_a_slice_and_skips_deleted_projects(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(top_module, "PROJECTS_A_LOOK", 2)
     hub = make_hub()
     for number, name in enumerate("abcde"):

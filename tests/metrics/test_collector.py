@@ -45,7 +45,7 @@ async def test_every_promised_name_is_there_with_a_help_text() -> None:
     assert [] == [family.name for family in families if len(family.documentation.split()) < 3]
 
 
-async def test_open_metrics_comes_to_who_asks_for_it_and_nothing_is_called_created() -> None:
+async def test_openmetrics_on_request_and_without_created_series() -> None:
     accept = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
     async with running() as hub:
         plain, _ = await scrape(hub)
@@ -182,7 +182,7 @@ async def test_the_busiest_projects_have_series_and_all_others_are_one() -> None
     assert 1 == before['edge_project_events_published_total{project="_other"}']
 
 
-async def test_what_a_project_counted_while_it_was_busy_never_comes_back_among_the_others() -> None:
+async def test_what_was_counted_for_a_project_never_moves_to_the_others() -> None:
     async with running() as hub:
         top = BusiestProjects(hub.context.hub, 1)
         async with hub.subscriber("a"):

@@ -18,7 +18,7 @@ from tests.observability import live
 TOKEN = "a-token-of-some-length"
 
 
-async def test_metrics_on_an_address_of_their_own_until_the_hub_has_left(tmp_path: Path) -> None:
+async def test_metrics_on_an_address_of_their_own_until_the_hub_has_ended(tmp_path: Path) -> None:
     log = tmp_path / "log"
     async with slow_target() as (target, called, answer):
         environ = {
@@ -81,7 +81,7 @@ async def text_of(client: aiohttp.ClientSession, url: str) -> str:
         return await response.text()
 
 
-async def test_metrics_are_not_shown_to_everybody_by_mistake() -> None:
+async def test_metrics_on_a_public_address_need_permissions() -> None:
     status, text = await live.output_of("serve", "--port", "0", EDGE_METRICS_HOST="0.0.0.0", EDGE_METRICS_PORT="0")
 
     assert 2 == status
