@@ -42,7 +42,7 @@ class _Held:
 
 @dataclass(eq=False)
 class ClusterIdempotency:
-    """`edge.store.idempotency.Idempotency` for the requests of one node."""
+    """`edge.store.base.Idempotency` for the requests of one node."""
 
     _redis: RedisClient
     _node: str

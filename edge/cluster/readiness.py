@@ -11,6 +11,7 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -63,16 +64,16 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
 _decoder = msgspec.json.Decoder(Question | Done | Ack | Report)
 
 
+@dataclass(eq=False)
 class _Waiting:
     """A caller of this node, and what the nodes have reported."""
 
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.text = b""
-        """The question, as it may be in Redis."""
-        self.reports: dict[str, Report] = {}
-        self.enough: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        """False when the node is shut down first. Without Redis an exception would stay unretrieved."""
+    count: int
+    text: bytes = b""
+    """The question, as it may be in Redis."""
+    reports: dict[str, Report] = field(default_factory=dict)
+    enough: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    """False when the node is shut down first. Without Redis an exception would stay unretrieved."""
 
     @property
     def connections(self) -> int:

@@ -40,16 +40,16 @@ _Appended = tuple[str, int, float, bool, list[str]]
 _decoder = msgspec.msgpack.Decoder(_Appended)
 
 
+@dataclass(eq=False)
 class _Followed:
     """A project that is followed, or about to be."""
 
-    def __init__(self) -> None:
-        self.subscribed = asyncio.Event()
-        self.ready = asyncio.Event()
-        self.failure: StoreUnavailable | None = None
-        self.stale = False
-        """What is being loaded may lack events that were published while nothing was heard."""
-        self.heard: list[_Appended] = []
+    subscribed: asyncio.Event = field(default_factory=asyncio.Event)
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    failure: StoreUnavailable | None = None
+    stale: bool = False
+    """What is being loaded may lack events that were published while nothing was heard."""
+    heard: list[_Appended] = field(default_factory=list)
 
 
 @dataclass(eq=False)

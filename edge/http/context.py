@@ -18,8 +18,7 @@ from edge.core.idempotency import Receipts
 from edge.diagnose.observer import ProjectHistory
 from edge.http.address import ClientAddresses
 from edge.metrics.collector import Exposition
-from edge.store.base import Store
-from edge.store.idempotency import Idempotency
+from edge.store.base import Idempotency, Store
 from edge.supervisor import Supervisor
 from edge.triggers.job import Target
 

@@ -29,8 +29,7 @@ from edge.metrics.busiest import BusiestProjects
 from edge.metrics.collector import LIMITS, Exposition, Watched
 from edge.server.event_loop import EventLoopDriver
 from edge.server.memory import MemoryWatch
-from edge.store.base import MemoryStore, Store, StoreUnusableError, new_epoch
-from edge.store.idempotency import Idempotency, LocalIdempotency
+from edge.store.base import Idempotency, LocalIdempotency, MemoryStore, Store, StoreUnusableError, new_epoch
 from edge.supervisor import Supervisor, end
 from edge.triggers.hooks import OUTCOMES, Hooks, HookSender
 from edge.triggers.job import StreamTarget, Target

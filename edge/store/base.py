@@ -1,7 +1,10 @@
-"""What a store is. The hub doesn't know it: events pass through the store on their way to the ring.
+"""What a store is, and who holds idempotency keys.
+
+The hub doesn't know the store: events pass through it on their way to the ring.
 
 Invariant: a receipt is given only for what the store has promised to keep. What it can't keep is refused with
-`store_unavailable` while streams stay open; it heals by itself.
+`store_unavailable` while streams stay open; it heals by itself. What is done under a key is done once: a key whose
+request did nothing is forgotten, one whose job may have been sent is remembered with that.
 """
 
 from __future__ import annotations
@@ -10,12 +13,13 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from edge.core.errors import StoreUnavailable
 from edge.core.event import Event
 from edge.core.hub import Hub
-from edge.core.idempotency import Answer, Key
+from edge.core.idempotency import Answer, Key, Receipts, unknown_fate
 from edge.core.observer import Batch, Receipt
 from edge.core.registry import base36
 
@@ -105,6 +109,25 @@ class Store(Protocol):
         """Write what is left and close."""
 
 
+class Idempotency(Protocol):
+    """Who holds which key. A key that was claimed is settled or abandoned."""
+
+    async def claim(self, key: Key, fingerprint: bytes) -> Answer | Published | None:
+        """Claim a key for this request (None), or say what became of it. Waits while another request holds it.
+
+        Raises InvalidRequest (`idempotency_mismatch`), LimitReached, StoreUnavailable.
+        """
+
+    async def record_intent(self, key: Key, job_id: str) -> None:
+        """The job of a claimed key is about to be sent. Raises StoreUnavailable."""
+
+    async def settle(self, key: Key, answer: Answer | None) -> None:
+        """Record the answer of a claimed key, or None when nothing was done. Returns when it may be given."""
+
+    async def abandon(self, key: Key) -> None:
+        """The request of a claimed key ended without an answer: a job that was about to be sent may have started."""
+
+
 def new_epoch() -> str:
     """A name for a life of history, later ones sorting behind: milliseconds and a little chance, in base 36."""
     return base36(time.time_ns() // 1_000_000 * 36**3 + secrets.randbelow(36**3))
@@ -170,3 +193,45 @@ class MemoryStore:
 
     async def close(self) -> None:
         """As `Store.close`."""
+
+
+@dataclass(eq=False)
+class LocalIdempotency:
+    """The keys of this process's requests."""
+
+    _receipts: Receipts
+    _store: MemoryStore
+    _clock: Callable[[], float]
+
+    async def claim(self, key: Key, fingerprint: bytes) -> Answer | None:
+        while (entry := self._receipts.find(key, fingerprint, self._clock())) is not None:
+            if entry.answer is not None:
+                return entry.answer
+            settled = asyncio.Event()
+            entry.waiters.append(settled.set)
+            await settled.wait()
+        self._receipts.begin(key, fingerprint)
+        return None
+
+    async def record_intent(self, key: Key, job_id: str) -> None:
+        entry = self._receipts.in_progress(key)
+        await self._store.record_intent(key, entry.fingerprint, job_id)
+        entry.job_id = job_id
+
+    async def settle(self, key: Key, answer: Answer | None) -> None:
+        entry = self._receipts.in_progress(key)
+        if answer is None:
+            self._receipts.drop(key)
+            await self._store.record_answer(key, entry.fingerprint, None)
+            return
+        # Kept first: those that wait for it get it when it can't be lost any more.
+        await self._store.record_answer(key, entry.fingerprint, answer)
+        self._receipts.answer(key, answer, self._clock())
+
+    async def abandon(self, key: Key) -> None:
+        """The store keeps what it has: an event that is being written is there with its key, or neither is."""
+        job_id = self._receipts.in_progress(key).job_id
+        if job_id is None:
+            self._receipts.drop(key)
+        else:
+            self._receipts.answer(key, unknown_fate(job_id), self._clock())

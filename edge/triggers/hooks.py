@@ -16,6 +16,7 @@ import secrets
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
 
@@ -37,18 +38,18 @@ OUTCOMES: Final = ("sent", "failed", "dropped")
 _log = get_logger("hooks")
 
 
+@dataclass(eq=False)
 class HookSender:
     """Sends webhooks to `target`: those of one project one after another, in order."""
 
-    def __init__(self, target: Target, supervisor: Supervisor) -> None:
-        self._target = target
-        self._supervisor = supervisor
-        self.outcomes: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
-        self.queued = 0
-        """Webhooks that wait to be sent, or are being sent."""
-        self._queues: dict[str, deque[tuple[Job, Callable[[], Awaitable[None]] | None]]] = {}
-        self._sending: dict[str, asyncio.Task[None]] = {}
-        self._closing = False
+    _target: Target
+    _supervisor: Supervisor
+    outcomes: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(OUTCOMES, 0)))
+    queued: int = 0
+    """Webhooks that wait to be sent, or are being sent."""
+    _queues: dict[str, deque[tuple[Job, Callable[[], Awaitable[None]] | None]]] = field(default_factory=dict)
+    _sending: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _closing: bool = False
 
     def put(self, job: Job, done: Callable[[], Awaitable[None]] | None = None) -> None:
         """Send `job` behind those of its project; `done` is awaited when it was sent, or has failed for good."""

@@ -18,7 +18,7 @@ import asyncio
 import hmac
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, cast, get_args
 
 import msgspec
@@ -87,20 +87,18 @@ class _Probe:
         return self.proved_seconds is not None and now - self.proved_seconds > FRESH_SECONDS
 
 
+@dataclass(eq=False, slots=True)
 class _Watch:
     """The callers that wait for one project in one way, and the probes sent for them."""
 
-    __slots__ = ("changed", "confirm", "probes", "task", "turn", "waiters")
-
-    def __init__(self, confirm: Confirm) -> None:
-        self.confirm = confirm
-        self.waiters: list[_Waiter] = []
-        self.changed = asyncio.Event()
-        self.turn = 0
-        """How often it has looked since it was woken."""
-        self.probes: dict[str, _Probe] = {}
-        """By connection id."""
-        self.task: asyncio.Task[None] | None = None
+    confirm: Confirm
+    waiters: list[_Waiter] = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    turn: int = 0
+    """How often it has looked since it was woken."""
+    probes: dict[str, _Probe] = field(default_factory=dict)
+    """By connection id."""
+    task: asyncio.Task[None] | None = None
 
     def reach(self) -> int:
         """How many connections to look at: each round twice as many more than are wanted, so that one confirmed

@@ -16,8 +16,7 @@ import pytest
 from edge.core.idempotency import Answer, Receipts
 from edge.http import publish
 from edge.http.idempotency import run_once
-from edge.store.base import Keyed, MemoryStore
-from edge.store.idempotency import LocalIdempotency
+from edge.store.base import Keyed, LocalIdempotency, MemoryStore
 from tests.http.client import Site
 from tests.store.test_sqlite_process import ask, hub
 from tests.triggers.receiver import Receiver, answer, receiving
