@@ -183,7 +183,7 @@ def _parse(key: str, kind: inspect.Type, raw: object) -> object:
                 raise ValueError(f"must be {', '.join(most)} or {last}")
         case _:
             if not isinstance(raw, str):
-                raise ValueError("must be a text in quotes")  # noqa: TRY004 - one kind of refusal
+                raise ValueError("must be a string in quotes")  # noqa: TRY004 - one kind of refusal
             if not raw.strip():
                 raise ValueError("is empty: give it a value or leave it out")
             raw.encode()  # raises UnicodeEncodeError for what the environment held beside UTF-8
@@ -196,7 +196,7 @@ def _items(key: str, raw: object) -> Iterable[object]:
         return [""] if not items and key in SECRET_KEYS else items
     if isinstance(raw, list):
         return raw
-    raise ValueError("must be a list of texts")
+    raise ValueError("must be a list of strings")
 
 
 # --- the layers ---
