@@ -27,9 +27,6 @@ _NAMED = {
         f"{REPOSITORY}/releases/download/v{__version__}"
     ),
     r"(?<=git clone )https://[^\s`]+": REPOSITORY,
-    r'(?: *<a href="[^"]*">Docs</a>\n)?( *<a href="openapi\.json">)': (
-        (f'        <a href="{DOCS}">Docs</a>\n' if DOCS else "") + r"\1"
-    ),
     r"(?<= --repo )[^\s/]+/[^\s/]+": REPOSITORY.partition("://")[2].partition("/")[2],
     r"[\w-]+\.[\w.-]+(?:/[\w.-]+)+:\d+\.\d+\.\w+": f"{IMAGE}:{__version__}",
     r"(?<=\bedge_)\d+\.\d+\.\w+(?=_)": __version__,
@@ -38,11 +35,12 @@ _NAMED = {
 }
 
 
-def made(page: str) -> str:
-    """`page` with today's addresses and version."""
+def made(page: str, docs: str = DOCS) -> str:
+    """`page` with today's addresses and version, and a link to the docs where the live page has its links."""
     for pattern, address in _NAMED.items():
         page = re.sub(pattern, address, page)
-    return page
+    link = f'        <a href="{docs}">Docs</a>\n' if docs else ""
+    return re.sub(r'(?: *<a href="[^"]*">Docs</a>\n)?( *<a href="openapi\.json">)', rf"{link}\1", page)
 
 
 if __name__ == "__main__":

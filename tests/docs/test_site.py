@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from docs import make_addresses
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}
 LINKING = sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").glob("*.md")) + [ROOT / "monitoring" / "rules.yml"]
@@ -34,6 +36,14 @@ def test_every_link_leads_to_a_file_and_to_a_heading_of_it(page: Path) -> None:
         if not linked.exists() or (anchor and anchor not in anchors_of(linked)):
             broken.add(f"{target}#{anchor}")
     assert set() == broken
+
+
+def test_the_live_page_links_the_site_once_it_has_an_address() -> None:
+    page = (ROOT / "edge" / "static" / "index.html").read_text()
+    linked = make_addresses.made(page, "https://docs.example/edge/")
+    assert 1 == linked.count('<a href="https://docs.example/edge/">Docs</a>')
+    assert linked == make_addresses.made(linked, "https://docs.example/edge/")
+    assert page == make_addresses.made(linked, "")
 
 
 @pytest.mark.slow
