@@ -311,6 +311,10 @@ class Connection:
         """For how long nothing has come back from the peer's stack, as far as can be known."""
         raise NotImplementedError
 
+    def cork(self) -> None:
+        """Hold back what is written next, until `finish`."""
+        raise NotImplementedError
+
     def finish(self) -> None:
         """End the stream politely: what is buffered is still sent."""
         raise NotImplementedError

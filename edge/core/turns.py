@@ -159,6 +159,9 @@ class CloseQueue:
         base_ms = self._limits.retry_ms
         retry_ms = base_ms + int(random.random() * _SPREAD * base_ms)  # noqa: S311  # jitter, no secret
         closing = sse.control_frame("closing", {"reason": reason, "retry_ms": retry_ms}, retry_ms=retry_ms)
+        # In one write with the end: a client that closes as soon as it has read `closing` answers an end that comes
+        # later with a reset, and then what it has read counts as missed.
+        connection.cork()
         connection.control(closing, now)
         connection.leaving = reason
         connection.finish()

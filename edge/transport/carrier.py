@@ -97,6 +97,9 @@ class Part(Connection):
         self._carrier.progress_seconds = self.progress_seconds
         return self._carrier.silent_seconds(now)
 
+    def cork(self) -> None:
+        self._carrier.cork()
+
     def finish(self) -> None:
         """End the stream; but where only this project is finished, the others go on, and it may be reopened."""
         if self.leaving == "finished":
@@ -225,6 +228,7 @@ class Carrier(Stream):
             return
         if reason is None:
             if not all(part.project is None or _is_over(part) for part in self.parts):
+                self.uncork()
                 return
             reason = "finished"
         self.leaving = reason

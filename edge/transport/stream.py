@@ -101,7 +101,7 @@ class Stream(Connection, asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._fd = NOT_DIRECTLY
         self._held: bytearray | None = None
-        """What goes out in one write: the head, the hello and the replay, until `uncork`."""
+        """What goes out in one write, until `uncork`: the head, the hello and the replay; `closing` and the end."""
         self._sock: tcp.Socket | None = None
         self._base_bytes = 0
         """What the peer acknowledges before the first event, counted since the connection began. Not used with TLS."""
@@ -287,14 +287,18 @@ class Stream(Connection, asyncio.Protocol):
         sock = self._open_socket()
         return now - self.progress_seconds if sock is None else tcp.path(sock).last_ack_age_seconds
 
+    def cork(self) -> None:
+        self.uncork()
+        self._fd, self._held = NOT_DIRECTLY, bytearray()
+
     def finish(self) -> None:
+        if self.chunked:
+            self.write(b"0\r\n\r\n")
         self.uncork()
         self._fd = NOT_DIRECTLY
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        if self.chunked:
-            transport.write(b"0\r\n\r\n")
         if transport.can_write_eof():
             transport.write_eof()
         self._close_when_acked(self._clock() + _LONGEST_ACK_SECONDS)

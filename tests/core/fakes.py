@@ -75,6 +75,9 @@ class FakeConnection(Connection):
     def silent_seconds(self, now: float) -> float:
         return now - self.progress_seconds
 
+    def cork(self) -> None:
+        """What it is written counts at once."""
+
     def finish(self) -> None:
         self.finished = True
 

@@ -179,3 +179,28 @@ def test_what_was_read_when_the_hub_ends_a_stream_is_no_miss(loop: str, ends: st
             assert (1, 1, 0) == misses(hub)
 
     run(loop, main)
+
+
+@pytest.mark.parametrize("projects", ["p", "p&project=q"])
+def test_a_stream_ends_in_one_write(loop: str, projects: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that closes before it has read all of the end sends a reset."""
+    written: list[bytes] = []
+
+    class Os:
+        @staticmethod
+        def write(fd: int, data: bytes) -> int:
+            written.append(data)
+            return os.write(fd, data)
+
+    async def main() -> None:
+        async with served() as hub:
+            peer = await hub.connect(SUBSCRIBE.replace(b"/projects/p/events", b"/events?project=" + projects.encode()))
+            await hub.streams(1 + projects.count("&"))
+            hub.context.drain()
+            assert (await peer.reader.read()).endswith(b"0\r\n\r\n")
+            assert b"event: edge.closing" in written[-1]
+            assert written[-1].endswith(b"\n\n\r\n0\r\n\r\n")
+            await peer.close()
+
+    monkeypatch.setattr("edge.transport.stream.os", Os)
+    run(loop, main)
