@@ -201,7 +201,7 @@ class ClusterReadiness(Readiness):
         elif self._follows(message.project):
             self._begin_to_answer(message, message.timeout_seconds)
 
-    def take_up(self, text: bytes, redis_now: float) -> None:
+    def receive_earlier(self, text: bytes, redis_now: float) -> None:
         """A question that was asked before this node followed its project. Raises as `receive`."""
         message = _decoder.decode(text)
         if isinstance(message, Question) and message.deadline > redis_now:

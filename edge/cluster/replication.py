@@ -215,7 +215,7 @@ class Replicator:
         if here is None:
             self._restore(name, epoch.decode(), newest, held, float(now))
         else:
-            await self._go_on(here, epoch.decode(), newest, held, {int(seq) for seq in pending})
+            await self._catch_up(here, epoch.decode(), newest, held, {int(seq) for seq in pending})
         project = self._hub.projects.get(name)
         if project is not None and isinstance(project.ledger, FollowedLedger):
             project.ledger.adopt_lost(untold, project.ring.oldest)
@@ -227,7 +227,7 @@ class Replicator:
             self._apply(name, appended)
         followed.heard.clear()
         for text in waits:
-            self.subscription.guard(name, self._nodes_readiness.take_up, text, float(now))
+            self.subscription.guard(name, self._nodes_readiness.receive_earlier, text, float(now))
 
     def _restore(self, name: str, epoch: str, newest: int, held: dict[int, Any], redis_now: float) -> None:
         if held and list(held) != list(range(newest - len(held) + 1, newest + 1)):
@@ -240,7 +240,9 @@ class Replicator:
         if project is not None:
             project.ledger = FollowedLedger(self._hub.counters.misses, name, newest, self._report)
 
-    async def _go_on(self, project: Project, epoch: str, newest: int, held: dict[int, Any], pending: set[int]) -> None:
+    async def _catch_up(
+        self, project: Project, epoch: str, newest: int, held: dict[int, Any], pending: set[int]
+    ) -> None:
         """Append what was published while nothing was heard, or begin anew where that is gone."""
         known = project.ring.newest
         if epoch == project.epoch and (newest < known or _differ(project, held)):

@@ -140,7 +140,7 @@ class RedisStore:
         await self._presence.close()
         await self._replicator.close()
         with suppress(StoreUnavailable):  # likewise
-            await self.redis.run("leave", self.node)
+            await self.redis.run("close_node", self.node)
         await self.redis.close()
 
     @property

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from edge.cluster.client import RedisClient
@@ -19,40 +21,35 @@ _KEEP_SECONDS = 86_400
 
 async def read_all(url: str) -> list[Stored]:
     """Every project. Raises StoreUnavailable."""
-    redis = RedisClient(parse_redis_url(url))
-    try:
-        await _refuse_nodes(redis)
+    async with _without_nodes(url) as redis:
         async with redis.use() as client:
             names: list[Any] = await client.zrange(redis.keys.projects, 0, -1)
         found = [await _read(redis, name.decode()) for name in names]
-        return [one for one in found if one is not None]
-    finally:
-        await redis.close()
+    return [one for one in found if one is not None]
 
 
 async def write_all(url: str, projects: list[Stored]) -> tuple[int, int]:
     """Write `projects` into a Redis that has none; returns how many, and how many events. Raises StoreUnavailable."""
-    redis = RedisClient(parse_redis_url(url))
-    count = events = 0
-    try:
-        await _refuse_nodes(redis)
+    async with _without_nodes(url) as redis:
         async with redis.use() as client:
             if await client.zcard(redis.keys.projects):
                 raise StoreUnavailable("The destination holds projects already; name an empty database.")
         for project in projects:
             await _write(redis, project)
-            count, events = count + 1, events + len(project.frames)
-        return count, events
+    return len(projects), sum(len(project.frames) for project in projects)
+
+
+@asynccontextmanager
+async def _without_nodes(url: str) -> AsyncIterator[RedisClient]:
+    redis = RedisClient(parse_redis_url(url))
+    try:
+        async with redis.use() as client:
+            seconds, _ = await client.time()
+            if await client.zcount(redis.keys.nodes, seconds - 5, "+inf"):
+                raise StoreUnavailable("Nodes are running around this Redis; stop them first.")
+        yield redis
     finally:
         await redis.close()
-
-
-async def _refuse_nodes(redis: RedisClient) -> None:
-    async with redis.use() as client:
-        seconds, _ = await client.time()
-        nodes = await client.zcount(redis.keys.nodes, seconds - 5, "+inf")
-    if nodes:
-        raise StoreUnavailable("Nodes are running around this Redis; stop them first.")
 
 
 async def _read(redis: RedisClient, name: str) -> Stored | None:

@@ -37,7 +37,7 @@ from edge.triggers.readiness import Readiness
 from edge.triggers.webhook import WebhookTarget
 
 _log = get_logger("server")
-_TURNS_TO_LEAVE = 5
+_TURNS_TO_CLOSE = 5
 _STORE_OPEN_SECONDS = 5.0
 """How long a start waits for the store before it listens without one."""
 _STORE_RETRY_SECONDS = 1.0
@@ -108,7 +108,7 @@ async def assemble(
         await context.target.close()
         await context.verifier.close()
         # The store closes last: what subscribers have not acknowledged is known only when their transports are closed.
-        for _ in range(_TURNS_TO_LEAVE):
+        for _ in range(_TURNS_TO_CLOSE):
             await asyncio.sleep(0)
         await store.close()
 

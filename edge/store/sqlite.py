@@ -99,7 +99,7 @@ class SqliteStore(SqliteWriter):
             finished=row.finished,
         )
         assert file.index is not None
-        file.index.go_on(saved.name, saved.epoch)
+        file.index.continue_under(saved.name, saved.epoch)
         self._hub.restore(saved, now)
         if not file.whole:  # record it for the next process, even if nothing else is written until then
             self._gathered.touched.add(saved.name)
@@ -123,7 +123,7 @@ class SqliteStore(SqliteWriter):
             return pending.future
         # With a key, `record_answer` follows in the same turn of the loop, and so in the same transaction.
         receipt = self._hub.publish(name, event, now)
-        self._note(name, 1)
+        self._mark_unwritten(name, 1)
         return receipt
 
     def publish_many(self, name: str, events: Sequence[Event], now: float) -> Batch | None:
@@ -131,10 +131,10 @@ class SqliteStore(SqliteWriter):
         if self.commit or self.problem is not None:
             return None
         batch = self._hub.publish_many(name, events, now)
-        self._note(name, len(events))
+        self._mark_unwritten(name, len(events))
         return batch
 
-    def _note(self, name: str, count: int) -> None:
+    def _mark_unwritten(self, name: str, count: int) -> None:
         """Mark the `count` newest events of `name` as unwritten."""
         project = self._hub.projects.get(name)
         # None: the hub's limits left no room for what was just published.

@@ -87,7 +87,7 @@ class PendingCommit:
     """What the transaction says of the key."""
     future: asyncio.Future[Receipt] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
-    def give(self, receipt: Receipt) -> None:
+    def resolve(self, receipt: Receipt) -> None:
         if not self.future.done():
             self.future.set_result(receipt)
 
@@ -270,7 +270,7 @@ class SegmentIndex:
         rows.held.append(last_seq)
         self._next_row = row + 1
 
-    def go_on(self, name: str, epoch: str) -> None:
+    def continue_under(self, name: str, epoch: str) -> None:
         """The history of `name` goes on under `epoch`."""
         if rows := self._projects.get(name):
             rows.epoch = epoch

@@ -178,7 +178,7 @@ class SqliteWriter(MemoryStore):
         part = Gathered()
         try:
             if self._lost:
-                await self._make_anew(self._file)
+                await self._recreate(self._file)
             part = self._gathered.take(_PROJECTS_AT_ONCE)
             self._urgent.clear()
             self._writing = part, self._clock()
@@ -216,18 +216,18 @@ class SqliteWriter(MemoryStore):
         # The row in this transaction was built earlier: a later one must say that its ledger knows the event.
         self._gathered.touched.add(one.project.name)
         if one.keyed is None:
-            one.give(receipt)
+            one.resolve(receipt)
             return
         self._remembered.add(one.keyed.key)
         answer = one.keyed.answered(receipts[-len(one.keyed.projects) :])
         if answer == one.remembered:
-            one.give(receipt)
+            one.resolve(receipt)
             return
         # A subscriber connected or disconnected meanwhile: write the answer before it is given.
         row = receipt_row(one.keyed.key, one.keyed.fingerprint, answer, self._now())
         self._gathered.receipts[row.key] = row
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        written.add_done_callback(lambda _: one.give(receipt))
+        written.add_done_callback(lambda _: one.resolve(receipt))
         self._gathered.answers.append(written)
 
     # Failing
@@ -289,7 +289,7 @@ class SqliteWriter(MemoryStore):
         self._refuse_waiting(part)
         self._refuse_waiting(self._gathered)
 
-    async def _make_anew(self, file: SqliteFile) -> None:
+    async def _recreate(self, file: SqliteFile) -> None:
         """If the file was removed, create one with all that the hub holds. Raises while another is in its place."""
         self._file = await self._worker.call(_in_place, file, self.commit)
         self._lost = False
