@@ -10,6 +10,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from edge.core.observer import Receipt
 from edge.logs.setup import get_logger
 from edge.store.base import MemoryStore, StoreUnusableError
 from edge.store.sqlite_file import DRIFT_NOTED_SECONDS, SqliteFile, Worker
-from edge.store.sqlite_open import SqliteFileError
+from edge.store.sqlite_open import SqliteFileError, primary_code
 from edge.store.sqlite_transaction import Gathered, PendingCommit, Transaction, receipt_row
 from edge.supervisor import Supervisor
 
@@ -166,11 +167,9 @@ class SqliteWriter(MemoryStore):
         if self.commit:
             await asyncio.sleep(0)
             return
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(self.flush_seconds):
                 await self._urgent.wait()
-        except TimeoutError:
-            return
 
     async def _write(self) -> bool:
         """Write everything gathered in one transaction. Returns whether it succeeded."""
@@ -236,7 +235,7 @@ class SqliteWriter(MemoryStore):
         """Nothing of `part` was written: keep what was promised for the next attempt, refuse the rest."""
         self.errors += 1
         self._lost = self._lost or isinstance(error, SqliteFileError)
-        full = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF == sqlite3.SQLITE_FULL
+        full = primary_code(error) == sqlite3.SQLITE_FULL
         is_news = self.problem is None
         self.problem = StoreUnavailable(
             "The disk is full, so nothing published now could be kept; make room, then publish again."

@@ -18,6 +18,7 @@ import asyncio
 import hmac
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, cast, get_args
 
@@ -145,11 +146,9 @@ class _Watch:
         else:
             doublings = min(self.turn - _SPIN_TURNS - 1, 10)
             pause_seconds = min(_FIRST_PAUSE_SECONDS * 2**doublings, _LONGEST_PAUSE_SECONDS)
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(pause_seconds):
                 await self.changed.wait()
-        except TimeoutError:
-            return
 
 
 class Readiness:
