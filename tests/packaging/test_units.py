@@ -67,6 +67,9 @@ def test_the_socket_is_where_the_hub_listens_by_default() -> None:
     assert f"\nListenStream={server.host}:{server.port}\n" in (UNITS / "edge.socket").read_text()
 
 
-@pytest.mark.parametrize("script", ["build/image", "build/deb/postinst", "build/deb/prerm", "build/deb/postrm"])
+SCRIPTS = ("image", "portable/build", "portable/compile", "deb/postinst", "deb/prerm", "deb/postrm")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_shell_scripts_are_sound(script: str) -> None:
-    assert "" == run("shellcheck", ROOT / script)
+    assert "" == run("shellcheck", ROOT / "build" / script)
