@@ -59,7 +59,7 @@ class HubRunner:
 
     async def listen_on(self, sock: socket.socket, *, backlog: int = 128, tls: ssl.SSLContext | None = None) -> None:
         """Serve who comes to a bound socket. On Linux a connection inherits the options that are set here."""
-        if tcp.supported(sock):
+        if tcp.is_tcp(sock):
             tcp.prepare(sock, self._app.context.config.stream.dead_after_seconds)
         loop = asyncio.get_running_loop()
         serve = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server

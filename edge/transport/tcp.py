@@ -8,6 +8,7 @@ socket that is not TCP, `supported` says no and callers fall back to "written".
 
 from __future__ import annotations
 
+import functools
 import select
 import socket
 import struct
@@ -66,9 +67,21 @@ class Path(NamedTuple):
     """
 
 
+def is_tcp(sock: Socket) -> bool:
+    """Whether `sock` takes the options of `prepare`."""
+    return _LINUX and sock.family in (socket.AF_INET, socket.AF_INET6)
+
+
 def supported(sock: Socket | None) -> bool:
     """Whether acknowledgements can be asked for on `sock`."""
-    return _LINUX and sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6)
+    return sock is not None and is_tcp(sock) and _kernel_counts()
+
+
+@functools.cache
+def _kernel_counts() -> bool:
+    """Whether `TCP_INFO` is whole; an emulation of Linux may cut it short (measured: qemu-user gives 4 bytes)."""
+    with socket.socket() as sock:
+        return len(_info(sock)) >= _BYTES_ACKED_AT + _U64.size
 
 
 def acked_bytes(sock: Socket) -> int:

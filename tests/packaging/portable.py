@@ -25,7 +25,7 @@ import pytest
 from edge.cli.main import AUTHORITIES
 from tests.faults.cable import cable
 from tests.faults.tls import Certificate, certificate_for
-from tests.packaging.conftest import ARCHITECTURE, run
+from tests.packaging.conftest import ARCHITECTURE, NATIVE, run
 from tests.packaging.running import client, does_its_job, events, wait_until
 
 BUILT = Path(os.environ["PORTABLE"]).resolve()
@@ -157,6 +157,7 @@ def is_written(root: Path, number: int) -> bool:
 
 
 def test_a_peer_that_vanished_is_found_out_and_its_event_is_kept(root: Path) -> None:
+    """Kept where the kernel tells what was acknowledged, which emulation by qemu-user doesn't."""
     settings = {
         "EDGE_SERVER_HOST": "0.0.0.0",
         "EDGE_AUTH_ANONYMOUS": "subscribe,publish,status,metrics",
@@ -169,14 +170,16 @@ def test_a_peer_that_vanished_is_found_out_and_its_event_is_kept(root: Path) -> 
         received = b""
         while b"edge.hello" not in received:
             received += peer.recv(4096)
-        wait_until(lambda: 1 == len(http.get("/projects/p").json()["connections"]))
+        confirmed = http.get("/projects/p/ready?timeout=30s").json()["confirmed"]
+        assert confirmed == ("acknowledged" if ARCHITECTURE == NATIVE else "written")
         wire.cut()
         http.post("/projects/p/events", json={"data": "kept"})
         wait_until(lambda: 'edge_connections_removed_total{reason="dead"} 1.0' in http.get("/metrics").text)
-        with http.stream("GET", "/projects/p/events") as stream:
-            received_again = events(stream)
-            assert "edge.hello" == next(received_again)[0]
-            assert ("message", "kept") == next(received_again)
+        if confirmed == "acknowledged":
+            with http.stream("GET", "/projects/p/events") as stream:
+                received_again = events(stream)
+                assert "edge.hello" == next(received_again)[0]
+                assert ("message", "kept") == next(received_again)
 
 
 class _Receiver(http.server.BaseHTTPRequestHandler):

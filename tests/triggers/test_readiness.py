@@ -6,6 +6,7 @@ import asyncio
 import socket
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from edge.config.schema import Config
@@ -232,3 +233,23 @@ async def test_no_turn_asks_all_connections(monkeypatch: pytest.MonkeyPatch) -> 
         assert isinstance(connection, Asked)
         connection.acknowledge()
     assert (many, "acknowledged") == ((found := await waiting).connections, found.confirmed)
+
+
+@pytest.mark.linux
+async def test_where_the_kernel_tells_only_half_written_counts_as_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under qemu-user, which cuts TCP_INFO to four bytes."""
+    monkeypatch.setattr(tcp, "_info", lambda sock: sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 4))
+    tcp._kernel_counts.cache_clear()
+    try:
+        async with hub_inside(Config(auth=OPEN)) as (context, port):
+            subscriber = await open_stream(("127.0.0.1", port), "p")
+            assert "written" == (await context.readiness.wait("p", 1, 20.0)).confirmed
+            async with (
+                aiohttp.ClientSession() as session,
+                session.get(f"http://127.0.0.1:{port}/projects/p") as answer,
+            ):
+                assert 200 == answer.status
+                assert [None] == [each["round_trip_ms"] for each in (await answer.json())["connections"]]
+            await subscriber.close()
+    finally:
+        tcp._kernel_counts.cache_clear()
