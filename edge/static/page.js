@@ -72,7 +72,7 @@ async function refreshHub() {
     status = null;
     if (error.code === "network")
       say(`The hub can't be reached. What you see is from ${clock(seenAt).slice(0, -4)}.`, true);
-    else say(error.message);
+    else say(error.status === 401 ? "Sign in to see this hub." : error.message);
   }
   showSign(refused);
 }

@@ -441,6 +441,7 @@ async def test_with_auth_on_it_asks_for_a_token_and_keeps_it_for_the_tab(serve: 
     await tab.shows("#ask-token pre", "edge token --ttl 24h")
     await tab.page.click("#ask-token-cancel")
     await tab.shows("#sign", "Sign in")
+    await tab.shows("#hub", "Sign in to see this hub.")
     assert await tab.run("sessionStorage.getItem('edge_token')") is None
 
 
