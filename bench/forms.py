@@ -25,6 +25,8 @@ from bench.peers import EDGE, LOAD_CORE, Peer, Server
 
 CONNECTIONS = 16
 _WARM_UP = 64
+_WARM_UP_STREAMS = 192
+"""The first hundred connections of a second have a log line each when they come, and one when they go."""
 TOKEN, KEY = "static-token-of-the-bench", "key-of-the-bench-that-is-long-enough"
 BODY = b'{"type":"progress","data":{"step":1,"of":17,"text":"' + b"x" * 50 + b'"}}'
 TRACE = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -116,9 +118,9 @@ def main() -> None:
 
 def measured(server: Server, form: Form, count: int, turn: int) -> float:
     """Microseconds of processor time a request. Some unmeasured ones come first: another server had the caches."""
-    given = tickets(server.port, count + _WARM_UP) if form.stream and form.unlike else []
+    given = tickets(server.port, count + _WARM_UP_STREAMS) if form.stream and form.unlike else []
     if form.stream:
-        connect_each(server.port, form, _WARM_UP, given[count:])
+        connect_each(server.port, form, _WARM_UP_STREAMS, given[count:])
     else:
         ask_each(server.port, form, _WARM_UP, -turn * _WARM_UP)
     cpu = server.cpu_seconds()

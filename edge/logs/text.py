@@ -48,8 +48,6 @@ def traced(traceparent: str | None, function: Callable[[Argument], Result], argu
     """
     if traceparent is not None and not is_traceparent(traceparent):
         traceparent = None
-    if traceparent == TRACE.get():
-        return function(argument)
     context = copy_context()
     context.run(TRACE.set, traceparent)
     return context.run(function, argument)

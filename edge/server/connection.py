@@ -21,7 +21,7 @@ from multidict import CIMultiDict
 
 from edge.http.message import HTTP_1_1, Request, Response
 from edge.http.routes import Application
-from edge.logs.text import TRACE_HEADER, traced
+from edge.logs.text import TRACE, TRACE_HEADER, traced
 from edge.server.accept import Acceptor, ConnectionThrottle
 from edge.server.reader import BLANK, Received, RequestReader, refusal
 
@@ -196,7 +196,10 @@ class HttpConnection(RequestReader):
                 elif self._reading_paused:
                     self.resume_reading(resume_parser=False)
                 return
-            if not traced(request.headers.get(TRACE_HEADER), self._answer, request):
+            traceparent = request.headers.get(TRACE_HEADER)
+            as_before = traceparent == TRACE.get()
+            answered = self._answer(request) if as_before else traced(traceparent, self._answer, request)
+            if not answered:
                 return
             if self._writing_paused:
                 break
