@@ -181,6 +181,24 @@ def test_another_epoch_without_a_gap() -> None:
     assert "order" in rules(*silent[:-4], kill(3.5), *silent[-4:])
 
 
+def test_a_subscriber_that_is_cut_off_between_hello_and_gap() -> None:
+    """It comes back behind a gap that it hasn't read; docs/decisions.md says why that is the limit."""
+    history = (
+        *GOOD[:7],
+        opened(4.0, asked="e-2"),
+        hello(4.1, "f-0"),
+        opened(4.2, asked="f-0"),
+        hello(4.3, "f-0"),
+        published(5.0, "one", "f-1"),
+        seen(5.1, "f-1", "one"),
+        Caught(6.0, "s", "p"),
+    )
+    assert set() == rules(*history[:7], kill(3.5), *history[7:])
+    assert {"loss"} == rules(*history)
+    read_more = (*history[:9], seen(4.15, "f-1", "zero"), *history[9:])
+    assert "order" in rules(*read_more[:7], kill(3.5), *read_more[7:])
+
+
 LOST = published(3.0, "three", "e-3")
 RESUMED = (opened(4.0, asked="e-2"), hello(4.1, "e-2"), published(5.0, "four", "f-3"), seen(5.1, "f-3", "four"))
 

@@ -57,8 +57,14 @@ def follow(frames: list[Record], issued: set[str]) -> Walk:  # noqa: PLR0912 - o
     first = next(frame for frame in frames if isinstance(frame, Opened))
     walk = Walk(first.subscriber, first.project, first.since, first.at)
     position, hello, opened = "", "", first
+    before: Record = first
     for frame in frames:
         if isinstance(frame, Opened):
+            if isinstance(before, Hello) and frame.asked == hello and _another_epoch(position, hello):
+                # Cut off between the two, it comes back with the position behind a gap that it hasn't read.
+                unread = Gap(frame.at, frame.subscriber, frame.project, position, "", hello, None, "restart")
+                walk.leaps.append((position, unread))
+                position = hello
             opened = frame
             position = (position or frame.asked) if frame.asked else ""
         elif isinstance(frame, Hello):
@@ -104,7 +110,12 @@ def follow(frames: list[Record], issued: set[str]) -> Walk:  # noqa: PLR0912 - o
             position = frame.id
         else:
             walk.caught = True
+        before = frame
     return walk
+
+
+def _another_epoch(position: str, hello: str) -> bool:
+    return bool(position and hello) and split(position)[0] != split(hello)[0]
 
 
 def _out_of_step(position: str, number: int, *, holes: bool) -> str:
