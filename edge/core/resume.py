@@ -18,8 +18,8 @@ from edge.core.ledger import Ledger
 from edge.core.ring import Ring
 
 GapReason = Literal["evicted", "restart", "unknown"]
-_EVENT_ID = re.compile(r"([0-9a-z]{1,32})-([0-9]{1,18})", re.ASCII)
-_PLACE = r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}:[0-9a-z]{1,32}-[0-9]{1,18}"
+_EVENT_ID = re.compile(r"([0-9a-z]{1,32})-(0|[1-9][0-9]{0,17})", re.ASCII)
+_PLACE = r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}:[0-9a-z]{1,32}-(?:0|[1-9][0-9]{0,17})"
 _STREAM_ID = re.compile(f"{_PLACE}(?:,{_PLACE}){{0,31}}", re.ASCII)
 """An id on a stream of several projects: the position in each."""
 _MAX_ECHOED = 128

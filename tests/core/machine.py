@@ -550,7 +550,7 @@ class HubMachine(RuleBasedStateMachine):
             asked, lost = f"{value}s", None if any(seq <= gone for seq in young) else 0
         else:
             asked = self.id_asked(project.epoch, value)
-            form = re.fullmatch(r"([0-9a-z]{1,32})-([0-9]{1,18})", asked, re.ASCII)
+            form = re.fullmatch(r"([0-9a-z]{1,32})-(0|[1-9][0-9]{0,17})", asked, re.ASCII)
             if form is not None and form[1] == project.epoch:
                 value = int(form[2])
             if isinstance(value, int) and 0 <= value <= project.newest:

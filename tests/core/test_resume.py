@@ -43,7 +43,7 @@ def test_behind_an_event_of_which_six_to_eight_are_held(asked: int, start: Start
     "asked",
     [
         *("", "x", "boot1", "boot1-", "-1", "boot1--1", "boot1-1 ", " boot1-1", "boot1-1\n", "BOOT1-1", "é-1"),
-        *("boot1-\u0661", "boot1-" + "9" * 19, "z" * 33 + "-1", "boot1-0x1", "boot1-1-1"),
+        *("boot1-01", "boot1-00", "boot1-\u0661", "boot1-" + "9" * 19, "z" * 33 + "-1", "boot1-0x1", "boot1-1-1"),
     ],
 )
 def test_what_is_no_event_id_is_unknown(asked: str) -> None:

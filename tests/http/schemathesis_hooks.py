@@ -17,7 +17,7 @@ schemathesis.openapi.media_type("application/x-ndjson", _lines)
 
 _ms = st.integers(0, 50).map("{}ms".format)  # trigger.max_wait_seconds of the hub that is tested
 schemathesis.openapi.format("edge-wait", _ms | st.sampled_from(["0", "0.05", "0.001s", "0.0000001h"]))
-_ids = st.from_regex(r"[0-9a-z]{1,32}-[0-9]{1,18}", fullmatch=True)
+_ids = st.from_regex(r"[0-9a-z]{1,32}-(0|[1-9][0-9]{0,17})", fullmatch=True)
 _spans = st.builds("{}{}".format, st.integers(0, 3650), st.sampled_from(["", "ms", "s", "m", "h", "d"]))
 _since = st.sampled_from(["missed", "all", "none", "last", "last:1", "last:999999"]) | _ids | _spans
 schemathesis.openapi.format("edge-since", _since)
