@@ -104,7 +104,7 @@ class Nodes(Protocol):
     async def issue_ticket(self, project: str, identity: Identity) -> str:
         """A new ticket for `project`. Raises LimitReached (`too_many_tickets`)."""
 
-    async def redeem_ticket(self, ticket: str, project: str | None) -> Identity:
+    def redeem_ticket(self, ticket: str, project: str | None) -> Identity | Awaitable[Identity]:
         """The identity behind `ticket`, which is used up by this. Raises Unauthenticated."""
 
     async def answer_probe(self, project: str, connection_id: str, token: str) -> bool | None:
@@ -171,7 +171,7 @@ class LocalNode:
     async def issue_ticket(self, project: str, identity: Identity) -> str:
         return self.tickets.issue(project, identity, self._clock())
 
-    async def redeem_ticket(self, ticket: str, project: str | None) -> Identity:
+    def redeem_ticket(self, ticket: str, project: str | None) -> Identity:
         return self.tickets.redeem(ticket, project, self._clock())
 
     async def answer_probe(self, project: str, connection_id: str, token: str) -> bool | None:

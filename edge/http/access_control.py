@@ -181,16 +181,33 @@ class AccessControl:
         verifier = self._context.verifier
         return verifier.remembered(token) or verifier.verify(token)
 
-    async def _redeem(self, tickets: Sequence[str], request: Request) -> Identity:
+    def _redeem(self, tickets: Sequence[str], request: Request) -> Identity | Awaitable[Identity]:
         """The identity behind the ticket of a stream, or behind as many tickets as it has projects, in their order."""
         names = request.projects or (request.project,)
         if len(tickets) != len(names):
             raise Unauthenticated(f"A stream of several projects requires a ?{TICKET}= for each, in their order.")
-        redeem = self._context.nodes.redeem_ticket
-        identities = [await redeem(ticket, name or None) for ticket, name in zip(tickets, names, strict=True)]
+        found = self._context.nodes.redeem_ticket(tickets[0], names[0] or None)
+        if len(names) == 1 and isinstance(found, Identity):
+            return self._subscriber(names, [found])
+        return self._redeem_each(names, tickets, found)
+
+    async def _redeem_each(
+        self, names: Sequence[str], tickets: Sequence[str], found: Identity | Awaitable[Identity]
+    ) -> Identity:
+        identities = [found if isinstance(found, Identity) else await found]
+        for ticket, name in zip(tickets[1:], names[1:], strict=True):
+            found = self._context.nodes.redeem_ticket(ticket, name or None)
+            identities.append(found if isinstance(found, Identity) else await found)
+        return self._subscriber(names, identities)
+
+    @staticmethod
+    def _subscriber(names: Sequence[str], identities: Sequence[Identity]) -> Identity:
+        """What the tickets of `identities` allow together: one stream of `names`."""
         ends = [one.expires_at_seconds for one in identities if one.expires_at_seconds is not None]
         if ends and min(ends) <= time.time():
             raise Unauthenticated("The token that the ticket was issued for has expired; get a new one.")
+        if len(names) == 1:
+            return identities[0]
         return Identity(Permissions({"subscribe": names}), min(ends, default=None), identities[0].subject)
 
     def authorize(self, request: Request, identity: Identity) -> None:

@@ -73,7 +73,7 @@ class Request:
         self.path, _, self.query_string = target.partition("?")
 
     @property
-    def query(self) -> Mapping[str, list[str]]:
+    def query(self) -> dict[str, list[str]]:
         """The values of each query parameter, in the order they came."""
         query = self._query
         if query is None:
@@ -90,9 +90,12 @@ class Request:
 
     def parameter(self, name: str) -> str | None:
         """The first value of a query parameter."""
-        if not self.query_string:
-            return None
-        values = self.query.get(name)
+        query = self._query
+        if query is None:
+            if not self.query_string:
+                return None
+            query = self.query
+        values = query.get(name)
         return None if values is None else values[0]
 
     # The body and the connection, which the server's own class brings
