@@ -19,6 +19,7 @@ import errno
 import os
 import ssl
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from itertools import repeat
 from typing import Any, Protocol, cast
@@ -300,7 +301,8 @@ class Stream(Connection, asyncio.Protocol):
         if transport is None or transport.is_closing():
             return
         if transport.can_write_eof():
-            transport.write_eof()
+            with suppress(OSError):  # reset by the peer a moment ago: the transport finds out, and reports it
+                transport.write_eof()
         self._close_when_acked(self._clock() + _LONGEST_ACK_SECONDS)
 
     def _close_when_acked(self, until_seconds: float) -> None:
