@@ -1,7 +1,7 @@
 """What `make portable` built, in the systems that it is to run in: `make test-portable`, which names this file.
 
 As root, with mmdebstrap, iproute2 and nftables; for another architecture also qemu-user-static. `make test` doesn't
-collect it, because the build that it tries takes a quarter of an hour.
+collect it, because the build that it tries takes half an hour.
 """
 
 from __future__ import annotations
