@@ -157,7 +157,7 @@ lock: setup-dev  ## write requirements/*.lock anew from pyproject.toml (UPGRADE=
 portable:  ## a release's files that run with glibc 2.31, in dist/portable (root on Debian; ARCHITECTURE=arm64)
 	build/portable/build $(ARCHITECTURE)
 
-test-portable: setup-test  ## try what `make portable` built, in Debian 11, 12 and 13 (ARCHITECTURE=arm64)
+test-portable: setup-test  ## try what `make portable` built, in Debian 11 to 13 and Ubuntu (ARCHITECTURE=arm64)
 	PORTABLE=dist/portable/$(ARCHITECTURE) ARCHITECTURE=$(ARCHITECTURE) $(VENV) -m pytest tests/packaging/portable.py $(ARGS)
 
 # On an amd64 machine by emulation: half an hour the first time.
