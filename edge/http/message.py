@@ -114,8 +114,8 @@ class Request:
         return False
 
     async def while_open(self, wait: Coroutine[Any, Any, Result]) -> Result:
-        """What `wait` returns, which waits for something, if the caller keeps its side open until then: one that has
-        closed it can't be distinguished from one that has closed. Raises InvalidRequest (`half_closed`).
+        """What `wait` returns, if the caller keeps its sending side open until then: one that has closed it can't be
+        distinguished from one that has gone. Raises InvalidRequest (`half_closed`).
         """
         return await wait
 

@@ -36,6 +36,7 @@ class MemoryWatch:
         self._clock = clock
         self._root = root
         self._cgroups = [(folder, limit) for folder in cgroups(root) if (limit := memory_limit_bytes(folder))]
+        self._machine_bytes = memory_info_bytes(root, "MemTotal")
         self._total_bytes = hub.limits.total_bytes
         self._low_until = 0.0
 
@@ -61,9 +62,9 @@ class MemoryWatch:
     def missing_bytes(self) -> int:
         """How much more memory should be free; negative while there is enough."""
         found = [_missing(limit, limit - _used_bytes(folder)) for folder, limit in self._cgroups]
-        total, free = (memory_info_bytes(self._root, field) for field in ("MemTotal", "MemAvailable"))
-        if total is not None and free is not None:
-            found.append(_missing(total, free))
+        free = memory_info_bytes(self._root, "MemAvailable")
+        if self._machine_bytes is not None and free is not None:
+            found.append(_missing(self._machine_bytes, free))
         return max(found, default=-1)
 
     async def _shrink(self, limits: Limits, missing_bytes: int) -> None:

@@ -22,23 +22,10 @@ from edge.config.load import ConfigError, Sources
 from edge.config.schema import Config, ServerSettings
 from edge.server.listening import CantListenError
 from tests.auth.keys import public_pem
+from tests.cli.process import run
 from tests.faults.tls import certificate_for
 
 SECRET = "0123456789abcdef0123456789abcdef"
-
-
-@pytest.fixture(autouse=True)
-def _no_settings_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith("EDGE_"):
-            monkeypatch.delenv(name)
-
-
-def run(*arguments: str, stdout: int = subprocess.PIPE, shell: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "edge", *arguments]
-    if shell:
-        command = ["sh", "-c", f'exec "$@" {shell}', "sh", *command]
-    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
 
 
 def test_check_config_prints_what_is_in_effect_and_where_it_came_from(

@@ -14,21 +14,7 @@ from edge import __version__
 from edge.cli import main
 from edge.cli.hub import ExitStatus
 from edge.cli.main import version_text
-
-
-@pytest.fixture(autouse=True)
-def _no_settings_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith("EDGE_"):
-            monkeypatch.delenv(name)
-
-
-def run(*arguments: str, stdout: int = subprocess.PIPE, shell: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "edge", *arguments]
-    if shell:
-        command = ["sh", "-c", f'exec "$@" {shell}', "sh", *command]
-    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
-
+from tests.cli.process import run
 
 # --- usage ---
 
