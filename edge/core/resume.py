@@ -106,14 +106,15 @@ def after_id(project: History, asked: str) -> Start:
     ring = project.ring
     everything = ring.oldest - 1
     match = _EVENT_ID.fullmatch(asked)
-    if match is None:
+    epoch, seq = (match[1], int(match[2])) if match is not None else ("", 0)
+    if match is None or (epoch == project.epoch and seq > ring.newest):
+        # An event may have this id one day, so hello must not give it to the client.
         return Start(everything, gap=Gap(asked[:_MAX_ECHOED], "unknown", None))
-    epoch, seq = match[1], int(match[2])
     if not project.continues(epoch, seq):
         if seq == ring.newest and epoch == project.epoch_of(seq):  # the client has all that is held
             return Start(seq, gap=Gap(asked, "restart", None), resume_id=f"{project.epoch}-{seq}")
         return _with_all(ring, Gap(asked, "restart", None))
-    if seq > ring.newest or not (epoch == project.epoch_of(seq) or project.begins(epoch, seq)):
+    if epoch != project.epoch_of(seq) and not project.begins(epoch, seq):
         return _with_all(ring, Gap(asked, "unknown", None))
     if seq < everything:
         return _with_evicted(ring, Gap(asked, "evicted", everything - seq, seq + 1), seq)

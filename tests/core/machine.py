@@ -558,7 +558,9 @@ class HubMachine(RuleBasedStateMachine):
                 gap_again = value
             else:
                 reason = "restart" if form is not None and form[1] != project.epoch else "unknown"
-                comes_back_with = asked if form is not None and held else None
+                # Not an id that an event of this epoch will have one day: it would leave out what came before that.
+                to_come = form is not None and form[1] == project.epoch
+                comes_back_with = asked if form is not None and held and not to_come else None
         position = wanted[0] - 1 if wanted else project.newest
         if lost == 0:
             return Expected(wanted, position=position, takes_missed=how == "missed")
