@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from edge import __version__
-from tests.packaging.conftest import ARCHITECTURE, KEPT, ROOT, run
+from tests.packaging.conftest import ARCHITECTURE, KEPT, NATIVE, ROOT, run
 from tests.packaging.running import client, does_its_job, events, wait_until
 from tests.ports import free_port
 
@@ -144,7 +144,8 @@ def test_a_hub_that_doesnt_answer_fails_its_health_check(podman: Podman, image: 
         with pytest.raises(AssertionError, match="exit status 1"):
             podman("healthcheck", "run", name)
         health = json.loads(podman("inspect", "--format={{json .State.Health}}", name))
-        assert 1 == health["Log"][-1]["ExitCode"]
+        # Emulated, it is too slow for the 3 s of the image: podman ends it, which counts as unhealthy as well.
+        assert health["Log"][-1]["ExitCode"] in ({1} if ARCHITECTURE == NATIVE else {1, -1})
     finally:
         podman("rm", "--force", "--time=0", name)
 
