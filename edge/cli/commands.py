@@ -100,7 +100,7 @@ def loaded(arguments: argparse.Namespace, *, listens: bool = False) -> tuple[Con
     `listens`: refuse one that would open a hub to other machines without authentication, or holds a key that no token
     can be checked with.
     """
-    from edge.config.load import ConfigError  # noqa: PLC0415
+    from edge.config.load import ConfigError
 
     try:
         return _load(arguments, listens=listens)
@@ -109,9 +109,9 @@ def loaded(arguments: argparse.Namespace, *, listens: bool = False) -> tuple[Con
 
 
 def _load(arguments: argparse.Namespace, *, listens: bool) -> tuple[Config, Sources]:
-    from edge.auth.tokens import UnusableKey, Verifier  # noqa: PLC0415
-    from edge.config import machine  # noqa: PLC0415
-    from edge.config.load import ConfigError, load, refuse_exposure  # noqa: PLC0415
+    from edge.auth.tokens import UnusableKey, Verifier
+    from edge.config import machine
+    from edge.config.load import ConfigError, load, refuse_exposure
 
     given = {"server.host": getattr(arguments, "host", None), "server.port": getattr(arguments, "port", None)}
     flags = {key: text for key, text in given.items() if text is not None}
@@ -129,9 +129,9 @@ def _load(arguments: argparse.Namespace, *, listens: bool) -> tuple[Config, Sour
 def serve(arguments: argparse.Namespace) -> int:
     """Run the hub until a signal ends it."""
     with _loading():
-        from edge.config.load import ConfigError  # noqa: PLC0415
-        from edge.server.listening import CantListenError  # noqa: PLC0415
-        from edge.server.process import serve as serve_until_signal  # noqa: PLC0415
+        from edge.config.load import ConfigError
+        from edge.server.listening import CantListenError
+        from edge.server.process import serve as serve_until_signal
 
     try:
         status: int = serve_until_signal(lambda: _load(arguments, listens=True))
@@ -162,9 +162,9 @@ def _loading() -> Iterator[None]:
 
 def check_config(arguments: argparse.Namespace) -> int:
     """Show what is in effect, and warn about what is probably a mistake."""
-    from edge.config.load import ConfigError, describe  # noqa: PLC0415
-    from edge.config.validate import warnings  # noqa: PLC0415
-    from edge.server.listening import tls_context  # noqa: PLC0415
+    from edge.config.load import ConfigError, describe
+    from edge.config.validate import warnings
+    from edge.server.listening import tls_context
 
     config, sources = loaded(arguments, listens=True)
     try:
@@ -205,7 +205,7 @@ def healthcheck(arguments: argparse.Namespace) -> int:
 
 
 def _duration(option: str, text: str, *, least_seconds: float) -> float:
-    from edge.config.units import format_duration, parse_duration  # noqa: PLC0415
+    from edge.config.units import format_duration, parse_duration
 
     try:
         seconds = parse_duration(text)
@@ -251,10 +251,10 @@ def _serve_arguments(pid: int) -> argparse.Namespace:
 def token(arguments: argparse.Namespace) -> int:
     """Print a token."""
     auth = loaded(arguments)[0].auth
-    import time  # noqa: PLC0415
+    import time
 
-    from edge.auth.jwt import mint  # noqa: PLC0415
-    from edge.config.load import read_secret  # noqa: PLC0415
+    from edge.auth.jwt import mint
+    from edge.config.load import read_secret
 
     grants = {permission: _projects(permission, getattr(arguments, permission)) for permission in _ON_PROJECTS}
     if arguments.metrics:
@@ -286,8 +286,8 @@ def _projects(permission: str, given: list[str]) -> list[str]:
 
 
 def store_copy(arguments: argparse.Namespace) -> int:
-    from edge.cli.store_copy import copy  # noqa: PLC0415
-    from edge.logs.setup import configure  # noqa: PLC0415
+    from edge.cli.store_copy import copy
+    from edge.logs.setup import configure
 
     configure("console", "critical")
     copied = copy(arguments.source, arguments.destination)
@@ -297,14 +297,14 @@ def store_copy(arguments: argparse.Namespace) -> int:
 
 
 def store_backup(arguments: argparse.Namespace) -> int:
-    from edge.cli.store_copy import backup  # noqa: PLC0415
+    from edge.cli.store_copy import backup
 
     backup(loaded(arguments)[0].store.url, arguments.file)
     return say(f"edge: backed up to {arguments.file}\n")
 
 
 def store_restore(arguments: argparse.Namespace) -> int:
-    from edge.cli.store_copy import restore  # noqa: PLC0415
+    from edge.cli.store_copy import restore
 
     replaced = restore(loaded(arguments)[0].store.url, arguments.file)
     kept = "" if replaced is None else f"; the history before is {replaced}"

@@ -89,7 +89,7 @@ def command_line() -> argparse.ArgumentParser:
 
 
 def _completion(arguments: argparse.Namespace) -> int:
-    import shtab  # noqa: PLC0415
+    import shtab
 
     return say(shtab.complete(command_line(), shell=arguments.shell) + "\n")
 
@@ -104,8 +104,8 @@ class _Version(argparse.Action):
 
 def version_text() -> str:
     """`edge VERSION`, the commit where a build wrote it down, and what it runs on."""
-    from importlib import import_module  # noqa: PLC0415
-    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+    from importlib import import_module
+    from importlib.metadata import PackageNotFoundError, version
 
     try:
         build = import_module("edge._build_info")
