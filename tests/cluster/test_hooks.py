@@ -36,8 +36,10 @@ class Hooked:
                 ring=RingSettings(max_events=2),
             )
             self.nodes.append(await serve(config))
-        await until(lambda: any(node.store.redis.problem is None for node in self.nodes))
-        await asyncio.sleep(0.5)  # each node has asked for webhooks
+        redis = self.nodes[0].store.redis
+        async with asyncio.timeout(60):
+            while not await redis._client.exists(f"{redis.keys.hooks}:sender"):  # noqa: ASYNC110 - else none is wanted yet
+                await asyncio.sleep(0.02)
         return self
 
     async def __aexit__(self, *_: object) -> None:
