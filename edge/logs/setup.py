@@ -123,8 +123,6 @@ def _is_writable(fd: int) -> bool:
 
     O_NONBLOCK would do too, but it belongs to the open file: the shell that shares it would get it as well.
     """
-    if not hasattr(select, "poll"):
-        return True
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
     return bool(poll.poll(0))
@@ -132,11 +130,10 @@ def _is_writable(fd: int) -> bool:
 
 def _is_journal(fd: int | None) -> bool:
     """Whether systemd connected `fd` to the journal, which reads a priority at the beginning of each line."""
-    try:
+    with suppress(OSError):
         found = os.fstat(-1 if fd is None else fd)
-    except OSError:
-        return False
-    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+        return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+    return False
 
 
 def _is_terminal(fd: int | None) -> bool:
@@ -147,37 +144,31 @@ def _is_terminal(fd: int | None) -> bool:
 # --- one event to one line ---
 
 
-def _to_line(_logger: WrappedLogger, level: str, event_dict: EventDict) -> str:
-    """A structlog processor: the last and only one."""
-    return _line(level, dict(event_dict))
-
-
-def _line(level: str, fields: dict[str, object]) -> str:
-    """The line of an event. A field `exc_info` is an exception, as the standard library passes one."""
+def _to_line(_logger: WrappedLogger, level: str, fields: EventDict) -> str:
+    """The line of an event: the last and only processor of structlog. A field `exc_info` is an exception, as the
+    standard library passes one.
+    """
     if (traceparent := TRACE.get()) is not None:
         fields[TRACE_HEADER] = traceparent
     if (error := _exception_of(fields.pop("exc_info", None))) is not None:
         fields["error"] = _describe_error(error)
         if level != "debug":
             fields["trace"] = _trace(error.__traceback__)
-    head: dict[str, object] = {
+    head = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "level": level,
         "logger": fields.pop("logger_name", "edge"),
         "event": shorten(_to_text(fields.pop("event", "")), _MAX_EVENT_CHARS),
     }
-    bounded = {
-        key: shorten(value, _MAX_VALUE_CHARS) if isinstance(value, str) else value for key, value in fields.items()
-    }
+    for key, value in fields.items():
+        if isinstance(value, str):
+            fields[key] = shorten(value, _MAX_VALUE_CHARS)
     # `head` twice: it comes first, and no field can take its place.
-    line = _output.render({**head, **bounded, **head})
-    if len(line) >= _MAX_LINE_BYTES // 4:
-        cut = {key: shorten(_to_text(value), _MAX_CUT_VALUE_CHARS) for key, value in fields.items()}
-        while len(line.encode("utf-8", "backslashreplace")) >= _MAX_LINE_BYTES - _BESIDE_LINE_BYTES:
-            line = _output.render({**head, **cut, **head, "cut": True})
-            if not cut:
-                break
-            cut.popitem()
+    line = _output.render({**head, **fields, **head})
+    while fields and len(line.encode("utf-8", "backslashreplace")) >= _MAX_LINE_BYTES - _BESIDE_LINE_BYTES:
+        fields = {key: shorten(_to_text(value), _MAX_CUT_VALUE_CHARS) for key, value in fields.items()}
+        line = _output.render({**head, **fields, **head, "cut": True})
+        fields.popitem()
     return _output.priorities.get(level, "") + line
 
 
@@ -251,20 +242,11 @@ def _trace(frames: TracebackType | None) -> str:
     return " < ".join(reversed(names[-_MAX_FRAMES:]))
 
 
-def _is_client_error(error: BaseException | None) -> bool:
-    """Whether the peer caused it: it disconnected, or sent malformed HTTP. aiohttp logs that with a traceback."""
-    if isinstance(error, ConnectionError):
-        return True
-    # Not imported: without aiohttp in the process there is none of its exceptions either.
-    http_exceptions = sys.modules.get("aiohttp.http_exceptions")
-    return http_exceptions is not None and isinstance(error, http_exceptions.HttpProcessingError)
-
-
 # --- the standard library's logs ---
 
 
 class _StandardLibraryHandler(logging.Handler):
-    """Takes what asyncio, aiohttp and others log through the same pipeline, deduplicated, one line each."""
+    """Takes what asyncio and others log through the same pipeline, deduplicated, one line each."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -274,11 +256,6 @@ class _StandardLibraryHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         error = _exception_of(record.exc_info)
-        level = record.levelname.lower()
-        if _is_client_error(error):
-            if not logging.getLogger().isEnabledFor(logging.DEBUG):
-                return
-            level = "debug"
         key = (record.name, record.levelno, _to_text(record.msg), type(error).__name__)
         suppressed = self._deduplicator.admit(key, time.monotonic())
         if suppressed is None:
@@ -287,8 +264,10 @@ class _StandardLibraryHandler(logging.Handler):
             event = record.getMessage()
         except Exception:  # noqa: BLE001 - a wrong format string in a library: log its parts
             event = f"{_to_text(record.msg)} {_to_text(record.args)}"
-        more = {"suppressed": suppressed} if suppressed else {}
-        _output.write(_line(level, {"event": event, "logger_name": record.name, "exc_info": error, **more}))
+        fields: EventDict = {"event": event, "logger_name": record.name, "exc_info": error}
+        if suppressed:
+            fields["suppressed"] = suppressed
+        _output.write(_to_line(None, record.levelname.lower(), fields))
 
 
 def _adopt_standard_library(level: str) -> None:
@@ -298,10 +277,6 @@ def _adopt_standard_library(level: str) -> None:
     root.addHandler(_StandardLibraryHandler())
     root.setLevel(level.upper())
     logging.captureWarnings(True)
-    # It would write query strings, with their tickets; what matters of a request we log ourselves.
-    access = logging.getLogger("aiohttp.access")
-    access.disabled = True
-    access.propagate = False
 
 
 _output = _Output()

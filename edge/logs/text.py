@@ -7,12 +7,8 @@ the target: `tracestate` belongs to the vendors of tracing systems, and we are n
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from contextvars import ContextVar, copy_context
-from typing import TypeVar
+from contextvars import Context, ContextVar, copy_context
 
-Argument = TypeVar("Argument")
-Result = TypeVar("Result")
 TRACE_HEADER = "traceparent"
 TRACE: ContextVar[str | None] = ContextVar(TRACE_HEADER, default=None)
 """The traceparent of the request at hand: well-formed, so it can go into a header and a log line as it is."""
@@ -41,13 +37,11 @@ def is_traceparent(text: str) -> bool:
     return _TRACEPARENT.fullmatch(text) is not None
 
 
-def traced(traceparent: str | None, function: Callable[[Argument], Result], argument: Argument) -> Result:
-    """Call `function`, and run the tasks it makes, under `traceparent`, or under none if that isn't one.
+def traced(traceparent: str | None) -> Context:
+    """A context in which a call, and the tasks that it makes, have `traceparent`, or none if that isn't one.
 
     A connection goes on in the task of the request before, and may read in it: that one's trace isn't the next one's.
     """
-    if traceparent is not None and not is_traceparent(traceparent):
-        traceparent = None
     context = copy_context()
-    context.run(TRACE.set, traceparent)
-    return context.run(function, argument)
+    context.run(TRACE.set, traceparent if traceparent is not None and is_traceparent(traceparent) else None)
+    return context

@@ -198,7 +198,7 @@ class HttpConnection(RequestReader):
                 return
             traceparent = request.headers.get(TRACE_HEADER)
             as_before = traceparent == TRACE.get()
-            answered = self._answer(request) if as_before else traced(traceparent, self._answer, request)
+            answered = self._answer(request) if as_before else traced(traceparent).run(self._answer, request)
             if not answered:
                 return
             if self._writing_paused:

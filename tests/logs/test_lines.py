@@ -185,6 +185,21 @@ async def test_the_trace_of_a_request_ends_with_it(tmp_path: Path, body: bytes, 
     assert "traceparent" not in line
 
 
+async def test_a_malformed_request_is_a_line_at_debug_without_a_traceback(tmp_path: Path) -> None:
+    async with logged(tmp_path, EDGE_SERVER_LOG_LEVEL="debug") as hub:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(hub.url.rpartition(":")[2]))
+        writer.write(b"not http at all\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        line = await hub.line("malformed_http")
+        text = hub.file.read_text()
+
+    assert b" 400 " in answer.partition(b"\r\n")[0]
+    assert "debug" == line["level"]
+    assert '"trace"' not in text
+
+
 async def test_floods_of_connections_are_folded_and_each_is_counted(tmp_path: Path) -> None:
     visits = 2 * BURST_LINES
     async with logged(tmp_path) as hub:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -277,42 +276,6 @@ def test_an_exception_is_one_line_with_its_causes_and_where_it_was_raised(loggin
     )
 
 
-def test_client_errors_are_logged_only_at_debug(read: tuple[int, Reader]) -> None:
-    fd, lines = read
-    for level in ("info", "debug"):
-        setup.configure("json", level, fd=fd)
-        for error in (ConnectionResetError("gone"), BrokenPipeError(), web.HTTPException):
-            if isinstance(error, Exception):
-                logging.getLogger("aiohttp.server").error("Error handling request %s", "x", exc_info=error)
-
-    assert ["debug", "debug"] == [fields(line)["level"] for line in lines()]
-    assert "trace" not in lines()[0]
-
-
-async def test_a_malformed_request_logs_no_traceback(
-    read: tuple[int, Reader],
-) -> None:
-    fd, lines = read
-    setup.configure("json", "debug", fd=fd)
-    runner = web.AppRunner(web.Application())
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        reader, writer = await asyncio.open_connection(*runner.addresses[0])
-        writer.write(b"not http at all\r\n\r\n")
-        answer = await reader.read()
-        writer.close()
-        await writer.wait_closed()
-    finally:
-        await runner.cleanup()
-
-    assert answer.startswith(b"HTTP/1.0 400")
-    (line,) = [line for line in lines() if fields(line)["logger"] == "aiohttp.server"]
-    assert "debug" == fields(line)["level"]
-    assert "trace" not in fields(line)
-
-
 # --- the standard library ---
 
 
@@ -323,7 +286,6 @@ def test_the_standard_librarys_logs_and_warnings_are_lines_too(read: tuple[int, 
 
     logging.getLogger("asyncio").warning("slow: %s", "x\ny")
     logging.getLogger("foreign").error("broken %d", "text")
-    logging.getLogger("aiohttp.access").error("GET /?ticket=secret")
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         logging.captureWarnings(True)

@@ -46,5 +46,5 @@ def test_shorten_cuts_with_an_ellipsis() -> None:
 )
 def test_a_trace_that_is_none_is_ignored(text: str, well_formed: bool) -> None:
     assert well_formed is is_traceparent(text)
-    assert (text if well_formed else None) == traced(text, TRACE.get, None)
+    assert (text if well_formed else None) == traced(text).run(TRACE.get)
     assert TRACE.get() is None
