@@ -99,26 +99,22 @@ class Supervisor:
         return task
 
     async def _keep_running(self, name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        loop = asyncio.get_running_loop()
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
         pause_seconds = FIRST_PAUSE_SECONDS
         while True:
             began = loop.time()
             try:
                 return await run()
             except (Exception, asyncio.CancelledError) as error:
-                if isinstance(error, asyncio.CancelledError) and _cancelled():
+                # If this task was not cancelled, a CancelledError came from what it awaited, and is a failure.
+                if isinstance(error, asyncio.CancelledError) and task.cancelling():
                     raise
                 self.failed(name, error)
             if loop.time() - began > LONGEST_PAUSE_SECONDS:
                 pause_seconds = FIRST_PAUSE_SECONDS
             await asyncio.sleep(pause_seconds)
             pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
-
-
-def _cancelled() -> bool:
-    """Whether this task was cancelled; if not, a CancelledError came from what it awaited, and is a failure."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 async def end(task: asyncio.Task[Any] | None) -> None:

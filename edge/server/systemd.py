@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, MutableMapping
 
 _FIRST_DESCRIPTOR = 3
+_FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 _WAIT_SECONDS = 2.0
 _STATUS_SECONDS = 1.0
 _MICROSECONDS = 1_000_000
@@ -33,8 +34,10 @@ def inherited_sockets(environ: MutableMapping[str, str]) -> list[socket.socket]:
     try:
         for descriptor in range(_FIRST_DESCRIPTOR, _FIRST_DESCRIPTOR + count):
             os.set_inheritable(descriptor, False)
-            sockets.append(socket.socket(fileno=descriptor))
-            _check(sockets[-1])
+            sockets.append(sock := socket.socket(fileno=descriptor))
+            stream = sock.family in _FAMILIES and sock.type == socket.SOCK_STREAM
+            if not stream or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                raise OSError(f"descriptor {descriptor} from systemd is not a listening TCP or Unix stream socket")
     except OSError:
         for sock in sockets:
             sock.close()
@@ -61,11 +64,6 @@ class Notifier:
                 self._socket.close()
                 raise
 
-    @property
-    def enabled(self) -> bool:
-        """Whether systemd expects notifications."""
-        return self._socket is not None
-
     def ready(self, status: str) -> bool:
         """The service has started, or has reloaded. False when systemd doesn't take it, and will end the service."""
         return self._send(f"READY=1\nSTATUS={status}", _WAIT_SECONDS)
@@ -80,17 +78,13 @@ class Notifier:
         self._send(f"STOPPING=1\nSTATUS={status}\nEXTEND_TIMEOUT_USEC={microseconds}", _WAIT_SECONDS)
 
     async def attend(self, status: Callable[[], str]) -> None:
-        """Feed the watchdog, and send `status()` when it has changed, until cancelled."""
-        if not self.enabled:
-            return
+        """Feed the watchdog, and send `status()`, until cancelled. What isn't accepted (systemd is busy, or is being
+        replaced) the next turn sends again.
+        """
         pause = min(_STATUS_SECONDS, self.watchdog_seconds / 3 or _STATUS_SECONDS)
-        sent_status = ""
-        while True:
+        while self._socket is not None:
             await asyncio.sleep(pause)
-            now = status()
-            # Not accepted (systemd is busy, or is being replaced): the next turn sends it again.
-            if self._send("WATCHDOG=1" + (f"\nSTATUS={now}" if now != sent_status else "")):
-                sent_status = now
+            self._send(f"WATCHDOG=1\nSTATUS={status()}")
 
     def close(self) -> None:
         """Send nothing more."""
@@ -122,10 +116,3 @@ def _number(text: str, variable: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise OSError(f"{variable} is {text!r}, not a number; systemd sets it")
     return int(text)
-
-
-def _check(sock: socket.socket) -> None:
-    stream = sock.family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX) and sock.type == socket.SOCK_STREAM
-    if not stream or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        raise OSError(f"descriptor {sock.fileno()} from systemd is not a listening TCP or Unix stream socket")
-    sock.setblocking(False)

@@ -85,10 +85,9 @@ def test_systemd_gets_ready_then_status_and_signs_of_life_then_stopping(manager:
         nothing_yet = "STATUS=0 connections, 0 projects, 0 misses (0 pending, 0 lost)"
         assert ["READY=1", nothing_yet] == received(manager, "STATUS")
         assert ["WATCHDOG=1", nothing_yet] == received(manager, "STATUS")
-        assert ["WATCHDOG=1"] == received(manager, "WATCHDOG"), "a status is sent once"
 
         httpx.post(f"{url}/projects/p/events", json={"data": 1})
-        assert "STATUS=0 connections, 1 projects, 1 misses (1 pending, 0 lost)" == received(manager, "STATUS")[-1]
+        assert "STATUS=0 connections, 1 projects, 1 misses (1 pending, 0 lost)" == received(manager, "1 projects")[-1]
 
         process.send_signal(signal.SIGSTOP)
         manager.settimeout(1.0)
@@ -161,7 +160,6 @@ def test_abstract_notify_sockets_are_understood() -> None:
         assert b"READY=1\nSTATUS=fine" == manager.recv(100)
     assert not notifier.ready("not accepted now")
     notifier.close()
-    assert not notifier.enabled
     assert notifier.ready("not expected")
 
 
