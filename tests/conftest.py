@@ -52,8 +52,9 @@ def _house_rules(request: pytest.FixtureRequest) -> Iterator[None]:
         rules.functions["os.write"].can_block_in("edge/logs/setup.py", "write")
         # /proc and cgroups are the kernel's memory: reading them waits for no disk.
         for name in ("os.stat", "os.listdir", "io.BufferedReader.read"):
-            for function in ("__init__", "collect", "resident_bytes"):
-                rules.functions[name].can_block_in("edge/metrics/collector.py", function)
+            for function in ("__init__", "collect"):
+                rules.functions[name].can_block_in("edge/server/metrics.py", function)
+        rules.functions["io.BufferedReader.read"].can_block_in("edge/http/status.py", "_resident_bytes")
         for name in ("os.stat", "io.TextIOWrapper.read"):
             for module, function in (
                 ("edge/config/machine.py", "memory_info_bytes"),

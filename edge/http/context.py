@@ -17,7 +17,6 @@ from edge.core.hub import Hub
 from edge.core.idempotency import Receipts
 from edge.diagnose.observer import ProjectHistory
 from edge.http.address import ClientAddresses
-from edge.metrics.collector import Exposition
 from edge.store.base import Idempotency, Store
 from edge.supervisor import Supervisor
 from edge.triggers.job import Target
@@ -28,7 +27,8 @@ Result = TypeVar("Result")
 class Context:
     """The parts, and the few things only the whole can say. `exposition` reads the others: it is set last."""
 
-    exposition: Exposition
+    exposition: Callable[[str], tuple[bytes, str]]
+    """`/metrics` for a client that accepts so: body and content type."""
     idempotency: Idempotency
 
     def __init__(

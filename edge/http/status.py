@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from itertools import islice
+from pathlib import Path
+from resource import getpagesize
 from typing import cast
 
 import msgspec
@@ -21,7 +23,6 @@ from edge.http.context import Context
 from edge.http.message import JSON, NO_STORE, Request, Response, json_response
 from edge.http.problems import response as problem
 from edge.http.subscribe import last_event_id, start_at
-from edge.metrics.collector import resident_bytes
 from edge.transport.stream import Stream
 
 _PAGE = 100
@@ -159,10 +160,9 @@ async def projects(context: Context, request: Request) -> Response:
 
 async def hub(context: Context, request: Request) -> Response:
     """The totals of this process."""
-    hub, config, watched = context.hub, context.config, context.exposition.watched
+    hub, config = context.hub, context.config
     counters, misses = hub.counters, hub.counters.misses
     now, oldest = context.clock(), counters.oldest_miss.oldest()
-    available, errors = watched.store()
     unable = context.store_problem
     return _json(
         schemas.HubStatus(
@@ -187,10 +187,18 @@ async def hub(context: Context, request: Request) -> Response:
                 None if oldest is None else round(max(0.0, now - oldest), 3),
             ),
             triggers=context.triggers.outcomes,
-            store=schemas.HubStore(available, None if unable is None else str(unable), errors),
-            memory_bytes=resident_bytes(),
+            store=schemas.HubStore(unable is None, None if unable is None else str(unable), context.store.errors),
+            memory_bytes=_resident_bytes(),
         )
     )
+
+
+def _resident_bytes() -> int | None:
+    """Resident memory of the process; None where there is no `/proc`, or no descriptor left to read it with."""
+    try:
+        return int(Path("/proc/self/statm").read_bytes().split()[1]) * getpagesize()
+    except OSError:
+        return None
 
 
 async def delete(context: Context, request: Request) -> Response:
@@ -262,7 +270,7 @@ async def readyz(context: Context, _request: Request) -> Response:
 
 async def metrics(context: Context, request: Request) -> Response:
     """The numbers, for Prometheus."""
-    body, content_type = context.exposition.text(request.headers.get("Accept") or "")
+    body, content_type = context.exposition(request.headers.get("Accept") or "")
     return Response(200, body, content_type)
 
 

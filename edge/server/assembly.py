@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 from edge.auth.tickets import Tickets
 from edge.auth.tokens import UnusableKey, Verifier
 from edge.cluster.local import LocalNode, Nodes
 from edge.config.load import DEFAULT_SOURCE, ConfigError, Sources
-from edge.config.schema import Config, HooksSettings, TriggerSettings, value_of
+from edge.config.schema import Config, HooksSettings, TriggerSettings
 from edge.config.texts import FROM_ENVIRONMENT, parse_redis_url
 from edge.core.errors import StoreUnavailable
 from edge.core.hub import Hub
@@ -25,13 +25,12 @@ from edge.http.address import ClientAddresses
 from edge.http.context import Context
 from edge.http.routes import Application
 from edge.logs.setup import get_logger
-from edge.metrics.busiest import BusiestProjects
-from edge.metrics.collector import LIMITS, Exposition, Watched
 from edge.server.event_loop import EventLoopDriver
 from edge.server.memory import MemoryWatch
+from edge.server.metrics import exposition
 from edge.store.base import Idempotency, LocalIdempotency, MemoryStore, Store, StoreUnusableError, new_epoch
 from edge.supervisor import Supervisor, end
-from edge.triggers.hooks import OUTCOMES, Hooks, HookSender
+from edge.triggers.hooks import Hooks, HookSender
 from edge.triggers.job import StreamTarget, Target
 from edge.triggers.readiness import Readiness
 from edge.triggers.webhook import WebhookTarget
@@ -85,7 +84,7 @@ async def assemble(
     context = Context(config, hub, nodes, target, store, receipts, history, clock, verifier, supervisor)
     context.idempotency = idempotency
     hooks = _hooks_of(context, sources, log) if config.hooks.url is not None else None
-    context.exposition = Exposition(_watched(context, driver, hooks))
+    context.exposition = exposition(context, driver, hooks)
     app = routes.build(context)
 
     @asynccontextmanager
@@ -147,8 +146,6 @@ async def open_store(context: Context, fail: Callable[[StoreUnusableError], None
     await asyncio.wait((tried,), timeout=_STORE_OPEN_SECONDS)
     if not tried.done():
         tried.set_result(None)
-    elif tried.exception() is not None:
-        await end(task)
     tried.result()
     return task
 
@@ -170,7 +167,7 @@ def apply_settings(context: Context, config: Config, verifier: Verifier, target:
         old_verifier, context.verifier = context.verifier, verifier
         verifier.start()
         context.supervisor.start("reload", old_verifier.close())
-    if (config.trigger, limits.max_event_bytes) != (before.trigger, before.limits.max_event_bytes):
+    if config.trigger != before.trigger:
         old_target, context.target = context.target, target
         context.targets.append(target)
         context.supervisor.start("reload", _close_when_idle(old_target, context.running))
@@ -268,37 +265,3 @@ def _hooks_of(context: Context, sources: Sources, log: HubObserver) -> Hooks:
     log.missed.append(hooks.event_missed)
     log.dropped.append(hooks.project_dropped)
     return hooks
-
-
-def _watched(context: Context, driver: EventLoopDriver, hooks: Hooks | None) -> Watched:
-    """What `/metrics` shows."""
-    config = context.config
-    top = None
-    if config.metrics.top_projects:
-        top = BusiestProjects(context.hub, config.metrics.top_projects)
-        driver.each_second.append(top.look)
-
-    def webhook_requests() -> tuple[int, int]:
-        """Attempts and retries of all targets since the start: a reload doesn't turn the counters back."""
-        webhooks = [target for target in context.targets if isinstance(target, WebhookTarget)]
-        return sum(target.attempts for target in webhooks), sum(target.retries for target in webhooks)
-
-    return Watched(
-        clock=context.clock,
-        hub=context.hub,
-        triggers=context.triggers,
-        receipts=context.receipts,
-        waiting=lambda: context.readiness.waiting,
-        webhook=webhook_requests,
-        store=lambda: (context.store_problem is None, context.store.errors),
-        rejected_messages=lambda: context.nodes.rejected_messages,
-        task_failures=context.supervisor.failures,
-        hooks=lambda: (hooks.sender.outcomes, hooks.queued) if hooks is not None else (dict.fromkeys(OUTCOMES, 0), 0),
-        loop_lag_seconds=driver.lag_seconds,
-        limits=lambda: {
-            **{key: cast(float, value_of(context.config, key)) for key in LIMITS},
-            # Lower than its setting after memory was low.
-            "ring.total_bytes": context.hub.limits.total_bytes,
-        },
-        top=top,
-    )

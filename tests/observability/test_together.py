@@ -22,7 +22,7 @@ from edge.core.counters import (
 )
 from edge.diagnose.explain import LEFT, REFUSED, Cause
 from edge.http.problems import PROBLEMS
-from edge.metrics.collector import LIMITS
+from edge.server.metrics import LIMITS
 from edge.supervisor import TASKS
 from edge.triggers.hooks import OUTCOMES
 from tests.observability.families import Shown, families

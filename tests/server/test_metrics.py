@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 import subprocess
 from unittest import mock
 
+import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 
+from edge.core import hub as core
+from edge.core import resume
 from edge.core.event import Event
-from edge.metrics import collector
-from edge.metrics.busiest import PROJECTS_A_LOOK, BusiestProjects
+from edge.server import metrics
+from edge.server.metrics import OTHERS, PROJECTS_A_LOOK, BusiestProjects
+from tests.core.fakes import FakeConnection, make_hub
+from tests.core.fakes import text as an_event
 from tests.observability.rig import Hub, running, until
 
 # The names the API page promises, as they are scraped.
@@ -114,26 +120,28 @@ async def test_a_scrape_touches_no_project_and_no_connection() -> None:
     assert 1 == before
 
 
+def open_descriptors() -> float:
+    families = metrics.ProcessCollector().collect()
+    return next(family.samples[0].value for family in families if family.name == "process_open_fds")
+
+
 def test_descriptors_are_counted_without_listing_them_where_the_kernel_can() -> None:
     with mock.patch.object(os, "listdir", side_effect=AssertionError("listed")):
-        before = collector.open_descriptors()
+        before = open_descriptors()
         with subprocess.Popen(["true"], stdout=subprocess.PIPE):
-            assert before is not None
-            assert before + 1 == collector.open_descriptors()
+            assert before + 1 == open_descriptors()
 
 
 def test_descriptors_are_listed_where_the_kernel_can_not_count_them() -> None:
     with mock.patch.object(os, "stat", return_value=mock.Mock(st_size=0)):
-        listed = collector.open_descriptors()
+        listed = open_descriptors()
 
     # The listing itself holds one open.
-    now = collector.open_descriptors()
-    assert now is not None
-    assert now + 1 == listed
+    assert open_descriptors() + 1 == listed
 
 
 def test_without_a_descriptor_left_what_takes_one_is_left_out() -> None:
-    process = collector.ProcessCollector()
+    process = metrics.ProcessCollector()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
@@ -159,10 +167,9 @@ async def test_the_busiest_projects_have_series_and_all_others_are_one() -> None
         hub.subscriber("b"),
     ):
         await hub.publish("c")
-        top = hub.context.exposition.watched.top
-        assert top is not None
-        await until(lambda: len(top.figures()) == 3)
-        before = await hub.metrics()
+        async with asyncio.timeout(60):
+            while 'edge_project_connections{project="b"}' not in (before := await hub.metrics()):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
         await hub.publish("a")
         await hub.publish("c")
         after = await hub.metrics()
@@ -188,12 +195,12 @@ async def test_what_was_counted_for_a_project_never_moves_to_the_others() -> Non
         async with hub.subscriber("a"):
             top.look(0)
             await hub.publish("a")
-            assert [("a", 1), (None, 0)] == [(one.project, one.published) for one in top.figures()]
+            assert {"a": (1, 1, 0), OTHERS: (0, 0, 0)} == top.figures()
         await hub.gone("a")
         async with hub.subscriber("b"):
             top.look(1)
             await hub.publish("a")
-            assert [("b", 0), (None, 1)] == [(one.project, one.published) for one in top.figures()]
+            assert {"b": (1, 0, 0), OTHERS: (0, 1, 1)} == top.figures()
 
 
 async def test_a_look_goes_through_a_bounded_number_of_projects() -> None:
@@ -204,6 +211,80 @@ async def test_a_look_goes_through_a_bounded_number_of_projects() -> None:
         async with hub.subscriber("p0"):
             await hub.publish("more")
             top.look(0)
-            assert [None] == [one.project for one in top.figures()], "the round isn't over"
+            assert [OTHERS] == list(top.figures()), "the round isn't over"
             top.look(1)
-            assert ["p0", None] == [one.project for one in top.figures()]
+            assert ["p0", OTHERS] == list(top.figures())
+
+
+def publish(hub: core.Hub, name: str, count: int) -> None:
+    for _ in range(count):
+        hub.publish(name, an_event(), 0.0)
+
+
+def connect(hub: core.Hub, name: str, connection_id: str) -> FakeConnection:
+    connection = FakeConnection(hub, connection_id)
+    hub.attach(name, connection, resume.nothing, 0.0)
+    return connection
+
+
+def test_most_subscribers_first_then_most_events() -> None:
+    hub = make_hub()
+    publish(hub, "quiet", 1)
+    publish(hub, "loud", 5)
+    connect(hub, "read", "c")
+    top = BusiestProjects(hub, 2)
+    top.look(0.0)
+    publish(hub, "loud", 2)
+    publish(hub, "quiet", 1)
+    figures = top.figures()
+    assert {"read": (1, 0, 0), "loud": (0, 2, 2), OTHERS: (0, 7, 7)} == figures
+    assert ["read", "loud", OTHERS] == list(figures)
+
+
+def test_what_was_shown_under_a_name_stays_out_of_the_others() -> None:
+    hub = make_hub()
+    publish(hub, "a", 1)
+    top = BusiestProjects(hub, 1)
+    top.look(0.0)
+    publish(hub, "a", 3)
+    assert {"a": (0, 3, 3), OTHERS: (0, 1, 1)} == top.figures()
+    publish(hub, "b", 9)
+    top.look(0.0)
+    assert {"b": (0, 0, 0), OTHERS: (0, 10, 10)} == top.figures()
+
+
+def test_a_project_that_stays_goes_on_counting() -> None:
+    hub = make_hub()
+    publish(hub, "a", 1)
+    top = BusiestProjects(hub, 1)
+    for _ in range(3):
+        top.look(0.0)
+        publish(hub, "a", 2)
+    assert (0, 6, 6) == top.figures()["a"]
+
+
+def test_a_recreated_project_starts_at_zero() -> None:
+    hub = make_hub()
+    publish(hub, "a", 3)
+    top = BusiestProjects(hub, 1)
+    top.look(0.0)
+    publish(hub, "a", 1)
+    hub.delete("a", 0.0)
+    publish(hub, "a", 1)
+    top.look(0.0)
+    publish(hub, "a", 1)
+    assert {"a": (0, 1, 1), OTHERS: (0, 4, 4)} == top.figures()
+
+
+def test_each_look_takes_a_slice_and_skips_deleted_projects(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "PROJECTS_A_LOOK", 2)
+    hub = make_hub()
+    for number, name in enumerate("abcde"):
+        publish(hub, name, number + 1)
+    top = BusiestProjects(hub, 2)
+    top.look(0.0)
+    top.look(0.0)
+    assert [OTHERS] == list(top.figures()), "nothing is picked before the round is over"
+    hub.delete("e", 0.0)
+    top.look(0.0)
+    assert ["d", OTHERS] == list(top.figures()), "`e` was picked, and is gone"
