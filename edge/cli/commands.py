@@ -118,7 +118,7 @@ def _load(arguments: argparse.Namespace, *, listens: bool) -> tuple[Config, Sour
     adapted = machine.defaults(machine.this_machine()) if listens else {}
     config, sources = load(arguments.config, os.environ, flags, adapted)
     if listens:
-        refuse_exposure(config, sources)
+        refuse_exposure(config, sources, config.server.host)
         try:
             Verifier(config.auth)
         except UnusableKey as error:
@@ -162,8 +162,7 @@ def _loading() -> Iterator[None]:
 
 def check_config(arguments: argparse.Namespace) -> int:
     """Show what is in effect, and warn about what is probably a mistake."""
-    from edge.config.load import ConfigError, describe
-    from edge.config.validate import warnings
+    from edge.config.load import ConfigError, describe, warnings
     from edge.server.listening import tls_context
 
     config, sources = loaded(arguments, listens=True)

@@ -16,12 +16,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import inspect
 
-from edge.config import validate
-from edge.config.schema import FILE_KEYS, KEYS, SECRET_KEYS, Config, mask, value_of
+from edge.config.schema import FILE_KEYS, KEYS, SECRET_KEYS, Config, mask, replaced, value_of
+from edge.config.texts import is_ip, is_local, is_pem
 from edge.config.units import format_value, parse_value
 from edge.logs.text import one_line, shorten
 
@@ -36,6 +37,29 @@ _VARIABLES = {f"EDGE_{key.replace('.', '_').upper()}": key for key in _NAMES}
 _SEPARATOR = re.compile(r"[,\r\n]")
 _MAX_SHOWN_CHARS = 80
 _MAX_SECRET_BYTES = 64 * 1024
+_SHORT_TOKEN_CHARS = 16
+# (smaller, larger, why): the first may not be larger than the second.
+_ORDER = (
+    ("limits.max_event_bytes", "ring.max_bytes", "or an event would not fit its ring"),
+    ("limits.max_event_bytes", "limits.max_body_bytes", "or no request could carry the largest event"),
+    ("ring.max_bytes", "ring.total_bytes", "or one project could not fill its ring"),
+    ("trigger.wait_seconds", "trigger.max_wait_seconds", "which bounds it"),
+    (
+        "stream.heartbeat_seconds",
+        "stream.dead_after_seconds",
+        "or a quiet peer would be removed before it gets a heartbeat",
+    ),
+)
+# What has no effect without one of the others.
+_NEEDS = (
+    ("server.tls_cert", ("server.tls_key",)),
+    ("server.tls_key", ("server.tls_cert",)),
+    ("hooks.secret", ("hooks.url",)),
+    *(
+        (f"auth.{name}", ("auth.jwt_key", "auth.jwt_jwks_url"))
+        for name in ("jwt_algorithms", "jwt_audience", "jwt_issuer")
+    ),
+)
 
 
 class ConfigError(Exception):
@@ -47,7 +71,6 @@ class ConfigError(Exception):
 
     def __init__(self, key: str, source: str, message: str, *, value: object = None) -> None:
         super().__init__(key, source, message)
-        self.key = key
         shown = "" if value is None else f" = {_show(key, value)}"
         self.line = one_line(f"{key}{shown} (from {source}): {message}")
 
@@ -64,7 +87,7 @@ def load(
     """The checked configuration, with where each value that isn't a default came from. Raises ConfigError.
 
     Without a `config_path` the variable EDGE_CONFIG names the file; without either there is none. `flags` are by
-    `section.key`. `machine_defaults` replace defaults, by key, each with the reason (`edge.config.machine`).
+    `section.key`. `machine_defaults` replace defaults, by key, each with the reason.
     """
     values: dict[str, object] = {}
     sources: dict[str, str] = {}
@@ -97,31 +120,9 @@ def load(
             # A ring that was configured still fits.
             least = cast(int, values.get("ring.max_bytes", 0)) if key == "ring.total_bytes" else 0
             values[key], sources[key] = max(default, least), reason
-    nested: dict[str, dict[str, object]] = {}
-    for key, value in values.items():
-        section, _, name = key.partition(".")
-        nested.setdefault(section, {})[name] = value
-    config = msgspec.convert(nested, Config)
+    config = replaced(Config(), values)
     check(config, sources)
     return config, sources
-
-
-def check(config: Config, sources: Sources) -> None:
-    """Raise ConfigError for values that can't be combined."""
-    problem = validate.conflict(config, sources.keys())
-    if problem is not None:
-        key, message = problem
-        raise ConfigError(key, sources.get(key, DEFAULT_SOURCE), message, value=value_of(config, key))
-
-
-def refuse_exposure(config: Config, sources: Sources) -> None:
-    """Raise ConfigError if a hub with `config` would be open to other machines without authentication.
-
-    Not part of `load`: a client of a hub needs no permissions. A name is resolved when it is listened on.
-    """
-    if validate.exposed(config, config.server.host):
-        source = sources.get("server.host", DEFAULT_SOURCE)
-        raise ConfigError("server.host", source, validate.EXPOSED, value=config.server.host)
 
 
 def describe(config: Config, sources: Sources) -> str:
@@ -140,6 +141,64 @@ def describe(config: Config, sources: Sources) -> str:
             line += f"  # {source}" if source.startswith(f"{DEFAULT_SOURCE} ") else f"  # from {source}"
         lines.append(line)
     return "\n".join(lines[1:]) + "\n"
+
+
+# --- what settings may be together ---
+
+
+def check(config: Config, sources: Sources) -> None:
+    """Raise ConfigError for the first values that can't be combined. One that is set is blamed, not a default."""
+    for key, message in _conflicts(config, sources):
+        raise ConfigError(key, sources.get(key, DEFAULT_SOURCE), message, value=value_of(config, key))
+
+
+def _conflicts(config: Config, sources: Sources) -> Iterator[tuple[str, str]]:
+    for small, large, why in _ORDER:
+        low, high = cast(float, value_of(config, small)), cast(float, value_of(config, large))
+        if low > high and (small in sources or large not in sources):
+            yield small, f"must not be larger than {large} ({format_value(large, high)}), {why}"
+        elif low > high:
+            yield large, f"must not be smaller than {small} ({format_value(small, low)}), {why}"
+    for key, others in _NEEDS:
+        if value_of(config, key) and not any(value_of(config, other) for other in others):
+            yield key, f"has no effect without {' or '.join(others)}"
+    auth = config.auth
+    if auth.jwt_key is not None and auth.jwt_jwks_url is not None:
+        yield "auth.jwt_jwks_url", "can't be combined with auth.jwt_key: there is one source of keys"
+    hmac = {name for name in auth.jwt_algorithms if name.startswith("HS")}
+    shared_secret = auth.jwt_key is not None and not is_pem(auth.jwt_key)
+    if shared_secret and set(auth.jwt_algorithms) - hmac:
+        yield "auth.jwt_algorithms", "must be one or more of HS256, HS384, HS512: auth.jwt_key is a shared secret"
+    if hmac and not shared_secret:
+        yield "auth.jwt_algorithms", "must not be HMAC: anyone could sign tokens with the public key as the secret"
+
+
+def refuse_exposure(config: Config, sources: Sources, host: str, key: str = "server.host") -> None:
+    """Raise ConfigError about `key` if listening on `host` would open the hub to other machines without authentication.
+
+    Not part of `load`: a client of a hub needs no permissions. A name is judged by what it resolves to when it is
+    listened on.
+    """
+    if not config.auth.configured and is_ip(host) and not is_local(host):
+        message = (
+            "is an address that other machines can reach, and no permissions are configured: set auth.token (or a JWT "
+            "key, auth.jwt_key or auth.jwt_jwks_url), or name the permissions that everyone has in auth.anonymous"
+        )
+        raise ConfigError(key, sources.get(key, DEFAULT_SOURCE), message, value=host)
+
+
+def warnings(config: Config) -> Iterator[tuple[str, str]]:
+    """What works and is probably not what was meant, as `(key, sentence)`."""
+    auth = config.auth
+    if any(len(token) < _SHORT_TOKEN_CHARS for token in auth.token):
+        yield "auth.token", "A token this short can be guessed; make one with `openssl rand -hex 32`."
+    if auth.jwt_jwks_url is not None:
+        url = urlsplit(auth.jwt_jwks_url)
+        if url.scheme == "http" and not is_local(url.hostname or ""):
+            sentence = "The keys are fetched without TLS: anyone on the network path can replace them."
+            yield "auth.jwt_jwks_url", sentence
+    if (auth.jwt_key is not None or auth.jwt_jwks_url is not None) and not auth.require_exp:
+        yield "auth.require_exp", "Tokens without exp are accepted and never expire; set it to refuse them."
 
 
 # --- what each key takes ---

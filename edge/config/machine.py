@@ -45,7 +45,7 @@ def this_machine(root: Path = Path("/")) -> Machine:
     """The memory of the cgroup, or of the machine, and the hard limit on file descriptors."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     descriptors = None if hard == resource.RLIM_INFINITY else hard
-    limits = [limit for folder in cgroups(root) if (limit := memory_limit_bytes(folder)) is not None]
+    limits = [limit for _, limit in cgroups(root)]
     total = memory_info_bytes(root, "MemTotal")
     if limits and (total is None or min(limits) < total):
         return Machine(min(limits), "cgroup", descriptors)
@@ -73,8 +73,10 @@ def defaults(machine: Machine) -> dict[str, tuple[int, str]]:
     return found
 
 
-def cgroups(root: Path = Path("/")) -> list[Path]:
-    """The folders of this process's memory cgroup and those above it, of version 2 or 1."""
+def cgroups(root: Path) -> list[tuple[Path, int]]:
+    """The folders of this process's memory cgroup and of those above it, of version 2 or 1, that have a limit; and
+    their limits in bytes.
+    """
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -82,26 +84,24 @@ def cgroups(root: Path = Path("/")) -> list[Path]:
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers == "memory":
-            top = root / "sys/fs/cgroup/memory"
+            top, file = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
         elif not controllers and (root / "sys/fs/cgroup/cgroup.controllers").exists():
-            top = root / "sys/fs/cgroup"
+            top, file = root / "sys/fs/cgroup", "memory.max"
         else:
             continue
         own = top / path.lstrip("/")
         # In a container the path may be the host's; what is mounted is then the container's own cgroup.
-        return [folder for folder in (own, *own.parents) if folder.is_relative_to(top) and folder.is_dir()]
+        folders = [folder for folder in (own, *own.parents) if folder.is_relative_to(top)]
+        return [(folder, limit) for folder in folders if (limit := _limit_bytes(folder / file)) is not None]
     return []
 
 
-def memory_limit_bytes(folder: Path) -> int | None:
-    """The limit of one cgroup, None if it has none."""
-    for name in ("memory.max", "memory.limit_in_bytes"):
-        try:
-            limit = int((folder / name).read_text())
-        except (OSError, ValueError):  # There is no such file, or it says "max".
-            continue
-        return limit if limit < _UNLIMITED_BYTES else None
-    return None
+def _limit_bytes(file: Path) -> int | None:
+    try:
+        limit = int(file.read_text())
+    except (OSError, ValueError):  # There is no such file, or it says "max".
+        return None
+    return limit if limit < _UNLIMITED_BYTES else None
 
 
 def memory_info_bytes(root: Path, field: str) -> int | None:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, inspect
+from msgspec.structs import replace
 
 from edge.config import texts
 from edge.core.limits import Limits
@@ -213,6 +214,15 @@ def value_of(config: Config, key: str) -> object:
     section, _, name = key.partition(".")
     value: object = getattr(getattr(config, section), name)
     return value
+
+
+def replaced(config: Config, values: Mapping[str, object]) -> Config:
+    """`config` with other values of some keys."""
+    sections: dict[str, dict[str, object]] = {}
+    for key, value in values.items():
+        section, _, name = key.partition(".")
+        sections.setdefault(section, {})[name] = value
+    return replace(config, **{name: replace(getattr(config, name), **fields) for name, fields in sections.items()})
 
 
 def _settings() -> dict[str, inspect.Type]:

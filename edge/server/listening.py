@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import grp
-import ipaddress
 import os
 import socket
 import ssl
@@ -14,12 +13,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from edge.config.load import ConfigError, Sources
-from edge.config.schema import Config
-from edge.config.texts import UNIX_PREFIX
-from edge.config.validate import EXPOSED, exposed
+from edge.config import load
+from edge.config.load import DEFAULT_SOURCE, ConfigError, Sources
+from edge.config.schema import Config, replaced, value_of
+from edge.config.texts import UNIX_PREFIX, is_local
 
 BACKLOG = 4096
 """Connections that may wait to be accepted; a thousand clients that reconnect at once must not be refused."""
@@ -84,35 +81,23 @@ def listen(host: str, port: int) -> list[socket.socket]:
     missing: OSError | None = None
     try:
         for family, _, _, _, address in dict.fromkeys(found):
+            address = (address[0], port, *address[2:])
+            both = host == "::" and socket.has_dualstack_ipv6()
             try:
-                sockets.append(_bound(family, (address[0], port, *address[2:]), both_families=host == "::"))
+                sock = socket.create_server(address, family=family, backlog=BACKLOG, dualstack_ipv6=both)
             except OSError as error:
                 if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                     raise
                 missing = error
             else:
-                port = sockets[0].getsockname()[1]
+                sockets.append(sock)
+                port = sock.getsockname()[1]
         if missing is not None and not sockets:
             raise missing
     except OSError as error:
         close(sockets)
         raise CantListenError(f"can't listen on {host}, port {port}: {_advice(error)}") from None
     return sockets
-
-
-def _bound(family: int, address: tuple[Any, ...], *, both_families: bool) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both_families)
-        sock.bind(address)
-        sock.listen(BACKLOG)
-        sock.setblocking(False)
-    except OSError:
-        sock.close()
-        raise
-    return sock
 
 
 def _listen_on_unix(path: Path, mode: str, group: str | None) -> socket.socket:
@@ -132,7 +117,6 @@ def _listen_on_unix(path: Path, mode: str, group: str | None) -> socket.socket:
         os.chown(path, -1, group_id)
         path.chmod(int(mode, 8))
         sock.listen(BACKLOG)
-        sock.setblocking(False)
     except OSError as error:
         sock.close()
         raise CantListenError(f"can't listen on {UNIX_PREFIX}{path}: {_advice(error)}") from None
@@ -159,22 +143,18 @@ def refuse_exposure(config: Config, sources: Sources, sockets: Sequence[socket.s
     """
     for sock in sockets:
         if sock.family in (socket.AF_INET, socket.AF_INET6):
-            address = sock.getsockname()[0].partition("%")[0]
-            if exposed(config, address):
-                raise ConfigError(key, sources.get(key, "default"), EXPOSED, value=address)
+            load.refuse_exposure(config, sources, sock.getsockname()[0].partition("%")[0], key)
 
 
 def with_real_address(config: Config, sockets: Sequence[socket.socket]) -> Config:
     """`config` with the address of inherited sockets: access control depends on whether other machines reach it."""
     addresses = [sock.getsockname() for sock in sockets if sock.family != socket.AF_UNIX]
     if not addresses:
-        return _at(config, UNIX_PREFIX + sockets[0].getsockname(), 0)
-    reachable = [address for address in addresses if not ipaddress.ip_address(address[0]).is_loopback]
-    return _at(config, *(reachable or addresses)[0][:2])
-
-
-def _at(config: Config, host: str, port: int) -> Config:
-    return msgspec.structs.replace(config, server=msgspec.structs.replace(config.server, host=host, port=port))
+        host, port = UNIX_PREFIX + sockets[0].getsockname(), 0
+    else:
+        reachable = [address for address in addresses if not is_local(address[0])]
+        host, port = (reachable or addresses)[0][:2]
+    return replaced(config, {"server.host": host, "server.port": port})
 
 
 def urls(sockets: Sequence[socket.socket], *, tls: bool) -> list[str]:
@@ -206,7 +186,7 @@ def load_certificate(context: ssl.SSLContext, config: Config, sources: Sources) 
     assert key is not None
 
     def refusal(name: str, why: str) -> ConfigError:
-        return ConfigError(name, sources.get(name, "default"), why, value=cert if name == "server.tls_cert" else key)
+        return ConfigError(name, sources.get(name, DEFAULT_SOURCE), why, value=value_of(config, name))
 
     def no_pass_phrase() -> bytes:
         raise refusal("server.tls_key", "is encrypted: the hub asks for no pass phrase; decrypt it with `openssl pkey`")

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-from edge.config.machine import cgroups, memory_info_bytes, memory_limit_bytes
+from edge.config.machine import cgroups, memory_info_bytes
 from edge.core.hub import Hub
 from edge.core.limits import Limits
 from edge.logs.setup import get_logger
 
 _log = get_logger("memory")
-_MIB = 1 << 20
 _PERIOD_SECONDS = 0.25  # 40 µs each: 0.02 % of a core.
 _LEAST_FREE = 0.1
-_LEAST_FREE_BYTES = 64 * _MIB
+_LEAST_FREE_BYTES = 64 << 20
 """The threshold is a tenth of the limit, and at most this much."""
 _EVENTS_PER_TURN = 1000
 _KEEP, _RISE = 0.75, 1.25
@@ -35,7 +35,7 @@ class MemoryWatch:
         self._hub = hub
         self._clock = clock
         self._root = root
-        self._cgroups = [(folder, limit) for folder in cgroups(root) if (limit := memory_limit_bytes(folder))]
+        self._cgroups = cgroups(root)
         self._machine_bytes = memory_info_bytes(root, "MemTotal")
         self._total_bytes = hub.limits.total_bytes
         self._low_until = 0.0
@@ -76,7 +76,11 @@ class MemoryWatch:
         limits.total_bytes = min(limits.total_bytes, target_bytes)
         if before_events == counters.ring_events:
             return
-        _return_free_memory()
+        import ctypes  # noqa: PLC0415 - most hubs never need it
+
+        with suppress(AttributeError):  # where the C library isn't glibc
+            # It keeps freed memory between what is in use, and the kernel would still count it.
+            ctypes.CDLL(None).malloc_trim(0)
         _log.warning(
             "memory_low",
             missing_bytes=missing_bytes,
@@ -99,12 +103,3 @@ def _used_bytes(folder: Path) -> int:
     except (OSError, ValueError):  # The cgroup was removed, or its files are not readable here.
         pass
     return 0
-
-
-def _return_free_memory() -> None:
-    """glibc keeps freed memory between what is in use, and the kernel would still count it."""
-    import ctypes  # noqa: PLC0415 - most hubs never need it
-
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

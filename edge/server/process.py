@@ -1,4 +1,4 @@
-"""The life of one process, top to bottom: sockets, event loop, serving, shutting down.
+"""The life of one process, top to bottom: sockets, event loop, serving, reloading, shutting down.
 
 Invariant: the process ends within `server.drain_seconds` + 1 of the first signal, with status 0, whatever its clients
 do. Before that it ends by itself only where starting again can't help.
@@ -14,27 +14,38 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from typing import Any
 
 from aiohttp import http_parser
 
 from edge import __version__
-from edge.config.load import ConfigError, Sources
-from edge.config.schema import Config
-from edge.config.validate import warnings
+from edge.config.load import DEFAULT_SOURCE, ConfigError, Sources, check, warnings
+from edge.config.schema import KEYS, Config, reloadable, replaced, value_of
 from edge.http.context import Context
 from edge.http.routes import metrics_app
-from edge.logs.setup import configure, get_logger
+from edge.logs.setup import configure, get_logger, set_level
 from edge.server.aiohttp_server import HubRunner
-from edge.server.assembly import assemble
-from edge.server.listening import BACKLOG, close, listening, refuse_exposure, tls_context, urls, with_real_address
-from edge.server.reload import Reloader
+from edge.server.assembly import apply_settings, assemble, target_of, verifier_of
+from edge.server.listening import (
+    BACKLOG,
+    close,
+    listening,
+    load_certificate,
+    refuse_exposure,
+    tls_context,
+    urls,
+    with_real_address,
+)
 from edge.server.systemd import Notifier, inherited_sockets
 from edge.store.base import StoreUnusableError
 from edge.supervisor import end
+
+try:
+    from uvloop import run
+except ModuleNotFoundError:  # it doesn't exist everywhere
+    from asyncio import run  # type: ignore[assignment]
 
 _log = get_logger("server")
 GC_THRESHOLDS = (10_000, 10, 100)
@@ -45,6 +56,7 @@ _LAST_MOMENT_SECONDS = 0.25
 _STOP_MARGIN_SECONDS = 5.0
 """How much longer than the drain systemd waits: a busy machine takes its time to end a process."""
 _FILE_LIMITS = (1 << 20, 1 << 16, 10_240)
+_TLS_KEYS = ("server.tls_cert", "server.tls_key")
 
 Load = Callable[[], tuple[Config, Sources]]
 """Reads the configuration. Raises ConfigError."""
@@ -62,8 +74,7 @@ def serve(load: Load) -> int:
     configure(config.server.log_format, config.server.log_level)
     require_c_parser()
     raise_file_limit()
-    for key, text in warnings(config):
-        _log.warning("config_warning", key=key, problem=text)
+    _warn(config)
     with ExitStack() as stack:
         notifier = stack.enter_context(closing(Notifier(os.environ)))
         sockets = inherited_sockets(os.environ)
@@ -83,7 +94,12 @@ def serve(load: Load) -> int:
             refuse_exposure(config, sources, metrics_sockets, "metrics.host")
         tls = tls_context(config, sources)
         process = Process(config, sources, load, started_with, sockets, metrics_sockets, tls, notifier)
-        return loop_runner()(process.live())
+        return run(process.live())
+
+
+def _warn(config: Config) -> None:
+    for key, text in warnings(config):
+        _log.warning("config_warning", key=key, problem=text)
 
 
 @dataclass
@@ -98,6 +114,8 @@ class Process:
     metrics_sockets: list[socket.socket]
     tls: ssl.SSLContext | None
     notifier: Notifier
+    _reload_wanted: bool = False
+    _reloading: asyncio.Task[None] | None = None
 
     async def live(self) -> int:
         """Serve, then shut down. Returns the exit status. Raises ConfigError."""
@@ -139,14 +157,13 @@ class Process:
             self._stopping.set_exception(self._store_refused(error))
 
     def _store_refused(self, error: StoreUnusableError) -> ConfigError:
-        return ConfigError("store.url", self.sources.get("store.url", "default"), str(error))
+        return ConfigError("store.url", self.sources.get("store.url", DEFAULT_SOURCE), str(error))
 
     def _on_signals(self, context: Context) -> None:
         """SIGTERM shuts down, and may come twice (a parent process and systemd may both send it); a second Ctrl-C ends
-        the process at once; SIGHUP reads the configuration again.
+        the process at once; SIGHUP reads the configuration again. Hang-ups that come meanwhile are one more reload.
         """
         loop = asyncio.get_running_loop()
-        reloader = Reloader(context, self.load, self.started_with, self.tls, (self.sockets, self.metrics_sockets))
 
         def terminate() -> None:
             if not self._stopping.done():
@@ -161,11 +178,54 @@ class Process:
 
         def hang_up() -> None:
             self.notifier.reloading()
-            reloader.request(lambda: self.notifier.ready(status_line(context)))
+            self._reload_wanted = True
+            if self._reloading is None or self._reloading.done():
+                self._reloading = context.supervisor.start("reload", self._reload_while_wanted(context))
 
         loop.add_signal_handler(signal.SIGTERM, terminate)
         loop.add_signal_handler(signal.SIGINT, interrupt)
         loop.add_signal_handler(signal.SIGHUP, hang_up)
+
+    async def _reload_while_wanted(self, context: Context) -> None:
+        try:
+            while self._reload_wanted:
+                self._reload_wanted = False
+                await self._reload(context)
+        finally:
+            self.notifier.ready(status_line(context))
+
+    async def _reload(self, context: Context) -> None:
+        """Read the configuration again, and apply what can change while streams stay open.
+
+        Invariant: a configuration that can't work changes nothing. Everything is read and made before anything is
+        replaced, and replacing raises nothing.
+        """
+        before = context.config
+        reloaded = [key for key in KEYS if reloadable(key) and (self.tls is not None or key not in _TLS_KEYS)]
+        try:
+            new, sources = await asyncio.to_thread(self.load)
+            config = replaced(before, {key: value_of(new, key) for key in reloaded})
+            check(config, sources)
+            refuse_exposure(config, sources, self.sockets, "server.host")
+            refuse_exposure(config, sources, self.metrics_sockets, "metrics.host")
+            verifier = verifier_of(config, sources, context.supervisor)
+            target = target_of(config, sources, context.store, context.clock)
+            if self.tls is not None:
+                # First into a context of its own: half a change would be worse than none.
+                await asyncio.to_thread(tls_context, config, sources)
+                load_certificate(self.tls, config, sources)
+        except ConfigError as error:
+            _log.error("config_not_reloaded", problem=str(error), consequence="the settings in use stay")
+            return
+        set_level(config.server.log_level)
+        apply_settings(context, config, verifier, target)
+        _warn(config)
+        changed = [key for key in KEYS if value_of(config, key) != value_of(before, key)]
+        restart_needed = [
+            key for key in KEYS if key not in reloaded and value_of(new, key) != value_of(self.started_with, key)
+        ]
+        certificate = config.server.tls_cert
+        _log.info("config_reloaded", changed=changed, restart_needed=restart_needed, certificate=certificate)
 
     async def _shut_down(self, runner: HubRunner, context: Context) -> None:
         loop = asyncio.get_running_loop()
@@ -209,15 +269,6 @@ def status_line(context: Context) -> str:
         f"{store}{len(hub.connections)} connections, {len(hub.projects)} projects, "
         f"{misses.misses} misses ({misses.pending} pending, {misses.lost} lost)"
     )
-
-
-def loop_runner() -> Callable[[Coroutine[Any, Any, int]], int]:
-    """What runs a coroutine: uvloop where it exists, asyncio elsewhere."""
-    try:
-        import uvloop  # noqa: PLC0415 - it doesn't exist everywhere
-    except ModuleNotFoundError:
-        return asyncio.run
-    return uvloop.run
 
 
 def require_c_parser() -> None:
