@@ -8,6 +8,8 @@ VENV := .venv/bin/python
 URL := http://127.0.0.1:$(PORT)/projects/demo
 
 export PYTHON
+# Without bytecode every start of a hub compiles all it imports, which takes as long again as the start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-core test-fast test-all test-container test-next check lint words types contracts coverage bench bench-growth bench-stores bench-check soak \

@@ -23,6 +23,8 @@ from bench.peers import EDGE, FLOOR, NCHAN, PEERS, PUSHPIN, ROOT, Peer, Server
 Figures = dict[str, float]
 Work = Callable[[Server], Figures]
 _HELD = "bench.held"
+_MANY = {"EDGE_LIMITS_MAX_CONNECTIONS": "50000"}
+"""The default follows the limit on descriptors."""
 
 
 class Workload(NamedTuple):
@@ -253,7 +255,7 @@ WORKLOADS = (
     Workload(
         "publish_held", "one publish to 10,000 readers: how long the loop is held", (EDGE,), publish_held, 3, {}, _HELD
     ),
-    Workload("heartbeats", "19,900 idle streams", (FLOOR, EDGE), heartbeats, 2),
+    Workload("heartbeats", "19,900 idle streams", (FLOOR, EDGE), heartbeats, 2, _MANY),
     Workload("trigger", "a reader comes, the waiting trigger is released", (EDGE,), trigger, 3),
     Workload("idle", "no subscriber", (EDGE,), idle, 1),
     Workload("start", "from exec to listening", (EDGE,), start, 7),

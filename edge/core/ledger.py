@@ -305,19 +305,21 @@ class Ledger:
 
     def _lose_until(self, seq: int) -> None:
         """What is pending up to `seq` can't be given any more."""
-        if not self.pending.size or self.pending.first > seq:
+        pending = self.pending
+        if not pending.size or (first := pending.first) > seq:
             return
-        first = self.pending.first
-        count = self.pending.remove(first, seq)
+        count = pending.remove(first, seq)
         self.unreported_lost += count
         if self.unreported_from is None or first < self.unreported_from:
             self.unreported_from = first
         self._count_lost(count)
 
     def _count_lost(self, count: int) -> None:
+        total = self._total
         self.lost += count
-        self._total.lost += count
-        self._total.touch(self._project)
+        total.lost += count
+        if total.touched is not None:
+            total.touched.add(self._project)
 
 
 def _take_out_covered(events: Intervals, reader: Reader, lo: int, hi: int) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import lru_cache
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -86,6 +87,31 @@ def build(context: Context) -> Application:
 def metrics_app(context: Context) -> Application:
     """What `metrics.port` serves: the numbers, and the two probes, under the same access control."""
     return Application(context, (*_PROBES, _METRICS))
+
+
+_MAX_REMEMBERED_CHARS = 300
+
+
+@lru_cache(maxsize=2048)
+def read_path(path: str, base_path: str) -> tuple[str | None, str, str]:
+    """The path of a route (None outside of `base_path`), the project and the connection that `path` names."""
+    parts = path.split("/")
+    if "%" in path:
+        parts = [unquote(part, errors="surrogateescape") for part in parts]
+        path = "/".join(parts)
+    if base_path:
+        if path.startswith(base_path) and path[len(base_path) : len(base_path) + 1] in ("", "/"):
+            path = path[len(base_path) :]
+            parts = path.split("/")
+        elif path not in _OUTSIDE:
+            return None, "", ""
+    project = connection = ""
+    if len(parts) > 2 and parts[1] == "projects":
+        project, parts[2] = parts[2], "{project}" if parts[2] else ""
+        if len(parts) == 6 and parts[3] == "connections" and parts[4]:
+            connection, parts[4] = parts[4], "{connection}"
+        path = "/".join(parts)
+    return path, project, connection
 
 
 class Application:
@@ -200,25 +226,11 @@ class Application:
     def _find(self, request: Request) -> Route | None:
         """The route of a request, which learns its project, its permission and the methods of its path."""
         path = request.path
-        parts = path.split("/")
-        if "%" in path:
-            parts = [unquote(part, errors="surrogateescape") for part in parts]
-            path = "/".join(parts)
-        base_path = self._base_path
-        if base_path:
-            if path.startswith(base_path) and path[len(base_path) : len(base_path) + 1] in ("", "/"):
-                path = path[len(base_path) :]
-                parts = path.split("/")
-            elif path not in _OUTSIDE:
-                return None
-        if len(parts) > 2 and parts[1] == "projects":
-            request.project, parts[2] = parts[2], "{project}" if parts[2] else ""
-            if len(parts) == 6 and parts[3] == "connections" and parts[4]:
-                request.connection, parts[4] = parts[4], "{connection}"
-            path = "/".join(parts)
-        methods = self._table.get(path)
+        read = read_path if len(path) <= _MAX_REMEMBERED_CHARS else read_path.__wrapped__
+        pattern, request.project, request.connection = read(path, self._base_path)
+        methods = None if pattern is None else self._table.get(pattern)
         if methods is None:
-            if path == "*":
+            if pattern == "*":
                 request.allow = _ALL_METHODS
             return None
         route = methods.get(request.method)

@@ -42,12 +42,13 @@ class LogDeduplicator(Generic[Key]):
 
     def admit(self, key: Key, now: float) -> int | None:
         """None: log nothing. A number: log it, and that so many were suppressed since the last line."""
-        full = key not in self._periods and len(self) >= self._max_keys and not self._forget_oldest(now)
-        place = None if full else key
-        period = self._periods.get(place) or _Period(now)
-        if place not in self._periods or self._over(period, now):
+        place: Key | None = key
+        period = self._periods.get(key)
+        if period is None and len(self) >= self._max_keys and not self._forget_oldest(now):
+            place, period = None, self._periods.get(None)
+        if period is None or now - period.began >= self._period_seconds:
             self._periods.pop(place, None)
-            period = self._periods[place] = _Period(now, suppressed=period.suppressed)
+            period = self._periods[place] = _Period(now, suppressed=0 if period is None else period.suppressed)
         if period.admitted >= self._lines:
             period.suppressed += 1
             return None

@@ -263,9 +263,11 @@ class RequestReader(asyncio.Protocol):
                 self._decline_upgrade(tail)
         elif message.upgrade:
             request.should_close = True
-        behind = self._head.partition(BLANK)[2]
-        self._drained = len(behind) == payload.total_bytes and not self._head_cut
-        self._head = b"" if self._drained else self._behind(request, behind, 0)
+        given = self._head
+        at = given.find(BLANK)
+        body_at = len(given) if at < 0 else at + len(BLANK)
+        self._drained = len(given) - body_at == payload.total_bytes and not self._head_cut
+        self._head = b"" if self._drained else self._behind(request, given[body_at:], 0)
         while self._unread and not payload.is_eof():
             data, self._unread = self._unread, b""
             self._feed(data)
