@@ -79,7 +79,7 @@ class Ring:
     def excess(self, max_events: int, max_bytes: int) -> tuple[int, int]:
         """How many of the oldest frames stand over the two bounds: `(by count, more by bytes)`."""
         over = self.newest - self.oldest + 1 - max_events
-        by_count = over if over > 0 else 0
+        by_count = max(0, over)
         if self.size_bytes <= max_bytes:
             return by_count, 0
         left_bytes = self.size_bytes
