@@ -8,18 +8,22 @@ the source held.
 from __future__ import annotations
 
 import asyncio
+import os
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
+
+import msgspec
 
 from edge.cli.hub import CommandError
 from edge.config.texts import REDIS_SCHEMES
 from edge.core.errors import StoreUnavailable
+from edge.core.saved import SavedProject
 from edge.store.base import StoreUnusableError, new_epoch
-from edge.store.sqlite_file import SqliteFile, Stored
-from edge.store.sqlite_open import Lock, SqliteFileError
-from edge.store.sqlite_open import backup as copy_file
-from edge.store.sqlite_transaction import Segment, Transaction
+from edge.store.sqlite_file import ADVICE, Lock, SqliteFile, SqliteFileError, primary_code
+from edge.store.sqlite_transaction import APPLICATION_ID, SCHEMA_VERSION, ProjectRow, Segment, Transaction
 
 
 class Copied(NamedTuple):
@@ -59,10 +63,7 @@ def _copy(source: str, destination: str) -> Copied:
 
 def backup(url: str, destination: Path) -> None:
     """Copy the file of `store.url`, which may be in use, to a new file. Raises CopyError."""
-    try:
-        copy_file(_path(url), destination)
-    except SqliteFileError as error:
-        raise CopyError(str(error)) from error
+    _copy_file(_path(url), destination)
 
 
 def restore(url: str, source: Path) -> Path | None:
@@ -73,7 +74,7 @@ def restore(url: str, source: Path) -> Path | None:
         lock = Lock(path)
         try:
             new.unlink(missing_ok=True)
-            copy_file(source, new)
+            _copy_file(source, new)
             replaced = path.exists()
             for suffix in ("-shm", "-wal", ""):
                 old.with_name(old.name + suffix).unlink(missing_ok=True)
@@ -89,6 +90,34 @@ def restore(url: str, source: Path) -> Path | None:
     return old if replaced else None
 
 
+def _copy_file(source: Path, destination: Path) -> None:
+    """Copy the file at `source`, which may be in use, to `destination`, which must not exist. Raises CopyError.
+
+    The copy is complete and marked as a copy: subscribers of a process that opens it get a `restart` gap.
+    """
+    try:
+        os.close(os.open(destination, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except OSError as error:
+        raise CopyError(f"{destination}: {error.strerror}: name a new file in a folder that exists.") from error
+    copied = False
+    try:
+        with (
+            closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as reader,
+            closing(sqlite3.connect(destination, isolation_level=None)) as writer,
+        ):
+            if reader.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+                raise CopyError(f"{source} is not a history of edge.")
+            reader.backup(writer)
+            if reader.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION:
+                writer.execute("UPDATE life SET token = '', clean = 0")
+            copied = True
+    except sqlite3.Error as error:
+        raise CopyError(f"{source}: {ADVICE.get(primary_code(error), str(error))}") from error
+    finally:
+        if not copied:
+            destination.unlink()
+
+
 def _path(url: str) -> Path:
     kind, _, path = url.partition(":")
     if kind != "sqlite":
@@ -96,36 +125,35 @@ def _path(url: str) -> Path:
     return Path(path)
 
 
-def _from_file(url: str) -> Iterator[Stored]:
+def _from_file(url: str) -> Iterator[SavedProject]:
     path = _path(url)
     if not path.exists():
         raise CopyError(f"{path} is not there.")
     file = SqliteFile(path)
     try:
-        for stored in file.projects():
-            stored.times = [at + file.drift_seconds for at in stored.times]
-            if not file.whole:  # its last ids may have been given to events that are lost
-                stored.row = stored.row._replace(epoch=new_epoch())
-            yield stored
+        for saved in file.projects():
+            # The last ids of one that isn't whole may have been given to events that are lost.
+            epoch = saved.epoch if file.whole else new_epoch()
+            yield msgspec.structs.replace(saved, epoch=epoch, times=[at + file.drift_seconds for at in saved.times])
     finally:
         file.close(clean=file.whole)
 
 
-def _into_file(url: str, projects: Iterator[Stored]) -> Copied:
+def _into_file(url: str, projects: Iterator[SavedProject]) -> Copied:
     file = SqliteFile(_path(url))
     clean = False
     try:
         if file.projects():
             raise CopyError("The destination holds projects already; name an empty one.")
         copied = Copied(0, 0)
-        for stored in projects:
-            row, oldest = stored.row, stored.newest - len(stored.frames) + 1
+        for saved in projects:
+            oldest = saved.newest - len(saved.frames) + 1
             segments = [
-                Segment(row.name, row.epoch, oldest + place, oldest + place, at, frame)
-                for place, (at, frame) in enumerate(zip(stored.times, stored.frames, strict=True))
+                Segment(saved.name, saved.epoch, seq, seq, at, frame)
+                for seq, (at, frame) in enumerate(zip(saved.times, saved.frames, strict=True), oldest)
             ]
-            known = row._replace(oldest=oldest, newest=stored.newest)
-            file.write(Transaction(segments=segments, projects=[known]))
+            row = ProjectRow(saved.name, saved.epoch, saved.first_seq, oldest, saved.newest, saved.ledger)
+            file.write(Transaction(segments=segments, projects=[row]))
             copied = Copied(copied.projects + 1, copied.events + len(segments))
         clean = True
         return copied

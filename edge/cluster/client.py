@@ -129,15 +129,15 @@ class RedisClient:
         self._texts = await asyncio.to_thread(_read_scripts)
         self._shas = dict.fromkeys(self._texts, "0" * 40)  # not loaded
 
-    async def run(self, script: str, *args: Any) -> Any:
+    async def run(self, script: str, *args: Any, probing: bool = False) -> Any:
         """Run one script. Raises StoreUnavailable."""
-        (answer,) = await self.run_all([(script, list(args))])
-        if isinstance(answer, exceptions.RedisError):
-            raise self.failed(answer)
+        (answer,) = await self.run_all([(script, list(args))], probing=probing)
+        if isinstance(answer, StoreUnavailable):
+            raise answer
         return answer
 
     async def run_all(self, calls: list[Call], *, probing: bool = False, together: bool = False) -> list[Any]:
-        """Run scripts in one round trip; for each its result or its RedisError. Raises StoreUnavailable.
+        """Run scripts in one round trip; for each its result, or its StoreUnavailable. Raises StoreUnavailable.
 
         `together`: in one transaction, in which either all run or none does.
         """
@@ -149,7 +149,7 @@ class RedisClient:
                 again = await self._send(client, [calls[place] for place in unknown], together=together)
                 for place, answer in zip(unknown, again, strict=True):
                     answers[place] = answer
-        return answers
+        return [self.failed(answer) if isinstance(answer, exceptions.RedisError) else answer for answer in answers]
 
     async def _send(self, client: redis.asyncio.Redis, calls: list[Call], *, together: bool) -> list[Any]:
         async with client.pipeline(transaction=together) as pipeline:
@@ -200,9 +200,9 @@ class RedisClient:
         return message
 
     def failed(self, error: Exception) -> StoreUnavailable:
-        """As `explain`; a `problem` from now on where Redis refuses all writes."""
+        """As `explain`; a `problem` from now on where Redis refuses every write, and not just this one."""
         refusal = self.explain(error)
-        if takes_no_writes(error):
+        if isinstance(error, (*_UNREACHABLE, *_REFUSED)) or str(error).startswith(_WRITES_REFUSED):
             self.problem = refusal
         return refusal
 
@@ -255,11 +255,6 @@ async def _run_id(client: redis.asyncio.Redis) -> str:
         return str((await client.info("server")).get("run_id", ""))
     except exceptions.ResponseError:
         return ""
-
-
-def takes_no_writes(error: Exception) -> bool:
-    """Whether Redis refuses every write, and not just the one that raised `error`."""
-    return isinstance(error, (*_UNREACHABLE, *_REFUSED)) or str(error).startswith(_WRITES_REFUSED)
 
 
 _NO_PERMISSION = "does not permit this user all that edge needs: docs/scaling.md has the ACL"

@@ -16,18 +16,20 @@ from dataclasses import dataclass, field
 from itertools import count
 
 import msgspec
-from redis.exceptions import RedisError
 
 from edge.cluster.client import RedisClient
 from edge.core.errors import StoreUnavailable
 from edge.core.idempotency import Answer, Key, check_fingerprint, unknown_fate
 from edge.core.observer import Receipt
-from edge.store.base import Published, projects_of
+from edge.store.base import Keyed
 
 _LEASE_MS = 7_200_000
 """Longer than any request takes. The keys of a node that dies are free earlier, but for those with a job on its way."""
 _POLL_SECONDS = 0.1
 _SETTLED_AT_ONCE = 256
+
+Claim = tuple[str, str, bytes, int]
+"""What an event is published under: where the key is kept in Redis, the claim, `besides` and `events` of `Keyed`."""
 
 
 @dataclass(eq=False)
@@ -53,18 +55,18 @@ class ClusterIdempotency:
     _unconfirmed: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     """What became of claims, by claim: where the key is kept, and the answer if any. Redis hasn't confirmed it."""
 
-    async def claim(self, key: Key, fingerprint: bytes) -> Answer | Published | None:
-        receipt = self._receipt(key)
+    async def claim(self, keyed: Keyed) -> Answer | None:
+        receipt = self._receipt(keyed.key)
         claim = f"{self._node}/{next(self._numbers)}"
         while True:
             if (held := self._held.get(receipt)) is not None:
-                check_fingerprint(fingerprint, held.fingerprint)
+                check_fingerprint(keyed.fingerprint, held.fingerprint)
                 await held.released.wait()
                 continue
-            self._held[receipt] = _Held(claim, fingerprint)
+            self._held[receipt] = _Held(claim, keyed.fingerprint)
             claimed = False
             try:
-                known, found = await self._claim_in_redis(key, receipt, fingerprint, claim)
+                known, found = await self._claim_in_redis(keyed, receipt, claim)
                 claimed = known and found is None
             except BaseException:  # also when the caller has gone away
                 self._unconfirmed[claim] = (receipt, b"")
@@ -76,28 +78,25 @@ class ClusterIdempotency:
                 return found
             await asyncio.sleep(_POLL_SECONDS)
 
-    async def _claim_in_redis(
-        self, key: Key, receipt: str, fingerprint: bytes, claim: str
-    ) -> tuple[bool, Answer | Published | None]:
+    async def _claim_in_redis(self, keyed: Keyed, receipt: str, claim: str) -> tuple[bool, Answer | None]:
         """False when another node's request holds the key; else what `claim` returns."""
         void_after = self._clock() + self._redis.answer_seconds + self._redis.ahead_seconds
-        found = await self._redis.run("claim", receipt, fingerprint, self._node, claim, _LEASE_MS, void_after)
+        found = await self._redis.run("claim", receipt, keyed.fingerprint, self._node, claim, _LEASE_MS, void_after)
         if found[0] == b"new":
             return True, None
         if found[0] == b"late":
             raise StoreUnavailable("Redis took too long; send it again.")
         known, answer, job, event_id, connections, besides, lives = found
-        check_fingerprint(fingerprint, known)
+        check_fingerprint(keyed.fingerprint, known)
         if answer is not None:
             return True, msgspec.json.decode(answer, type=Answer)
         if event_id is not None:
+            ids, counts = event_id.decode().split(), connections.decode().split()
             receipts = [
                 Receipt(name, own_id, int(there), there == "0")
-                for name, own_id, there in zip(
-                    projects_of(key), event_id.decode().split(), connections.decode().split(), strict=True
-                )
+                for name, own_id, there in zip(keyed.projects, ids, counts, strict=True)
             ]
-            return True, Published(receipts, besides or b"")
+            return True, keyed.answer(receipts, besides or b"")
         if job is not None and not lives:
             return True, unknown_fate(job.decode())
         return False, None
@@ -133,15 +132,15 @@ class ClusterIdempotency:
                 [("settle", [receipt, claim, answer]) for claim, (receipt, answer) in part]
             )
             for (claim, _), outcome in zip(part, outcomes, strict=True):
-                if isinstance(outcome, RedisError):
-                    self._redis.failed(outcome)
-                else:
+                if not isinstance(outcome, StoreUnavailable):
                     self._unconfirmed.pop(claim, None)
 
-    def publishing(self, key: Key) -> tuple[str, str]:
-        """For the script that publishes under a claimed key: where the key is kept, and the claim."""
-        receipt = self._receipt(key)
-        return receipt, self._held[receipt].claim
+    def publishing(self, keyed: Keyed | None) -> Claim | None:
+        """For the script that publishes under a claimed key."""
+        if keyed is None:
+            return None
+        receipt = self._receipt(keyed.key)
+        return receipt, self._held[receipt].claim, keyed.besides, keyed.events
 
     def _receipt(self, key: Key) -> str:
         return f"{self._redis.keys.prefix}receipt:{msgspec.json.encode(key).decode()}"

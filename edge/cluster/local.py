@@ -79,12 +79,9 @@ class Nodes(Protocol):
     def rejected_messages(self) -> int:
         """Messages of other nodes that were not understood."""
 
-    async def follow(self, name: str, last_id: str = "") -> None:
-        """Have the history of `name` in this node's hub, so that a connection can be attached in the same turn."""
-
-    def follow_all(self, names: Sequence[str], last_id: str) -> Awaitable[None] | None:
-        """`follow` for each of `names` with its part of `last_id`: then connections to all can be attached in the same
-        turn. None where there is nothing to wait for.
+    def follow(self, names: Sequence[str], last_id: str) -> Awaitable[None] | None:
+        """Have the history of each of `names` in this node's hub, up to its part of `last_id`: then connections to all
+        can be attached in the same turn. None where there is nothing to wait for.
         """
 
     async def connections(self, name: str) -> int:
@@ -126,11 +123,8 @@ class LocalNode:
     _clock: Callable[[], float]
     _supervisor: Supervisor
 
-    async def follow(self, name: str, last_id: str = "") -> None:
+    def follow(self, names: Sequence[str], last_id: str) -> None:
         """All there is, is here."""
-
-    def follow_all(self, names: Sequence[str], last_id: str) -> None:
-        """As above."""
 
     async def connections(self, name: str) -> int:
         return self._hub.connected(name)

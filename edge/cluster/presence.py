@@ -18,9 +18,8 @@ from itertools import chain, count, groupby, islice
 from operator import itemgetter
 from typing import Any, Literal
 
-from redis.exceptions import RedisError
-
-from edge.cluster.client import NODE_HEARTBEAT_SECONDS, Call, RedisClient, takes_no_writes
+from edge.cluster.client import NODE_HEARTBEAT_SECONDS, Call, RedisClient
+from edge.core.connection import Connection
 from edge.core.errors import StoreUnavailable
 from edge.core.hub import Hub
 from edge.core.intervals import Run
@@ -127,8 +126,8 @@ class PresenceReporter:
         if self._task is None and not self._closing:
             self._task = self._supervisor.keep_running("redis_presence", self._report_all)
 
-    def connection_removed(self, project: Project) -> None:
-        """`project` may have been dropped meanwhile."""
+    def connection_removed(self, project: Project, _connection: Connection) -> None:
+        """Report what its peer had not acknowledged and how many stay. `project` may have been dropped meanwhile."""
         self._note_runs(project)
         self.changed(project.name)
 
@@ -168,12 +167,9 @@ class PresenceReporter:
         reports = self._reports.copy()
         calls = reports + [self._presence(name) for name in changed]
         answers = await self._redis.run_all(calls) if calls else []
-        refused = []
-        for call, answer in zip(calls, answers, strict=True):
-            if isinstance(answer, RedisError):
-                self._redis.failed(answer)
-                if takes_no_writes(answer):
-                    refused.append(call)
+        # What Redis refuses although it takes writes, it would refuse again.
+        failed = [call for call, answer in zip(calls, answers, strict=True) if isinstance(answer, StoreUnavailable)]
+        refused = failed if self._redis.problem is not None else []
         # Refused ones get a new number: Redis may have seen a newer one than theirs by now.
         self._reports[: len(reports)] = [
             (script, [next(self._numbers), *args[1:]]) for script, args in refused if script != "presence"

@@ -85,7 +85,7 @@ class _Waiting:
 
 
 class ClusterReadiness(Readiness):
-    """Readiness of all nodes. `follows` says whether this node follows a project."""
+    """Readiness of all nodes."""
 
     def __init__(
         self,
@@ -97,13 +97,11 @@ class ClusterReadiness(Readiness):
         redis: RedisClient,
         node: str,
         status: ClusterStatus,
-        follows: Callable[[str], bool],
     ) -> None:
         super().__init__(hub, clock, max_waiting, max_per_project, supervisor)
         self._redis = redis
         self._node = node
         self._status = status
-        self._follows = follows
         self._callers: dict[str, _Waiting] = {}
         """By the id of their question."""
         self._answering: dict[str, asyncio.Task[None]] = {}
@@ -185,8 +183,10 @@ class ClusterReadiness(Readiness):
         for task in self._answering.values():
             task.cancel()
 
-    def receive(self, text: bytes) -> None:
-        """A message from a node. Raises msgspec.DecodeError for one that is not understood."""
+    def receive(self, text: bytes, follows: Callable[[str], bool]) -> None:
+        """A message from a node; `follows` says whether this one follows a project. Raises msgspec.DecodeError for a
+        message that is not understood.
+        """
         message = _decoder.decode(text)
         if isinstance(message, Report):
             if (caller := self._callers.get(message.id)) is not None:
@@ -198,7 +198,7 @@ class ClusterReadiness(Readiness):
                 task.cancel()
         elif isinstance(message, Ack):
             self.answer(message.project, message.connection, message.token)
-        elif self._follows(message.project):
+        elif follows(message.project):
             self._begin_to_answer(message, message.timeout_seconds)
 
     def receive_earlier(self, text: bytes, redis_now: float) -> None:

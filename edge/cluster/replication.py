@@ -54,15 +54,15 @@ class _Followed:
 
 @dataclass(eq=False)
 class Replicator:
-    """`report` is called with a project that has something to report to Redis."""
+    """`readiness` gets the messages to this node; `report` is called with a project that has something to report."""
 
     _redis: RedisClient
     _hub: Hub
     _clock: Callable[[], float]
     _node: str
     _supervisor: Supervisor
+    _readiness: ClusterReadiness
     _report: Callable[[str], None]
-    _readiness: ClusterReadiness | None = None
     _followed: dict[str, _Followed] = field(default_factory=dict)
     _loading: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -73,9 +73,8 @@ class Replicator:
             self._redis, self._clock, self._supervisor, lambda: [*own, *map(keys.channel, self._followed)], self
         )
 
-    async def open(self, readiness: ClusterReadiness) -> None:
-        """Subscribe, as soon as Redis can be reached. Messages to this node are given to `readiness`."""
-        self._readiness = readiness
+    async def open(self) -> None:
+        """Subscribe, as soon as Redis can be reached."""
         await self.subscription.open()
 
     async def close(self) -> None:
@@ -92,10 +91,17 @@ class Replicator:
         followed = self._followed.get(name)
         return followed is not None and followed.ready.is_set() and name in self._hub.projects
 
-    async def follow(self, name: str, last_id: str = "") -> None:
-        """Have the ring of `name` here, up to `last_id` if Redis has that: a client may have got it from a node that
-        hears faster. On return `follows(name)` is true. Raises StoreUnavailable, also where no new events are heard.
+    async def follow(self, names: Sequence[str], last_id: str) -> None:
+        """Have the rings of `names` here, up to their parts of `last_id` if Redis has those: a client may have got them
+        from a node that hears faster. On return `follows` is true for all. Raises StoreUnavailable, also where no new
+        events are heard.
         """
+        last_ids = {name: resume.id_in(name, last_id) for name in names}
+        await asyncio.gather(*(self._follow_up_to(name, last_id) for name, last_id in last_ids.items()))
+        while not all(map(self.follows, last_ids)):  # one may have been dropped while another was loaded
+            await asyncio.gather(*(self._follow_up_to(name, "") for name in last_ids))
+
+    async def _follow_up_to(self, name: str, last_id: str) -> None:
         try:
             async with asyncio.timeout(self._redis.answer_seconds):
                 await self._follow(name)
@@ -106,13 +112,6 @@ class Replicator:
             raise StoreUnavailable(
                 f"The history of {name} did not arrive from Redis in time; try again soon."
             ) from None
-
-    async def follow_all(self, names: Sequence[str], last_id: str) -> None:
-        """`follow` for each of `names` with its part of `last_id`. On return `follows` is true for all."""
-        last_ids = {name: resume.id_in(name, last_id) for name in names}
-        await asyncio.gather(*(self.follow(name, last_id) for name, last_id in last_ids.items()))
-        while not all(map(self.follows, last_ids)):  # one may have been dropped while another was loaded
-            await asyncio.gather(*map(self.follow, last_ids))
 
     async def _follow(self, name: str) -> None:
         self.subscription.check()
@@ -157,8 +156,7 @@ class Replicator:
 
     async def _begin(self, name: str, followed: _Followed) -> None:
         # Also where the error is none of the two, or the task is cancelled.
-        failure = StoreUnavailable(f"{name} could not be loaded from Redis; try again soon.")
-        followed.failure = failure
+        followed.failure = StoreUnavailable(f"{name} could not be loaded from Redis; try again soon.")
         try:
             await self.subscription.add(self._redis.keys.channel(name))
             async with asyncio.timeout(self._redis.answer_seconds):
@@ -227,7 +225,7 @@ class Replicator:
             self._apply(name, appended)
         followed.heard.clear()
         for text in waits:
-            self.subscription.guard(name, self._nodes_readiness.receive_earlier, text, float(now))
+            self.subscription.guard(name, self._readiness.receive_earlier, text, float(now))
 
     def _restore(self, name: str, epoch: str, newest: int, held: dict[int, Any], redis_now: float) -> None:
         if held and list(held) != list(range(newest - len(held) + 1, newest + 1)):
@@ -258,11 +256,6 @@ class Replicator:
 
     # Messages
 
-    @property
-    def _nodes_readiness(self) -> ClusterReadiness:
-        assert self._readiness is not None, "not open"
-        return self._readiness
-
     def rejected(self, channel: str) -> None:
         """A message was not understood: what it announced is loaded."""
         self._load_again(self._redis.keys.project(channel))
@@ -271,7 +264,7 @@ class Replicator:
         keys = self._redis.keys
         if channel in {keys.inbox(self._node), keys.questions}:
             if message["type"] == "message" and message["data"] != b"heartbeat":
-                self._nodes_readiness.receive(message["data"])
+                self._readiness.receive(message["data"], self.follows)
             return
         name = keys.project(channel)
         followed = self._followed.get(name)

@@ -14,27 +14,23 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from itertools import chain
 from operator import ge
 from typing import Any, NamedTuple
 
-from redis.exceptions import RedisError
-
 from edge.cluster.client import NODE_HEARTBEAT_SECONDS, NODE_TTL_SECONDS, Call, RedisClient
-from edge.cluster.hooks import ClusterHooks
-from edge.cluster.idempotency import ClusterIdempotency, claim_lost
+from edge.cluster.idempotency import Claim, ClusterIdempotency, claim_lost
 from edge.cluster.presence import PresenceReporter
 from edge.cluster.readiness import ClusterReadiness
 from edge.cluster.replication import Replicator
-from edge.cluster.status import ClusterStatus, SharedTickets
+from edge.cluster.status import ClusterHooks, ClusterStatus, SharedTickets
 from edge.config.schema import LimitsSettings
 from edge.config.texts import RedisAddress
 from edge.core import sse
-from edge.core.connection import Connection
 from edge.core.errors import StoreUnavailable
 from edge.core.event import Event
 from edge.core.hub import Hub
 from edge.core.observer import Receipt
-from edge.core.project import Project
 from edge.logs.setup import get_logger
 from edge.store.base import Keyed, all_receipts, new_epoch
 from edge.supervisor import Supervisor, end
@@ -47,22 +43,15 @@ _SETTLE_SECONDS = 0.05
 
 
 class _Queued(NamedTuple):
-    """An event to publish. `claim`: where the key it is published under is kept, the claim, what its answer says
-    besides, and the number of events up to this one. Those of one key have the same `group`, and go in one script.
-    """
+    """An event to publish."""
 
     text: bytes
     future: asyncio.Future[Receipt]
-    claim: tuple[str, str, bytes, int] | None
-    group: object | None = None
+    claim: Claim | None
 
 
 class RedisStore:
     """The store, and what only all nodes together know: readiness, tickets, idempotency keys, status."""
-
-    kind = "redis"
-    durable = True
-    at_once = False
 
     def __init__(
         self,
@@ -89,17 +78,22 @@ class RedisStore:
         self.tickets = SharedTickets(self.redis, limits.max_tickets, limits.project_share(limits.max_tickets))
         self.idempotency = ClusterIdempotency(self.redis, self.node, clock)
         self._presence = PresenceReporter(self.redis, hub, self.node, supervisor, self._unfollow)
-        self._replicator = Replicator(self.redis, hub, clock, self.node, supervisor, self._presence.changed)
         waiting = limits.max_waiting, limits.project_share(limits.max_waiting)
-        self.readiness = ClusterReadiness(
-            hub, clock, *waiting, supervisor, self.redis, self.node, self.status, self._replicator.follows
+        self.readiness = ClusterReadiness(hub, clock, *waiting, supervisor, self.redis, self.node, self.status)
+        self._replicator = Replicator(
+            self.redis, hub, clock, self.node, supervisor, self.readiness, self._presence.changed
         )
+        self.claim, self.record_intent = self.idempotency.claim, self.idempotency.record_intent
+        self.settle, self.abandon = self.idempotency.settle, self.idempotency.abandon
         # `edge.cluster.local.Nodes`, but for `delete`
-        self.follow, self.follow_all = self._replicator.follow, self._replicator.follow_all
+        self.follow = self._replicator.follow
         self.connections, self.view, self.page = self.status.connections, self.status.view, self.status.page
         self.issue_ticket, self.redeem_ticket = self.tickets.issue, self.tickets.redeem
         self.answer_probe = self.readiness.answer_probe
-        self._queues: dict[str, list[_Queued]] = {}
+        # for the hub's observer
+        self.connection_added, self.connection_removed = self._presence.changed, self._presence.connection_removed
+        self._queues: dict[str, list[list[_Queued]]] = {}
+        """Of each project, in groups that go in one script: the events of one key."""
         self._sender: asyncio.Task[None] | None = None
         self._heartbeats: asyncio.Task[None] | None = None
         self._heartbeat_seconds = clock()
@@ -127,7 +121,7 @@ class RedisStore:
         await self.redis.open()
         with suppress(StoreUnavailable):
             await self._heartbeat()
-        await self._replicator.open(self.readiness)
+        await self._replicator.open()
         self._heartbeats = self._supervisor.keep_running("redis_heartbeat", self._send_heartbeats)
         _log.info("store_opened", node=self.node, redis=str(self.redis.address))
 
@@ -155,13 +149,9 @@ class RedisStore:
         self._hub.check(event)
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         queue = self._queues.setdefault(name, [])
-        claim = group = None
-        if keyed is not None:
-            claim = (*self.idempotency.publishing(keyed.key), keyed.besides, keyed.events)
-            group = object()
-            first = len(queue) - keyed.events + 1
-            queue[first:] = [queued._replace(group=group) for queued in queue[first:]]
-        queue.append(_Queued(sse.event_text(event), future, claim, group))
+        queued = _Queued(sse.event_text(event), future, self.idempotency.publishing(keyed))
+        first = len(queue) if keyed is None else len(queue) - keyed.events + 1
+        queue[first:] = [[*chain.from_iterable(queue[first:]), queued]]
         if self._sender is None:
             self._sender = self._supervisor.start("redis_sender", self._send_all())
         return future
@@ -172,8 +162,7 @@ class RedisStore:
         del now
         self._hub.check(event)
         loop = asyncio.get_running_loop()
-        claim = None if keyed is None else (*self.idempotency.publishing(keyed.key), keyed.besides, 1)
-        text = sse.event_text(event)
+        claim, text = self.idempotency.publishing(keyed), sse.event_text(event)
         queued = [(name, [_Queued(text, loop.create_future(), claim)]) for name in names]
         answers = await self._append_all([self._append(name, part) for name, part in queued], together=True)
         for (name, part), answer in zip(queued, answers, strict=True):
@@ -227,8 +216,8 @@ class RedisStore:
         return "append", [name, new_epoch(), len(part), *texts, *claims]
 
     def _settle(self, name: str, part: list[_Queued], answer: Any) -> None:
-        if isinstance(answer, Exception):
-            _refuse(part, answer if isinstance(answer, StoreUnavailable) else self.redis.failed(answer))
+        if isinstance(answer, StoreUnavailable):
+            _refuse(part, answer)
             return
         epoch, first, connections, left_out, appends = answer
         self._appends = max(self._appends, appends)
@@ -244,13 +233,6 @@ class RedisStore:
     def hooks(self, sender: HookSender, grace_seconds: float) -> ClusterHooks:
         """Webhooks about the projects of all nodes, sent by `sender`."""
         return ClusterHooks(self._hub, sender, grace_seconds, self._supervisor, self.redis, self.node)
-
-    def connection_added(self, name: str) -> None:
-        self._presence.changed(name)
-
-    def connection_removed(self, project: Project, _connection: Connection) -> None:
-        """Report what its peer had not acknowledged and how many connections stay; without any, the ring is dropped."""
-        self._presence.connection_removed(project)
 
     async def _unfollow(self, name: str) -> None:
         await self._replicator.unfollow(name)
@@ -288,10 +270,7 @@ class RedisStore:
         misses = self._hub.counters.misses
         heard = int(not misses.reported_elsewhere), misses.misses, misses.recovered, misses.lost
         arguments = [self.node, self._appends, int(not self._has_joined), *heard]
-        (answer,) = await self.redis.run_all([("heartbeat", arguments)], probing=True)
-        if isinstance(answer, RedisError):
-            raise self.redis.failed(answer)
-        known, gone, now, appends, *totals = answer
+        known, gone, now, appends, *totals = await self.redis.run("heartbeat", *arguments, probing=True)
         self.redis.recovered()
         self._has_joined = True
         self._appends = max(self._appends, appends)
@@ -313,19 +292,18 @@ class RedisStore:
             await self.redis.check_eviction()
 
 
-def _parts(queue: list[_Queued]) -> list[list[_Queued]]:
-    """A project's queue in pieces that one script may take; events of one key stay together."""
+def _parts(queue: list[list[_Queued]]) -> list[list[_Queued]]:
+    """A project's queue in pieces that one script may take; a group is never split."""
     parts: list[list[_Queued]] = []
-    size_bytes = 0
-    group = None
-    for queued in queue:
-        full = not parts or len(parts[-1]) >= _MAX_SCRIPT_EVENTS or size_bytes + len(queued.text) > _MAX_SCRIPT_BYTES
-        if full and (queued.group is None or queued.group is not group):
+    room = room_bytes = 0
+    for group in queue:
+        size_bytes = sum(len(queued.text) for queued in group)
+        if len(group) > room or size_bytes > room_bytes:
             parts.append([])
-            size_bytes = 0
-        parts[-1].append(queued)
-        size_bytes += len(queued.text)
-        group = queued.group
+            room, room_bytes = _MAX_SCRIPT_EVENTS, _MAX_SCRIPT_BYTES
+        parts[-1] += group
+        room -= len(group)
+        room_bytes -= size_bytes
     return parts
 
 

@@ -11,15 +11,15 @@ from edge.cluster.client import RedisClient
 from edge.config.texts import parse_redis_url
 from edge.core import sse
 from edge.core.errors import StoreUnavailable
+from edge.core.intervals import Intervals
 from edge.core.ledger import LedgerState
-from edge.store.sqlite_file import Stored
-from edge.store.sqlite_transaction import ProjectRow
+from edge.core.saved import SavedProject
 
 _KEEP_SECONDS = 86_400
 """How long a copied project is kept unused; the first publish or subscriber sets the usual time."""
 
 
-async def read_all(url: str) -> list[Stored]:
+async def read_all(url: str) -> list[SavedProject]:
     """Every project. Raises StoreUnavailable."""
     async with _without_nodes(url) as redis:
         async with redis.use() as client:
@@ -28,7 +28,7 @@ async def read_all(url: str) -> list[Stored]:
     return [one for one in found if one is not None]
 
 
-async def write_all(url: str, projects: list[Stored]) -> tuple[int, int]:
+async def write_all(url: str, projects: list[SavedProject]) -> tuple[int, int]:
     """Write `projects` into a Redis that has none; returns how many, and how many events. Raises StoreUnavailable."""
     async with _without_nodes(url) as redis:
         async with redis.use() as client:
@@ -52,7 +52,7 @@ async def _without_nodes(url: str) -> AsyncIterator[RedisClient]:
         await redis.close()
 
 
-async def _read(redis: RedisClient, name: str) -> Stored | None:
+async def _read(redis: RedisClient, name: str) -> SavedProject | None:
     stream, meta_key, pending_key = redis.keys.of(name, "stream", "meta", "pending")
     async with redis.use() as client, client.pipeline(transaction=True) as pipeline:
         pipeline.hgetall(meta_key)
@@ -72,35 +72,34 @@ async def _read(redis: RedisClient, name: str) -> Stored | None:
         unreported_from=newest - len(entries) if unreported else None,
         pending=tuple((int(seq), int(seq)) for seq in pending),
     )
-    return Stored(
-        ProjectRow(name, meta["epoch"], 1, newest - len(entries) + 1, newest, ledger),
-        newest,
-        [sse.numbered(prefix, int(entry_id.partition(b"-")[0]), event[b"e"]) for entry_id, event in entries],
-        [float(event[b"t"]) for _, event in entries],
-    )
+    frames = [sse.numbered(prefix, int(entry_id.partition(b"-")[0]), event[b"e"]) for entry_id, event in entries]
+    times = [float(event[b"t"]) for _, event in entries]
+    return SavedProject(name, meta["epoch"], 1, newest, frames, times, ledger)
 
 
-async def _write(redis: RedisClient, project: Stored) -> None:
-    name, ledger = project.row.name, project.row.ledger
+async def _write(redis: RedisClient, project: SavedProject) -> None:
+    name, ledger = project.name, project.ledger
     stream, meta, pending = redis.keys.of(name, "stream", "meta", "pending")
     oldest, now = project.newest - len(project.frames) + 1, time.time()
     last = project.times[-1] if project.times else now
-    waiting = [seq for lo, hi in (*ledger.pending, *ledger.waiting) for seq in range(lo, hi + 1)]
-    counts = {"misses": ledger.misses, "recovered": ledger.recovered, "lost": ledger.lost}
+    # What waited for the subscribers of a process that was killed is missed.
+    waiting = Intervals(ledger.waiting)
+    missed = [seq for lo, hi in (*ledger.pending, *waiting) for seq in range(lo, hi + 1)]
+    counts = {"misses": ledger.misses + len(waiting), "recovered": ledger.recovered, "lost": ledger.lost}
     async with redis.use() as client, client.pipeline(transaction=True) as pipeline:
         size_bytes = 0
         for seq, (at, frame) in enumerate(zip(project.times, project.frames, strict=True), oldest):
             text = sse.text_of(frame)
             size_bytes += len(text)
             pipeline.xadd(stream, {"t": str(at), "e": text}, id=f"{seq}-0")
-        fields: dict[Any, Any] = {"epoch": project.row.epoch, "seq": project.newest, "bytes": size_bytes}
+        fields: dict[Any, Any] = {"epoch": project.epoch, "seq": project.newest, "bytes": size_bytes}
         pipeline.hset(meta, mapping=fields | counts | {"untold": ledger.unreported_lost})
         for what, number in counts.items():
             pipeline.hincrby(redis.keys.totals, what, number)
-        if waiting:
-            pipeline.zadd(pending, {str(seq): seq for seq in waiting})
-            pipeline.hset(redis.keys.pending, name, str(len(waiting)))
-            pipeline.hincrby(redis.keys.pending, "", len(waiting))
+        if missed:
+            pipeline.zadd(pending, {str(seq): seq for seq in missed})
+            pipeline.hset(redis.keys.pending, name, str(len(missed)))
+            pipeline.hincrby(redis.keys.pending, "", len(missed))
             pipeline.zadd(redis.keys.aging, {name: last})
         pipeline.zadd(redis.keys.projects, {name: last})
         for key in (stream, meta, pending):

@@ -17,7 +17,7 @@ from edge.core.hub import Hub
 from edge.core.idempotency import Receipts
 from edge.diagnose.observer import ProjectHistory
 from edge.http.address import ClientAddresses
-from edge.store.base import Idempotency, Store
+from edge.store.base import Store
 from edge.supervisor import Supervisor
 from edge.triggers.job import Target
 
@@ -29,7 +29,6 @@ class Context:
 
     exposition: Callable[[str], tuple[bytes, str]]
     """`/metrics` for a client that accepts so: body and content type."""
-    idempotency: Idempotency
 
     def __init__(
         self,

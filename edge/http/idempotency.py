@@ -18,7 +18,7 @@ from edge.core.idempotency import Answer
 from edge.http import problems
 from edge.http.context import Context
 from edge.http.message import Response
-from edge.store.base import Keyed, Published
+from edge.store.base import Keyed
 
 Ready = TypeVar("Ready")
 _REPLAYED = {"Idempotency-Replayed": "true"}
@@ -40,14 +40,13 @@ async def run_once(
     """
     if keyed is None:
         return response_of(await _finished(context, action(await wait())))
-    known = await context.idempotency.claim(keyed.key, keyed.fingerprint)
-    if known is not None:
-        answer = keyed.answer(known.receipts, known.besides) if isinstance(known, Published) else known
+    answer = await context.store.claim(keyed)
+    if answer is not None:
         return Response(answer.status, answer.body, answer.content_type, _REPLAYED)
     try:
         ready = await wait()
     except BaseException:
-        await context.outcome(context.spawn(context.idempotency.settle(keyed.key, None)))
+        await context.outcome(context.spawn(context.store.settle(keyed.key, None)))
         raise
     return response_of(await _finished(context, _settled(context, keyed, action, ready)))
 
@@ -55,18 +54,18 @@ async def run_once(
 async def _settled(
     context: Context, keyed: Keyed, action: Callable[[Ready], Coroutine[Any, Any, Answer]], ready: Ready
 ) -> Answer:
-    keys = context.idempotency
+    store = context.store
     try:
         answer = await action(ready)
     except EdgeError as error:
         refusal = problems.from_error(error)
         started = error.fields.get("may_have_started")
-        await keys.settle(keyed.key, Answer(refusal.status, refusal.body, refusal.content_type) if started else None)
+        await store.settle(keyed.key, Answer(refusal.status, refusal.body, refusal.content_type) if started else None)
         raise
     except BaseException:
-        await keys.abandon(keyed.key)
+        await store.abandon(keyed.key)
         raise
-    await keys.settle(keyed.key, answer)
+    await store.settle(keyed.key, answer)
     return answer
 
 

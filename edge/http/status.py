@@ -122,7 +122,8 @@ async def history(context: Context, request: Request) -> Response:
     start = start_at("all" if since is None else since, last_id, now)
     if await context.nodes.view(name) is None:
         return _unknown(name)
-    await context.nodes.follow(name, last_id)
+    if (coming := context.nodes.follow((name,), last_id)) is not None:
+        await coming
     known = context.hub.project(name, now)
     if known is None:
         return _unknown(name)

@@ -63,7 +63,7 @@ def subscribe(context: Context, request: Request) -> Response | Awaitable[Respon
     start = start_at(wanted.since, last_id, context.clock())
     if request.method == "HEAD":
         return Response(200, content_type=HEADERS["Content-Type"], headers=_ONLY_STREAMS)
-    coming = context.nodes.follow_all(names, last_id)
+    coming = context.nodes.follow(names, last_id)
     if coming is None:
         return _open(context, request, names, wanted, last_id, start)
     return _open_after(coming, context, request, names, wanted, last_id, start)

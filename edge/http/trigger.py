@@ -137,7 +137,7 @@ async def _start(context: Context, job: Job, confirmation: Confirmation) -> Answ
         besides = msgspec.json.encode(Started(job.id, job.name, confirmation))
         job = msgspec.structs.replace(job, keyed=keyed._replace(besides=besides))
     elif keyed is not None:
-        await context.idempotency.record_intent(keyed.key, job.id)
+        await context.store.record_intent(keyed.key, job.id)
     try:
         delivery = await context.target.dispatch(job)
     except EdgeError as error:

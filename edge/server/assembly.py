@@ -28,7 +28,7 @@ from edge.logs.setup import get_logger
 from edge.server.event_loop import EventLoopDriver
 from edge.server.memory import MemoryWatch
 from edge.server.metrics import exposition
-from edge.store.base import Idempotency, LocalIdempotency, MemoryStore, Store, StoreUnusableError, new_epoch
+from edge.store.base import MemoryStore, Store, StoreUnusableError, new_epoch
 from edge.supervisor import Supervisor, end
 from edge.triggers.hooks import Hooks, HookSender
 from edge.triggers.job import StreamTarget, Target
@@ -65,24 +65,20 @@ async def assemble(
     )
     store: Store
     nodes: Nodes
-    idempotency: Idempotency
     if config.store.url.startswith("redis"):
         from edge.cluster.store import RedisStore  # noqa: PLC0415 - redis would double the time to start
 
         store = nodes = cluster = RedisStore(parse_redis_url(config.store.url), hub, clock, supervisor, limits)
-        idempotency = cluster.idempotency
         log.connection_came.append(cluster.connection_added)
         log.connection_left.append(cluster.connection_removed)
     else:
-        store = local = store_of(config, hub, receipts, clock, supervisor)
-        idempotency = LocalIdempotency(receipts, local, clock)
+        store = store_of(config, hub, receipts, clock, supervisor)
         readiness = Readiness(hub, clock, limits.max_waiting, limits.project_share(limits.max_waiting), supervisor)
         tickets = Tickets(limits.max_tickets, limits.project_share(limits.max_tickets))
         nodes = LocalNode(hub, readiness, tickets, clock, supervisor)
     log.connection_came.append(nodes.readiness.connection_added)
     target = target_of(config, sources, store, clock)
     context = Context(config, hub, nodes, target, store, receipts, history, clock, verifier, supervisor)
-    context.idempotency = idempotency
     hooks = _hooks_of(context, sources, log) if config.hooks.url is not None else None
     context.exposition = exposition(context, driver, hooks)
     app = routes.build(context)
@@ -190,20 +186,18 @@ def bounds(config: Config) -> Limits:
     return Limits(**fields)
 
 
-def store_of(
-    config: Config, hub: Hub, receipts: Receipts, clock: Callable[[], float], supervisor: Supervisor
-) -> MemoryStore:
+def store_of(config: Config, hub: Hub, receipts: Receipts, clock: Callable[[], float], supervisor: Supervisor) -> Store:
     """Where history lives, by the scheme of `store.url`."""
     scheme, _, path = config.store.url.partition(":")
     if scheme == "memory":
-        return MemoryStore(hub)
+        return MemoryStore(hub, receipts, clock)
     from edge.store.sqlite import SqliteStore  # noqa: PLC0415 - not in each start
 
     return SqliteStore(
-        Path(path),
         hub,
         receipts,
         clock,
+        Path(path),
         commit=config.store.durability == "commit",
         flush_seconds=config.store.flush_ms / 1000,
         keep_receipts_seconds=config.limits.idempotency_seconds,

@@ -1,4 +1,4 @@
-"""What a store is, and who holds idempotency keys.
+"""What a store is: it takes events, and holds the idempotency keys of requests.
 
 The hub doesn't know the store: events pass through it on their way to the ring.
 
@@ -13,7 +13,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from edge.core.errors import StoreUnavailable
@@ -44,33 +44,18 @@ class Keyed(NamedTuple):
 
     @property
     def projects(self) -> list[str]:
-        return projects_of(self.key)
+        """The projects that the request publishes to, in this order."""
+        return self.key[1].split(",")
 
     def answered(self, receipts: Sequence[Receipt]) -> Answer:
         return self.answer(receipts, self.besides)
 
 
-def projects_of(key: Key) -> list[str]:
-    """The projects that the request of a key publishes to, in this order."""
-    return key[1].split(",")
-
-
-class Published(NamedTuple):
-    """What is known of a keyed request whose event was published, and whose answer was not recorded."""
-
-    receipts: Sequence[Receipt]
-    besides: bytes
-    """As in `Keyed`."""
-
-
 class Store(Protocol):
-    """Takes events to the ring, and to wherever else history lives."""
+    """Takes events to the ring, and to wherever else history lives, and holds the idempotency keys.
 
-    kind: str
-    durable: bool
-    """Whether what it keeps outlives the process."""
-    at_once: bool
-    """Whether `publish` gives the receipt itself, not the promise of one."""
+    A key that was claimed is settled or abandoned.
+    """
 
     async def open(self) -> None:
         """Give the hub what an earlier process left. Until it has returned, `problem` says why nothing is taken.
@@ -108,12 +93,8 @@ class Store(Protocol):
     async def close(self) -> None:
         """Write what is left and close."""
 
-
-class Idempotency(Protocol):
-    """Who holds which key. A key that was claimed is settled or abandoned."""
-
-    async def claim(self, key: Key, fingerprint: bytes) -> Answer | Published | None:
-        """Claim a key for this request (None), or say what became of it. Waits while another request holds it.
+    async def claim(self, keyed: Keyed) -> Answer | None:
+        """Claim a key for this request (None), or give its answer again. Waits while another request holds it.
 
         Raises InvalidRequest (`idempotency_mismatch`), LimitReached, StoreUnavailable.
         """
@@ -122,7 +103,10 @@ class Idempotency(Protocol):
         """The job of a claimed key is about to be sent. Raises StoreUnavailable."""
 
     async def settle(self, key: Key, answer: Answer | None) -> None:
-        """Record the answer of a claimed key, or None when nothing was done. Returns when it may be given."""
+        """Record the answer of a claimed key, or None when nothing was done.
+
+        Returns when it may be given; an answer that can't be kept at the moment is kept later.
+        """
 
     async def abandon(self, key: Key) -> None:
         """The request of a claimed key ended without an answer: a job that was about to be sent may have started."""
@@ -146,22 +130,21 @@ async def receipt_of(promised: Receipt | Awaitable[Receipt]) -> Receipt:
     return promised if isinstance(promised, Receipt) else await promised
 
 
-class MemoryStore:
-    """The store of a hub that is alone, which keeps its idempotency keys, too. This one writes nothing: the ring is all
-    the history there is, and no later process knows of it.
+@dataclass(eq=False)
+class MemoryStore(Store):
+    """The store of a hub that is alone. This one writes nothing: the ring is all the history there is, and no later
+    process knows of it.
     """
 
-    kind = "memory"
-    durable = False
-    at_once = True
-    problem: StoreUnavailable | None = None
-    errors = 0
+    _hub: Hub
+    _receipts: Receipts
+    _clock: Callable[[], float]
+    problem: StoreUnavailable | None = field(default=None, init=False)
+    errors: int = field(default=0, init=False)
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
-
-    async def open(self) -> None:
-        """As `Store.open`."""
+    async def open(self) -> None: ...
+    async def deleted(self, name: str) -> None: ...
+    async def close(self) -> None: ...
 
     def publish(self, name: str, event: Event, now: float, keyed: Keyed | None = None) -> Receipt | Awaitable[Receipt]:
         del keyed
@@ -179,54 +162,24 @@ class MemoryStore:
     def publish_many(self, name: str, events: Sequence[Event], now: float) -> Batch | None:
         return self._hub.publish_many(name, events, now)
 
-    async def deleted(self, name: str) -> None:
-        """As `Store.deleted`."""
-
-    async def record_intent(self, key: Key, fingerprint: bytes, job_id: str) -> None:
-        """Note that a job is about to be sent, so that no later process sends it again. Raises StoreUnavailable."""
-
-    async def record_answer(self, key: Key, fingerprint: bytes, answer: Answer | None) -> None:
-        """Keep the answer of a key, or forget the key (None: its request did nothing).
-
-        Returns when the answer may be given; an answer that can't be kept at the moment is kept later.
-        """
-
-    async def close(self) -> None:
-        """As `Store.close`."""
-
-
-@dataclass(eq=False)
-class LocalIdempotency:
-    """The keys of this process's requests."""
-
-    _receipts: Receipts
-    _store: MemoryStore
-    _clock: Callable[[], float]
-
-    async def claim(self, key: Key, fingerprint: bytes) -> Answer | None:
-        while (entry := self._receipts.find(key, fingerprint, self._clock())) is not None:
+    async def claim(self, keyed: Keyed) -> Answer | None:
+        while (entry := self._receipts.find(keyed.key, keyed.fingerprint, self._clock())) is not None:
             if entry.answer is not None:
                 return entry.answer
             settled = asyncio.Event()
             entry.waiters.append(settled.set)
             await settled.wait()
-        self._receipts.begin(key, fingerprint)
+        self._receipts.begin(keyed.key, keyed.fingerprint)
         return None
 
     async def record_intent(self, key: Key, job_id: str) -> None:
-        entry = self._receipts.in_progress(key)
-        await self._store.record_intent(key, entry.fingerprint, job_id)
-        entry.job_id = job_id
+        self._receipts.in_progress(key).job_id = job_id
 
     async def settle(self, key: Key, answer: Answer | None) -> None:
-        entry = self._receipts.in_progress(key)
         if answer is None:
             self._receipts.drop(key)
-            await self._store.record_answer(key, entry.fingerprint, None)
-            return
-        # Kept first: those that wait for it get it when it can't be lost any more.
-        await self._store.record_answer(key, entry.fingerprint, answer)
-        self._receipts.answer(key, answer, self._clock())
+        else:
+            self._receipts.answer(key, answer, self._clock())
 
     async def abandon(self, key: Key) -> None:
         """The store keeps what it has: an event that is being written is there with its key, or neither is."""

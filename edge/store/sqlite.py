@@ -30,8 +30,7 @@ from edge.core.observer import Batch, Receipt
 from edge.core.saved import PastEpoch, SavedProject
 from edge.logs.setup import get_logger
 from edge.store.base import Keyed, StoreUnusableError
-from edge.store.sqlite_file import SqliteFile, Stored
-from edge.store.sqlite_open import SqliteFileError
+from edge.store.sqlite_file import SqliteFile, SqliteFileError
 from edge.store.sqlite_transaction import PendingCommit, ReceiptRow, key_text, receipt_row, shifted
 from edge.store.sqlite_writer import SqliteWriter
 
@@ -43,9 +42,6 @@ _EARLIER_EPOCHS_KEPT = 16
 class SqliteStore(SqliteWriter):
     """`path` is the file; the hub must be empty until `open` has returned."""
 
-    kind = "sqlite"
-    durable = True
-
     async def open(self) -> None:
         try:
             file, projects, receipts = await self._worker.call(self._read_file)
@@ -54,21 +50,21 @@ class SqliteStore(SqliteWriter):
             raise self._refusal() from error
         self._file = file
         # The most recently published project is restored last: if all together are too large, the idlest goes first.
-        projects.sort(key=lambda stored: stored.times[-1] if stored.times else 0.0)
+        projects.sort(key=lambda saved: saved.times[-1] if saved.times else 0.0)
         # A wall clock that was set back, or lost by a board without a battery, may be behind the last times written.
-        latest = [stored.times[-1] for stored in projects[-1:] if stored.times] + [row.at_seconds for row in receipts]
+        latest = [saved.times[-1] for saved in projects[-1:] if saved.times] + [row.at_seconds for row in receipts]
         self._offset_seconds = max([time.time() - file.drift_seconds, *latest]) - self._clock()
         self._hub.counters.misses.touched = self._gathered.touched
-        for stored in projects:
-            self._restore(stored, file)
+        for saved in projects:
+            self._restore(saved, file)
         for receipt in receipts:
             self._restore_receipt(receipt)
         self.problem = None
         self._check()
-        events = sum(len(stored.frames) for stored in projects)
+        events = sum(len(saved.frames) for saved in projects)
         _log.info("store_opened", projects=len(projects), events=events, whole=file.whole)
 
-    def _read_file(self) -> tuple[SqliteFile, list[Stored], list[ReceiptRow]]:
+    def _read_file(self) -> tuple[SqliteFile, list[SavedProject], list[ReceiptRow]]:
         file = SqliteFile(self._path, commit=self.commit)
         try:
             return file, file.projects(), file.receipts()
@@ -76,31 +72,20 @@ class SqliteStore(SqliteWriter):
             file.abandon()
             raise
 
-    def _restore(self, stored: Stored, file: SqliteFile) -> None:
+    def _restore(self, saved: SavedProject, file: SqliteFile) -> None:
         """Restore a project in the hub, to continue under a new epoch."""
-        row, now = stored.row, self._clock()
-        ledger = shifted(row.ledger, -self._offset_seconds)
-        if stored.newest > row.newest:
-            unknown = ((row.newest + 1, stored.newest),)
-            ledger = msgspec.structs.replace(ledger, waiting=ledger.waiting + unknown)
-        earlier = _bounded(
-            [*row.earlier, PastEpoch(row.epoch, stored.newest, file.whole)], stored.newest - len(stored.frames) + 1
-        )
-        times = [min(at - self._offset_seconds, now) for at in stored.times]
-        saved = SavedProject(
-            row.name,
-            self._hub.new_epoch(),
-            row.first_seq,
-            stored.newest,
-            stored.frames,
-            times,
-            ledger,
-            earlier=earlier,
-            finished=row.finished,
-        )
+        now, epoch = self._clock(), self._hub.new_epoch()
+        earlier = [*saved.earlier, PastEpoch(saved.epoch, saved.newest, file.whole)]
         assert file.index is not None
-        file.index.continue_under(saved.name, saved.epoch)
-        self._hub.restore(saved, now)
+        file.index.continue_under(saved.name, epoch)
+        continued = msgspec.structs.replace(
+            saved,
+            epoch=epoch,
+            times=[min(at - self._offset_seconds, now) for at in saved.times],
+            ledger=shifted(saved.ledger, -self._offset_seconds),
+            earlier=_bounded(earlier, saved.newest - len(saved.frames) + 1),
+        )
+        self._hub.restore(continued, now)
         if not file.whole:  # record it for the next process, even if nothing else is written until then
             self._gathered.touched.add(saved.name)
 
@@ -121,7 +106,7 @@ class SqliteStore(SqliteWriter):
             self._gathered.pending.append(pending)
             self._start()
             return pending.future
-        # With a key, `record_answer` follows in the same turn of the loop, and so in the same transaction.
+        # With a key, `settle` follows in the same turn of the loop, and so in the same transaction.
         receipt = self._hub.publish(name, event, now)
         self._mark_unwritten(name, 1)
         return receipt
@@ -149,29 +134,33 @@ class SqliteStore(SqliteWriter):
             return
         if self.problem is not None:
             raise self._refusal()
-        await self._written(self._gathered.intents)
+        await self._written(or_refused=True)
 
-    async def record_intent(self, key: Key, fingerprint: bytes, job_id: str) -> None:
+    async def record_intent(self, key: Key, job_id: str) -> None:
         if self.problem is not None:
             raise self._refusal()
-        text = key_text(key)
+        text, fingerprint = key_text(key), self._receipts.in_progress(key).fingerprint
         self._gathered.receipts[text] = ReceiptRow(text, fingerprint, job_id, None, None, None, self._now())
         self._intended.add(key)
-        await self._written(self._gathered.intents)
+        await self._written(or_refused=True)
+        await super().record_intent(key, job_id)
 
-    async def record_answer(self, key: Key, fingerprint: bytes, answer: Answer | None) -> None:
+    async def settle(self, key: Key, answer: Answer | None) -> None:
         intended = key in self._intended
         self._intended.discard(key)
         if key in self._remembered:
             self._remembered.discard(key)
         elif answer is not None:
-            self._gathered.receipts[key_text(key)] = receipt_row(key, fingerprint, answer, self._now())
+            row = receipt_row(key, self._receipts.in_progress(key).fingerprint, answer, self._now())
+            self._gathered.receipts[row.key] = row
             if intended and self.problem is None:
                 # If killed before this is written, the next process would report a finished job as possibly started.
-                await self._written(self._gathered.answers)
+                await self._written(or_refused=False)
         elif intended:
             self._gathered.receipts[key_text(key)] = None
         self._start()
+        # Kept first: those that wait for it get it when it can't be lost any more.
+        await super().settle(key, answer)
 
 
 def _bounded(earlier: list[PastEpoch], oldest: int) -> tuple[PastEpoch, ...]:

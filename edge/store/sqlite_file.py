@@ -9,32 +9,38 @@ A transaction costs the pages it touches and the calls it makes. Segments are on
 which `SegmentIndex` remembers: an index in the file would cost one page per project in each transaction, more than the
 events themselves. Many rows go into one call, because the GIL changes hands with the event loop at each call.
 
-Other programs may read the file at any time (a backup, Litestream).
+Other programs may read the file at any time (a backup, Litestream). A second edge is kept out by a lock on `PATH-lock`.
+The lock file also holds the token of the last process that opened the database, so a process can detect that an older
+copy was put in its place.
 """
 
 from __future__ import annotations
 
-import asyncio
+import fcntl
 import os
 import secrets
 import sqlite3
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Any, TypeVar
 
 import msgspec
 
 from edge.core.ledger import LedgerState
-from edge.core.saved import PastEpoch
+from edge.core.saved import PastEpoch, SavedProject
 from edge.store.base import StoreUnusableError
-from edge.store.sqlite_open import ADVICE, Lock, SqliteFileError, explained, opened, primary_code, schema_changes
-from edge.store.sqlite_transaction import ProjectRow, ReceiptRow, SegmentIndex, Transaction
+from edge.store.sqlite_transaction import ReceiptRow, SegmentIndex, Transaction, schema_changes
 
+ADVICE = {
+    sqlite3.SQLITE_BUSY: "another program keeps it locked: end that program",
+    sqlite3.SQLITE_CANTOPEN: "it can't be opened: does its folder exist, and may this user write there?",
+    sqlite3.SQLITE_READONLY: "it is read-only: let this user write it and its folder",
+    sqlite3.SQLITE_PERM: "this user may not open it: let it read and write the file",
+    sqlite3.SQLITE_FULL: "the disk is full: make room",
+    sqlite3.SQLITE_NOTADB: "it is not a database: name another file, or move this one away",
+    sqlite3.SQLITE_CORRUPT: "it is damaged: restore a backup, or move it away and start empty",
+}
+_HOPELESS = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 _BUSY_SECONDS = 5.0
 """Another program holds the file for a moment when it makes a backup."""
 _FREE_PAGES_KEPT = 256
@@ -51,7 +57,6 @@ DRIFT_NOTED_SECONDS = 0.5
 _RECEIPTS_EXPIRED_EVERY_SECONDS = 30.0
 """Finding the old ones means looking at all."""
 _FRAME_END = b"\n\n"
-Result = TypeVar("Result")
 
 
 def _statements(into: str, columns: int) -> list[tuple[int, str]]:
@@ -68,14 +73,53 @@ _SET_PROJECTS = _statements("projects", 7)
 _SET_RECEIPTS = _statements("receipts", 7)
 
 
-@dataclass(slots=True)
-class Stored:
-    """A project read back: `row.newest` is what its ledger knew of, the frames may go beyond it, up to `newest`."""
+class SqliteFileError(Exception):
+    """The file can't be used for now. The text says why and what to do."""
 
-    row: ProjectRow
-    newest: int
-    frames: list[bytes]
-    times: list[float]
+
+class Lock:
+    """Excludes a second edge, and holds a text that outlives the process."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises SqliteFileError."""
+        self._descriptor = _opened(path.with_name(path.name + "-lock"), path)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.close()
+            raise SqliteFileError(f"{path}: another process has it open: one file serves one edge") from None
+        self.text = os.pread(self._descriptor, 200, 0).decode(errors="replace")
+
+    def write(self, text: str) -> None:
+        self.text = text
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, text.encode(), 0)
+        os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _opened(path: Path, shown: Path) -> int:
+    """A descriptor of the file at `path`, made where there is none. Raises SqliteFileError, which names `shown`."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SqliteFileError(f"{shown}: {ADVICE[sqlite3.SQLITE_CANTOPEN]} ({error.strerror})") from error
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Raise SqliteFileError for errors of SQLite and the system, StoreUnusableError where trying again can't help."""
+    try:
+        yield
+    except (sqlite3.Error, OSError, msgspec.MsgspecError) as error:
+        primary = primary_code(error)
+        hopeless = primary in _HOPELESS or isinstance(error, msgspec.MsgspecError)
+        text = f"{path}: {ADVICE.get(primary, str(error))}"
+        raise (StoreUnusableError if hopeless else SqliteFileError)(text) from error
 
 
 class SqliteFile:
@@ -94,17 +138,16 @@ class SqliteFile:
         """Known from the first time that the file is read or written."""
         self.has_free_pages = False
         """It has pages to give back, which idle transactions do bit by bit."""
-        self.untidy: sqlite3.Error | None = None
+        self.untidy: Exception | None = None
         """Why space could not be given back behind the last transaction, if it couldn't."""
-        self._lost = False
         self._path_text = str(path)
         self._wal_pages = 0
         self._writes = 0
         self._receipts_expired_seconds = 0.0
         with ExitStack() as stack:
             self._lock = stack.enter_context(closing(Lock(path)))
-            os.close(opened(path, path))
-            with explained(path):
+            os.close(_opened(path, path))
+            with _explained(path):
                 self._identity = _identity(self._path_text)
                 self._db = stack.enter_context(closing(self._connect()))
                 self._prepare(commit=commit)
@@ -145,13 +188,11 @@ class SqliteFile:
 
     def write(self, batch: Transaction) -> None:
         """One transaction; all of it or nothing. Raises sqlite3.Error, SqliteFileError."""
-        if self._lost:
-            self.check()
         db = self._db
         if self.index is None:
             self._read()
         assert self.index is not None
-        change, encode = self.index.change(batch), msgspec.json.encode
+        added, removed, encode = self.index.added(batch), self.index.removed(batch), msgspec.json.encode
         projects = [
             (row.name, row.epoch, row.first_seq, row.newest, encode(row.ledger), encode(row.earlier), row.finished)
             for row in batch.projects
@@ -163,11 +204,11 @@ class SqliteFile:
             if batch.idle or drifted:
                 # There is always something to write: it shows whether the file can be written.
                 db.execute("UPDATE life SET writes = writes + 1, drift_seconds = ?", (batch.drift_seconds,))
-            self._insert(_ADD_SEGMENTS, change.added)
+            self._insert(_ADD_SEGMENTS, added)
             self._insert(_SET_PROJECTS, projects)
             self._insert(_SET_RECEIPTS, batch.receipts)
             for statement, rows in (
-                ("DELETE FROM segments WHERE rowid BETWEEN ? AND ?", change.removed),
+                ("DELETE FROM segments WHERE rowid BETWEEN ? AND ?", removed),
                 ("DELETE FROM projects WHERE name = ?", [(name,) for name in batch.dropped_projects]),
                 ("DELETE FROM receipts WHERE key = ?", [(key,) for key in batch.dropped_keys]),
             ):
@@ -182,7 +223,7 @@ class SqliteFile:
             if isinstance(error, sqlite3.Error) and primary_code(error) == sqlite3.SQLITE_FULL:
                 self._fold_log()  # it may be the log that fills the disk
             raise
-        self.index.apply(batch, change)
+        self.index.apply(batch)
         if drifted:
             self.drift_seconds = batch.drift_seconds
         if expired_due:
@@ -193,7 +234,6 @@ class SqliteFile:
 
     def check(self) -> None:
         """Raise SqliteFileError when the open file is not the one at its path any more."""
-        self._lost = True
         try:
             found = _identity(self._path_text)
         except FileNotFoundError:
@@ -202,7 +242,6 @@ class SqliteFile:
             raise SqliteFileError(
                 f"{self.path} was replaced while edge was using it: restart edge to use the new file, or move it away."
             )
-        self._lost = False
 
     def _insert(self, statements: list[tuple[int, str]], rows: Sequence[tuple[object, ...]]) -> None:
         """In few calls."""
@@ -215,7 +254,7 @@ class SqliteFile:
 
     def receipts(self) -> list[ReceiptRow]:
         """Every idempotency key remembered. Raises SqliteFileError, StoreUnusableError."""
-        with explained(self.path):
+        with _explained(self.path):
             return [ReceiptRow._make(row) for row in self._db.execute("SELECT * FROM receipts ORDER BY at_seconds")]
 
     def close(self, *, clean: bool, drift_seconds: float | None = None) -> None:
@@ -229,50 +268,50 @@ class SqliteFile:
         finally:
             self.abandon()
 
-    def projects(self) -> list[Stored]:
-        """Every project, with its events. Raises SqliteFileError, StoreUnusableError."""
-        with explained(self.path):
+    def projects(self) -> list[SavedProject]:
+        """Every project, with its events; times are the file's. Raises SqliteFileError, StoreUnusableError."""
+        with _explained(self.path):
             return self._read()
 
-    def _read(self) -> list[Stored]:
+    def _read(self) -> list[SavedProject]:
         decode_ledger = msgspec.json.Decoder(LedgerState).decode
         decode_earlier = msgspec.json.Decoder(tuple[PastEpoch, ...]).decode
         projects = {
-            name: Stored(
-                ProjectRow(
-                    name, epoch, first_seq, 0, newest, decode_ledger(ledger), decode_earlier(earlier), bool(finished)
-                ),
-                newest, [], [],
+            name: SavedProject(
+                name, epoch, first_seq, newest, [], [], decode_ledger(ledger),
+                earlier=decode_earlier(earlier), finished=bool(finished),
             )
             for name, epoch, first_seq, newest, ledger, earlier, finished in self._db.execute("SELECT * FROM projects")
         }  # fmt: skip
+        newest_seqs = {name: project.newest for name, project in projects.items()}
         index = SegmentIndex()
         # There may be one for each event, a million of them: no call and no object for each.
         for row, name, first_seq, last_seq, at_seconds, frames in self._db.execute(
             "SELECT rowid, project, first_seq, last_seq, at_seconds, frames FROM segments ORDER BY rowid"
         ):
-            stored = projects.get(name)
-            if stored is None:
+            project = projects.get(name)
+            if project is None:
                 raise StoreUnusableError(
                     f"{self.path}: {ADVICE[sqlite3.SQLITE_CORRUPT]} (row {row} belongs to no project)"
                 )
-            if first_seq != stored.newest + 1:
+            newest = newest_seqs[name]
+            if first_seq != newest + 1:
                 # What comes before a hole is left out, and of what was written twice the first.
-                kept = max(0, len(stored.frames) - (stored.newest + 1 - first_seq)) if first_seq <= stored.newest else 0
-                del stored.frames[kept:], stored.times[kept:]
+                kept = max(0, len(project.frames) - (newest + 1 - first_seq)) if first_seq <= newest else 0
+                del project.frames[kept:], project.times[kept:]
             if first_seq == last_seq:
-                stored.frames.append(frames)
-                stored.times.append(at_seconds)
+                project.frames.append(frames)
+                project.times.append(at_seconds)
             else:
                 found = frames.split(_FRAME_END)
                 found.pop()
-                stored.frames += [frame + _FRAME_END for frame in found]
-                stored.times += [at_seconds] * len(found)
-            stored.newest = last_seq
-            index.put(row, name, stored.row.epoch, last_seq)
+                project.frames.extend([frame + _FRAME_END for frame in found])
+                project.times.extend([at_seconds] * len(found))
+            newest_seqs[name] = last_seq
+            index.put(row, name, project.epoch, last_seq)
         self.index = index
         self.has_free_pages = self._free_pages() > _FREE_PAGES_KEPT
-        return list(projects.values())
+        return [_up_to(project, newest_seqs[name]) for name, project in projects.items()]
 
     # Space
 
@@ -290,7 +329,7 @@ class SqliteFile:
             if self.has_free_pages and (idle or free_pages * 2 > self._db.execute("PRAGMA page_count").fetchone()[0]):
                 self._free(_FREED_AT_ONCE_PAGES)
         except (sqlite3.Error, OSError) as error:
-            self.untidy = error if isinstance(error, sqlite3.Error) else sqlite3.OperationalError(str(error))
+            self.untidy = error
 
     def _bound_log(self) -> None:
         space = os.statvfs(self.path.parent)
@@ -315,35 +354,18 @@ class SqliteFile:
         self._db.executescript(f"PRAGMA incremental_vacuum({pages})")
 
 
+def _up_to(project: SavedProject, newest: int) -> SavedProject:
+    """`project` with its events up to `newest`: those that its ledger doesn't know have reached no subscriber."""
+    unknown = ((project.newest + 1, newest),) if newest > project.newest else ()
+    ledger = msgspec.structs.replace(project.ledger, waiting=project.ledger.waiting + unknown)
+    return msgspec.structs.replace(project, newest=newest, ledger=ledger)
+
+
 def _identity(path: str) -> tuple[int, int]:
     found = os.stat(path)  # noqa: PTH116 - a third of the time, for each transaction
     return found.st_dev, found.st_ino
 
 
-class Worker:
-    """Calls functions one after another, on a thread of its own. A thread that hangs in the disk holds up no exit."""
-
-    def __init__(self) -> None:
-        self._calls: SimpleQueue[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]] | None] = SimpleQueue()
-        self.thread = threading.Thread(target=self._run, name="edge-store", daemon=True)
-        self.thread.start()
-
-    def call(self, function: Callable[..., Result], *arguments: Any) -> asyncio.Future[Result]:
-        future: Future[Result] = Future()
-        self._calls.put((future, function, arguments))
-        return asyncio.wrap_future(future)
-
-    def end(self) -> None:
-        self._calls.put(None)
-
-    def _run(self) -> None:
-        while (call := self._calls.get()) is not None:
-            future, function, arguments = call
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                result = function(*arguments)
-            except BaseException as error:  # noqa: BLE001 - it is raised where the result is awaited
-                future.set_exception(error)
-            else:
-                future.set_result(result)
+def primary_code(error: Exception) -> int:
+    """SQLite's primary result code; 0 where there is none."""
+    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF

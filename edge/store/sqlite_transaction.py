@@ -1,23 +1,68 @@
-"""What one transaction of the SQLite store writes: how it gathers on the event loop, and the rows that it becomes."""
+"""The tables of the SQLite store, and what one transaction writes: how it gathers on the event loop, and its rows."""
 
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from edge.core.hub import Hub
 from edge.core.idempotency import Answer, Key
+from edge.core.intervals import Intervals, Run
 from edge.core.ledger import LedgerState
 from edge.core.observer import Receipt
 from edge.core.project import Project
 from edge.core.saved import PastEpoch
-from edge.store.base import Keyed
+from edge.store.base import Keyed, StoreUnusableError
+
+APPLICATION_ID = 0x45444745  # "EDGE"
+SCHEMA_VERSION = 2
+_SCHEMA = """
+CREATE TABLE projects (
+    name TEXT PRIMARY KEY, epoch TEXT NOT NULL, first_seq INTEGER NOT NULL, newest INTEGER NOT NULL,
+    ledger BLOB NOT NULL, earlier BLOB NOT NULL DEFAULT '[]', finished INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE TABLE segments (
+    project TEXT NOT NULL, epoch TEXT NOT NULL, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL,
+    at_seconds REAL NOT NULL, frames BLOB NOT NULL
+);
+CREATE TABLE receipts (
+    key TEXT PRIMARY KEY, fingerprint BLOB NOT NULL, job TEXT, status INTEGER, content_type TEXT, body BLOB,
+    at_seconds REAL NOT NULL
+) WITHOUT ROWID;
+"""
+_LIFE = """
+CREATE TABLE life (
+    token TEXT NOT NULL, clean INTEGER NOT NULL, commits INTEGER NOT NULL, drift_seconds REAL NOT NULL,
+    writes INTEGER NOT NULL
+);
+INSERT INTO life VALUES ('', 0, 0, 0.0, 0);
+"""
+_FROM_VERSION_1 = (
+    "ALTER TABLE projects ADD COLUMN earlier BLOB NOT NULL DEFAULT '[]';"
+    "ALTER TABLE projects ADD COLUMN finished INTEGER NOT NULL DEFAULT 0;"
+    "DROP TABLE pulse;" + _LIFE
+)
+
+
+def schema_changes(db: sqlite3.Connection, path: Path) -> str:
+    """The statements that give `db` the schema of this version. Raises StoreUnusableError for another's file."""
+    application_id = db.execute("PRAGMA application_id").fetchone()[0]
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if application_id not in (0, APPLICATION_ID) or (tables and application_id == 0):
+        raise StoreUnusableError(f"{path} is a database of another program: name another file in store.url.")
+    if version > SCHEMA_VERSION:
+        raise StoreUnusableError(f"{path} was written by a newer edge (version {version}): upgrade this one.")
+    changes = _SCHEMA + _LIFE if not tables else _FROM_VERSION_1 if version < SCHEMA_VERSION else ""
+    return f"{changes}; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION}"
 
 
 class Segment(NamedTuple):
@@ -87,15 +132,11 @@ class PendingCommit:
     """What the transaction says of the key."""
     future: asyncio.Future[Receipt] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
-    def resolve(self, receipt: Receipt) -> None:
-        if not self.future.done():
-            self.future.set_result(receipt)
-
 
 class Gathered:
     """What gathers for the next transaction."""
 
-    __slots__ = ("answers", "deleted", "intents", "pending", "receipts", "touched", "unwritten")
+    __slots__ = ("deleted", "pending", "receipts", "touched", "unwritten", "waiting")
 
     def __init__(self) -> None:
         self.touched: set[str] = set()
@@ -106,10 +147,8 @@ class Gathered:
         self.pending: list[PendingCommit] = []
         self.receipts: dict[str, ReceiptRow | None] = {}
         """Rows to write; None for a key to drop."""
-        self.intents: list[asyncio.Future[None]] = []
-        """Jobs that are sent once it is written."""
-        self.answers: list[asyncio.Future[None]] = []
-        """Answers that are given once it is written."""
+        self.waiting: dict[asyncio.Future[None], bool] = {}
+        """Requests that go on once it is written, and whether they are refused where it can't be."""
 
     def __bool__(self) -> bool:
         return bool(self.unwritten or self.pending or self.receipts or self.deleted)
@@ -124,7 +163,7 @@ class Gathered:
         taken.unwritten = {project: self.unwritten.pop(project) for project in first}
         taken.touched.update(islice(self.touched, max(0, most - len(first))))
         self.touched -= taken.touched  # in place: the hub holds it
-        for name in ("deleted", "pending", "receipts", "intents", "answers"):
+        for name in ("deleted", "pending", "receipts", "waiting"):
             setattr(taken, name, getattr(self, name))
             setattr(self, name, type(getattr(self, name))())
         return taken
@@ -136,8 +175,7 @@ class Gathered:
         self.unwritten |= earlier.unwritten
         self.pending = earlier.pending + self.pending
         self.receipts = earlier.receipts | self.receipts
-        self.intents = earlier.intents + self.intents
-        self.answers = earlier.answers + self.answers
+        self.waiting = earlier.waiting | self.waiting
 
     def transaction(
         self, hub: Hub, offset_seconds: float, now_seconds: float, keep_receipts_seconds: float, drift_seconds: float
@@ -223,33 +261,6 @@ def shifted(ledger: LedgerState, by_seconds: float) -> LedgerState:
     )
 
 
-class _Rows:
-    """Of one project: row number and number of the last event, alternating, oldest first."""
-
-    __slots__ = ("epoch", "held")
-
-    def __init__(self, epoch: str) -> None:
-        self.epoch = epoch
-        self.held = array("q")
-
-    def before(self, oldest: int) -> int:
-        """How many items of `held` belong to segments that end before event `oldest`."""
-        at = 0
-        while at < len(self.held) and self.held[at + 1] < oldest:
-            at += 2
-        return at
-
-
-class Change(NamedTuple):
-    """What one transaction does to the table of segments."""
-
-    added: list[tuple[object, ...]]
-    """Row number and columns."""
-    removed: list[tuple[int, int]]
-    """Row numbers, first and last of each run."""
-    cut: list[tuple[_Rows, int]]
-
-
 class SegmentIndex:
     """Which rows hold whose events, so that they are removed without a search.
 
@@ -258,53 +269,52 @@ class SegmentIndex:
     """
 
     def __init__(self) -> None:
-        self._projects: dict[str, _Rows] = {}
+        self._projects: dict[str, tuple[str, array[int]]] = {}
+        """The epoch of each, then row number and number of the last event, alternating, oldest first."""
         self._next_row = 1
 
     def put(self, row: int, name: str, epoch: str, last_seq: int) -> None:
         """Row `row`, the last one, holds events of project `name` up to `last_seq`."""
-        rows = self._projects.get(name)
-        if rows is None or rows.epoch != epoch:
-            rows = self._projects[name] = _Rows(epoch)
-        rows.held.append(row)
-        rows.held.append(last_seq)
+        held = self._projects.get(name)
+        if held is None or held[0] != epoch:
+            held = self._projects[name] = epoch, array("q")
+        held[1].append(row)
+        held[1].append(last_seq)
         self._next_row = row + 1
 
     def continue_under(self, name: str, epoch: str) -> None:
         """The history of `name` goes on under `epoch`."""
-        if rows := self._projects.get(name):
-            rows.epoch = epoch
+        if held := self._projects.get(name):
+            self._projects[name] = epoch, held[1]
 
-    def change(self, batch: Transaction) -> Change:
-        """What writing `batch` means; nothing is changed before `apply`."""
-        cut = [(rows, len(rows.held)) for name in batch.dropped_projects if (rows := self._projects.get(name))]
-        cut += [
-            (rows, rows.before(row.oldest) if rows.epoch == row.epoch else len(rows.held))
-            for row in batch.projects
-            if (rows := self._projects.get(row.name))
-        ]
-        return Change(
-            [(row, *segment) for row, segment in enumerate(batch.segments, self._next_row)],
-            _runs(row for rows, count in cut for row in rows.held[:count:2]),
-            cut,
-        )
+    def added(self, batch: Transaction) -> list[tuple[object, ...]]:
+        """Row number and columns of what writing `batch` adds. Nothing is changed before `apply`."""
+        return [(row, *segment) for row, segment in enumerate(batch.segments, self._next_row)]
 
-    def apply(self, batch: Transaction, change: Change) -> None:
+    def removed(self, batch: Transaction) -> list[Run]:
+        """The numbers of the rows that writing `batch` removes."""
+        rows = sorted(row for held, count in self._outdated(batch) for row in held[:count:2])
+        return list(Intervals((row, row) for row in rows))
+
+    def apply(self, batch: Transaction) -> None:
         """`batch` was written."""
-        for rows, count in change.cut:
-            del rows.held[:count]
+        for held, count in self._outdated(batch):
+            del held[:count]
         for name in batch.dropped_projects:
             self._projects.pop(name, None)
         for row, segment in enumerate(batch.segments, self._next_row):
             self.put(row, segment.project, segment.epoch, segment.last_seq)
 
-
-def _runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
-    """Sorted, and consecutive ones as one."""
-    runs: list[tuple[int, int]] = []
-    for number in sorted(numbers):
-        if runs and runs[-1][1] == number - 1:
-            runs[-1] = (runs[-1][0], number)
-        else:
-            runs.append((number, number))
-    return runs
+    def _outdated(self, batch: Transaction) -> Iterator[tuple[array[int], int]]:
+        """For each project how many items belong to segments that are of another epoch, or end before its ring."""
+        for name in batch.dropped_projects:
+            if name in self._projects:
+                held = self._projects[name][1]
+                yield held, len(held)
+        for project in batch.projects:
+            if project.name in self._projects:
+                epoch, held = self._projects[project.name]
+                at = 0
+                while at < len(held) and (epoch != project.epoch or held[at + 1] < project.oldest):
+                    at += 2
+                yield held, at

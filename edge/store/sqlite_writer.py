@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 from edge.core.errors import StoreUnavailable
-from edge.core.hub import Hub
-from edge.core.idempotency import Key, Receipts
+from edge.core.idempotency import Key
 from edge.core.observer import Receipt
 from edge.logs.setup import get_logger
 from edge.store.base import MemoryStore, StoreUnusableError
-from edge.store.sqlite_file import DRIFT_NOTED_SECONDS, SqliteFile, Worker
-from edge.store.sqlite_open import SqliteFileError, primary_code
+from edge.store.sqlite_file import DRIFT_NOTED_SECONDS, SqliteFile, SqliteFileError, primary_code
 from edge.store.sqlite_transaction import Gathered, PendingCommit, Transaction, receipt_row
 from edge.supervisor import Supervisor
 
@@ -35,6 +36,36 @@ _ROUNDS_AT_THE_END = 3
 """What one transaction causes is in the next."""
 _PROJECTS_AT_ONCE = 512
 """In one transaction, whose rows are made in one turn of the event loop: about two milliseconds."""
+Result = TypeVar("Result")
+
+
+class Worker:
+    """Calls functions one after another, on a thread of its own. A thread that hangs in the disk holds up no exit."""
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self.thread = threading.Thread(target=self._run, name="edge-store", daemon=True)
+        self.thread.start()
+
+    def call(self, function: Callable[..., Result], *arguments: Any) -> asyncio.Future[Result]:
+        future: Future[Result] = Future()
+
+        def run() -> None:
+            try:
+                if future.set_running_or_notify_cancel():
+                    future.set_result(function(*arguments))
+            except BaseException as error:  # noqa: BLE001 - it is raised where the result is awaited
+                future.set_exception(error)
+
+        self._calls.put(run)
+        return asyncio.wrap_future(future)
+
+    def end(self) -> None:
+        self._calls.put(None)
+
+    def _run(self) -> None:
+        while (run := self._calls.get()) is not None:
+            run()
 
 
 @dataclass(eq=False)
@@ -42,21 +73,17 @@ class SqliteWriter(MemoryStore):
     """The writing half of `SqliteStore`, which takes the events and restores them at start."""
 
     _path: Path
-    _hub: Hub
-    _receipts: Receipts
-    _clock: Callable[[], float]
     _: KW_ONLY
     commit: bool
     flush_seconds: float
     keep_receipts_seconds: float
     supervisor: Supervisor = field(default_factory=Supervisor)
-    errors: int = 0
     _offset_seconds: float = 0.0
     """How far the file's clock is ahead of the hub's."""
     _worker: Worker = field(default_factory=Worker)
     _file: SqliteFile | None = None
     _lost: bool = False
-    """The file is no longer at its path."""
+    """The file may no longer be at its path."""
     _gathered: Gathered = field(default_factory=Gathered)
     _intended: set[Key] = field(default_factory=set)
     """Keys whose intent to send a job is recorded in the file."""
@@ -71,12 +98,12 @@ class SqliteWriter(MemoryStore):
     _next_check: asyncio.TimerHandle | None = None
 
     def __post_init__(self) -> None:
-        self.at_once = not self.commit
         self.problem = StoreUnavailable("The history is not open yet; try again soon.")
 
-    async def _written(self, waiters: list[asyncio.Future[None]]) -> None:
+    async def _written(self, *, or_refused: bool) -> None:
+        """Wait until what has gathered is written. Raises StoreUnavailable where it can't be, if `or_refused`."""
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiters.append(written)
+        self._gathered.waiting[written] = or_refused
         self._urgent.set()
         self._start()
         await written
@@ -124,25 +151,7 @@ class SqliteWriter(MemoryStore):
         self._next_check = asyncio.get_running_loop().call_later(_CHECK_SECONDS, self._check)
         if self._stalled:
             self._refuse_stalled()
-        elif self._file is not None and (
-            self._gathered.touched
-            or self._gathered
-            or self._file.has_free_pages
-            or abs(self._drift_seconds() - self._file.drift_seconds) > DRIFT_NOTED_SECONDS
-        ):
-            self._start()
-        elif self._file is not None and self._writer is None:
-            self._writer = self.supervisor.start("store_writer", self._check_file(self._file))
-
-    async def _check_file(self, file: SqliteFile) -> None:
-        self._writing = Gathered(), self._clock()
-        try:
-            await self._worker.call(file.check)
-        except (SqliteFileError, OSError) as error:
-            self._failed(error, Gathered())
-        finally:
-            self._writing = self._writer = None
-        if self._gathered or self.problem is not None:
+        else:
             self._start()
 
     def _start(self) -> None:
@@ -172,16 +181,22 @@ class SqliteWriter(MemoryStore):
                 await self._urgent.wait()
 
     async def _write(self) -> bool:
-        """Write everything gathered in one transaction. Returns whether it succeeded."""
+        """Write everything gathered in one transaction; check the file if there is nothing. Returns whether that
+        succeeded.
+        """
         assert self._file is not None
         part = Gathered()
         try:
             if self._lost:
                 await self._recreate(self._file)
+            has_news = self._has_news(self._file)
             part = self._gathered.take(_PROJECTS_AT_ONCE)
             self._urgent.clear()
             self._writing = part, self._clock()
-            await self._worker.call(self._file.write, self._transaction(part))
+            if has_news:
+                await self._worker.call(self._file.write, self._transaction(part))
+            else:
+                await self._worker.call(self._file.check)
         except Exception as error:  # noqa: BLE001 - waiting requests are refused, and the write is retried
             self._failed(error, part)
             return False
@@ -190,6 +205,7 @@ class SqliteWriter(MemoryStore):
         if self._file.untidy is not None:
             self.errors += 1
             _log.warning("store_untidy", error=str(self._file.untidy))
+            self._file.untidy = None
         if self.problem is not None:
             self.problem = None
             _log.info("store_recovered")
@@ -197,9 +213,14 @@ class SqliteWriter(MemoryStore):
         for one in part.pending:
             receipts.append(self._hub.commit(one.project, one.frame, self._clock()))
             self._committed(one, receipts)
-        for written in part.intents + part.answers:
-            _finish(written)
+        for written in part.waiting:
+            _resolve(written, None)
         return True
+
+    def _has_news(self, file: SqliteFile) -> bool:
+        """Whether to write: what has gathered, or nothing to give space back or see whether writing works again."""
+        drifted = abs(self._drift_seconds() - file.drift_seconds) > DRIFT_NOTED_SECONDS
+        return bool(self._gathered or self._gathered.touched or self.problem or file.has_free_pages or drifted)
 
     def _transaction(self, part: Gathered) -> Transaction:
         transaction = part.transaction(
@@ -215,26 +236,26 @@ class SqliteWriter(MemoryStore):
         # The row in this transaction was built earlier: a later one must say that its ledger knows the event.
         self._gathered.touched.add(one.project.name)
         if one.keyed is None:
-            one.resolve(receipt)
+            _resolve(one.future, receipt)
             return
         self._remembered.add(one.keyed.key)
         answer = one.keyed.answered(receipts[-len(one.keyed.projects) :])
         if answer == one.remembered:
-            one.resolve(receipt)
+            _resolve(one.future, receipt)
             return
         # A subscriber connected or disconnected meanwhile: write the answer before it is given.
         row = receipt_row(one.keyed.key, one.keyed.fingerprint, answer, self._now())
         self._gathered.receipts[row.key] = row
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        written.add_done_callback(lambda _: one.resolve(receipt))
-        self._gathered.answers.append(written)
+        written.add_done_callback(lambda _: _resolve(one.future, receipt))
+        self._gathered.waiting[written] = False
 
     # Failing
 
     def _failed(self, error: Exception, part: Gathered) -> None:
         """Nothing of `part` was written: keep what was promised for the next attempt, refuse the rest."""
         self.errors += 1
-        self._lost = self._lost or isinstance(error, SqliteFileError)
+        self._lost = self._lost or isinstance(error, (SqliteFileError, OSError))
         full = primary_code(error) == sqlite3.SQLITE_FULL
         is_news = self.problem is None
         self.problem = StoreUnavailable(
@@ -248,7 +269,7 @@ class SqliteWriter(MemoryStore):
         for project in {one.project for one in pending}:
             self._hub.cancel_reservations(project)
         for one in pending:
-            _refuse(one.future, self._refusal())
+            _resolve(one.future, self._refusal())
         self._refuse_waiting(self._gathered)
         if is_news:
             _log.error("store_error", error=str(error), full=full)
@@ -256,11 +277,9 @@ class SqliteWriter(MemoryStore):
             self.supervisor.failed("store_writer", error)
 
     def _refuse_waiting(self, part: Gathered) -> None:
-        for waiting in part.intents:
-            _refuse(waiting, self._refusal())
-        for written in part.answers:  # the answers are true, so they are given now and kept later
-            _finish(written)
-        part.intents, part.answers = [], []
+        for written, or_refused in part.waiting.items():  # what isn't refused is true, so it is said now and kept later
+            _resolve(written, self._refusal() if or_refused else None)
+        part.waiting = {}
 
     @property
     def _stalled(self) -> bool:
@@ -278,7 +297,7 @@ class SqliteWriter(MemoryStore):
         )
         for one in part.pending + self._gathered.pending:
             if one.keyed is None:
-                _refuse(
+                _resolve(
                     one.future,
                     StoreUnavailable(
                         "The disk has not answered for seconds. The event is published if it answers after all: to be "
@@ -324,11 +343,11 @@ def _in_place(file: SqliteFile, commit: bool) -> SqliteFile:
     return SqliteFile(file.path, commit=commit)
 
 
-def _finish(written: asyncio.Future[None]) -> None:
-    if not written.done():
-        written.set_result(None)
-
-
-def _refuse(future: asyncio.Future[Any], error: StoreUnavailable) -> None:
-    if not future.done():
-        future.set_exception(error)
+def _resolve(future: asyncio.Future[Result], outcome: Result | StoreUnavailable) -> None:
+    """Unless its caller has gone away."""
+    if future.done():
+        return
+    if isinstance(outcome, StoreUnavailable):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)

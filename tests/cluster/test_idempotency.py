@@ -30,14 +30,15 @@ async def test_a_key_used_on_one_node_is_known_on_all(nodes: list[Node]) -> None
 async def test_a_job_on_its_way_when_its_node_died_is_not_sent_by_another(
     nodes: list[Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key, mark = ("trigger", "p", "k"), b"print"
+    key = ("trigger", "p", "k")
+    keyed = Keyed(key, b"print", publish.published)
     first, second = nodes[0].store, nodes[1].store
-    assert await first.idempotency.claim(key, mark) is None
+    assert await first.idempotency.claim(keyed) is None
     await first.idempotency.record_intent(key, "job-1")
     with pytest.raises(TimeoutError):  # its node lives: the repeated request waits for its answer
-        await asyncio.wait_for(second.idempotency.claim(key, mark), 0.5)
+        await asyncio.wait_for(second.idempotency.claim(keyed), 0.5)
     await presume_dead(nodes[0], monkeypatch)
-    answer = await second.idempotency.claim(key, mark)
+    answer = await second.idempotency.claim(keyed)
     assert isinstance(answer, Answer)
     assert 502 == answer.status
     assert b'"id":"job-1"' in answer.body
@@ -47,11 +48,12 @@ async def test_a_job_on_its_way_when_its_node_died_is_not_sent_by_another(
 async def test_a_key_whose_node_died_before_anything_began_is_free_again(
     nodes: list[Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key, mark = ("trigger", "p", "k"), b"print"
+    key = ("trigger", "p", "k")
+    keyed = Keyed(key, b"print", publish.published)
     first, second = nodes[0].store, nodes[1].store
-    assert await first.idempotency.claim(key, mark) is None
+    assert await first.idempotency.claim(keyed) is None
     await presume_dead(nodes[0], monkeypatch)
-    assert await second.idempotency.claim(key, mark) is None
+    assert await second.idempotency.claim(keyed) is None
     with pytest.raises(StoreUnavailable, match="no heartbeat of this node"):
         await first.idempotency.record_intent(key, "job-1")
     await second.idempotency.record_intent(key, "job-2")
@@ -121,39 +123,40 @@ async def test_a_claim_whose_answer_was_lost_is_given_back(nodes: list[Node], mo
 async def test_answer_that_redis_did_not_confirm_is_recorded_later(
     nodes: list[Node], redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key, mark = ("trigger", "p", "k"), b"print"
+    key = ("trigger", "p", "k")
+    keyed = Keyed(key, b"print", publish.published)
     first, second = nodes[0].store, nodes[1].store
-    assert await first.idempotency.claim(key, mark) is None
+    assert await first.idempotency.claim(keyed) is None
     redis_server.stop()
     await first.idempotency.settle(key, Answer(200, b"done"))
     redis_server.start()
-    assert Answer(200, b"done") == await second.idempotency.claim(key, mark)
+    assert Answer(200, b"done") == await second.idempotency.claim(keyed)
 
 
 async def test_event_of_a_claim_that_another_node_holds_is_left_out(
     nodes: list[Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key, mark = ("publish", "p", "k"), b"print"
+    keyed = Keyed(("publish", "p", "k"), b"print", publish.published)
     first, second = nodes[0].store, nodes[1].store
-    assert await first.idempotency.claim(key, mark) is None
+    assert await first.idempotency.claim(keyed) is None
     await presume_dead(nodes[0], monkeypatch)
-    assert await second.idempotency.claim(key, mark) is None
-    late = first.publish("p", Event("message", b"late"), 0.0, Keyed(key, mark, publish.published))
+    assert await second.idempotency.claim(keyed) is None
+    late = first.publish("p", Event("message", b"late"), 0.0, keyed)
     beside = first.publish("p", Event("message", b"beside"), 0.0)
     with pytest.raises(StoreUnavailable, match="no heartbeat of this node"):
         await late
     assert 1 == int((await beside).id.rpartition("-")[2])
-    receipt = await second.publish("p", Event("message", b"in time"), 0.0, Keyed(key, mark, publish.published))
+    receipt = await second.publish("p", Event("message", b"in time"), 0.0, keyed)
     assert 2 == int(receipt.id.rpartition("-")[2])
 
 
 async def test_a_claim_that_comes_too_late_takes_nothing(nodes: list[Node]) -> None:
-    key, mark = ("publish", "p", "k"), b"print"
+    keyed = Keyed(("publish", "p", "k"), b"print", publish.published)
     first, second = nodes[0].store, nodes[1].store
     first.redis.ahead_seconds -= 1000.0  # so this claim seems to have been made long ago
     with pytest.raises(StoreUnavailable, match="took too long"):
-        await first.idempotency.claim(key, mark)
-    assert await second.idempotency.claim(key, mark) is None
+        await first.idempotency.claim(keyed)
+    assert await second.idempotency.claim(keyed) is None
 
 
 async def test_all_lines_of_a_key_are_published_or_none(nodes: list[Node], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,13 +175,12 @@ async def test_all_lines_of_a_key_are_published_or_none(nodes: list[Node], monke
         answers[0][1]["first_id"],
         last,
     )
-    key, mark = ("publish", "q", "k"), b"print"
+    keyed = Keyed(("publish", "q", "k"), b"print", lambda _receipt, _besides: Answer(200, b""), events=1000)
     first, second = nodes[0].store, nodes[1].store
-    assert await first.idempotency.claim(key, mark) is None
+    assert await first.idempotency.claim(keyed) is None
     await presume_dead(nodes[0], monkeypatch)
-    assert await second.idempotency.claim(key, mark) is None
+    assert await second.idempotency.claim(keyed) is None
     event = Event("message", b"x")
-    keyed = Keyed(key, mark, lambda _receipt, _besides: Answer(200, b""), events=1000)
     promised = [first.publish("q", event, 0.0, keyed if number == 999 else None) for number in range(1000)]
     beside = first.publish("q", event, 0.0)
     refused = await asyncio.gather(*promised, return_exceptions=True)

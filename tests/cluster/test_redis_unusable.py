@@ -18,6 +18,8 @@ from edge.cluster.client import RedisClient
 from edge.config.texts import parse_redis_url
 from edge.core.errors import StoreUnavailable
 from edge.core.idempotency import Answer
+from edge.http import publish
+from edge.store.base import Keyed
 from edge.triggers.readiness import Readiness
 from tests.cluster.conftest import RedisServer
 from tests.cluster.nodes import Node, Subscriber, start_node
@@ -272,12 +274,13 @@ async def test_key_is_used_by_one_request_although_the_heartbeat_is_old(node: No
 
 
 async def test_second_request_of_a_key_waits_for_the_first_on_its_node(node: Node, redis: Redis) -> None:
-    key, mark = ("trigger", "p", "k"), b"print"
+    key = ("trigger", "p", "k")
+    keyed = Keyed(key, b"print", publish.published)
     cluster = node.store
     keys = cluster.idempotency
-    assert await keys.claim(key, mark) is None
+    assert await keys.claim(keyed) is None
     await redis.zadd(cluster.redis.keys.nodes, {cluster.node: 1})
-    second = asyncio.create_task(keys.claim(key, mark))
+    second = asyncio.create_task(keys.claim(keyed))
     await asyncio.sleep(0.3)
     assert not second.done()
     await keys.record_intent(key, "job-1")
@@ -287,18 +290,20 @@ async def test_second_request_of_a_key_waits_for_the_first_on_its_node(node: Nod
 
 async def test_request_that_ends_without_an_answer_leaves_its_job_unsendable(nodes: list[Node]) -> None:
     """An orderly restart cancels a request whose target is still working."""
-    key, mark = ("trigger", "p", "k"), b"print"
+    key = ("trigger", "p", "k")
+    keyed = Keyed(key, b"print", publish.published)
     first, second = nodes[0].store, nodes[1].store
-    assert await first.idempotency.claim(key, mark) is None
+    assert await first.idempotency.claim(keyed) is None
     await first.idempotency.record_intent(key, "job-1")
     await first.idempotency.abandon(key)
-    answer = await second.idempotency.claim(key, mark)
+    answer = await second.idempotency.claim(keyed)
     assert isinstance(answer, Answer)
     assert 502 == answer.status
     assert b'"may_have_started":true' in answer.body
-    assert await first.idempotency.claim(("trigger", "p", "other"), mark) is None
-    await first.idempotency.abandon(("trigger", "p", "other"))
-    assert await second.idempotency.claim(("trigger", "p", "other"), mark) is None
+    other = keyed._replace(key=("trigger", "p", "other"))
+    assert await first.idempotency.claim(other) is None
+    await first.idempotency.abandon(other.key)
+    assert await second.idempotency.claim(other) is None
 
 
 # Two hubs on one Redis

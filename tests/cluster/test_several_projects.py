@@ -92,12 +92,12 @@ async def test_a_key_is_good_on_every_node_though_the_receipt_was_lost(
 async def test_the_event_of_a_claim_that_another_node_holds_goes_nowhere(
     nodes: list[Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key, mark = ("publish-each", "a,b", "k"), b"print"
+    keyed = Keyed(("publish-each", "a,b", "k"), b"print", publish.published)
     first, second = nodes[0].store, nodes[1].store
-    assert await first.idempotency.claim(key, mark) is None
+    assert await first.idempotency.claim(keyed) is None
     await presume_dead(nodes[0], monkeypatch)
-    assert await second.idempotency.claim(key, mark) is None
-    event, keyed = Event("message", b"x"), Keyed(key, mark, publish.published)
+    assert await second.idempotency.claim(keyed) is None
+    event = Event("message", b"x")
     with pytest.raises(StoreUnavailable, match="no heartbeat of this node"):
         await first.publish_each(["a", "b"], event, 0.0, keyed)
     receipts = await second.publish_each(["a", "b"], event, 0.0, keyed)

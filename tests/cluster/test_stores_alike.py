@@ -164,13 +164,13 @@ class Player:
                 receipts += [(_number(one.id), one.connections, one.missed) for one in each]
             elif isinstance(step, ConnectToBoth):
                 if isinstance(self.store, RedisStore):
-                    await self.store.follow_all(BOTH, "")
+                    await self.store.follow(BOTH, "")
                 whole = WholeStream(self.hub, self.clock, STARTS[step.start])
                 everybody.append(whole)
                 there.append(whole)
             elif isinstance(step, Connect):
                 if isinstance(self.store, RedisStore):
-                    await self.store.follow(step.project)
+                    await self.store.follow([step.project], "")
                 subscriber = Subscriber(self.clock())
                 self.hub.attach(step.project, subscriber, STARTS[step.start], self.clock())
                 everybody.append(subscriber)
@@ -223,7 +223,8 @@ async def in_memory(story: Story) -> Outcome:
         for _ in range(3):
             await asyncio.sleep(0)
 
-    return Outcome(*await Player(hub, MemoryStore(hub), settle).play(story), _ledgers(hub))
+    store = MemoryStore(hub, Receipts(10, 60.0), asyncio.get_running_loop().time)
+    return Outcome(*await Player(hub, store, settle).play(story), _ledgers(hub))
 
 
 async def in_sqlite(story: Story, path: Path, *, commit: bool) -> Outcome:
@@ -233,7 +234,7 @@ async def in_sqlite(story: Story, path: Path, *, commit: bool) -> Outcome:
         hub = _hub()
         clock = asyncio.get_running_loop().time
         return hub, SqliteStore(
-            path, hub, Receipts(10, 60.0), clock, commit=commit, flush_seconds=0.001, keep_receipts_seconds=60.0
+            hub, Receipts(10, 60.0), clock, path, commit=commit, flush_seconds=0.001, keep_receipts_seconds=60.0
         )
 
     async def settle() -> None:

@@ -57,6 +57,25 @@ def test_copy_to_redis_and_back_keeps_ids_and_misses(redis_server: RedisServer, 
     asyncio.run(from_the_file())
 
 
+def test_copy_knows_the_misses_that_a_killed_process_had_not_written(redis_server: RedisServer, tmp_path: Path) -> None:
+    """With `commit` the ledger in a transaction is the one before its events."""
+
+    async def killed() -> None:
+        async with life(tmp_path / "a.db", commit=True) as rig:
+            for number in range(3):
+                await rig.publish(f"[{number}]")
+            await rig.crash()
+
+    async def on_a_node() -> None:
+        node = await start_node(redis_server.url)
+        assert (3, 0, 0, 3) == await node.misses()
+        await node.stop()
+
+    asyncio.run(killed())
+    assert Copied(1, 3) == copy(f"sqlite:{tmp_path / 'a.db'}", redis_server.url)
+    asyncio.run(on_a_node())
+
+
 def test_copy_does_not_overwrite(redis_server: RedisServer, tmp_path: Path) -> None:
     _fill(tmp_path / "a.db")
     copy(f"sqlite:{tmp_path / 'a.db'}", redis_server.url)

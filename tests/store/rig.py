@@ -18,6 +18,7 @@ from edge.core.hub import Hub
 from edge.core.idempotency import Answer, Key, Receipts
 from edge.core.limits import Limits
 from edge.core.observer import Observer, Receipt
+from edge.store.base import Keyed
 from edge.store.sqlite import SqliteStore
 
 _boots = (f"b{number:x}x" for number in itertools.count())
@@ -84,10 +85,10 @@ class Rig:
         self.receipts = Receipts(1000, 600.0)
         self.refusal: StoreUnavailable | None = None
         self.store = SqliteStore(
-            path,
             self.hub,
             self.receipts,
             self.clock,
+            path,
             commit=commit,
             flush_seconds=flush_seconds,
             keep_receipts_seconds=600.0,
@@ -110,9 +111,8 @@ class Rig:
 
     async def answered(self, key: Key, fingerprint: bytes, answer: Answer) -> None:
         """A request with `key` was done."""
-        self.receipts.begin(key, fingerprint)
-        self.receipts.answer(key, answer, self.clock())
-        await self.store.record_answer(key, fingerprint, answer)
+        await self.store.claim(Keyed(key, fingerprint, lambda _receipts, _besides: answer))
+        await self.store.settle(key, answer)
 
     async def crash(self) -> None:
         """End as a process that is killed: nothing more is written, nothing is closed in order."""

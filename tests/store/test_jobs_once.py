@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from edge.core.idempotency import Answer, Receipts
+from edge.core.idempotency import Answer
 from edge.http import publish
 from edge.http.idempotency import run_once
-from edge.store.base import Keyed, LocalIdempotency, MemoryStore
+from edge.store.base import Keyed
 from tests.http.client import Site
 from tests.store.test_sqlite_process import ask, hub
 from tests.triggers.receiver import Receiver, answer, receiving
@@ -106,9 +106,6 @@ async def test_the_answer_that_was_given_is_given_again_after_a_kill(
 
 async def test_a_job_that_left_is_not_forgotten_when_its_request_is_cancelled(site: Site) -> None:
     """Whatever cancels it: the key is remembered with what isn't known."""
-    receipts = Receipts(10, 600.0)
-    keys = LocalIdempotency(receipts, MemoryStore(site.context.hub), site.context.clock)
-    site.context.idempotency = keys
     keyed = Keyed(("trigger", "p", "k"), b"print", publish.published)
     left = asyncio.Event()
 
@@ -116,7 +113,7 @@ async def test_a_job_that_left_is_not_forgotten_when_its_request_is_cancelled(si
         return
 
     async def act(_: None) -> Answer:
-        await keys.record_intent(keyed.key, "job-1")
+        await site.context.store.record_intent(keyed.key, "job-1")
         left.set()
         await asyncio.Event().wait()
         raise AssertionError

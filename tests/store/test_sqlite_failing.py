@@ -106,10 +106,9 @@ class TestKeys:
 
     async def test_a_jobs_answer_is_kept_before_it_is_given(self, tmp_path: Path, commit: bool) -> None:
         async with life(tmp_path / "h.db", commit=commit) as rig:
-            rig.receipts.begin(KEY, b"print")
-            await rig.store.record_intent(KEY, b"print", "job-1")
-            rig.receipts.answer(KEY, Answer(202, b"done"), rig.clock())
-            await rig.store.record_answer(KEY, b"print", Answer(202, b"done"))
+            assert await rig.store.claim(Keyed(KEY, b"print", answer)) is None
+            await rig.store.record_intent(KEY, "job-1")
+            await rig.store.settle(KEY, Answer(202, b"done"))
             await rig.crash()
         async with life(tmp_path / "h.db", commit=commit) as rig:
             entry = rig.receipts.find(KEY, b"print", rig.clock())
@@ -213,7 +212,7 @@ class TestHangingDisk:
             assert "disk has not answered" in str(rig.refusal)
             assert rig.store.problem is not None
             with pytest.raises(StoreUnavailable, match="disk has not answered"):
-                await rig.store.record_intent(KEY, b"print", "job-1")
+                await rig.store.record_intent(KEY, "job-1")
             disk.set()
             await rig.healed()
             await rig.publish("y")

@@ -53,7 +53,7 @@ class Model:
 
 
 def rings(file: SqliteFile) -> dict[str, tuple[int, bytes]]:
-    return {one.row.name: (one.newest, b"".join(one.frames[-RING:])) for one in file.projects()}
+    return {one.name: (one.newest, b"".join(one.frames[-RING:])) for one in file.projects()}
 
 
 STEPS = st.lists(

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from edge.cli.store_copy import backup
 from edge.core import resume
 from edge.core.errors import StoreUnavailable
 from edge.core.idempotency import Answer
 from edge.core.limits import Limits
 from edge.store import sqlite, sqlite_writer
-from edge.store.sqlite_file import SqliteFile
-from edge.store.sqlite_open import SqliteFileError, backup
+from edge.store.sqlite_file import SqliteFile, SqliteFileError
 from tests.store.rig import Rig, life, until
 
 HOUR = 3600.0
@@ -142,7 +142,7 @@ async def test_a_backup_of_a_file_in_use_is_whole_and_taken_for_a_backup(tmp_pat
     async with life(tmp_path / "h.db", commit=commit) as rig:
         ids = await publish(rig, 50)
         await rig.written()
-        await asyncio.to_thread(backup, tmp_path / "h.db", tmp_path / "backup.db")
+        await asyncio.to_thread(backup, f"sqlite:{tmp_path / 'h.db'}", tmp_path / "backup.db")
         await publish(rig, 5)
     assert 0o600 == (tmp_path / "backup.db").stat().st_mode & 0o777
     shutil.copy(tmp_path / "backup.db", tmp_path / "h.db")
