@@ -199,6 +199,55 @@ def test_a_subscriber_that_is_cut_off_between_hello_and_gap() -> None:
     assert "order" in rules(*read_more[:7], kill(3.5), *read_more[7:])
 
 
+def test_a_subscriber_that_is_cut_off_within_hello() -> None:
+    """It has noted the id of a hello that it hasn't read to its end."""
+    history = (
+        *GOOD[:7],
+        opened(4.0, asked="e-2"),
+        opened(4.2, asked="f-0"),
+        hello(4.3, "f-0"),
+        published(5.0, "one", "f-1"),
+        seen(5.1, "f-1", "one"),
+        Caught(6.0, "s", "p"),
+    )
+    assert set() == rules(*history[:7], kill(3.5), *history[7:])
+    assert {"loss"} == rules(*history)
+
+
+def test_a_gap_is_read_again_by_a_subscriber_that_was_cut_off_behind_it() -> None:
+    restarted = (
+        *GOOD[:7],
+        kill(3.5),
+        opened(4.0, asked="e-2"),
+        hello(4.1, "e-2", oldest="f-1"),
+        gap(4.1, "e-2", "f-1", None, "restart"),
+        opened(4.2, asked="e-2"),
+        hello(4.3, "e-2", oldest="f-1"),
+        gap(4.3, "e-2", "f-1", None, "restart"),
+        published(4.0, "one", "f-1"),
+        seen(5.1, "f-1", "one"),
+        Caught(6.0, "s", "p"),
+    )
+    assert set() == rules(*restarted)
+    assert "order" in rules(*restarted[:-2], seen(5.1, "f-2", "one"))
+
+    evicted = (
+        *GOOD[:7],
+        opened(4.0, asked="e-2"),
+        hello(4.1, "e-2", oldest="e-5"),
+        gap(4.1, "e-2", "e-5", 2, "evicted"),
+        opened(4.2, asked="e-2"),
+        hello(4.3, "e-2", oldest="e-6"),
+        gap(4.3, "e-2", "e-6", 3, "evicted"),
+        published(5.0, "six", "e-6"),
+        seen(5.1, "e-6", "six"),
+        Caught(6.0, "s", "p"),
+    )
+    assert set() == rules(*evicted, promise=Promise(evicts=True))
+    miscounted = (*evicted[:-4], gap(4.3, "e-2", "e-6", 1, "evicted"), *evicted[-3:])
+    assert {"gap-count"} == rules(*miscounted, promise=Promise(evicts=True))
+
+
 LOST = published(3.0, "three", "e-3")
 RESUMED = (opened(4.0, asked="e-2"), hello(4.1, "e-2"), published(5.0, "four", "f-3"), seen(5.1, "f-3", "four"))
 

@@ -60,11 +60,14 @@ def follow(frames: list[Record], issued: set[str]) -> Walk:  # noqa: PLR0912 - o
     before: Record = first
     for frame in frames:
         if isinstance(frame, Opened):
-            if isinstance(before, Hello) and frame.asked == hello and _another_epoch(position, hello):
-                # Cut off between the two, it comes back with the position behind a gap that it hasn't read.
-                unread = Gap(frame.at, frame.subscriber, frame.project, position, "", hello, None, "restart")
-                walk.leaps.append((position, unread))
-                position = hello
+            unread = isinstance(before, Opened) or (isinstance(before, Hello) and frame.asked == hello)
+            if unread and _another_epoch(position, frame.asked):
+                # Cut off behind the id of hello, it comes back with the position behind a gap that it hasn't read.
+                gap = Gap(frame.at, frame.subscriber, frame.project, position, "", frame.asked, None, "restart")
+                walk.leaps.append((position, gap))
+                position = frame.asked
+            elif isinstance(before, Gap) and frame.asked:
+                position = frame.asked  # cut off behind a gap, which has no id, it is to read the gap again
             opened = frame
             position = (position or frame.asked) if frame.asked else ""
         elif isinstance(frame, Hello):
