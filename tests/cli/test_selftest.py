@@ -138,7 +138,7 @@ def test_a_compressed_stream_is_read_as_it_arrives() -> None:
 
 
 async def test_a_proxy_that_buffers_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selftest, "_ANSWER_SECONDS", 0.6)
+    monkeypatch.setattr(selftest, "_ANSWER_SECONDS", 2.0)
     async with running(stream=FAST) as hub, between(hub, lump_seconds=30) as url:
         steps = await outcome(url)
 
@@ -161,12 +161,12 @@ async def test_a_proxy_with_an_idle_timeout() -> None:
         steps = await outcome(url)
 
     assert ["idle"] == [step.name for step in steps.values() if not step.ok]
-    assert re.match(r"cut off: the stream ended after 0\.\d s of silence", steps["idle"].text)
+    assert re.match(r"cut off: the stream ended after \d\.\d s of silence", steps["idle"].text)
     assert "stream.heartbeat_seconds" in steps["idle"].text
 
 
 async def test_a_proxy_that_removes_last_event_id(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selftest, "_ANSWER_SECONDS", 0.6)
+    monkeypatch.setattr(selftest, "_ANSWER_SECONDS", 2.0)
 
     def without(data: bytes) -> bytes:
         return re.sub(rb"Last-Event-ID: \S+\r\n", b"", data)
@@ -194,7 +194,7 @@ async def test_another_hub_responds_the_second_time() -> None:
 async def test_nginx_with_buffering_is_found_and_without_it_is_fine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(selftest, "_ANSWER_SECONDS", 1.5)
+    monkeypatch.setattr(selftest, "_ANSWER_SECONDS", 4.0)
     async with running(stream=FAST) as hub:
         found = {}
         for buffers in (True, False):

@@ -8,6 +8,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 _RESET = struct.pack("ii", 1, 0)
@@ -93,7 +94,7 @@ class Cutter:
             written = end
             if found:
                 self._cuts.pop(0)
-                await asyncio.sleep(0.05)  # what was sent is read before the reset takes it away
+                await _is_read(client)
                 return
         await self._end(client, b"")
 
@@ -108,6 +109,26 @@ class Cutter:
             writer.write(data[at : at + self._slice_bytes])
             await writer.drain()
             await asyncio.sleep(0)  # each slice a packet of its own
+
+
+async def _is_read(client: asyncio.StreamWriter) -> None:
+    """Wait until the client's program has read what was sent: a reset takes away what its kernel still holds."""
+    await client.drain()
+    ends = [f":{client.get_extra_info(end)[1]:04X}" for end in ("peername", "sockname")]
+    async with asyncio.timeout(60):
+        while _unread(*ends):  # noqa: ASYNC110 - the kernel tells what it holds to whoever asks
+            await asyncio.sleep(0.005)
+
+
+def _unread(client_port: str, our_port: str) -> bool:
+    """Whether the sockets between two ports hold something: written and not sent, or received and not read."""
+    table = Path("/proc/net/tcp")
+    if not table.exists():
+        return False
+    ports = {client_port, our_port}
+    rows = [line.split() for line in table.read_text().splitlines()[1:]]
+    queues = [row[4] for row in rows if {row[1][-5:], row[2][-5:]} == ports]
+    return any(queue != "00000000:00000000" for queue in queues)
 
 
 def _reset(*writers: asyncio.StreamWriter | None) -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Self
 
@@ -30,7 +30,7 @@ class NodeClient:
 
     def __init__(self, port: int) -> None:
         self.port = port
-        self.client = aiohttp.ClientSession(f"http://127.0.0.1:{port}", timeout=aiohttp.ClientTimeout(total=20))
+        self.client = aiohttp.ClientSession(f"http://127.0.0.1:{port}", timeout=aiohttp.ClientTimeout(total=60))
 
     async def publish(self, data: object, project: str = "p", **headers: str) -> dict[str, Any]:
         async with self.client.post(f"/projects/{project}/events", json={"data": data}, headers=headers) as answer:
@@ -44,6 +44,16 @@ class NodeClient:
         async with self.client.post(path, json=body) as answer:
             text = await answer.text()
             return {**(json.loads(text) if text else {}), "status": answer.status}
+
+    async def counts(self, connections: int, project: str = "p") -> None:
+        """Wait until it counts so many connections of all nodes."""
+        found = None
+        for _ in range(1200):
+            found = (await self.get(f"/projects/{project}")).get("connections_total", 0)
+            if found == connections:
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"{found} connections count instead of {connections}")
 
     async def misses(self, project: str = "p") -> tuple[int, int, int, int]:
         misses = (await self.get(f"/projects/{project}"))["misses"]
@@ -128,15 +138,25 @@ class Subscriber:
         with suppress(asyncio.CancelledError):
             await self.task
 
-    async def until(self, count: int, seconds: float = 15.0) -> None:
+    async def until(self, count: int) -> None:
         """Wait until `count` events have come."""
-        async with asyncio.timeout(seconds), self.changed:
-            await self.changed.wait_for(lambda: len(self.ids) >= count)
+        await self._until(lambda: len(self.ids) >= count)
 
-    async def until_control(self, name: str, seconds: float = 15.0) -> dict[str, Any]:
-        async with asyncio.timeout(seconds), self.changed:
-            await self.changed.wait_for(lambda: any(name == known for known, _ in self.controls))
+    async def until_id(self, event_id: str) -> None:
+        await self._until(lambda: event_id in self.ids)
+
+    async def until_comment(self) -> None:
+        """Wait until one comes that has not come yet: a heartbeat."""
+        so_far = self.comments
+        await self._until(lambda: self.comments > so_far)
+
+    async def until_control(self, name: str) -> dict[str, Any]:
+        await self._until(lambda: any(name == known for known, _ in self.controls))
         return next(data for known, data in self.controls if known == name)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(60), self.changed:
+            await self.changed.wait_for(condition)
 
     async def _read(self) -> None:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=2)) as client:
@@ -161,7 +181,9 @@ class Subscriber:
             async for raw in answer.content:
                 line = raw.decode().rstrip("\n")
                 if line.startswith(":"):
-                    self.comments += 1
+                    async with self.changed:
+                        self.comments += 1
+                        self.changed.notify_all()
                 elif line:
                     name, _, value = line.partition(": ")
                     fields[name] = value

@@ -62,7 +62,7 @@ async def test_nodes_that_are_cut_off_keep_their_streams_and_recover(
         join(cable)
         promised += [await _eventually_taken(node) for node in two]
         for subscriber in (a, b):
-            await _until_last(subscriber, promised[-1])
+            await subscriber.until_id(promised[-1])
             assert list(range(1, len(subscriber.ids) + 1)) == numbers(subscriber.ids)
             assert set(promised) <= set(subscriber.ids)
             assert len(subscriber.data) == len({str(data) for data in subscriber.data})
@@ -70,7 +70,7 @@ async def test_nodes_that_are_cut_off_keep_their_streams_and_recover(
         assert a.ids == b.ids
         assert 200 == (await two[0].get("/readyz"))["status"]
         assert 1 == (await two[0].metrics())["edge_store_available"]
-        await _count(two[0], 2)
+        await two[0].counts(2)
 
 
 async def test_silent_subscription_is_noticed(far_redis: RedisServer) -> None:
@@ -119,22 +119,9 @@ async def _refused(node: Node, data: str, within_seconds: float) -> None:
 
 
 async def _eventually_taken(node: Node) -> str:
-    for attempt in range(150):
+    for attempt in range(600):
         answer = await node.publish(f"after {node.port} {attempt}")
         if "id" in answer:
             return str(answer["id"])
         await asyncio.sleep(0.1)
     raise AssertionError("the cable is mended and nothing is taken")
-
-
-async def _until_last(subscriber: Subscriber, event_id: str) -> None:
-    async with asyncio.timeout(60), subscriber.changed:
-        await subscriber.changed.wait_for(lambda: event_id in subscriber.ids)
-
-
-async def _count(node: Node, connections: int) -> None:
-    for _ in range(1200):
-        if (await node.get("/projects/p"))["connections_total"] == connections:
-            return
-        await asyncio.sleep(0.1)
-    raise AssertionError("the subscribers don't count any more")

@@ -55,8 +55,7 @@ class Hooked:
         return [name for name, _ in self.received(project)]
 
     async def connections(self, count: int) -> None:
-        while (await self.nodes[0].get("/projects/p")).get("connections_total", 0) != count:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+        await self.nodes[0].counts(count)
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -112,7 +112,7 @@ async def test_eviction_without_subscribers_is_lost_and_reported_once(redis_serv
         assert (2, "evicted") == (gap["lost"], gap["reason"])
         await subscriber.until(3)
         await _eventually(nodes[0], (5, 3, 2, 0))
-    await asyncio.sleep(0.3)
+    await nodes[0].counts(0)
     async with Subscriber(nodes[0].port) as later:
         assert ["edge.hello"] == [name for name, _ in later.controls]
     for node in nodes:
@@ -121,15 +121,14 @@ async def test_eviction_without_subscribers_is_lost_and_reported_once(redis_serv
 
 async def test_connections_of_all_nodes_are_counted(nodes: list[Node]) -> None:
     async with Subscriber(nodes[0].port), Subscriber(nodes[1].port), Subscriber(nodes[1].port):
-        await asyncio.sleep(0.2)
+        await nodes[2].counts(3)
         assert 3 == (await nodes[2].publish("x"))["connections"]
-        assert 3 == (await nodes[2].get("/projects/p"))["connections_total"]
         listed = (await nodes[2].get("/projects"))["projects"]
         assert [("p", 3)] == [(one["project"], one["connections"]) for one in listed]
         answer = await nodes[2].post("/projects/p/events?require=4", {"data": 1})
         assert (409, "no_connection", 3) == (answer["status"], answer["code"], answer["connections"])
         assert 201 == (await nodes[2].post("/projects/p/events?require=3", {"data": 1}))["status"]
-    await asyncio.sleep(0.3)
+    await nodes[2].counts(0)
     assert 0 == (await nodes[2].publish("x"))["connections"]
 
 
@@ -174,7 +173,7 @@ async def test_deleting_on_one_node_ends_the_streams_of_all(nodes: list[Node]) -
             assert {"project": "p", "connections_closed": 1, "events_dropped": 1} == await answer.json()
         closing = await subscriber.until_control("edge.closing")
         assert "deleted" == closing["reason"]
-    await asyncio.sleep(0.2)
+    await nodes[0].counts(0)
     assert 404 == (await nodes[0].get("/projects/p"))["status"]
 
 
@@ -210,11 +209,11 @@ async def test_unacknowledged_events_are_missed_unless_a_connection_elsewhere_ha
     monkeypatch.setattr(Stream, "acked_bytes", lambda _self: 0)
     async with Subscriber(nodes[1].port) as there:
         async with Subscriber(nodes[0].port) as here:
-            await asyncio.sleep(0.2)
+            await nodes[2].counts(2)
             await nodes[2].publish("x")
             await here.until(1)
             await there.until(1)
-        await asyncio.sleep(0.3)
+        await nodes[2].counts(1)
         assert (0, 0, 0, 0) == await nodes[2].misses()
     await _eventually(nodes[2], (1, 0, 0, 1))
     async with Subscriber(nodes[2].port) as back:
@@ -279,7 +278,7 @@ async def test_counters_never_fall_when_redis_comes_back_empty(nodes: list[Node]
         await nodes[0].publish(number)
     async with Subscriber(nodes[2].port) as subscriber:
         await subscriber.until(3)
-    await _counted(nodes[0], 0)
+    await nodes[0].counts(0)
     await nodes[0].publish("pending")
     await _totals(nodes, (4, 3, 0, 1))
     redis_server.empty()
@@ -354,7 +353,7 @@ async def test_overrun_events_are_lost_unless_a_connection_elsewhere_has_them(
             hub.paused(connection, nodes[0].context.clock())
             if evenly:
                 async with Subscriber(nodes[1].port, query="?since=none") as beside:
-                    await _counted(nodes[1], 2)
+                    await nodes[1].counts(2)
                     for number in range(5):
                         await nodes[1].publish(number)
                     await beside.until(5)
@@ -371,14 +370,6 @@ async def test_overrun_events_are_lost_unless_a_connection_elsewhere_has_them(
     await _totals(nodes, (2, 0, 2, 0))
     for node in nodes:
         await node.stop()
-
-
-async def _counted(node: Node, connections: int) -> None:
-    for _ in range(1200):
-        if (await node.get("/projects/p"))["connections_total"] == connections:
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError("the subscriber doesn't count")
 
 
 async def _newest(node: Node, source: Node) -> None:

@@ -20,16 +20,13 @@ from tests.ports import free_port
 
 async def test_streams_go_on_when_redis_is_back(nodes: list[Node], redis_server: RedisServer) -> None:
     async with Subscriber(nodes[0].port) as a, Subscriber(nodes[1].port) as b:
-        await asyncio.sleep(0.2)
         before = [(await nodes[2].publish(number))["id"] for number in range(3)]
         await a.until(3)
         redis_server.stop()
         refused = await nodes[2].publish("refused")
         assert (503, "store_unavailable") == (refused["status"], refused["code"])
         assert 503 == (await nodes[2].get("/readyz"))["status"]
-        heard = a.comments
-        await asyncio.sleep(1.2)
-        assert heard < a.comments
+        await a.until_comment()
         assert not any(name == "edge.closing" for name, _ in a.controls)
         redis_server.start()
         after = await _publish_until_taken(nodes[2], "after")
@@ -46,14 +43,13 @@ async def test_streams_go_on_when_redis_is_back(nodes: list[Node], redis_server:
 async def test_hanging_redis_is_noticed_and_no_event_is_missing(nodes: list[Node], redis_server: RedisServer) -> None:
     """A cut cable looks like this from here: nothing is refused, nothing is answered."""
     assert redis_server.process is not None
-    for node in nodes:
-        pool = node.store.redis._client.connection_pool
-        pool.connection_kwargs["socket_timeout"] = 0.5
-        await pool.disconnect()
     async with Subscriber(nodes[0].port) as subscriber:
-        await asyncio.sleep(0.2)
         first = await nodes[1].publish("before")
         await subscriber.until(1)
+        for node in nodes:
+            pool = node.store.redis._client.connection_pool
+            pool.connection_kwargs["socket_timeout"] = 0.5
+            await pool.disconnect()
         redis_server.process.send_signal(signal.SIGSTOP)
         try:
             refused = await nodes[1].publish("hanging")
@@ -69,7 +65,6 @@ async def test_hanging_redis_is_noticed_and_no_event_is_missing(nodes: list[Node
 
 async def test_redis_that_comes_back_empty_is_a_reported_gap(nodes: list[Node], redis_server: RedisServer) -> None:
     async with Subscriber(nodes[0].port, comes_back=True) as subscriber:
-        await asyncio.sleep(0.2)
         await nodes[1].publish("old")
         await subscriber.until(1)
         redis_server.stop()
@@ -141,7 +136,7 @@ async def test_connections_of_a_dead_node_do_not_count_and_their_events_are_miss
     with node_process(redis_server.url) as (process, port):
         subscriber = Subscriber(port)
         async with subscriber:
-            await asyncio.sleep(0.3)
+            await nodes[0].counts(1)
             assert 1 == (await nodes[0].publish("seen"))["connections"]
             await subscriber.until(1)
             process.send_signal(signal.SIGKILL)
@@ -183,14 +178,14 @@ async def test_rolling_restart_behind_haproxy_has_no_gap(redis_server: RedisServ
                 await subscriber.until(1)  # one who has got nothing yet has no id to come back with
             for place, port in enumerate(ports):
                 processes[place].send_signal(signal.SIGTERM)
-                assert 0 == await asyncio.to_thread(processes[place].wait, 15)
+                assert 0 == await asyncio.to_thread(processes[place].wait, 60)
                 processes[place] = await asyncio.to_thread(start_process, redis_server.url, port)
                 await asyncio.sleep(0.5)
             stop.set()
             published = await publisher
             publisher = None
             for subscriber in (a, b):
-                await subscriber.until(len(published), seconds=30)
+                await subscriber.until(len(published))
                 assert list(range(1, len(subscriber.ids) + 1)) == numbers(subscriber.ids)
                 assert set(published) <= set(subscriber.ids)
                 assert not any(name == "edge.gap" for name, _ in subscriber.controls)
@@ -238,7 +233,7 @@ class _Client:
 
 
 async def _publish_until_taken(node: Node, data: object) -> str:
-    for _ in range(100):
+    for _ in range(600):
         answer = await node.publish(data)
         if "id" in answer:
             return str(answer["id"])
@@ -248,7 +243,7 @@ async def _publish_until_taken(node: Node, data: object) -> str:
 
 async def _publish_until_counted(node: Node, connections: int) -> int:
     """Publish until the subscribers count again; returns how many events there are then."""
-    for _ in range(100):
+    for _ in range(600):
         answer = await node.publish("counted")
         if answer["connections"] == connections:
             return int(answer["id"].rpartition("-")[2])

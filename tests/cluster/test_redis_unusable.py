@@ -387,7 +387,10 @@ async def test_sentinel_fails_over_without_a_hole(tmp_path: Path) -> None:
         async with Subscriber(node.port) as subscriber:
             assert 202 >= (await node.publish("before"))["status"]
             await subscriber.until(1)
-            await asyncio.sleep(0.5)  # replication is asynchronous
+            writer = Redis(host="127.0.0.1", port=primary, protocol=2)
+            await writer.set("marker", 1)
+            assert 1 == await writer.wait(1, 60_000)  # replication is asynchronous: what came before is there, too
+            await writer.aclose()
             started[0].send_signal(signal.SIGKILL)
 
             async def taken() -> bool:

@@ -66,7 +66,7 @@ async def test_a_trigger_that_waited_says_how_long() -> None:
             answer = await hub.explain("p")
 
     assert ("trigger", "waited") in [(fact["kind"], fact["reason"]) for fact in answer["facts"]]
-    assert any(re.match(r"A trigger waited 0\.\d\d s for a subscriber", fact["text"]) for fact in answer["facts"])
+    assert any(re.match(r"A trigger waited [\d.]+ s for a subscriber", fact["text"]) for fact in answer["facts"])
 
 
 async def test_dropped_before_the_events() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -103,8 +104,11 @@ async def test_a_few_events_that_a_stopped_reader_does_not_take_make_it_slow_not
     """The hub's own buffer is empty then: what it doesn't take waits in the kernel."""
     async with serving(loop=loop, **SLOW) as hub:
         reader = await stopped_reader(("127.0.0.1", hub.port), "p", buffer_bytes=1)
-        for _ in range(8):
-            await hub.publish("p", FILLER)
+        lines = {
+            "data": "\n".join([json.dumps({"data": FILLER})] * 8),
+            "headers": {"Content-Type": "application/x-ndjson"},
+        }
+        assert 201 == (await hub.ask("POST", "/projects/p/events", **lines))[0]
         shown = (await hub.project("p"))["connections"][0]
         assert not shown["paused"]
         assert 0 < shown["unacknowledged_bytes"]
@@ -172,7 +176,8 @@ async def test_over_tls_what_came_after_the_last_quiet_moment_is_missed(loop: st
                 await hub.publish("q", number)
             await far.events(10)
             await near.events(10)
-            await asyncio.sleep(0.3)  # a few beats: by now it is known that they have it all
+            for project in ("p", "q"):  # the hub asks, and then knows that they have it all
+                assert 200 == (await hub.ask("GET", f"/projects/{project}/ready?timeout=20s"))[0]
             await near.close()
             await hub.removed("client")
             wire.cut()

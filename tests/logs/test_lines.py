@@ -33,10 +33,14 @@ class LoggedHub:
 
     async def line(self, event: str) -> dict[str, Any]:
         """The first of them, once it is there."""
+        return (await self.first_lines(event, 1))[0]
+
+    async def first_lines(self, event: str, count: int) -> list[dict[str, Any]]:
+        """All of them, once so many are there. That of a request is written after its response was."""
         async with asyncio.timeout(60):
-            while not (found := self.lines(event)):  # noqa: ASYNC110 - a file has no callback
+            while len(found := self.lines(event)) < count:  # noqa: ASYNC110 - a file has no callback
                 await asyncio.sleep(0.02)
-        return found[0]
+        return found
 
 
 @asynccontextmanager
@@ -73,7 +77,7 @@ async def test_a_stream_is_logged_at_its_end_and_a_request_at_its_response(tmp_p
         left = await hub.line("last_connection_removed")
         async with hub.client.get(f"{hub.url}/projects/unknown?_x=secret") as response:
             assert 404 == response.status
-        requests = hub.lines("request")
+        requests = await hub.first_lines("request", 5)
         text = hub.file.read_text()
 
     assert [
@@ -140,7 +144,7 @@ async def test_the_trace_of_a_request_is_in_its_lines_and_goes_to_the_target(tmp
                 f"{hub.url}/projects/unknown/events", json={"data": 1}, headers={"traceparent": TRACE}
             ):
                 pass
-            await hub.line("event_missed")
+            await hub.first_lines("request", 4)
             named = {
                 event: [line.get("traceparent") for line in hub.lines(event)]
                 for event in ("trigger_dispatched", "webhook_retry", "event_missed", "request")

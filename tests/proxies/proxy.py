@@ -96,7 +96,7 @@ class Proxy:
             self._process = await asyncio.create_subprocess_exec(
                 *command, stdout=log, stderr=log, env={"HOME": str(self._folder), "PATH": "/usr/sbin:/usr/bin:/bin"}
             )
-        for _ in range(500):
+        for _ in range(3000):
             assert self._process.returncode is None, (self._folder / "log").read_text()
             try:
                 _, writer = await asyncio.open_connection(*self.address)

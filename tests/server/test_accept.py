@@ -51,8 +51,14 @@ class Accepting:
 
 
 @pytest.fixture
-async def accepting() -> AsyncIterator[Accepting]:
-    app, _ = await assemble(Config(limits=LimitsSettings(idle_seconds=0.3)))
+def idle_seconds() -> float:
+    """So long that none is closed meanwhile, unless a test says otherwise."""
+    return 300.0
+
+
+@pytest.fixture
+async def accepting(idle_seconds: float) -> AsyncIterator[Accepting]:
+    app, _ = await assemble(Config(limits=LimitsSettings(idle_seconds=idle_seconds)))
     runner = HubRunner(app, shutdown_timeout_seconds=0.1)
     await runner.setup()
     [sock] = listen("127.0.0.1", 0)
@@ -75,6 +81,7 @@ async def close(*writers: asyncio.StreamWriter) -> None:
     await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
 
 
+@pytest.mark.parametrize("idle_seconds", [0.3])
 @pytest.mark.parametrize("sent", [b"", HEALTH[:30], HEALTH + HEALTH[:30]], ids=["nothing", "half a head", "idle"])
 async def test_a_connection_that_does_not_go_on_is_closed(accepting: Accepting, sent: bytes) -> None:
     reader, writer = await accepting.visit(sent)

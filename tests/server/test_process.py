@@ -149,11 +149,11 @@ async def test_it_listens_on_every_address_of_a_name(host: str) -> None:
 
 
 async def test_a_job_that_has_reached_its_target_gets_the_drains_time() -> None:
-    requested = asyncio.Event()
+    requested, draining = asyncio.Event(), asyncio.Event()
 
     async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         requested.set()
-        await asyncio.sleep(0.5)
+        await draining.wait()
         await answer(202)(reader, writer)
 
     async with (
@@ -164,6 +164,8 @@ async def test_a_job_that_has_reached_its_target_gets_the_drains_time() -> None:
         triggering = asyncio.create_task(hub.ask("POST", "/projects/p/trigger", json={"name": "job"}))
         await requested.wait()
         hub.signal(signal.SIGTERM)
+        await subscriber.until("edge.closing")
+        draining.set()
         status, document, _ = await triggering
         assert (202, True) == (status, document["dispatched"])
         assert 0 == await hub.ended()

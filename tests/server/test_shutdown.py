@@ -60,7 +60,7 @@ async def test_every_client_gets_an_end_and_the_process_ends_in_time(loop: str) 
 
         hub.signal(signal.SIGTERM)
         began = time.monotonic()
-        await asyncio.sleep(0.1)
+        closings = [await subscriber.until("edge.closing") for subscriber in subscribers]
         hub.signal(signal.SIGTERM)  # a parent and systemd may both send it
         kept_writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert 503 == (await answer_of(kept))[0]
@@ -68,8 +68,7 @@ async def test_every_client_gets_an_end_and_the_process_ends_in_time(loop: str) 
             await asyncio.open_connection(*address)
 
         retries = []
-        for subscriber in subscribers:
-            closing = await subscriber.until("edge.closing")
+        for subscriber, closing in zip(subscribers, closings, strict=True):
             assert "shutdown" == closing.json()["reason"]
             assert str(closing.json()["retry_ms"]) == closing.retry
             retries.append(int(closing.retry))
@@ -114,11 +113,13 @@ async def test_a_second_interrupt_ends_it_now(loop: str) -> None:
         stalled = await stopped_reader(("127.0.0.1", hub.port), "p")
         for _ in range(100):
             await hub.publish("p", "x" * 5000)
+        polite = await open_stream(("127.0.0.1", hub.port), "q")
         hub.signal(signal.SIGINT)
-        await asyncio.sleep(0.3)
+        await polite.until("edge.closing")
         assert hub.process.returncode is None
         hub.signal(signal.SIGINT)
         assert -signal.SIGINT == await hub.ended()
+        await polite.close()
         stalled.sock.close()
 
 

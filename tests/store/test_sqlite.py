@@ -110,7 +110,7 @@ async def test_an_event_without_room_is_missed_after_a_crash(tmp_path: Path) -> 
         subscriber = first.read()
         subscriber.paused = True
         await first.publish("no room")
-        await asyncio.sleep(0.1)
+        await first.written()
         _copy_as_after_a_crash(tmp_path)
         first.leave(subscriber)
     async with life(tmp_path / "crashed.db", commit=False) as second:
@@ -182,7 +182,7 @@ async def test_a_deleted_project_is_gone_from_the_file_too(tmp_path: Path, commi
 async def test_a_project_deleted_and_made_anew_has_only_its_new_history(tmp_path: Path, commit: bool) -> None:
     async with life(tmp_path / "h.db", commit=commit) as first:
         old = (await first.publish("old")).id
-        await asyncio.sleep(0.05)
+        await first.written()
         first.hub.delete("p", first.clock())
         new = (await first.publish("new")).id
     async with life(tmp_path / "h.db", commit=commit) as second:
