@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import struct
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -125,6 +127,9 @@ async def test_a_connection_that_is_lost_gets_no_parser(
     accepting: Accepting, turns: list[Callable[[], None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, writer = await accepting.visit(HEALTH)
+    await accepting.until(lambda: len(turns) == 1)
+    # A connection that is closed in order waits for its answer; this is a reset.
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
     await accepting.until(lambda: not accepting.connections)
     monkeypatch.delattr(RequestReader, "new_parser")

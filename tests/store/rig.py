@@ -149,6 +149,12 @@ class Rig:
 
         await until(idle)
 
+    async def written_once(self) -> None:
+        """Wait for one more write. While a subscriber is behind, there is always something left for the next."""
+        await until(lambda: self.store._writer is None)
+        self.store._start()
+        await until(lambda: self.store._writer is None)
+
     async def publish_until_refused(self, data: str = "x") -> list[str]:
         """The ids of the events that were taken."""
         ids = []
