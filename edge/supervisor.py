@@ -16,8 +16,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from edge.core.errors import EdgeError
-from edge.logs.ratelimit import LogDeduplicator
-from edge.logs.setup import get_logger
+from edge.logs.setup import LogDeduplicator, get_logger
 
 _log = get_logger("tasks")
 Result = TypeVar("Result")

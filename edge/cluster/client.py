@@ -29,8 +29,7 @@ from redis.driver_info import DriverInfo
 
 from edge.config.texts import RedisAddress
 from edge.core.errors import StoreUnavailable
-from edge.logs.ratelimit import LogDeduplicator
-from edge.logs.setup import get_logger
+from edge.logs.setup import LogDeduplicator, get_logger
 
 _log = get_logger("store")
 ANSWER_SECONDS = 5.0

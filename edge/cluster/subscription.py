@@ -17,8 +17,7 @@ from redis.asyncio.client import PubSub
 
 from edge.cluster.client import BROKEN, NODE_TTL_SECONDS, RedisClient
 from edge.core.errors import StoreUnavailable
-from edge.logs.ratelimit import LogDeduplicator
-from edge.logs.setup import get_logger
+from edge.logs.setup import LogDeduplicator, get_logger
 from edge.supervisor import Supervisor, end
 
 _log = get_logger("store")

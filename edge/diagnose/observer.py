@@ -21,8 +21,7 @@ import msgspec
 
 from edge.core.connection import Connection
 from edge.core.project import Project
-from edge.logs.ratelimit import LogDeduplicator
-from edge.logs.setup import get_logger
+from edge.logs.setup import LogDeduplicator, get_logger
 from edge.supervisor import Supervisor
 
 _log = get_logger("hub")

@@ -20,8 +20,7 @@ from edge.config.schema import Config
 from edge.core.errors import Forbidden, Unauthenticated
 from edge.http.context import Context
 from edge.http.message import Request, Response
-from edge.logs.ratelimit import LogDeduplicator
-from edge.logs.setup import get_logger
+from edge.logs.setup import LogDeduplicator, get_logger
 from edge.logs.text import one_line, shorten
 
 _log = get_logger("http")

@@ -93,8 +93,11 @@ def serve(load: Load) -> int:
             metrics_sockets = stack.enter_context(listening(config.metrics.host, config.metrics.port))
             refuse_exposure(config, sources, metrics_sockets, "metrics.host")
         tls = tls_context(config, sources)
-        process = Process(config, sources, load, started_with, sockets, metrics_sockets, tls, notifier)
-        return run(process.live())
+        process = Process(config, load, started_with, sockets, metrics_sockets, tls, notifier)
+        try:
+            return run(process.live(sources))
+        except StoreUnusableError as error:
+            raise ConfigError("store.url", sources.get("store.url", DEFAULT_SOURCE), str(error)) from None
 
 
 def _warn(config: Config) -> None:
@@ -107,7 +110,6 @@ class Process:
     """What one process has, from its start to its end."""
 
     config: Config
-    sources: Sources
     load: Load
     started_with: Config
     sockets: list[socket.socket]
@@ -117,16 +119,13 @@ class Process:
     _reload_wanted: bool = False
     _reloading: asyncio.Task[None] | None = None
 
-    async def live(self) -> int:
-        """Serve, then shut down. Returns the exit status. Raises ConfigError."""
+    async def live(self, sources: Sources) -> int:
+        """Serve, then shut down. Returns the exit status. Raises ConfigError, and StoreUnusableError."""
         self._stopping: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        try:
-            app, context = await assemble(self.config, self.sources, self._fail)
-            self._on_signals(context)
-            runner = HubRunner(app, shutdown_timeout_seconds=_LAST_MOMENT_SECONDS)
-            await runner.setup()
-        except StoreUnusableError as error:
-            raise self._store_refused(error) from None
+        app, context = await assemble(self.config, sources, self._fail)
+        self._on_signals(context)
+        runner = HubRunner(app, shutdown_timeout_seconds=_LAST_MOMENT_SECONDS)
+        await runner.setup()
         metrics_runner = HubRunner(metrics_app(context), shutdown_timeout_seconds=_LAST_MOMENT_SECONDS)
         await metrics_runner.setup()
         for one, sockets in ((runner, self.sockets), (metrics_runner, self.metrics_sockets)):
@@ -154,10 +153,7 @@ class Process:
     def _fail(self, error: StoreUnusableError) -> None:
         """End the process: starting again can't help."""
         if not self._stopping.done():
-            self._stopping.set_exception(self._store_refused(error))
-
-    def _store_refused(self, error: StoreUnusableError) -> ConfigError:
-        return ConfigError("store.url", self.sources.get("store.url", DEFAULT_SOURCE), str(error))
+            self._stopping.set_exception(error)
 
     def _on_signals(self, context: Context) -> None:
         """SIGTERM shuts down, and may come twice (a parent process and systemd may both send it); a second Ctrl-C ends

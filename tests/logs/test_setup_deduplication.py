@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.logs.ratelimit import LogDeduplicator
+from edge.logs.setup import LogDeduplicator
 
 PERIOD_SECONDS = 10.0
 
