@@ -7,9 +7,9 @@ checked when a configuration is loaded, not when a struct is built in code.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, ClassVar, Literal, cast, get_args
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, inspect
@@ -39,6 +39,8 @@ Trait = Literal["secret", "url", "file", "reload"]
 scheme and host are shown. `file`: may be in a file that `<key>_file` names. `reload`: SIGHUP applies a change.
 """
 MASK = "***"
+# With a / in its password, a URL has an @ behind what looks like its host: nothing of it is shown.
+_URL = re.compile(r"(?P<scheme>[A-Za-z]+://)([^/?#@]*@)?(?P<host>[^/?#@]+)([/?#][^@]*)?")
 
 
 def _is(check: Callable[[str], str] | None, *traits: Trait) -> Meta:
@@ -263,15 +265,12 @@ def mask(key: str, value: object) -> object:
     if key in SECRET_KEYS:
         return MASK
     text = str(value)
-    try:
-        if text.partition(":")[0] in texts.REDIS_SCHEMES:
-            return str(texts.parse_redis_url(text))
-        url = urlsplit(text)
-    except ValueError:
-        return MASK
-    if url.scheme in {"memory", "sqlite"}:
+    if text.startswith(("memory:", "sqlite:")):
         return value
-    host = url.netloc.rpartition("@")[2]
-    # With a / in its password, a URL has an @ behind what looks like its host.
-    shown = url.scheme and host and "@" not in url.path + url.query + url.fragment
-    return f"{url.scheme}://{host}/{MASK}" if shown else MASK
+    if text.partition(":")[0] in texts.REDIS_SCHEMES:
+        try:
+            return str(texts.parse_redis_url(text))
+        except ValueError:
+            return MASK
+    url = _URL.fullmatch(text)
+    return f"{url['scheme']}{url['host']}/{MASK}" if url else MASK

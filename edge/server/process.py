@@ -15,7 +15,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 
 from aiohttp import http_parser
@@ -197,9 +197,11 @@ class Process:
         replaced, and replacing raises nothing.
         """
         before = context.config
-        reloaded = [key for key in KEYS if reloadable(key) and (self.tls is not None or key not in _TLS_KEYS)]
         try:
             new, sources = await asyncio.to_thread(self.load)
+            # While a hub listens, TLS neither begins nor ends.
+            fixed = _TLS_KEYS if self.tls is None or new.server.tls_cert is None else ()
+            reloaded = [key for key in KEYS if reloadable(key) and key not in fixed]
             config = replaced(before, {key: value_of(new, key) for key in reloaded})
             check(config, sources)
             refuse_exposure(config, sources, self.sockets, "server.host")
@@ -290,10 +292,8 @@ def raise_file_limit() -> None:
     for wanted in (hard, *_FILE_LIMITS):
         if wanted == soft or (soft != resource.RLIM_INFINITY and wanted != hard and wanted <= soft):
             return
-        try:
+        with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        except (ValueError, OSError):
-            continue
-        _log.info("file_limit_raised", before=soft, now=wanted)
-        return
+            _log.info("file_limit_raised", before=soft, now=wanted)
+            return
     _log.warning("file_limit_not_raised", limit=soft)

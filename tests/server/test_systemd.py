@@ -4,6 +4,7 @@ tests/packaging.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -192,6 +193,21 @@ def test_a_reload_takes_the_new_certificate_and_no_stream_notices(manager: socke
 
             httpx.post(f"{url}/projects/p/events", json={"data": 42}, verify=False)
             assert "data: 42" in (line for line in lines)
+
+
+def test_a_reload_without_a_certificate_asks_for_a_restart(manager: socket.socket, tmp_path: Path) -> None:
+    certificate, key, config = tmp_path / "hub.pem", tmp_path / "hub.key", tmp_path / "edge.toml"
+    make_certificate(certificate, key)
+    config.write_text(f"[server]\nlog_format = 'json'\ntls_cert = '{certificate}'\ntls_key = '{key}'\n")
+    with hub(None, NOTIFY_SOCKET=manager.getsockname(), EDGE_CONFIG=str(config)) as process:
+        received(manager, "READY=1")
+        config.write_text("[server]\nlog_format = 'json'\n")
+        process.send_signal(signal.SIGHUP)
+        received(manager, "READY=1")
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=PATIENCE_SECONDS)
+    [line] = [line for line in map(json.loads, errors.splitlines()) if line["event"] == "config_reloaded"]
+    assert ([], ["server.tls_cert", "server.tls_key"]) == (line["changed"], line["restart_needed"])
 
 
 def make_certificate(certificate: Path, key: Path) -> None:
