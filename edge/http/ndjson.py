@@ -20,13 +20,22 @@ from edge.http.access_control import expiry_of
 from edge.http.context import Context
 from edge.http.idempotency import answer_of
 from edge.http.message import Request, Response, json_response
-from edge.http.schemas import LinesTaken
 from edge.store.base import Keyed, receipt_of
 
 _LINES_A_TURN = 256
 """Lines published before the loop gets a turn, so that subscribers are served while a burst comes in."""
 _TOGETHER_BYTES = 256 * 1024
 """Larger lines are published one by one: together they would stand over the bounds of the ring for a moment."""
+
+
+class LinesTaken(msgspec.Struct, frozen=True):
+    """The answer; its fields are those of the JSON document."""
+
+    published: int
+    first_id: str | None
+    last_id: str | None
+    connections: int
+    misses: int
 
 
 class Framing:

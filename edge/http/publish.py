@@ -19,7 +19,6 @@ from edge.http import ndjson, params
 from edge.http.context import Context
 from edge.http.idempotency import answer_of, fingerprint, response_of, run_once
 from edge.http.message import JSON, Request, Response
-from edge.http.schemas import Receipts
 from edge.store.base import Keyed
 
 _MAX_REQUIRED = 1_000_000
@@ -118,7 +117,7 @@ def _published_each(request: Request) -> Callable[[Sequence[Receipt], bytes], An
 
     def answer(receipts: Sequence[Receipt], _: bytes) -> Answer:
         in_order = sorted(receipts, key=lambda receipt: request.projects.index(receipt.project))
-        return answer_of(Receipts(in_order), 201 if all(receipt.connections for receipt in receipts) else 202)
+        return answer_of({"receipts": in_order}, 201 if all(receipt.connections for receipt in receipts) else 202)
 
     return answer
 

@@ -18,7 +18,7 @@ from edge.core.connection import Connection
 from edge.core.errors import EdgeError, InvalidRequest
 from edge.diagnose.explain import Misses, Situation
 from edge.diagnose.explain import explain as explained
-from edge.http import params, problems, schemas
+from edge.http import params, problems
 from edge.http.context import Context
 from edge.http.message import JSON, NO_STORE, Request, Response, json_response
 from edge.http.problems import response as problem
@@ -54,8 +54,8 @@ async def ready(context: Context, request: Request) -> Response:
     count = params.integer(request, "connections", 1, lowest=1, highest=_MAX_CONNECTIONS)
     confirm = params.confirm(request)
     found = await request.while_open(context.readiness.wait(request.project, count, timeout_seconds, confirm))
-    assert found.confirmed is not None
-    return _json(schemas.Ready(waited_ms=found.waited_ms, connections=found.connections, confirmed=found.confirmed))
+    waited = {"waited_ms": found.waited_ms, "connections": found.connections, "confirmed": found.confirmed}
+    return _json({"ready": True, **waited})
 
 
 async def ack(context: Context, request: Request) -> Response:
@@ -78,7 +78,7 @@ async def ack(context: Context, request: Request) -> Response:
 async def ticket(context: Context, request: Request) -> Response:
     """Give a ticket that opens one stream of the project: a browser's EventSource can send no header."""
     given = await context.nodes.issue_ticket(request.project, request.identity)
-    return json_response(schemas.Ticket(given, int(TICKET_SECONDS)), status=201, headers=NO_STORE)
+    return json_response({"ticket": given, "expires_in": int(TICKET_SECONDS)}, status=201, headers=NO_STORE)
 
 
 async def project(context: Context, request: Request) -> Response:
@@ -87,31 +87,25 @@ async def project(context: Context, request: Request) -> Response:
     view = await context.nodes.view(name)
     if view is None:
         return _unknown(name)
-    counts = view.misses, view.recovered, view.lost, view.pending
-    status = schemas.ProjectStatus(
-        project=name,
-        ring=_ring(view),
-        misses=schemas.MissesInTime(*counts, iso_time(view.first_miss_seconds), iso_time(view.last_miss_seconds)),
-        epoch=view.epoch,
-        connections=[],
-        connections_total=view.connections,
-        last_connect=None,
-        last_disconnect=None,
-        last_ready=None,
+    here = context.hub.projects.get(name)
+    left, confirmed = (None, None) if here is None else (here.last_disconnect, here.last_ready)
+    shown = () if here is None else islice(reversed(here.connections), _MAX_SHOWN_CONNECTIONS)
+    first_and_last = {"first": iso_time(view.first_miss_seconds), "last": iso_time(view.last_miss_seconds)}
+    return _json(
+        {
+            "project": name,
+            "ring": _ring(view),
+            "misses": _misses(view) | first_and_last,
+            "epoch": view.epoch,
+            "connections": [_connection(context, connection) for connection in shown],
+            "connections_total": view.connections,
+            "last_connect": None if here is None else iso_time(here.last_connect_seconds),
+            "last_disconnect": left and {"at": iso_time(left[0]), "reason": left[1]},
+            "last_ready": confirmed
+            and {"at": iso_time(confirmed[0]), "connections": confirmed[1], "confirmed": confirmed[2]},
+            "finished": here is not None and here.finished,
+        }
     )
-    if (here := context.hub.projects.get(name)) is None:
-        return _json(status)
-    left, confirmed = here.last_disconnect, here.last_ready
-    shown = islice(reversed(here.connections), _MAX_SHOWN_CONNECTIONS)
-    details = msgspec.structs.replace(
-        status,
-        connections=[_connection(context, connection) for connection in shown],
-        last_connect=iso_time(here.last_connect_seconds),
-        last_disconnect=left and schemas.LastDisconnect(iso_time(left[0]), left[1]),
-        last_ready=confirmed and schemas.LastReady(iso_time(confirmed[0]), confirmed[1], confirmed[2]),
-        finished=here.finished,
-    )
-    return _json(details)
 
 
 async def history(context: Context, request: Request) -> Response:
@@ -128,18 +122,18 @@ async def history(context: Context, request: Request) -> Response:
     if known is None:
         return _unknown(name)
     place = start(known)
-    gap = None if place.gap is None else place.gap.fields(known.oldest_id, known.newest_id)
+    held = resume.events_from(known.ring, place, limit)
     return _json(
-        schemas.History(
-            name,
-            known.oldest_id,
-            known.newest_id,
-            None if gap is None else msgspec.convert(gap, schemas.Gap),
-            [
-                schemas.HistoryEvent(*event, context.iso_time(at))
-                for at, event in resume.events_from(known.ring, place, limit)
+        {
+            "project": name,
+            "oldest": known.oldest_id,
+            "newest": known.newest_id,
+            "gap": place.gap and place.gap.fields(known.oldest_id, known.newest_id),
+            "events": [
+                {"id": event_id, "type": event_type, "data": data, "time": context.iso_time(at)}
+                for at, (event_id, event_type, data) in held
             ],
-        )
+        }
     )
 
 
@@ -150,13 +144,11 @@ async def projects(context: Context, request: Request) -> Response:
     order = cast(Order, params.choice(request, "sort", "busiest", ORDERS))
     found, total = await context.nodes.page(offset, limit, order, request.parameter("match") or "")
     page = [
-        schemas.ProjectSummary(
-            name, _ring(view), schemas.Misses(view.misses, view.recovered, view.lost, view.pending), view.connections
-        )
+        {"project": name, "ring": _ring(view), "misses": _misses(view), "connections": view.connections}
         for name, view in found
     ]
     next_offset = offset + limit if offset + limit < total else None
-    return _json(schemas.ProjectPage(page, total, next_offset))
+    return _json({"projects": page, "total": total, "next_offset": next_offset})
 
 
 async def hub(context: Context, request: Request) -> Response:
@@ -166,31 +158,35 @@ async def hub(context: Context, request: Request) -> Response:
     now, oldest = context.clock(), counters.oldest_miss.oldest()
     unable = context.store_problem
     return _json(
-        schemas.HubStatus(
-            version=__version__,
-            started=context.iso_time(context.began_seconds),
-            uptime_seconds=round(now - context.began_seconds, 3),
-            draining=hub.draining,
-            permissions=[each for each in PERMISSIONS if request.identity.permissions.allow(each, None)],
-            projects=len(hub.projects),
-            max_projects=config.limits.max_projects,
-            connections=len(hub.connections),
-            observers=len(hub.observers),
-            waiting=context.readiness.waiting,
-            published=counters.published,
-            delivered=counters.delivered,
-            ring=schemas.HubRing(counters.ring_events, counters.ring_memory_bytes, config.ring.total_bytes),
-            misses=schemas.HubMisses(
-                misses.misses,
-                misses.recovered,
-                misses.lost,
-                misses.pending,
-                None if oldest is None else round(max(0.0, now - oldest), 3),
-            ),
-            triggers=context.triggers.outcomes,
-            store=schemas.HubStore(unable is None, None if unable is None else str(unable), context.store.errors),
-            memory_bytes=_resident_bytes(),
-        )
+        {
+            "version": __version__,
+            "started": context.iso_time(context.began_seconds),
+            "uptime_seconds": round(now - context.began_seconds, 3),
+            "draining": hub.draining,
+            "permissions": [each for each in PERMISSIONS if request.identity.permissions.allow(each, None)],
+            "projects": len(hub.projects),
+            "max_projects": config.limits.max_projects,
+            "connections": len(hub.connections),
+            "observers": len(hub.observers),
+            "waiting": context.readiness.waiting,
+            "published": counters.published,
+            "delivered": counters.delivered,
+            "ring": {
+                "events": counters.ring_events,
+                "bytes": counters.ring_memory_bytes,
+                "max_bytes": config.ring.total_bytes,
+            },
+            "misses": {
+                "total": misses.misses,
+                "recovered": misses.recovered,
+                "lost": misses.lost,
+                "pending": misses.pending,
+                "oldest_pending_seconds": None if oldest is None else round(max(0.0, now - oldest), 3),
+            },
+            "triggers": context.triggers.outcomes,
+            "store": {"available": unable is None, "problem": unable and str(unable), "errors": context.store.errors},
+            "memory_bytes": _resident_bytes(),
+        }
     )
 
 
@@ -208,7 +204,8 @@ async def delete(context: Context, request: Request) -> Response:
     if deleted is None:
         return _unknown(request.project)
     await context.store.deleted(request.project)
-    return _json(schemas.Deleted(request.project, *deleted))
+    connections, events = deleted
+    return _json({"project": request.project, "connections_closed": connections, "events_dropped": events})
 
 
 async def explain(context: Context, request: Request) -> Response:
@@ -257,7 +254,7 @@ def _wants_json(accept: str) -> bool:
 
 async def healthz(_context: Context, _request: Request) -> Response:
     """The process lives and its loop turns."""
-    return _json(schemas.Sign("ok"))
+    return _json({"status": "ok"})
 
 
 async def readyz(context: Context, _request: Request) -> Response:
@@ -266,7 +263,7 @@ async def readyz(context: Context, _request: Request) -> Response:
         return problem("draining", "The hub is shutting down; send work elsewhere.", retry_after_seconds=1)
     if (unable := context.store_problem) is not None:
         return problems.from_error(unable)
-    return _json(schemas.Sign("ready"))
+    return _json({"status": "ready"})
 
 
 async def metrics(context: Context, request: Request) -> Response:
@@ -275,27 +272,30 @@ async def metrics(context: Context, request: Request) -> Response:
     return Response(200, body, content_type)
 
 
-def _ring(view: View) -> schemas.Ring:
-    if not view.events:
-        return schemas.Ring(None, None, 0, 0)
-    return schemas.Ring(view.oldest_id, view.newest_id, view.events, view.bytes)
+def _ring(view: View) -> dict[str, object]:
+    oldest, newest = (view.oldest_id, view.newest_id) if view.events else (None, None)
+    return {"oldest": oldest, "newest": newest, "events": view.events, "bytes": view.bytes}
 
 
-def _connection(context: Context, connection: Connection) -> schemas.ConnectionStatus:
+def _misses(view: View) -> dict[str, object]:
+    return {"total": view.misses, "recovered": view.recovered, "lost": view.lost, "pending": view.pending}
+
+
+def _connection(context: Context, connection: Connection) -> dict[str, object]:
     stream = cast(Stream, connection)
     known = stream.project
     round_trip = stream.round_trip_seconds
-    return schemas.ConnectionStatus(
-        id=stream.id,
-        since=context.iso_time(stream.connected_at_seconds),
-        address=stream.address,
-        last_event=known.event_id(stream.cursor) if known is not None and stream.cursor >= known.first_seq else None,
-        unacknowledged_bytes=stream.unacked_bytes,
-        round_trip_ms=None if round_trip is None else round(round_trip * 1000, 3),
-        paused=stream.paused,
-        confirmable="acknowledged" if stream.confirmable else "written",
-        sub=stream.subject,
-    )
+    return {
+        "id": stream.id,
+        "since": context.iso_time(stream.connected_at_seconds),
+        "address": stream.address,
+        "last_event": known.event_id(stream.cursor) if known is not None and stream.cursor >= known.first_seq else None,
+        "unacknowledged_bytes": stream.unacked_bytes,
+        "round_trip_ms": None if round_trip is None else round(round_trip * 1000, 3),
+        "paused": stream.paused,
+        "confirmable": "acknowledged" if stream.confirmable else "written",
+        "sub": stream.subject,
+    }
 
 
 def _unknown(name: str) -> Response:

@@ -22,7 +22,6 @@ from edge.http import params
 from edge.http.context import Context
 from edge.http.idempotency import answer_of, fingerprint, run_once
 from edge.http.message import JSON, Request, Response
-from edge.http.schemas import Triggered
 from edge.logs.setup import get_logger
 from edge.logs.text import TRACE
 from edge.store.base import Keyed
@@ -176,15 +175,16 @@ def published(receipts: Sequence[Receipt], besides: bytes) -> Answer:
 
 def _triggered(project: str, started: Started, delivery: Delivery) -> Answer:
     confirmation = started.confirmation
-    answer = Triggered(
-        project=project,
-        id=started.id,
-        name=started.name,
-        waited_ms=confirmation.waited_ms,
-        connections=confirmation.connections,
-        confirmed=confirmation.confirmed,
-        target=delivery,
-    )
+    answer = {
+        "project": project,
+        "id": started.id,
+        "name": started.name,
+        "waited_ms": confirmation.waited_ms,
+        "connections": confirmation.connections,
+        "confirmed": confirmation.confirmed,
+        "dispatched": True,
+        "target": delivery,
+    }
     return answer_of(answer, 202)
 
 

@@ -4,15 +4,47 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import aiohttp
+import jsonschema_rs
 
+from edge.config.schema import Config
 from edge.http.context import Context
+from edge.http.openapi import document
 from edge.http.problems import PROBLEMS
+
+DOCUMENT = document(Config())
+
+
+def closed(schema: Any) -> Any:
+    """`schema`, in which an object has no other properties than those that are listed."""
+    if isinstance(schema, list):
+        return [closed(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {name: closed(each) for name, each in schema.items()}
+    return {"additionalProperties": False, **made} if isinstance(made.get("properties"), dict) else made
+
+
+@lru_cache
+def _validator(method: str, path: str, status: int) -> jsonschema_rs.Draft202012Validator:
+    content = DOCUMENT["paths"][path][method]["responses"][str(status)]["content"]
+    schema = {**content["application/json"]["schema"], "components": DOCUMENT["components"]}
+    return jsonschema_rs.Draft202012Validator(closed(schema))
+
+
+def check_answer(method: str, path: str, status: int, content_type: str, body: bytes) -> None:
+    """Hold an answer in JSON against the document: it has all that its schema requires, of these types, and no more."""
+    if content_type != "application/json" or path == "/openapi.json":
+        return
+    fitting = (each for each in DOCUMENT["paths"] if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", each), path))
+    _validator(method.lower(), next(fitting), status).validate(json.loads(body))
 
 
 @dataclass
@@ -106,7 +138,11 @@ class Site:
 
     async def ask(self, method: str, path: str, **options: Any) -> Answer:
         async with self.session.request(method, self.url + path, allow_redirects=False, **options) as response:
-            return Answer(response.status, response.headers, await response.read())
+            body = await response.read()
+            if method not in ("HEAD", "OPTIONS"):
+                inside = response.url.path.removeprefix(self.context.config.server.base_path or "")
+                check_answer(method, inside, response.status, response.content_type, body)
+            return Answer(response.status, response.headers, body)
 
     async def publish(self, data: object = 1, kind: str | None = None, project: str = "p", **params: str) -> Answer:
         body = {"data": data} if kind is None else {"type": kind, "data": data}

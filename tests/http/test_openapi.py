@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema_rs import ValidationError
 
 from docs import make_api
 from edge import __version__
@@ -23,7 +23,7 @@ from edge.core.observer import Receipt
 from edge.core.resume import is_event_id, is_stream_id
 from edge.diagnose.explain import Explanation, ShownFact
 from edge.http import routes as http_app
-from edge.http import schemas
+from edge.http.ndjson import LinesTaken
 from edge.http.openapi import document
 from edge.http.problems import PROBLEMS
 from edge.http.status import Ack
@@ -31,6 +31,7 @@ from edge.http.subscribe import LAST_ID_PARAMETERS
 from edge.http.trigger import Trigger
 from edge.server.assembly import assemble
 from edge.triggers.job import Delivery
+from tests.http.client import check_answer
 from tests.security.hub import running
 
 ROOT = Path(__file__).parents[2]
@@ -77,22 +78,23 @@ async def test_routes_and_document_agree(config: Config) -> None:
     await context.store.close()
 
 
-def structs() -> dict[str, Any]:
-    listed = [getattr(schemas, name) for name in vars(schemas)]
-    own: list[Any] = [one for one in listed if isinstance(one, type) and issubclass(one, msgspec.Struct)]
-    return {one.__name__: one for one in (*own, Receipt, NewEvent, Trigger, Ack, Delivery, Explanation, ShownFact)}
+STRUCTS = (Receipt, LinesTaken, NewEvent, Trigger, Ack, Delivery, Explanation, ShownFact)
 
 
-def test_schemas_have_the_fields_of_their_structs() -> None:
-    described = {
-        name: (set(schema["properties"]), schema.get("additionalProperties", True))
-        for name, schema in DOCUMENT["components"]["schemas"].items()
-        if name != "Problem"
-    }
-    assert described == {
-        name: (set(one.__struct_encode_fields__), not one.__struct_config__.forbid_unknown_fields)
-        for name, one in structs().items()
-    }
+@pytest.mark.parametrize("struct", STRUCTS, ids=lambda one: str(one.__name__))
+def test_schemas_have_the_fields_of_their_structs(struct: Any) -> None:
+    schema = DOCUMENT["components"]["schemas"][struct.__name__]
+    assert set(schema["properties"]) == set(struct.__struct_encode_fields__)
+    assert schema.get("additionalProperties", True) is not struct.__struct_config__.forbid_unknown_fields
+
+
+def test_an_answer_that_differs_from_its_schema_is_found() -> None:
+    ready = {"ready": True, "waited_ms": 0.1, "connections": 1, "confirmed": "written"}
+    ask = ("GET", "/projects/p/ready", 200, "application/json")
+    check_answer(*ask, json.dumps(ready).encode())
+    for wrong in (ready | {"more": 1}, ready | {"connections": None}, {"ready": True}):
+        with pytest.raises(ValidationError):
+            check_answer(*ask, json.dumps(wrong).encode())
 
 
 async def test_document_is_served() -> None:
