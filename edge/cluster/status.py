@@ -1,6 +1,6 @@
 """What Redis knows of all nodes together: projects, tickets that are good on every node, and webhooks to be sent.
 
-Redis keeps a ticket's digest and what it stands for, never the ticket itself. Invariant: as in `edge.auth.tickets`;
+Redis keeps a ticket's digest and what it stands for, never the ticket itself. Invariant: as in `edge.auth.permissions`;
 redeeming is one step in Redis, so of two requests with the same ticket at the same time, on any nodes, one succeeds.
 
 Each node says which projects have a confirmed connection. The scripts that count connections and misses queue the
@@ -20,8 +20,15 @@ from typing import Any
 
 import msgspec
 
-from edge.auth.permissions import Identity, Permissions
-from edge.auth.tickets import TICKET_SECONDS, digest, invalid_ticket, new_ticket, too_many_tickets
+from edge.auth.permissions import (
+    TICKET_SECONDS,
+    Identity,
+    Permissions,
+    digest,
+    invalid_ticket,
+    new_ticket,
+    too_many_tickets,
+)
 from edge.cluster.client import RedisClient
 from edge.cluster.local import PROJECTS_A_TURN, Order, View, rank
 from edge.core.connection import Connection

@@ -14,12 +14,12 @@ import re
 import time
 from collections.abc import Awaitable, Sequence
 
-from edge.auth.hosts import Hosts, Origins, is_own
 from edge.auth.permissions import Identity, Permissions, on_all_projects
 from edge.config.schema import Config
 from edge.core.errors import Forbidden, Unauthenticated
 from edge.http.context import Context
 from edge.http.message import Request, Response
+from edge.http.source import Hosts, Origins, is_own
 from edge.logs.setup import LogDeduplicator, get_logger
 from edge.logs.text import one_line, shorten
 

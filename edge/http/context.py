@@ -16,7 +16,7 @@ from edge.core.errors import Draining, StoreUnavailable, TooSlow
 from edge.core.hub import Hub
 from edge.core.idempotency import Receipts
 from edge.diagnose.observer import ProjectHistory
-from edge.http.address import ClientAddresses
+from edge.http.source import ClientAddresses
 from edge.store.base import Store
 from edge.supervisor import Supervisor
 from edge.triggers.job import Target

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from edge.auth.tickets import Tickets
+from edge.auth.permissions import Tickets
 from edge.auth.tokens import UnusableKey, Verifier
 from edge.cluster.local import LocalNode, Nodes
 from edge.config.load import DEFAULT_SOURCE, ConfigError, Sources
@@ -21,9 +21,9 @@ from edge.core.idempotency import Receipts
 from edge.core.limits import Limits
 from edge.diagnose.observer import HubObserver, ProjectHistory
 from edge.http import routes
-from edge.http.address import ClientAddresses
 from edge.http.context import Context
 from edge.http.routes import Application
+from edge.http.source import ClientAddresses
 from edge.logs.setup import get_logger
 from edge.server.event_loop import EventLoopDriver
 from edge.server.memory import MemoryWatch

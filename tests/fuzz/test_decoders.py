@@ -16,7 +16,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edge.auth import keys
-from edge.auth.hosts import Hosts, Origins
 from edge.auth.permissions import Identity
 from edge.auth.tokens import Verifier
 from edge.config.load import ConfigError, load
@@ -32,6 +31,7 @@ from edge.core.saved import PastEpoch
 from edge.http import trigger
 from edge.http.access_control import cookie_values
 from edge.http.ndjson import Framing
+from edge.http.source import Hosts, Origins
 from tests.fuzz.mangling import mangle
 
 CORPUS = Path(__file__).parent / "corpus"

@@ -1,3 +1,5 @@
+"""Origins whose pages may use a hub, and the address of a client behind proxies."""
+
 from __future__ import annotations
 
 import ipaddress
@@ -7,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from edge.http.address import MAX_HOPS, ClientAddresses
+from edge.config.load import ConfigError, load
 from edge.http.message import HTTP_1_1, Request
+from edge.http.source import MAX_HOPS, ClientAddresses, Origins
 
 PROXIES = ClientAddresses(["10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32"])
 
@@ -76,3 +79,54 @@ def test_without_a_trusted_peer_no_header_changes_the_answer(one: str, other: st
 @given(st.lists(st.ip_addresses(v=4).map(str)), st.ip_addresses(v=4).filter(lambda a: a.is_global))
 def test_whatever_the_client_claims_its_own_address_is_found(claims: list[str], address: ipaddress.IPv4Address) -> None:
     assert str(address) == client("10.0.0.1", xff(", ".join([*claims, str(address), "192.0.2.1"])))
+
+
+# --- origins ---
+
+WILDCARD = ("https://*.example.org", "http://*.dev.example.org:3000")
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://app.example.org",
+        "https://a.b.example.org",
+        "HTTPS://App.Example.org",
+        "http://x.dev.example.org:3000",
+    ],
+)
+def test_a_wildcard_admits_subdomains(origin: str) -> None:
+    assert Origins(WILDCARD).shares(origin)
+    assert Origins(WILDCARD).admits(origin, "hub.example.org")
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://example.org",
+        "https://.example.org",
+        "https://evilexample.org",
+        "https://app.example.org.evil.net",
+        "https://evil.net/.example.org",
+        "https://evil.net:80.example.org",
+        "https://user@app.example.org",
+        "http://app.example.org",
+        "https://app.example.org:8443",
+        "https://x.dev.example.org:3000",
+        "https://evil.net#.example.org",
+        "null",
+        "https://*.example.org.evil",
+    ],
+)
+def test_a_wildcard_admits_nothing_else(origin: str) -> None:
+    assert not Origins(WILDCARD).shares(origin)
+
+
+@pytest.mark.parametrize("origin", ["https://*", "https://app.*.org", "https://**.example.org", "*.example.org"])
+def test_a_wildcard_elsewhere_is_refused_at_the_start(origin: str) -> None:
+    with pytest.raises(ConfigError, match=r"cors\.origins"):
+        load(None, {"EDGE_CORS_ORIGINS": origin}, {})
+
+
+def test_a_wildcard_is_a_configuration() -> None:
+    assert ("https://*.example.org",) == load(None, {"EDGE_CORS_ORIGINS": "https://*.Example.org"}, {})[0].cors.origins
