@@ -35,7 +35,9 @@ _REFUSALS = (
     (jwt.MissingRequiredClaimError, "The token lacks a required claim (aud or iss)."),
     (jwt.InvalidAudienceError, "The token is for another audience."),
     (jwt.InvalidIssuerError, "The token is from another issuer."),
+    (Exception, "The token is not a valid JSON Web Token."),
 )
+"""Why a token was refused, without repeating any of it."""
 # What PyJWT raises, and what it lets through from the parsers below it: deep nesting, `Infinity`, lone surrogates.
 _BROKEN = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError, KeyError, AttributeError)
 
@@ -50,26 +52,16 @@ class JwtVerifier:
         supervisor: Supervisor | None = None,
         proxy: str | None = None,
     ) -> None:
+        self._auth = auth
         self._now = now
-        self._audience = auth.jwt_audience
-        self._issuer = auth.jwt_issuer
-        self._skew_seconds = auth.jwt_skew_seconds
-        """How far `nbf` and `iat` may lie in the future."""
-        self._require_exp = auth.require_exp
         self.keys = (
             keys.FetchedKeys(auth.jwt_jwks_url, auth.jwt_algorithms, now, supervisor or Supervisor(), proxy)
             if auth.jwt_jwks_url is not None
             else keys.Keys([keys.from_setting(auth.jwt_key or "", auth.jwt_algorithms)])
         )
 
-    def generation(self) -> int:
-        """A number that grows when the keys change. Has stale ones fetched in the background."""
-        self.keys.refresh()
-        return self.keys.generation
-
     async def verify(self, token: str) -> Identity:
         """Return the identity behind `token`. Raises Unauthenticated, KeysUnavailable."""
-        self.keys.refresh()
         return self._identity(await self._claims(token))
 
     async def _claims(self, token: str) -> dict[str, Any]:
@@ -90,15 +82,15 @@ class JwtVerifier:
                     token,
                     key.material,
                     algorithms=[algorithm],
-                    audience=self._audience,
-                    issuer=self._issuer,
-                    leeway=self._skew_seconds,
+                    audience=self._auth.jwt_audience,
+                    issuer=self._auth.jwt_issuer,
+                    leeway=self._auth.jwt_skew_seconds,  # how far `nbf` and `iat` may lie in the future
                     options={"verify_sub": False, "verify_jti": False},
                 )
             except jwt.InvalidSignatureError:
                 continue
             except _BROKEN as error:
-                refusal = _sentence(error)
+                refusal = next(text for kind, text in _REFUSALS if isinstance(error, kind))
                 break
         raise Unauthenticated(refusal)
 
@@ -111,7 +103,7 @@ class JwtVerifier:
             # No leeway here: a token shown late would outlive one shown early (RFC 7519, section 4.1.4).
             if expires <= self._now():
                 raise Unauthenticated(_EXPIRED)
-        elif self._require_exp:
+        elif self._auth.require_exp:
             raise Unauthenticated("The token has no exp, and this hub requires one (auth.require_exp).")
         subject = claims.get("sub")
         named = one_line(shorten(subject, _MAX_SUBJECT_CHARS)) if isinstance(subject, str) else None
@@ -130,13 +122,6 @@ def _permissions(claim: object) -> Permissions:
     if sum(map(len, known.values())) > _MAX_GRANTS:
         raise Unauthenticated(f'The claim "edge" names more than {_MAX_GRANTS} projects; use a prefix.')
     return Permissions(known)
-
-
-def _sentence(error: BaseException) -> str:
-    """Why a token was refused, without repeating any of it."""
-    return next(
-        (text for kind, text in _REFUSALS if isinstance(error, kind)), "The token is not a valid JSON Web Token."
-    )
 
 
 # --- tokens for clients ---

@@ -29,12 +29,10 @@ _MAX_REMEMBERED = 1024
 _STATIC = Identity(ALL_PERMISSIONS)
 
 
-class UnusableKey(ValueError):
-    """`auth.jwt_key` can't be used; the text says why and holds nothing of it."""
-
-
 class Verifier:
-    """Checks tokens against the configuration. Raises UnusableKey."""
+    """Checks tokens against the configuration. Raises ValueError if `auth.jwt_key` can't be used; its text says why and
+    holds nothing of the key.
+    """
 
     def __init__(self, auth: AuthSettings, supervisor: Supervisor | None = None, proxy: str | None = None) -> None:
         """`proxy`: the URL of the HTTP proxy through which an issuer's keys are fetched."""
@@ -44,16 +42,16 @@ class Verifier:
         if auth.jwt_key is not None or auth.jwt_jwks_url is not None:
             from edge.auth.jwt import JwtVerifier  # noqa: PLC0415 - cryptography takes a while to load
 
-            try:
-                self.webtokens = JwtVerifier(auth, time.time, supervisor, proxy)
-            except ValueError as error:
-                raise UnusableKey(str(error)) from None
-
+            self.webtokens = JwtVerifier(auth, time.time, supervisor, proxy)
         self._remembered: dict[str, tuple[Identity, float, int]] = {}
         """By token: its identity, until when that is remembered (Unix seconds), and the generation of the keys."""
 
     def _generation(self) -> int:
-        return 0 if self.webtokens is None else self.webtokens.generation()
+        """A number that grows when the keys change. Has stale ones fetched in the background."""
+        if self.webtokens is None:
+            return 0
+        self.webtokens.keys.refresh()
+        return self.webtokens.keys.generation
 
     def remembered(self, token: str) -> Identity | None:
         """The identity behind `token`, if that was verified within the last minute and can't have changed."""
@@ -82,18 +80,14 @@ class Verifier:
     async def _verify(self, token: str) -> Identity:
         if len(token) > MAX_TOKEN_CHARS:
             raise Unauthenticated("The token is too long.")
-        if (identity := self.static(token)) is not None:
-            return identity
-        if self.webtokens is not None and token.count(".") == 2:
-            return await self.webtokens.verify(token)
-        raise Unauthenticated("Unknown token; check that it is complete and meant for this hub.")
-
-    def static(self, token: str) -> Identity | None:
-        """The identity behind a static token; None for any other."""
         # Digests of equal length: neither the time nor the length of a comparison says anything.
         digest = _digest(token)
         matches = [hmac.compare_digest(digest, known) for known in self._static_digests]
-        return _STATIC if any(matches) else None
+        if any(matches):
+            return _STATIC
+        if self.webtokens is not None and token.count(".") == 2:
+            return await self.webtokens.verify(token)
+        raise Unauthenticated("Unknown token; check that it is complete and meant for this hub.")
 
     def start(self) -> None:
         """Fetch what has to be fetched, in the background."""

@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, pairwise
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -129,15 +130,9 @@ def _publish(arguments: argparse.Namespace, hub: Hub) -> int:
 
 def _with_last(lines: Iterable[bytes], *, look_ahead: bool) -> Iterator[tuple[bytes, bool]]:
     """Lines, each as it comes; with `look_ahead` when the next one has come, and whether it is the last."""
-    held: bytes | None = None
-    for line in lines:
-        if held is not None:
-            yield held, False
-        held = line if look_ahead else None
-        if not look_ahead:
-            yield line, False
-    if held is not None:
-        yield held, True
+    if not look_ahead:
+        return ((line, False) for line in lines)
+    return ((line, following is None) for line, following in pairwise(chain(lines, (None,))) if line is not None)
 
 
 def _subscribe(arguments: argparse.Namespace, hub: Hub) -> int:
@@ -184,8 +179,7 @@ def _history(arguments: argparse.Namespace, hub: Hub) -> int:
     if gap := response.document.get("gap"):
         warn(f"gap: {json.dumps(gap)}")
     for event in response.document["events"]:
-        data = event["data"] if isinstance(event["data"], str) else json.dumps(event["data"], ensure_ascii=False)
-        line = _as_line(event["id"], event["type"], data)
+        line = _as_line(event["id"], event["type"], event["data"])
         if status := say(json.dumps(event, ensure_ascii=False) + "\n" if arguments.json else line):
             return status
     return ExitStatus.OK
@@ -281,19 +275,19 @@ def _table(projects: list[dict[str, Any]]) -> str:
 
 def _summary(document: dict[str, Any]) -> str:
     ring, misses = document["ring"], document["misses"]
+    left = document["last_disconnect"]
     lines = [
-        f"{document['project']}",
+        document["project"],
         f"  connections   {document['connections_total']}",
         f"  events held   {ring['events']} ({ring['bytes'] / 1024:,.1f} KiB)",
         f"  oldest        {ring['oldest'] or '-'}",
         f"  newest        {ring['newest'] or '-'}",
         f"  misses        {', '.join(f'{misses[key]} {key}' for key in ('total', 'recovered', 'pending', 'lost'))}",
         f"  last connect  {document['last_connect'] or '-'}",
-    ]
-    if left := document["last_disconnect"]:
-        lines.append(f"  last closed   {left['at']} ({left['reason']})")
-    lines += [
-        f"  {each['id']}  since {each['since']}  from {each['address']}  at {each['last_event'] or '-'}"
-        for each in document["connections"]
+        *([f"  last closed   {left['at']} ({left['reason']})"] if left else ()),
+        *(
+            f"  {each['id']}  since {each['since']}  from {each['address']}  at {each['last_event'] or '-'}"
+            for each in document["connections"]
+        ),
     ]
     return "\n".join(lines) + "\n"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
-import ipaddress
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from edge.config.schema import Config
 
 Listed: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+_HERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where a hub that listens everywhere is asked
 _ON_PROJECTS = ("subscribe", "publish", "trigger", "status", "admin")
 _GRANT = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._~-]{0,127})?\*?", re.ASCII)
 _KEY = re.compile(r"^(?=[a-z])", re.MULTILINE)
@@ -109,7 +109,7 @@ def loaded(arguments: argparse.Namespace, *, listens: bool = False) -> tuple[Con
 
 
 def _load(arguments: argparse.Namespace, *, listens: bool) -> tuple[Config, Sources]:
-    from edge.auth.tokens import UnusableKey, Verifier
+    from edge.auth.tokens import Verifier
     from edge.config import machine
     from edge.config.load import ConfigError, load, refuse_exposure
 
@@ -121,7 +121,7 @@ def _load(arguments: argparse.Namespace, *, listens: bool) -> tuple[Config, Sour
         refuse_exposure(config, sources, config.server.host)
         try:
             Verifier(config.auth)
-        except UnusableKey as error:
+        except ValueError as error:
             raise ConfigError("auth.jwt_key", sources["auth.jwt_key"], str(error)) from None
     return config, sources
 
@@ -222,15 +222,9 @@ def own_url(config: Config) -> str:
         return server.host
     if server.port == 0:
         raise CommandError("server.port is 0: only the running hub knows its port, so give the --url", ExitStatus.USAGE)
-    host = server.host
-    try:
-        address = ipaddress.ip_address(host)
-        if address.is_unspecified:  # it listens everywhere: ask it here
-            address = ipaddress.ip_address("127.0.0.1" if address.version == 4 else "::1")
-        host = f"[{address}]" if address.version == 6 else str(address)
-    except ValueError:
-        pass  # a name
-    return f"{'http' if server.tls_cert is None else 'https'}://{host}:{server.port}"
+    host = _HERE.get(server.host, server.host)
+    scheme = "http" if server.tls_cert is None else "https"
+    return f"{scheme}://[{host}]:{server.port}" if ":" in host else f"{scheme}://{host}:{server.port}"
 
 
 def _serve_arguments(pid: int) -> argparse.Namespace:

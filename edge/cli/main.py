@@ -39,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _trust_the_systems_authorities()
     parser = command_line()
     arguments = parser.parse_args(argv)
-    if arguments.command is None:
-        return say(parser.format_help())
+    if arguments.version or arguments.command is None:
+        return say(version_text() if arguments.version else parser.format_help())
     run: Callable[[argparse.Namespace], int] = arguments.run
     try:
         return run(arguments)
@@ -77,7 +77,7 @@ def command_line() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action=_Version, help="show versions and exit")
+    parser.add_argument("--version", action="store_true", help="show versions and exit")
     listed = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
 
     commands.add_to(listed)
@@ -92,14 +92,6 @@ def _completion(arguments: argparse.Namespace) -> int:
     import shtab
 
     return say(shtab.complete(command_line(), shell=arguments.shell) + "\n")
-
-
-class _Version(argparse.Action):
-    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:  # noqa: A002
-        super().__init__(option_strings, dest, nargs=0, help=help)
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        parser.exit(say(version_text()))
 
 
 def version_text() -> str:

@@ -11,7 +11,7 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,17 +37,18 @@ class CopyError(CommandError):
     """It can't be done; says why and what to do."""
 
 
+@contextmanager
+def _in_words() -> Iterator[None]:
+    """Raise what stores raise as CopyError."""
+    try:
+        yield
+    except (SqliteFileError, StoreUnusableError, StoreUnavailable) as error:
+        raise CopyError(str(error)) from error
+
+
+@_in_words()
 def copy(source: str, destination: str) -> Copied:
     """Copy everything. Both are values of `store.url`. Raises CopyError."""
-    try:
-        return _copy(source, destination)
-    except (SqliteFileError, StoreUnusableError) as error:
-        raise CopyError(str(error)) from error
-    except StoreUnavailable as error:
-        raise CopyError(error.detail) from error
-
-
-def _copy(source: str, destination: str) -> Copied:
     kinds = [url.partition(":")[0] for url in (source, destination)]
     if kinds == ["sqlite", "sqlite"]:
         raise CopyError("Both are files: use edge store backup and edge store restore.")
@@ -61,18 +62,19 @@ def _copy(source: str, destination: str) -> Copied:
     return Copied(*asyncio.run(write_all(destination, list(projects))))
 
 
+@_in_words()
 def backup(url: str, destination: Path) -> None:
     """Copy the file of `store.url`, which may be in use, to a new file. Raises CopyError."""
     _copy_file(_path(url), destination)
 
 
+@_in_words()
 def restore(url: str, source: Path) -> Path | None:
     """Put a backup in the place of the file of `store.url`. Returns where that is now. Raises CopyError."""
     path = _path(url)
     new, old = path.with_name(path.name + "-restored"), path.with_name(path.name + "-replaced")
     try:
-        lock = Lock(path)
-        try:
+        with closing(Lock(path)):
             new.unlink(missing_ok=True)
             _copy_file(source, new)
             replaced = path.exists()
@@ -81,10 +83,6 @@ def restore(url: str, source: Path) -> Path | None:
                 if path.with_name(path.name + suffix).exists():
                     path.with_name(path.name + suffix).rename(old.with_name(old.name + suffix))
             new.rename(path)
-        finally:
-            lock.close()
-    except SqliteFileError as error:
-        raise CopyError(str(error)) from error
     except OSError as error:
         raise CopyError(f"{error.filename}: {error.strerror}") from error
     return old if replaced else None

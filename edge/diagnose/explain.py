@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib import resources
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -21,34 +21,14 @@ _SHORT_SECONDS = 2.0
 """A connection that lasted no longer may have been closed before its page saw an event."""
 
 
-class Reason(msgspec.Struct, frozen=True):
-    """`what` happened, as the end of a sentence; `remedy` is a sentence of its own."""
-
-    what: str
-    remedy: str
-
-
-class _Case(msgspec.Struct, frozen=True):
-    cause: Cause
-    why: str
-    remedy: str
-
-
-class _Texts(msgspec.Struct, frozen=True):
-    answers: dict[str, str]
-    cases: dict[str, _Case]
-    hints: dict[str, str]
-    facts: dict[str, str]
-    """By kind, or by kind and reason."""
-    left: dict[str, Reason]
-    refused: dict[str, Reason]
-
-
-_TEXTS = msgspec.json.decode(resources.files("edge").joinpath("static/explain.json").read_bytes(), type=_Texts)
-LEFT = _TEXTS.left
-"""By the reason of `edge_connections_removed_total`."""
-REFUSED = _TEXTS.refused
-"""By error code."""
+_TEXTS: dict[str, dict[str, Any]] = msgspec.json.decode(
+    resources.files("edge").joinpath("static/explain.json").read_bytes()
+)
+LEFT: dict[str, dict[str, str]] = _TEXTS["left"]
+"""`what` happened, as the end of a sentence, and its `remedy`, by the reason of `edge_connections_removed_total`."""
+REFUSED: dict[str, dict[str, str]] = _TEXTS["refused"]
+"""The same, by error code."""
+_UNKNOWN_REMEDY = "Look up the error code in docs/errors.md."
 
 
 class Misses(msgspec.Struct, frozen=True):
@@ -72,8 +52,6 @@ class Situation(msgspec.Struct, frozen=True):
     known: bool
     connections: int = 0
     confirmed: str | None = None
-    newest_connection_seconds: float | None = None
-    newest_event_seconds: float | None = None
     waiting: int = 0
     misses: Misses = Misses()
     facts: Sequence[Fact] = ()
@@ -117,7 +95,8 @@ class Explanation(msgspec.Struct, frozen=True):
 
 def explain(situation: Situation, iso_time: Callable[[float], str]) -> Explanation:
     """Explain `situation`; `iso_time` formats a moment of the hub's clock."""
-    misses, newest = situation.misses, situation.newest
+    misses = situation.misses
+    left, refused, late = (situation.newest(kind) for kind in ("left", "refused", "late"))
     words = {
         "project": situation.project,
         "connected": count(situation.connections, "subscriber"),
@@ -125,18 +104,19 @@ def explain(situation: Situation, iso_time: Callable[[float], str]) -> Explanati
         "kept": _if(misses.pending, f" {count(misses.pending, 'event')} kept for the next one."),
         "lost": count(misses.lost, "event"),
         "began": ago(situation.now - situation.began_seconds),
-        **{kind: _words(situation, fact) for kind in ("left", "refused", "late") if (fact := newest(kind)) is not None},
+        **{fact.kind: _words(situation, fact) for fact in (left, refused, late) if fact is not None},
     }
     answer = situation.confirmed or "unconfirmed" if situation.connections else "none"
-    case = _TEXTS.cases[_case(situation, newest("left"), newest("refused"), newest("late"))]
-    todo = [case.remedy, _if(case.cause == "refused", _TEXTS.hints["refused"]), _if(misses.lost, _TEXTS.hints["lost"])]
+    case = _TEXTS["cases"][_case(situation, left, refused, late)]
+    cause, hints = case["cause"], _TEXTS["hints"]
+    todo = [case["remedy"], _if(cause == "refused", hints["refused"]), _if(misses.lost, hints["lost"])]
     return Explanation(
         project=situation.project,
         connections=situation.connections,
         confirmed=situation.confirmed,
-        cause=case.cause,
-        answer=_TEXTS.answers[answer].format(**words),
-        why=case.why.format(**words),
+        cause=cause,
+        answer=_TEXTS["answers"][answer].format(**words),
+        why=case["why"].format(**words),
         todo=[text.format(**words) for text in todo if text],
         misses={name: getattr(misses, name) for name in ("total", "recovered", "lost", "pending")},
         facts=_facts(situation, iso_time),
@@ -166,36 +146,28 @@ def _case(situation: Situation, left: Fact | None, refused: Fact | None, late: F
 
 def _facts(situation: Situation, iso_time: Callable[[float], str]) -> list[ShownFact]:
     """Every fact, newest first."""
-    found: list[tuple[float, str, str, int, dict[str, str]]] = [
-        (fact.last_seconds, fact.kind, fact.reason, fact.count, _words(situation, fact)) for fact in situation.facts
-    ]
-    now, misses = situation.now, situation.misses
-    if situation.newest_connection_seconds is not None:
-        found.append((situation.newest_connection_seconds, "connected", "", 1, {}))
-    if situation.newest_event_seconds is not None:
-        found.append((situation.newest_event_seconds, "published", "", 1, {}))
-    if misses.last_seconds is not None and misses.first_seconds is not None:
-        words = {
-            "total": count(misses.total, "event"),
-            "last": ago(now - misses.last_seconds),
-            "first": _if(misses.total > 1, f", the first {ago(now - misses.first_seconds)}"),
-            **{name: str(getattr(misses, name)) for name in ("recovered", "pending", "lost")},
-        }
-        found.append((misses.last_seconds, "missed", "", misses.total, words))
-    found.sort(key=lambda fact: fact[0], reverse=True)
-    texts = _TEXTS.facts
+    facts, misses = list(situation.facts), situation.misses
+    if misses.last_seconds is not None:
+        facts.append(
+            Fact("missed", "", misses.last_seconds, misses.total, lost=misses.lost, recovered=misses.recovered)
+        )
+    facts.sort(key=lambda fact: fact.last_seconds, reverse=True)
+    texts = _TEXTS["facts"]
+    shown = [(fact, texts.get(f"{fact.kind}_{fact.reason}") or texts[fact.kind]) for fact in facts]
     return [
-        ShownFact(iso_time(at), kind, reason, times, (texts.get(f"{kind}_{reason}") or texts[kind]).format(**words))
-        for at, kind, reason, times, words in found
+        ShownFact(
+            iso_time(fact.last_seconds), fact.kind, fact.reason, fact.count, text.format(**_words(situation, fact))
+        )
+        for fact, text in shown
     ]
 
 
 def _words(situation: Situation, fact: Fact) -> dict[str, str]:
+    misses = situation.misses
+    since_first_miss = situation.now - (misses.first_seconds or 0.0)
     reason = {"left": LEFT, "refused": REFUSED}.get(fact.kind, {}).get(fact.reason)
-    reason = reason or Reason(fact.reason, "Look up the error code in docs/errors.md.")
     return {
-        "what": reason.what,
-        "remedy": reason.remedy,
+        **(reason or {"what": fact.reason, "remedy": _UNKNOWN_REMEDY}),
         "ago": ago(situation.now - fact.last_seconds),
         "after": duration(fact.seconds or 0.0),
         "from": _if(fact.address, f" from {fact.address}"),
@@ -208,6 +180,9 @@ def _words(situation: Situation, fact: Fact) -> dict[str, str]:
         "recovered": str(fact.recovered),
         "lost": str(fact.lost),
         "outcome": _outcome(situation, fact),
+        "total": count(misses.total, "event"),
+        "pending": str(misses.pending),
+        "first": _if(misses.total > 1, f", the first {ago(since_first_miss)}"),
     }
 
 

@@ -36,7 +36,8 @@ MAX_UNKNOWN = 1_000
 _MAX_FACTS = 12
 _MAX_NAME_CHARS = 128
 
-Kind = Literal["left", "refused", "late", "trigger", "forgotten"]
+Kind = Literal["left", "refused", "late", "trigger", "forgotten", "connected", "published", "missed"]
+"""The last three are not recorded: they are what the project itself knows of its newest connection, event and miss."""
 
 
 class Fact(msgspec.Struct, gc=False):

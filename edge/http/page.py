@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable
 from importlib import resources
-
-import msgspec
 
 from edge.http import clients, params
 from edge.http.context import Context
@@ -38,9 +36,7 @@ _CLIENT_HEADERS = {
     "Access-Control-Allow-Origin": "*",
     "Cross-Origin-Resource-Policy": "cross-origin",
 }
-_CLIENT_FILES = ("edge.js", "edge.d.ts")
 _STATIC = resources.files("edge").joinpath("static")
-_PAGE_FILES = ("index.html", "icon.svg", *sorted(f.name for f in _STATIC.iterdir() if f.name.startswith("page")))
 _CONTENT_TYPES = {
     ".html": "text/html",
     ".css": "text/css",
@@ -50,45 +46,12 @@ _CONTENT_TYPES = {
 }
 
 
-class Asset(msgspec.Struct, frozen=True):
-    """A file in one encoding."""
-
-    body: bytes
-    etag: str
-    encoding: str | None
-
-
-def _asset(body: bytes, encoding: str | None) -> Asset:
-    return Asset(body, hashlib.blake2b(body, digest_size=12).hexdigest(), encoding)
-
-
-def _both_encodings(body: bytes) -> tuple[Asset, Asset]:
-    return _asset(body, None), _asset(gzip.compress(body, mtime=0), "gzip")
-
-
-_FILES = {name: _both_encodings(_STATIC.joinpath(name).read_bytes()) for name in _CLIENT_FILES + _PAGE_FILES}
-_PACKAGES = [(package, (_asset(package.body, None),) * 2) for package in clients.PACKAGES]
-_INDEX = _both_encodings(clients.index())
-
-
-def routes(*, with_page: bool, base_path: str) -> Iterator[tuple[str, Handler]]:
+def routes(*, with_page: bool, base_path: str) -> Iterable[tuple[str, Handler]]:
     """Paths and their handlers: the clients' files, and the page's unless it is turned off."""
+    served = _CLIENTS | (_PAGE if with_page else {})
     if with_page and base_path:
-        yield "", _to_slash(base_path)  # links of the page are relative
-    for name in _CLIENT_FILES:
-        yield f"/{name}", _serve(_FILES[name], _content_type(name), _CLIENT_HEADERS)
-    yield "/clients/", _serve(_INDEX, _content_type("index.html"), _PAGE_HEADERS)
-    for package, encodings in _PACKAGES:
-        for name in package.names:
-            yield f"/clients/{name}", _serve(encodings, package.content_type, _CLIENT_HEADERS)
-    if with_page:
-        for name in _PAGE_FILES:
-            path = "/" if name == "index.html" else f"/{name}"
-            yield path, _serve(_FILES[name], _content_type(name), _PAGE_HEADERS)
-
-
-def _content_type(name: str) -> str:
-    return f"{_CONTENT_TYPES[name[name.rindex('.') :]]}; charset=utf-8"
+        served[""] = _to_slash(base_path)  # links of the page are relative
+    return served.items()
 
 
 def _to_slash(base_path: str) -> Handler:
@@ -98,19 +61,26 @@ def _to_slash(base_path: str) -> Handler:
     return redirect
 
 
-def _serve(encodings: tuple[Asset, Asset], content_type: str, headers: dict[str, str]) -> Handler:
-    plain, packed = encodings
+def _static(name: str, headers: dict[str, str]) -> Handler:
+    body, suffix = _STATIC.joinpath(name).read_bytes(), name[name.rindex(".") :]
+    return _serve(body, f"{_CONTENT_TYPES[suffix]}; charset=utf-8", headers)
+
+
+def _serve(body: bytes, content_type: str, headers: dict[str, str], *, compress: bool = True) -> Handler:
+    """Serves `body`, gzipped for those who accept that if it is worth it (`compress`)."""
+    packed = gzip.compress(body, mtime=0) if compress else body
+    etags = [f'"{hashlib.blake2b(each, digest_size=12).hexdigest()}"' for each in (body, packed)]
 
     async def serve(_context: Context, request: Request) -> Response:
-        asset = packed if params.accepts_gzip(request.headers.get("Accept-Encoding")) else plain
-        own = {**headers, "ETag": f'"{asset.etag}"'}
+        zipped = compress and params.accepts_gzip(request.headers.get("Accept-Encoding"))
+        own = {**headers, "ETag": etags[zipped]}
         if b"Access-Control-Allow-Origin" in request.shared:
             own.pop("Access-Control-Allow-Origin", None)  # browsers refuse an answer with two
-        if _matches(request.headers.get("If-None-Match"), asset.etag):
+        if _matches(request.headers.get("If-None-Match"), etags[zipped]):
             return Response(304, headers=own)
-        if asset.encoding is not None:
-            own["Content-Encoding"] = asset.encoding
-        return Response(200, asset.body, content_type, own)
+        if zipped:
+            own["Content-Encoding"] = "gzip"
+        return Response(200, packed if zipped else body, content_type, own)
 
     return serve
 
@@ -118,4 +88,20 @@ def _serve(encodings: tuple[Asset, Asset], content_type: str, headers: dict[str,
 def _matches(header: str | None, etag: str) -> bool:
     """Whether `If-None-Match` names `etag`, weakly (RFC 9110, section 13.1.2)."""
     listed = (each.strip() for each in header.split(",")) if header else ()
-    return any(each == "*" or each.removeprefix("W/") == f'"{etag}"' for each in listed)
+    return any(each == "*" or each.removeprefix("W/") == etag for each in listed)
+
+
+_CLIENTS = {
+    **{f"/{name}": _static(name, _CLIENT_HEADERS) for name in ("edge.js", "edge.d.ts")},
+    "/clients/": _serve(clients.index(), "text/html; charset=utf-8", _PAGE_HEADERS),
+    **{
+        f"/clients/{name}": _serve(package.body, package.content_type, _CLIENT_HEADERS, compress=False)
+        for package in clients.PACKAGES
+        for name in package.names
+    },
+}
+_PAGE = {"/": _static("index.html", _PAGE_HEADERS)} | {
+    f"/{file.name}": _static(file.name, _PAGE_HEADERS)
+    for file in _STATIC.iterdir()
+    if file.name.startswith("page") or file.name == "icon.svg"
+}

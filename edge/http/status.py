@@ -18,6 +18,7 @@ from edge.core.connection import Connection
 from edge.core.errors import EdgeError, InvalidRequest
 from edge.diagnose.explain import Misses, Situation
 from edge.diagnose.explain import explain as explained
+from edge.diagnose.observer import Fact
 from edge.http import params, problems
 from edge.http.context import Context
 from edge.http.message import JSON, NO_STORE, Request, Response, json_response
@@ -213,29 +214,32 @@ async def explain(context: Context, request: Request) -> Response:
     situation = await _situation(context, request.project)
     explanation = explained(situation, context.iso_time)
     headers = {"Cache-Control": "no-store", "Vary": "Accept"}
-    if _wants_json(request.headers.get("Accept") or ""):
+    accept = request.headers.get("Accept") or ""
+    if "json" in accept.lower() and params.accepts(accept, JSON):  # curl and browsers, which accept anything, get text
         return Response(200, msgspec.json.encode(explanation), JSON, headers)
     return Response(200, explanation.text().encode(), "text/plain; charset=utf-8", headers)
 
 
 async def _situation(context: Context, name: str) -> Situation:
     now, view = context.clock(), await context.nodes.view(name)
-    here = None if view is None else context.hub.projects.get(name)
+    facts, misses = context.history.facts(name), Misses()
+    if view is not None:
+        counts = view.misses, view.recovered, view.lost, view.pending
+        misses = Misses(*counts, view.first_miss_seconds, view.last_miss_seconds)
+        if (here := context.hub.projects.get(name)) is not None:
+            if here.connections and here.last_connect_seconds is not None:
+                facts.append(Fact("connected", "", here.last_connect_seconds))
+            if len(here.ring):
+                facts.append(Fact("published", "", here.ring.published_at(here.ring.newest)))
     return Situation(
         project=name,
         now=now,
         began_seconds=context.began_seconds,
         known=view is not None,
         connections=0 if view is None else view.connections,
-        newest_connection_seconds=here.last_connect_seconds if here is not None and here.connections else None,
-        newest_event_seconds=here.ring.published_at(here.ring.newest) if here is not None and len(here.ring) else None,
         waiting=context.readiness.waiting_for(name),
-        misses=Misses()
-        if view is None
-        else Misses(
-            view.misses, view.recovered, view.lost, view.pending, view.first_miss_seconds, view.last_miss_seconds
-        ),
-        facts=context.history.facts(name),
+        misses=misses,
+        facts=facts,
         confirmed=await _confirmed(context, name) if view is not None and view.connections else None,
     )
 
@@ -245,11 +249,6 @@ async def _confirmed(context: Context, name: str) -> str | None:
         return (await context.readiness.wait(name, 1, _CONFIRM_SECONDS)).confirmed
     except EdgeError:  # no probe was answered, or none could be sent: either way none is confirmed
         return None
-
-
-def _wants_json(accept: str) -> bool:
-    """A client that names JSON gets it; curl and browsers, which accept anything, get text."""
-    return "json" in accept.lower() and params.accepts(accept, JSON)
 
 
 async def healthz(_context: Context, _request: Request) -> Response:

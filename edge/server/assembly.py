@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from edge.auth.permissions import Tickets
-from edge.auth.tokens import UnusableKey, Verifier
+from edge.auth.tokens import Verifier
 from edge.cluster.local import LocalNode, Nodes
 from edge.config.load import DEFAULT_SOURCE, ConfigError, Sources
 from edge.config.schema import Config, HooksSettings, TriggerSettings
@@ -211,7 +211,7 @@ def verifier_of(config: Config, sources: Sources, supervisor: Supervisor) -> Ver
     proxy = None if keys is None else proxy_for(keys, config.server.outbound_proxy)
     try:
         return Verifier(config.auth, supervisor, proxy)
-    except UnusableKey as error:
+    except ValueError as error:
         raise ConfigError("auth.jwt_key", sources.get("auth.jwt_key", DEFAULT_SOURCE), str(error)) from None
 
 

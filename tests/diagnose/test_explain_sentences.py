@@ -15,7 +15,7 @@ KINDS = [
     *(("refused", code) for code in (*REFUSED, "a_code_of_tomorrow")),
     *(("late", reason) for reason in ("first", "dropped", "trigger")),
     *(("trigger", what) for what in ("waited", "no_connection", "dispatched_anyway", "cancelled", "failed")),
-    ("forgotten", ""),
+    *((kind, "") for kind in ("forgotten", "connected", "published")),
 ]
 FACTS = st.builds(
     lambda kind, last, times, seconds, missed, recovered: Fact(
@@ -41,8 +41,6 @@ def situations(draw: st.DrawFn) -> Situation:
         known=draw(st.booleans()) or connections > 0,
         connections=connections,
         confirmed=draw(st.sampled_from([None, "acknowledged", "client", "written"])) if connections else None,
-        newest_connection_seconds=1.0 if connections else None,
-        newest_event_seconds=draw(st.one_of(st.none(), st.floats(0, 1e6))),
         waiting=draw(st.integers(0, 3)),
         misses=draw(st.sampled_from([Misses(), Misses(5, 2, 1, 2, 1.0, 2.0), Misses(1, 0, 0, 1, 2.0, 2.0)])),
         facts=facts,

@@ -157,7 +157,7 @@ def test_there_is_advice_for_every_reason_and_every_refusal_is_an_error_code() -
 
 def test_the_status_in_an_advice_is_that_of_its_code() -> None:
     for code, advice in REFUSED.items():
-        assert f"({PROBLEMS[code].status})" in advice.what, code
+        assert f"({PROBLEMS[code].status})" in advice["what"], code
 
 
 def test_the_page_on_explain_has_every_cause_and_every_reason() -> None:
