@@ -40,7 +40,7 @@ def add_to(listed: Listed) -> None:
     """Add the client commands."""
 
     def add(
-        name: str, summary: str, run: Callable[[argparse.Namespace, Hub], int], *, project: bool = True
+        name: str, summary: str, run: Callable[[argparse.Namespace, Hub], int | None], *, project: bool = True
     ) -> argparse.ArgumentParser:
         description = f"{summary[0].upper()}{summary[1:]}."
         parser = listed.add_parser(name, help=summary, description=description, allow_abbrev=False)
@@ -112,7 +112,7 @@ def hub_of(arguments: argparse.Namespace) -> Hub:
 # --- commands ---
 
 
-def _publish(arguments: argparse.Namespace, hub: Hub) -> int:
+def _publish(arguments: argparse.Namespace, hub: Hub) -> None:
     query = _query(type=arguments.type, require=arguments.require, wait=arguments.wait)
     lines: Iterable[bytes] = sys.stdin.buffer if arguments.data == "-" else [arguments.data.encode()]
     with hub.connected(_TIMEOUT_SECONDS) as connection:
@@ -120,12 +120,7 @@ def _publish(arguments: argparse.Namespace, hub: Hub) -> int:
             path = _path(arguments.project, "/events", query | ({"final": "true"} if is_last else {}))
             key = f"{arguments.key}-{number}" if arguments.data == "-" else arguments.key
             headers = {"Content-Type": "text/plain; charset=utf-8"} | _keyed(arguments.key and key)
-            response = connection.exchange("POST", path, line.rstrip(b"\r\n"), headers)
-            if response.status not in (201, 202):
-                raise Refused(response)
-            if status := _print(response):
-                return status
-    return ExitStatus.OK
+            _print(connection.exchange("POST", path, line.rstrip(b"\r\n"), headers))
 
 
 def _with_last(lines: Iterable[bytes], *, look_ahead: bool) -> Iterator[tuple[bytes, bool]]:
@@ -135,7 +130,7 @@ def _with_last(lines: Iterable[bytes], *, look_ahead: bool) -> Iterator[tuple[by
     return ((line, following is None) for line, following in pairwise(chain(lines, (None,))) if line is not None)
 
 
-def _subscribe(arguments: argparse.Namespace, hub: Hub) -> int:
+def _subscribe(arguments: argparse.Namespace, hub: Hub) -> None:
     left = arguments.count
     subscription = Subscription(hub, arguments.projects, arguments.since, observe=arguments.observe)
     try:
@@ -145,34 +140,33 @@ def _subscribe(arguments: argparse.Namespace, hub: Hub) -> int:
                 _note(event, several=len(arguments.projects) > 1)
                 continue
             line = ("" if not event.project else f"{event.project}\t") + _as_line(event.id, event.type, event.data)
-            if status := say(_as_json(event) if arguments.json else line):
-                return status
+            say(_as_json(event) if arguments.json else line)
             if not own and left is not None:
                 left -= 1
                 if left <= 0:
-                    return ExitStatus.OK
+                    return
     except Finished as end:
         warn(f"the stream has ended: {end}")
-    return ExitStatus.OK
 
 
-def _trigger(arguments: argparse.Namespace, hub: Hub) -> int:
+def _trigger(arguments: argparse.Namespace, hub: Hub) -> None:
     given = {name: getattr(arguments, name) for name in ("timeout", "connections", "on_timeout", "confirm")}
     job = {"name": arguments.name} | ({} if arguments.data is None else {"data": _json_or_text(arguments.data)})
     headers = {"Content-Type": "application/json"} | _keyed(arguments.key)
     body = json.dumps(job, ensure_ascii=False).encode()
     path = _path(arguments.project, "/trigger", _query(**given))
-    return _print(hub.ask("POST", path, body, headers, timeout_seconds=_TIMEOUT_SECONDS))
+    _print(hub.ask("POST", path, body, headers, timeout_seconds=_TIMEOUT_SECONDS))
 
 
-def _status(arguments: argparse.Namespace, hub: Hub) -> int:
+def _status(arguments: argparse.Namespace, hub: Hub) -> None:
     response = _get(hub, "/projects" if arguments.project is None else _path(arguments.project))
     if response.status != 200 or arguments.json:
-        return _print(response)
-    return say(_table(response.document["projects"]) if arguments.project is None else _summary(response.document))
+        _print(response)
+    else:
+        say(_table(response.document["projects"]) if arguments.project is None else _summary(response.document))
 
 
-def _history(arguments: argparse.Namespace, hub: Hub) -> int:
+def _history(arguments: argparse.Namespace, hub: Hub) -> None:
     response = _get(hub, _path(arguments.project, "/history", _query(since=arguments.since, limit=arguments.limit)))
     if response.status != 200:
         raise Refused(response)
@@ -180,15 +174,12 @@ def _history(arguments: argparse.Namespace, hub: Hub) -> int:
         warn(f"gap: {json.dumps(gap)}")
     for event in response.document["events"]:
         line = _as_line(event["id"], event["type"], event["data"])
-        if status := say(json.dumps(event, ensure_ascii=False) + "\n" if arguments.json else line):
-            return status
-    return ExitStatus.OK
+        say(json.dumps(event, ensure_ascii=False) + "\n" if arguments.json else line)
 
 
-def _explain(arguments: argparse.Namespace, hub: Hub) -> int:
-    return _print(
-        _get(hub, _path(arguments.project, "/explain"), "application/json" if arguments.json else "text/plain")
-    )
+def _explain(arguments: argparse.Namespace, hub: Hub) -> None:
+    accept = "application/json" if arguments.json else "text/plain"
+    _print(_get(hub, _path(arguments.project, "/explain"), accept))
 
 
 def _selftest(arguments: argparse.Namespace, hub: Hub) -> int:
@@ -221,12 +212,12 @@ def _get(hub: Hub, path: str, accept: str = "application/json") -> Response:
     return hub.ask("GET", path, headers={"Accept": accept}, timeout_seconds=_TIMEOUT_SECONDS)
 
 
-def _print(response: Response) -> int:
+def _print(response: Response) -> None:
     """Print the body. Raises Refused."""
     if response.status >= 300:
         raise Refused(response)
     text = response.body.decode(errors="replace")
-    return say(text if text.endswith("\n") else f"{text}\n")
+    say(text if text.endswith("\n") else f"{text}\n")
 
 
 # --- texts ---

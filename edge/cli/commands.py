@@ -33,7 +33,7 @@ def add_to(listed: Listed) -> None:
     """Add the commands."""
 
     def add(
-        name: str, summary: str, run: Callable[[argparse.Namespace], int] | None, to: Listed = listed
+        name: str, summary: str, run: Callable[[argparse.Namespace], int | None] | None, to: Listed = listed
     ) -> argparse.ArgumentParser:
         parser = to.add_parser(name, help=summary, allow_abbrev=False)
         parser.set_defaults(run=run)
@@ -160,7 +160,7 @@ def _loading() -> Iterator[None]:
         os.environ |= kept
 
 
-def check_config(arguments: argparse.Namespace) -> int:
+def check_config(arguments: argparse.Namespace) -> None:
     """Show what is in effect, and warn about what is probably a mistake."""
     from edge.config.load import ConfigError, describe, warnings
     from edge.server.listening import tls_context
@@ -172,13 +172,13 @@ def check_config(arguments: argparse.Namespace) -> int:
         raise CommandError(error.line, ExitStatus.USAGE) from None
     for key, sentence in warnings(config):
         warn(f"warning: {key}: {sentence}")
-    return say(describe(config, sources))
+    say(describe(config, sources))
 
 
 # --- healthcheck ---
 
 
-def healthcheck(arguments: argparse.Namespace) -> int:
+def healthcheck(arguments: argparse.Namespace) -> None:
     """One GET and one sentence, for Docker and people."""
     timeout_seconds = _duration("--timeout", arguments.timeout, least_seconds=0.001)
     url, path, verify = arguments.url, "/healthz", True
@@ -200,7 +200,7 @@ def healthcheck(arguments: argparse.Namespace) -> int:
     sentence = f"{shown} answered {status}"
     if status != 200:
         raise CommandError(sentence)
-    return say(f"edge: {sentence}\n")
+    say(f"edge: {sentence}\n")
 
 
 def _duration(option: str, text: str, *, least_seconds: float) -> float:
@@ -241,7 +241,7 @@ def _serve_arguments(pid: int) -> argparse.Namespace:
 # --- token ---
 
 
-def token(arguments: argparse.Namespace) -> int:
+def token(arguments: argparse.Namespace) -> None:
     """Print a token."""
     auth = loaded(arguments)[0].auth
     import time
@@ -263,7 +263,7 @@ def token(arguments: argparse.Namespace) -> int:
         made = mint(auth, grants, ttl_seconds, time.time(), private_pem=private_pem, subject=arguments.subject)
     except ValueError as error:
         raise CommandError(f"{option}{error}", ExitStatus.USAGE) from None
-    return say(f"{made}\n")
+    say(f"{made}\n")
 
 
 def _projects(permission: str, given: list[str]) -> list[str]:
@@ -278,7 +278,7 @@ def _projects(permission: str, given: list[str]) -> list[str]:
 # --- store ---
 
 
-def store_copy(arguments: argparse.Namespace) -> int:
+def store_copy(arguments: argparse.Namespace) -> None:
     from edge.cli.store_copy import copy
     from edge.logs.setup import configure
 
@@ -286,32 +286,33 @@ def store_copy(arguments: argparse.Namespace) -> int:
     copied = copy(arguments.source, arguments.destination)
     projects = "1 project" if copied.projects == 1 else f"{copied.projects} projects"
     events = "1 event" if copied.events == 1 else f"{copied.events} events"
-    return say(f"edge: copied {projects} with {events}\n")
+    say(f"edge: copied {projects} with {events}\n")
 
 
-def store_backup(arguments: argparse.Namespace) -> int:
+def store_backup(arguments: argparse.Namespace) -> None:
     from edge.cli.store_copy import backup
 
     backup(loaded(arguments)[0].store.url, arguments.file)
-    return say(f"edge: backed up to {arguments.file}\n")
+    say(f"edge: backed up to {arguments.file}\n")
 
 
-def store_restore(arguments: argparse.Namespace) -> int:
+def store_restore(arguments: argparse.Namespace) -> None:
     from edge.cli.store_copy import restore
 
     replaced = restore(loaded(arguments)[0].store.url, arguments.file)
     kept = "" if replaced is None else f"; the history before is {replaced}"
-    return say(f"edge: restored {arguments.file}{kept}\n")
+    say(f"edge: restored {arguments.file}{kept}\n")
 
 
 # --- init ---
 
 
-def init(arguments: argparse.Namespace) -> int:
+def init(arguments: argparse.Namespace) -> None:
     """Write a configuration file with every key and its default, commented out."""
     text = commented(example())
     if arguments.path == "-":
-        return say(text)
+        say(text)
+        return
     try:
         with Path(arguments.path).open("w" if arguments.force else "x", encoding="utf-8") as file:
             file.write(text)
@@ -319,7 +320,7 @@ def init(arguments: argparse.Namespace) -> int:
         raise CommandError(f"{arguments.path} exists; --force replaces it", ExitStatus.USAGE) from None
     except OSError as error:
         raise CommandError(f"{arguments.path}: {error.strerror}") from None
-    return say(f"edge: wrote {arguments.path}; start with it: edge serve --config {arguments.path}\n")
+    say(f"edge: wrote {arguments.path}; start with it: edge serve --config {arguments.path}\n")
 
 
 def example() -> str:

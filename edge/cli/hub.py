@@ -60,10 +60,10 @@ class CommandError(Exception):
         self.status = status
 
 
-def say(text: str) -> int:
-    """Write `text` to standard output; the exit status that this makes."""
+def say(text: str) -> None:
+    """Write `text` to standard output; ends the program where that is impossible."""
     if sys.stdout is None:  # started with it closed
-        return ExitStatus.FAILED
+        raise SystemExit(ExitStatus.FAILED)
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -73,8 +73,7 @@ def say(text: str) -> int:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):  # `edge check-config | head` has all it wants
             warn(f"can't write to standard output: {error.strerror}")
-        return ExitStatus.FAILED
-    return ExitStatus.OK
+        raise SystemExit(ExitStatus.FAILED) from None
 
 
 def warn(line: str) -> None:

@@ -37,13 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `edge` with `argv` (`sys.argv[1:]` if None) and return its exit status."""
     _open_standard_streams()
     _trust_the_systems_authorities()
-    parser = command_line()
-    arguments = parser.parse_args(argv)
-    if arguments.version or arguments.command is None:
-        return say(version_text() if arguments.version else parser.format_help())
-    run: Callable[[argparse.Namespace], int] = arguments.run
+    arguments = command_line().parse_args(argv)
+    run: Callable[[argparse.Namespace], int | None] = _version if arguments.version else arguments.run
     try:
-        return run(arguments)
+        return run(arguments) or ExitStatus.OK
     except CommandError as error:
         warn(str(error))
         return error.status
@@ -77,8 +74,9 @@ def command_line() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.set_defaults(run=lambda _: say(parser.format_help()))
     parser.add_argument("--version", action="store_true", help="show versions and exit")
-    listed = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    listed = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     commands.add_to(listed)
     client.add_to(listed)
@@ -88,10 +86,14 @@ def command_line() -> argparse.ArgumentParser:
     return parser
 
 
-def _completion(arguments: argparse.Namespace) -> int:
+def _completion(arguments: argparse.Namespace) -> None:
     import shtab
 
-    return say(shtab.complete(command_line(), shell=arguments.shell) + "\n")
+    say(shtab.complete(command_line(), shell=arguments.shell) + "\n")
+
+
+def _version(_arguments: argparse.Namespace) -> None:
+    say(version_text())
 
 
 def version_text() -> str:

@@ -133,17 +133,16 @@ class SelfTest:
 
     def run(self) -> Iterator[Step]:
         """The steps, each as it is done. Nothing is tried after the first that fails."""
-        for name in STEPS:
-            if name in self._skipped:
-                continue
-            work: Callable[[], tuple[float, str]] = getattr(self, f"_{name}")
-            try:
-                yield Step(name, True, *work())
-            except (Failed, Unreachable) as error:
-                yield Step(name, False, None, str(error))
-                break
-        with suppress(Unreachable):  # deleted if that is permitted; otherwise its events expire
-            self._hub.ask("DELETE", self._project, timeout_seconds=_ANSWER_SECONDS)
+        try:
+            for name in STEPS:
+                if name not in self._skipped:
+                    work: Callable[[], tuple[float, str]] = getattr(self, f"_{name}")
+                    yield Step(name, True, *work())
+        except (Failed, Unreachable) as error:
+            yield Step(name, False, None, str(error))
+        finally:
+            with suppress(Unreachable):  # deleted if that is permitted; otherwise its events expire
+                self._hub.ask("DELETE", self._project, timeout_seconds=_ANSWER_SECONDS)
 
     # The steps: each returns what it measured and a sentence, or raises Failed or Unreachable
 

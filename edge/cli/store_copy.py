@@ -33,27 +33,23 @@ class Copied(NamedTuple):
     events: int
 
 
-class CopyError(CommandError):
-    """It can't be done; says why and what to do."""
-
-
 @contextmanager
 def _in_words() -> Iterator[None]:
-    """Raise what stores raise as CopyError."""
+    """Raise what stores raise as CommandError."""
     try:
         yield
     except (SqliteFileError, StoreUnusableError, StoreUnavailable) as error:
-        raise CopyError(str(error)) from error
+        raise CommandError(str(error)) from error
 
 
 @_in_words()
 def copy(source: str, destination: str) -> Copied:
-    """Copy everything. Both are values of `store.url`. Raises CopyError."""
+    """Copy everything. Both are values of `store.url`. Raises CommandError."""
     kinds = [url.partition(":")[0] for url in (source, destination)]
     if kinds == ["sqlite", "sqlite"]:
-        raise CopyError("Both are files: use edge store backup and edge store restore.")
+        raise CommandError("Both are files: use edge store backup and edge store restore.")
     if not set(kinds) <= {"sqlite", *REDIS_SCHEMES}:
-        raise CopyError("Only sqlite:PATH and redis://HOST:PORT hold a history that can be copied.")
+        raise CommandError("Only sqlite:PATH and redis://HOST:PORT hold a history that can be copied.")
     from edge.cluster.transfer import read_all, write_all  # noqa: PLC0415 - redis is imported only where it is used
 
     projects = _from_file(source) if kinds[0] == "sqlite" else iter(asyncio.run(read_all(source)))
@@ -64,13 +60,13 @@ def copy(source: str, destination: str) -> Copied:
 
 @_in_words()
 def backup(url: str, destination: Path) -> None:
-    """Copy the file of `store.url`, which may be in use, to a new file. Raises CopyError."""
+    """Copy the file of `store.url`, which may be in use, to a new file. Raises CommandError."""
     _copy_file(_path(url), destination)
 
 
 @_in_words()
 def restore(url: str, source: Path) -> Path | None:
-    """Put a backup in the place of the file of `store.url`. Returns where that is now. Raises CopyError."""
+    """Put a backup in the place of the file of `store.url`. Returns where that is now. Raises CommandError."""
     path = _path(url)
     new, old = path.with_name(path.name + "-restored"), path.with_name(path.name + "-replaced")
     try:
@@ -84,19 +80,19 @@ def restore(url: str, source: Path) -> Path | None:
                     path.with_name(path.name + suffix).rename(old.with_name(old.name + suffix))
             new.rename(path)
     except OSError as error:
-        raise CopyError(f"{error.filename}: {error.strerror}") from error
+        raise CommandError(f"{error.filename}: {error.strerror}") from error
     return old if replaced else None
 
 
 def _copy_file(source: Path, destination: Path) -> None:
-    """Copy the file at `source`, which may be in use, to `destination`, which must not exist. Raises CopyError.
+    """Copy the file at `source`, which may be in use, to `destination`, which must not exist. Raises CommandError.
 
     The copy is complete and marked as a copy: subscribers of a process that opens it get a `restart` gap.
     """
     try:
         os.close(os.open(destination, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except OSError as error:
-        raise CopyError(f"{destination}: {error.strerror}: name a new file in a folder that exists.") from error
+        raise CommandError(f"{destination}: {error.strerror}: name a new file in a folder that exists.") from error
     copied = False
     try:
         with (
@@ -104,13 +100,13 @@ def _copy_file(source: Path, destination: Path) -> None:
             closing(sqlite3.connect(destination, isolation_level=None)) as writer,
         ):
             if reader.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-                raise CopyError(f"{source} is not a history of edge.")
+                raise CommandError(f"{source} is not a history of edge.")
             reader.backup(writer)
             if reader.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION:
                 writer.execute("UPDATE life SET token = '', clean = 0")
             copied = True
     except sqlite3.Error as error:
-        raise CopyError(f"{source}: {ADVICE.get(primary_code(error), str(error))}") from error
+        raise CommandError(f"{source}: {ADVICE.get(primary_code(error), str(error))}") from error
     finally:
         if not copied:
             destination.unlink()
@@ -119,14 +115,14 @@ def _copy_file(source: Path, destination: Path) -> None:
 def _path(url: str) -> Path:
     kind, _, path = url.partition(":")
     if kind != "sqlite":
-        raise CopyError("store.url names no file: only sqlite:PATH can be backed up and restored this way.")
+        raise CommandError("store.url names no file: only sqlite:PATH can be backed up and restored this way.")
     return Path(path)
 
 
 def _from_file(url: str) -> Iterator[SavedProject]:
     path = _path(url)
     if not path.exists():
-        raise CopyError(f"{path} is not there.")
+        raise CommandError(f"{path} is not there.")
     file = SqliteFile(path)
     try:
         for saved in file.projects():
@@ -142,7 +138,7 @@ def _into_file(url: str, projects: Iterator[SavedProject]) -> Copied:
     clean = False
     try:
         if file.projects():
-            raise CopyError("The destination holds projects already; name an empty one.")
+            raise CommandError("The destination holds projects already; name an empty one.")
         copied = Copied(0, 0)
         for saved in projects:
             oldest = saved.newest - len(saved.frames) + 1

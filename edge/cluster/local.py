@@ -19,7 +19,8 @@ from edge.auth.permissions import Identity, Tickets
 from edge.core.hub import Hub
 from edge.core.project import Project
 from edge.supervisor import Supervisor
-from edge.triggers.hooks import Hooks, HookSender, LocalHooks
+from edge.triggers.hooks import Hooks, LocalHooks
+from edge.triggers.job import Target
 from edge.triggers.readiness import Readiness
 
 
@@ -106,7 +107,7 @@ class Nodes(Protocol):
     async def answer_probe(self, project: str, connection_id: str, token: str) -> bool | None:
         """A client's answer to a probe: whether it was expected. None when the connection is unknown."""
 
-    def hooks(self, sender: HookSender, grace_seconds: float) -> Hooks:
+    def hooks(self, target: Target, grace_seconds: float) -> Hooks:
         """What reports about projects to `hooks.url`."""
 
 
@@ -172,8 +173,8 @@ class LocalNode:
             return None
         return self.readiness.answer(project, connection_id, token)
 
-    def hooks(self, sender: HookSender, grace_seconds: float) -> LocalHooks:
-        return LocalHooks(self._hub, sender, grace_seconds, self._supervisor, self._clock)
+    def hooks(self, target: Target, grace_seconds: float) -> LocalHooks:
+        return LocalHooks(self._hub, target, grace_seconds, self._supervisor, self._clock)
 
 
 def connected(hub: Hub, project: str, connection_id: str) -> bool:

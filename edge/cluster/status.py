@@ -36,8 +36,8 @@ from edge.core.errors import StoreUnavailable
 from edge.core.hub import Hub
 from edge.core.project import Project
 from edge.supervisor import Supervisor
-from edge.triggers.hooks import Hooks, HookSender
-from edge.triggers.job import Job
+from edge.triggers.hooks import Hooks
+from edge.triggers.job import Job, Target
 
 _HOOKS_WANTED_MS = 600_000
 """How long webhooks are queued without a node that wants them."""
@@ -151,17 +151,16 @@ class SharedTickets:
 class ClusterHooks(Hooks):
     """For one node of several. What was not sent when it ends stays in Redis.
 
-    `_occupied`: projects with a connection here of which Redis knows that one is confirmed.
+    `queued`: how many wait in Redis, where this node sends them. `_occupied`: projects with a connection here of which
+    Redis knows that one is confirmed.
     """
 
     look_seconds = 0.25
-    queued = 0
-    """How many wait in Redis, where this node sends them."""
 
     def __init__(
-        self, hub: Hub, sender: HookSender, grace_seconds: float, supervisor: Supervisor, redis: RedisClient, node: str
+        self, hub: Hub, target: Target, grace_seconds: float, supervisor: Supervisor, redis: RedisClient, node: str
     ) -> None:
-        super().__init__(hub, sender, grace_seconds, supervisor)
+        super().__init__(hub, target, grace_seconds, supervisor)
         self._redis = redis
         self._node = node
         self._taken: set[bytes] = set()
@@ -188,13 +187,13 @@ class ClusterHooks(Hooks):
             self.queued = 0
             return
         waiting, self.queued, dropped = answer
-        self.sender.outcomes["dropped"] += dropped
+        self.outcomes["dropped"] += dropped
         for text in waiting:
             if text not in self._taken:
                 self._taken.add(text)
                 hook_id, kind, ms, project, data = _decode_hook(text)
                 job = Job(id=hook_id, name=kind, ts_ms=int(ms), project=project, data=data)
-                self.sender.put(job, partial(self._sent, text))
+                self.send(job, partial(self._sent, text))
 
     async def _sent(self, text: bytes) -> None:
         """Take a webhook from the queue. While Redis is unreachable its project's others wait."""

@@ -34,7 +34,7 @@ from edge.core.observer import Receipt
 from edge.logs.setup import get_logger
 from edge.store.base import Keyed, all_receipts, new_epoch
 from edge.supervisor import Supervisor, end
-from edge.triggers.hooks import HookSender
+from edge.triggers.job import Target
 
 _log = get_logger("store")
 _MAX_SCRIPT_EVENTS = 500
@@ -230,9 +230,9 @@ class RedisStore:
 
     # Subscribers
 
-    def hooks(self, sender: HookSender, grace_seconds: float) -> ClusterHooks:
-        """Webhooks about the projects of all nodes, sent by `sender`."""
-        return ClusterHooks(self._hub, sender, grace_seconds, self._supervisor, self.redis, self.node)
+    def hooks(self, target: Target, grace_seconds: float) -> ClusterHooks:
+        """Webhooks about the projects of all nodes, sent to `target`."""
+        return ClusterHooks(self._hub, target, grace_seconds, self._supervisor, self.redis, self.node)
 
     async def _unfollow(self, name: str) -> None:
         await self._replicator.unfollow(name)

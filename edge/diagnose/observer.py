@@ -103,18 +103,9 @@ class ProjectHistory:
             # The hub drops an empty project, and with it that there was a connection.
             left_before = record is not None and any(kind == "left" for kind, _ in record.facts)
             reason = "dropped" if left_before or project.last_disconnect is not None else "first"
+            late_seconds, counts = now - absence.since_seconds, (absence.missed, absence.recovered)
             record = self._project(project.name)
-            record.add(
-                Fact(
-                    "late",
-                    reason,
-                    now,
-                    seconds=now - absence.since_seconds,
-                    connection=connection.id,
-                    missed=absence.missed,
-                    recovered=absence.recovered,
-                )
-            )
+            record.add(Fact("late", reason, now, 1, late_seconds, None, connection.id, *counts))
         if record is not None and record.awaited_since_seconds is not None:
             record.add(Fact("late", "trigger", now, seconds=now - record.awaited_since_seconds))
             record.awaited_since_seconds = None

@@ -14,18 +14,18 @@ import struct
 import tomllib
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from importlib import resources
-from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from edge import __version__
 
-_EDGE = resources.files("edge")
-_PACKED = _EDGE.joinpath("clients")
-_SOURCES = _PACKED if _PACKED.is_dir() else _EDGE.joinpath("..", "clients")
+_EDGE = Path(str(resources.files("edge")))
+_PACKED = _EDGE / "clients"
+_SOURCES = _PACKED if _PACKED.is_dir() else _EDGE.parent / "clients"
 """In a wheel or a binary `edge/clients`, in a checkout the folder beside the package."""
 _NPM_TIME = 499162500
 """1985-10-26T08:15:00Z, as npm writes it for every file."""
@@ -42,22 +42,16 @@ class Package(NamedTuple):
 
 def sources(name: str) -> dict[str, bytes]:
     """The files below the folder `clients/NAME`, by their paths in it."""
-    return dict(sorted(_below(_SOURCES.joinpath(name), "")))
-
-
-def _below(folder: Traversable, path: str) -> Iterator[tuple[str, bytes]]:
-    for entry in folder.iterdir():
-        if entry.is_file():
-            yield path + entry.name, entry.read_bytes()
-        elif entry.name != "__pycache__":
-            yield from _below(entry, f"{path}{entry.name}/")
+    folder = _SOURCES / name
+    files = [path for path in folder.rglob("*") if path.is_file() and path.parent.name != "__pycache__"]
+    return dict(sorted((path.relative_to(folder).as_posix(), path.read_bytes()) for path in files))
 
 
 def _npm() -> Package:
     """The npm package: the files of `clients/js`, and `edge.js` as pages load it."""
     files = sources("js")
     for name in ("edge.js", "edge.d.ts"):
-        files[name] = _EDGE.joinpath("static", name).read_bytes()
+        files[name] = (_EDGE / "static" / name).read_bytes()
     manifest = msgspec.json.decode(files["package.json"]) | {"version": __version__}
     files["package.json"] = msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
     body = _gzip(_tar((f"package/{name}", content) for name, content in sorted(files.items())))

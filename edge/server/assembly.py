@@ -30,7 +30,7 @@ from edge.server.memory import MemoryWatch
 from edge.server.metrics import exposition
 from edge.store.base import MemoryStore, Store, StoreUnusableError, new_epoch
 from edge.supervisor import Supervisor, end
-from edge.triggers.hooks import Hooks, HookSender
+from edge.triggers.hooks import Hooks
 from edge.triggers.job import StreamTarget, Target
 from edge.triggers.readiness import Readiness
 from edge.triggers.webhook import WebhookTarget
@@ -252,8 +252,7 @@ def proxy_for(url: str, outbound_proxy: str | None) -> str | None:
 def _hooks_of(context: Context, sources: Sources, log: HubObserver) -> Hooks:
     """What reports to `hooks.url`. Raises ConfigError."""
     settings = context.config.hooks
-    sender = HookSender(_webhook("hooks", settings, context.config, sources), context.supervisor)
-    hooks = context.nodes.hooks(sender, settings.grace_seconds)
+    hooks = context.nodes.hooks(_webhook("hooks", settings, context.config, sources), settings.grace_seconds)
     log.connection_came.append(hooks.connection_added)
     log.connection_left.append(hooks.connection_removed)
     log.missed.append(hooks.event_missed)

@@ -122,7 +122,7 @@ class HubCollector:
         yield "webhook_attempts", sum(target.attempts for target in webhooks)
         yield "webhook_retries", sum(target.retries for target in webhooks)
         yield "waiting", context.readiness.waiting
-        yield "hooks", dict.fromkeys(OUTCOMES, 0) if self._hooks is None else self._hooks.sender.outcomes
+        yield "hooks", dict.fromkeys(OUTCOMES, 0) if self._hooks is None else self._hooks.outcomes
         yield "hooks_queued", 0 if self._hooks is None else self._hooks.queued
         yield "projects", len(hub.projects)
         yield "projects_displaced", counters.projects_displaced

@@ -16,7 +16,6 @@ import secrets
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
 
@@ -38,31 +37,45 @@ OUTCOMES: Final = ("sent", "failed", "dropped")
 _log = get_logger("hooks")
 
 
-@dataclass(eq=False)
-class HookSender:
-    """Sends webhooks to `target`: those of one project one after another, in order."""
+class Hooks:
+    """What a hub that is alone and a node of several have in common.
 
-    _target: Target
-    _supervisor: Supervisor
-    outcomes: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(OUTCOMES, 0)))
-    queued: int = 0
+    `look` is called all the time, `look_seconds` apart; the methods without `async` are called by the hub's observer.
+    """
+
+    look_seconds = 0.05
+    queued = 0
     """Webhooks that wait to be sent, or are being sent."""
-    _queues: dict[str, deque[tuple[Job, Callable[[], Awaitable[None]] | None]]] = field(default_factory=dict)
-    _sending: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    _closing: bool = False
 
-    def put(self, job: Job, done: Callable[[], Awaitable[None]] | None = None) -> None:
-        """Send `job` behind those of its project; `done` is awaited when it was sent, or has failed for good."""
-        self._queues.setdefault(job.project, deque()).append((job, done))
-        self.queued += 1
-        self._send_next()
+    def __init__(self, hub: Hub, target: Target, grace_seconds: float, supervisor: Supervisor) -> None:
+        self._hub = hub
+        self._target = target
+        self._grace_seconds = grace_seconds
+        self._supervisor = supervisor
+        self.outcomes: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
+        self._occupied: set[str] = set()
+        self._unconfirmed: dict[str, None] = {}
+        """Projects that are not occupied and have a connection."""
+        self._queues: dict[str, deque[tuple[Job, Callable[[], Awaitable[None]] | None]]] = {}
+        self._sending: dict[str, asyncio.Task[None]] = {}
+        self._closing = False
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = self._supervisor.keep_running("hooks", self._run)
 
     async def close(self) -> None:
-        """Stop sending; what has not been sent stays in `queued`."""
+        """Stop sending."""
+        await end(self._task)
         self._closing = True
         for task in list(self._sending.values()):
             await end(task)
         await self._target.close()
+
+    def send(self, job: Job, done: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Send `job` behind those of its project; `done` is awaited when it was sent, or has failed for good."""
+        self._queues.setdefault(job.project, deque()).append((job, done))
+        self._send_next()
 
     def _send_next(self) -> None:
         if len(self._sending) >= _MAX_AT_ONCE or self._closing:
@@ -82,7 +95,6 @@ class HookSender:
                 except EdgeError:  # the target has logged it
                     self.outcomes["failed"] += 1
                 queue.popleft()
-                self.queued -= 1
                 if done is not None:
                     await done()
         finally:
@@ -90,37 +102,6 @@ class HookSender:
             if not queue:
                 del self._queues[name]
             self._send_next()
-
-
-class Hooks:
-    """What a hub that is alone and a node of several have in common.
-
-    `look` is called all the time, `look_seconds` apart; the methods without `async` are called by the hub's observer.
-    """
-
-    look_seconds = 0.05
-
-    def __init__(self, hub: Hub, sender: HookSender, grace_seconds: float, supervisor: Supervisor) -> None:
-        self._hub = hub
-        self.sender = sender
-        self._grace_seconds = grace_seconds
-        self._supervisor = supervisor
-        self._occupied: set[str] = set()
-        self._unconfirmed: dict[str, None] = {}
-        """Projects that are not occupied and have a connection."""
-        self._task: asyncio.Task[None] | None = None
-
-    @property
-    def queued(self) -> int:
-        """Webhooks that wait to be sent, or are being sent."""
-        return self.sender.queued
-
-    def start(self) -> None:
-        self._task = self._supervisor.keep_running("hooks", self._run)
-
-    async def close(self) -> None:
-        await end(self._task)
-        await self.sender.close()
 
     def connection_added(self, name: str) -> None:
         if name not in self._occupied:
@@ -165,9 +146,9 @@ class LocalHooks(Hooks):
     """Webhooks of a hub that is alone. What has not been sent when it ends is dropped."""
 
     def __init__(
-        self, hub: Hub, sender: HookSender, grace_seconds: float, supervisor: Supervisor, clock: Callable[[], float]
+        self, hub: Hub, target: Target, grace_seconds: float, supervisor: Supervisor, clock: Callable[[], float]
     ) -> None:
-        super().__init__(hub, sender, grace_seconds, supervisor)
+        super().__init__(hub, target, grace_seconds, supervisor)
         self._clock = clock
         self._vacating: dict[str, float] = {}
         """Occupied projects without a connection, with the end of their grace time; the first one to end first."""
@@ -177,7 +158,7 @@ class LocalHooks(Hooks):
 
     async def close(self) -> None:
         await super().close()
-        self.sender.outcomes["dropped"] += self.queued
+        self.outcomes["dropped"] += self.queued
         if self.queued:
             _log.warning("hooks_dropped", count=self.queued)
 
@@ -226,9 +207,13 @@ class LocalHooks(Hooks):
             self._queue("lost", project.name, {"events": project.ledger.lost - reported})
 
     def _queue(self, kind: str, name: str, data: dict[str, Any]) -> None:
-        if self.sender.queued >= MAX_QUEUED:
-            self.sender.outcomes["dropped"] += 1
+        if self.queued >= MAX_QUEUED:
+            self.outcomes["dropped"] += 1
             return
         raw = msgspec.Raw(msgspec.json.encode(data))
         ts_ms = time.time_ns() // 1_000_000
-        self.sender.put(Job(id=f"hook_{secrets.token_hex(12)}", name=kind, ts_ms=ts_ms, project=name, data=raw))
+        self.queued += 1
+        self.send(Job(id=f"hook_{secrets.token_hex(12)}", name=kind, ts_ms=ts_ms, project=name, data=raw), self._sent)
+
+    async def _sent(self) -> None:
+        self.queued -= 1

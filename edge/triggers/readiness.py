@@ -20,7 +20,7 @@ import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, cast, get_args
+from typing import Literal, Protocol, cast
 
 import msgspec
 
@@ -217,40 +217,30 @@ class Readiness:
         if self._hub.draining:
             raise draining()
         if waiting >= self.max_waiting:
-            raise LimitReached(
-                f"{waiting} requests are waiting already (limits.max_waiting); try again soon.",
-                code="too_many_waiting",
-                retry_after_seconds=1,
-                limit=self.max_waiting,
-            )
-        if self._waiting >= self.max_per_project and self.waiting_for(project) >= self.max_per_project:
-            raise LimitReached(
-                f"{self.max_per_project} requests wait for {project} already, its share of limits.max_waiting "
-                "(limits.project_share_percent); try again soon.",
-                code="too_many_waiting",
-                retry_after_seconds=1,
-                limit=self.max_per_project,
-            )
+            raise _too_many(f"{waiting} requests are waiting already (limits.max_waiting)", self.max_waiting)
+        share = self.max_per_project
+        if self._waiting >= share and self.waiting_for(project) >= share:
+            of = "its share of limits.max_waiting (limits.project_share_percent)"
+            raise _too_many(f"{share} requests wait for {project} already, {of}", share)
 
     def waiting_for(self, project: str) -> int:
         """How many callers wait for `project`."""
-        watches = (self._watches.get((project, how)) for how in get_args(Confirm))
-        return sum(len(watch.waiters) for watch in watches if watch is not None)
+        return sum(len(watch.waiters) for watch in self._watches_of(project))
 
     def connection_added(self, project: str) -> None:
         """`project` has a new connection."""
-        for confirm in CONFIRMS:
-            watch = self._watches.get((project, confirm))
-            if watch is not None:
-                watch.wake()
+        for watch in self._watches_of(project):
+            watch.wake()
+
+    def _watches_of(self, project: str) -> list[_Watch]:
+        found = (self._watches.get((project, confirm)) for confirm in CONFIRMS)
+        return [watch for watch in found if watch is not None]
 
     def answer(self, project: str, connection_id: str, token: str) -> bool:
         """The client of a connection answers a probe; False if the probe was another one, or is no longer open."""
-        watch = self._watches.get((project, "client"))
-        probe = watch.probes.get(connection_id) if watch is not None else None
-        if watch is None or probe is None:
-            return False
-        if not hmac.compare_digest(probe.token.encode(), token.encode(errors="replace")):
+        watch, given = self._watches.get((project, "client")), token.encode(errors="replace")
+        probe = None if watch is None else watch.probes.get(connection_id)
+        if watch is None or probe is None or not hmac.compare_digest(probe.token.encode(), given):
             return False
         probe.proved_seconds = self._clock()
         watch.changed.set()
@@ -335,3 +325,7 @@ class Readiness:
 
 def draining() -> Draining:
     return Draining("The hub is shutting down; try again in a second.")
+
+
+def _too_many(reason: str, limit: int) -> LimitReached:
+    return LimitReached(f"{reason}; try again soon.", code="too_many_waiting", retry_after_seconds=1, limit=limit)

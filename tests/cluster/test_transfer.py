@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.cli.store_copy import Copied, CopyError, copy
+from edge.cli.hub import CommandError
+from edge.cli.store_copy import Copied, copy
 from edge.core import resume
 from tests.cluster.conftest import RedisServer
 from tests.cluster.nodes import Node, Subscriber, start_node
@@ -79,18 +80,18 @@ def test_copy_knows_the_misses_that_a_killed_process_had_not_written(redis_serve
 def test_copy_does_not_overwrite(redis_server: RedisServer, tmp_path: Path) -> None:
     _fill(tmp_path / "a.db")
     copy(f"sqlite:{tmp_path / 'a.db'}", redis_server.url)
-    with pytest.raises(CopyError, match="already"):
+    with pytest.raises(CommandError, match="already"):
         copy(f"sqlite:{tmp_path / 'a.db'}", redis_server.url)
-    with pytest.raises(CopyError, match="already"):
+    with pytest.raises(CommandError, match="already"):
         copy(redis_server.url, f"sqlite:{tmp_path / 'a.db'}")
 
 
 def test_copy_needs_two_lasting_stores(tmp_path: Path) -> None:
-    with pytest.raises(CopyError, match="hold a history"):
+    with pytest.raises(CommandError, match="hold a history"):
         copy("memory:", f"sqlite:{tmp_path / 'a.db'}")
-    with pytest.raises(CopyError, match="edge store backup"):
+    with pytest.raises(CommandError, match="edge store backup"):
         copy(f"sqlite:{tmp_path / 'a.db'}", f"sqlite:{tmp_path / 'b.db'}")
-    with pytest.raises(CopyError, match="is not there"):
+    with pytest.raises(CommandError, match="is not there"):
         copy(f"sqlite:{tmp_path / 'nowhere.db'}", "redis://127.0.0.1:1/0")
 
 
