@@ -138,7 +138,6 @@ def too_many_tickets(limit: int, project: str | None = None) -> LimitReached:
 
 
 def invalid_ticket() -> Unauthenticated:
-    """The refusal of a ticket that is unknown, or for another project."""
     return Unauthenticated(
         f"The ticket was used, is older than {TICKET_SECONDS:g} s, or is for another project; get a new one."
     )

@@ -37,7 +37,6 @@ _TIMEOUT_SECONDS = 75.0
 
 
 def add_to(listed: Listed) -> None:
-    """Add the client commands."""
 
     def add(
         name: str, summary: str, run: Callable[[argparse.Namespace, Hub], int | None], *, project: bool = True

@@ -30,7 +30,6 @@ _KEY = re.compile(r"^(?=[a-z])", re.MULTILINE)
 
 
 def add_to(listed: Listed) -> None:
-    """Add the commands."""
 
     def add(
         name: str, summary: str, run: Callable[[argparse.Namespace], int | None] | None, to: Listed = listed
@@ -84,7 +83,6 @@ def add_to(listed: Listed) -> None:
 
 
 def add_config(parser: argparse.ArgumentParser, more: str = "") -> None:
-    """Add `--config`."""
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"TOML file (default: $EDGE_CONFIG){more}")
 
 
@@ -242,7 +240,6 @@ def _serve_arguments(pid: int) -> argparse.Namespace:
 
 
 def token(arguments: argparse.Namespace) -> None:
-    """Print a token."""
     auth = loaded(arguments)[0].auth
     import time
 

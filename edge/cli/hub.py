@@ -77,7 +77,6 @@ def say(text: str) -> None:
 
 
 def warn(line: str) -> None:
-    """Write a line to standard error."""
     if sys.stderr is not None:
         sys.stderr.write(one_line(f"edge: {line}") + "\n")
 

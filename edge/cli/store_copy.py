@@ -27,8 +27,6 @@ from edge.store.sqlite_transaction import APPLICATION_ID, SCHEMA_VERSION, Projec
 
 
 class Copied(NamedTuple):
-    """What was copied."""
-
     projects: int
     events: int
 

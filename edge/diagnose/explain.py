@@ -1,6 +1,6 @@
 """The answer to "why was no subscriber connected?" in plain sentences, which are in `edge/static/explain.json`.
 
-`explain` is pure: a `Situation` in, an `Explanation` out. The answer starts with the current state, then gives the
+`explain` is pure: a `Situation` in, a document out. The answer starts with the current state, then gives the
 likeliest cause and what to do about it, then every fact, newest first. A test holds `LEFT` to the reasons that are
 counted and `REFUSED` to the error codes.
 """
@@ -9,18 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib import resources
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from edge.diagnose.observer import Fact
 from edge.logs.text import one_line
 
-Cause = Literal["connected", "unconfirmed", "timing", "dropped", "refused", "never_connected", "unknown"]
 _SHORT_SECONDS = 2.0
 """A connection that lasted no longer may have been closed before its page saw an event."""
-
-
 _TEXTS: dict[str, dict[str, Any]] = msgspec.json.decode(
     resources.files("edge").joinpath("static/explain.json").read_bytes()
 )
@@ -60,41 +57,8 @@ class Situation(msgspec.Struct, frozen=True):
         return next((fact for fact in self.facts if fact.kind == kind), None)
 
 
-class ShownFact(msgspec.Struct, frozen=True):
-    """A fact as it is shown: `at` is ISO 8601 in UTC."""
-
-    at: str
-    kind: str
-    reason: str
-    count: int
-    text: str
-
-
-class Explanation(msgspec.Struct, frozen=True):
-    """The response; its fields are those of the JSON document."""
-
-    project: str
-    connections: int
-    confirmed: str | None
-    cause: Cause
-    answer: str
-    why: str
-    todo: list[str]
-    misses: dict[str, int]
-    facts: list[ShownFact]
-    known_since: str
-
-    def text(self) -> str:
-        """For a terminal."""
-        lines = [self.answer, "", f"Why: {self.why}"]
-        lines += [f"What to do: {step}" for step in self.todo]
-        lines += ["", "Newest first:", *(f"  {fact.at}  {fact.text}" for fact in self.facts)]
-        lines += [f"  {self.known_since}  The hub started; nothing is known from before."]
-        return "\n".join(one_line(line) for line in lines) + "\n"
-
-
-def explain(situation: Situation, iso_time: Callable[[float], str]) -> Explanation:
-    """Explain `situation`; `iso_time` formats a moment of the hub's clock."""
+def explain(situation: Situation, iso_time: Callable[[float], str]) -> dict[str, Any]:
+    """Explain `situation`, as the JSON document of the response; `iso_time` formats a moment of the hub's clock."""
     misses = situation.misses
     left, refused, late = (situation.newest(kind) for kind in ("left", "refused", "late"))
     words = {
@@ -110,18 +74,27 @@ def explain(situation: Situation, iso_time: Callable[[float], str]) -> Explanati
     case = _TEXTS["cases"][_case(situation, left, refused, late)]
     cause, hints = case["cause"], _TEXTS["hints"]
     todo = [case["remedy"], _if(cause == "refused", hints["refused"]), _if(misses.lost, hints["lost"])]
-    return Explanation(
-        project=situation.project,
-        connections=situation.connections,
-        confirmed=situation.confirmed,
-        cause=cause,
-        answer=_TEXTS["answers"][answer].format(**words),
-        why=case["why"].format(**words),
-        todo=[text.format(**words) for text in todo if text],
-        misses={name: getattr(misses, name) for name in ("total", "recovered", "lost", "pending")},
-        facts=_facts(situation, iso_time),
-        known_since=iso_time(situation.began_seconds),
-    )
+    return {
+        "project": situation.project,
+        "connections": situation.connections,
+        "confirmed": situation.confirmed,
+        "cause": cause,
+        "answer": _TEXTS["answers"][answer].format(**words),
+        "why": case["why"].format(**words),
+        "todo": [text.format(**words) for text in todo if text],
+        "misses": {name: getattr(misses, name) for name in ("total", "recovered", "lost", "pending")},
+        "facts": _facts(situation, iso_time),
+        "known_since": iso_time(situation.began_seconds),
+    }
+
+
+def as_text(explanation: dict[str, Any]) -> str:
+    """An explanation for a terminal."""
+    lines = [explanation["answer"], "", f"Why: {explanation['why']}"]
+    lines += [f"What to do: {step}" for step in explanation["todo"]]
+    lines += ["", "Newest first:", *(f"  {fact['at']}  {fact['text']}" for fact in explanation["facts"])]
+    lines += [f"  {explanation['known_since']}  The hub started; nothing is known from before."]
+    return "\n".join(one_line(line) for line in lines) + "\n"
 
 
 def _case(situation: Situation, left: Fact | None, refused: Fact | None, late: Fact | None) -> str:
@@ -144,7 +117,7 @@ def _case(situation: Situation, left: Fact | None, refused: Fact | None, late: F
     return next(name for name, applies in cases if applies)
 
 
-def _facts(situation: Situation, iso_time: Callable[[float], str]) -> list[ShownFact]:
+def _facts(situation: Situation, iso_time: Callable[[float], str]) -> list[dict[str, object]]:
     """Every fact, newest first."""
     facts, misses = list(situation.facts), situation.misses
     if misses.last_seconds is not None:
@@ -153,12 +126,15 @@ def _facts(situation: Situation, iso_time: Callable[[float], str]) -> list[Shown
         )
     facts.sort(key=lambda fact: fact.last_seconds, reverse=True)
     texts = _TEXTS["facts"]
-    shown = [(fact, texts.get(f"{fact.kind}_{fact.reason}") or texts[fact.kind]) for fact in facts]
     return [
-        ShownFact(
-            iso_time(fact.last_seconds), fact.kind, fact.reason, fact.count, text.format(**_words(situation, fact))
-        )
-        for fact, text in shown
+        {
+            "at": iso_time(fact.last_seconds),
+            "kind": fact.kind,
+            "reason": fact.reason,
+            "count": fact.count,
+            "text": (texts.get(f"{fact.kind}_{fact.reason}") or texts[fact.kind]).format(**_words(situation, fact)),
+        }
+        for fact in facts
     ]
 
 

@@ -33,7 +33,6 @@ _HEADERS = {
 
 
 async def openapi(context: Context, _request: Request) -> Response:
-    """Serve the document."""
     if context.openapi is None:
         context.openapi = msgspec.json.encode(document(context.config))
     return Response(200, context.openapi)

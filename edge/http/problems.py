@@ -100,7 +100,6 @@ def response(
 
 
 def from_error(error: EdgeError) -> Response:
-    """The response for an EdgeError."""
     return response(
         error.code,
         error.detail,

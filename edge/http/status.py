@@ -16,7 +16,7 @@ from edge.config.schema import PERMISSIONS
 from edge.core import resume
 from edge.core.connection import Connection
 from edge.core.errors import EdgeError, InvalidRequest
-from edge.diagnose.explain import Misses, Situation
+from edge.diagnose.explain import Misses, Situation, as_text
 from edge.diagnose.explain import explain as explained
 from edge.diagnose.observer import Fact
 from edge.http import params, problems
@@ -139,7 +139,6 @@ async def history(context: Context, request: Request) -> Response:
 
 
 async def projects(context: Context, request: Request) -> Response:
-    """A page of projects."""
     limit = params.integer(request, "limit", _PAGE, lowest=1, highest=_MAX_PAGE)
     offset = params.integer(request, "offset", 0, lowest=0, highest=999_999_999)
     order = cast(Order, params.choice(request, "sort", "busiest", ORDERS))
@@ -217,7 +216,7 @@ async def explain(context: Context, request: Request) -> Response:
     accept = request.headers.get("Accept") or ""
     if "json" in accept.lower() and params.accepts(accept, JSON):  # curl and browsers, which accept anything, get text
         return Response(200, msgspec.json.encode(explanation), JSON, headers)
-    return Response(200, explanation.text().encode(), "text/plain; charset=utf-8", headers)
+    return Response(200, as_text(explanation).encode(), "text/plain; charset=utf-8", headers)
 
 
 async def _situation(context: Context, name: str) -> Situation:

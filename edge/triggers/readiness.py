@@ -167,7 +167,6 @@ class Readiness:
 
     @property
     def waiting(self) -> int:
-        """How many callers wait."""
         return self._waiting
 
     async def wait(
@@ -224,11 +223,9 @@ class Readiness:
             raise _too_many(f"{share} requests wait for {project} already, {of}", share)
 
     def waiting_for(self, project: str) -> int:
-        """How many callers wait for `project`."""
         return sum(len(watch.waiters) for watch in self._watches_of(project))
 
     def connection_added(self, project: str) -> None:
-        """`project` has a new connection."""
         for watch in self._watches_of(project):
             watch.wake()
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.core.counters import REMOVAL_REASONS
-from edge.diagnose.explain import REFUSED, Misses, Situation, count, duration, explain
+from edge.diagnose.explain import REFUSED, Misses, Situation, as_text, count, duration, explain
 from edge.diagnose.observer import Fact
+from tests.http.client import check_answer
 
 KINDS = [
     *(("left", reason) for reason in REMOVAL_REASONS),
@@ -51,27 +54,28 @@ def situations(draw: st.DrawFn) -> Situation:
 def test_every_situation_has_its_sentences(situation: Situation) -> None:
     explanation = explain(situation, lambda moment: f"T{moment:012.3f}")
 
+    check_answer("GET", "/projects/p/explain", 200, "application/json", json.dumps(explanation).encode())
     for sentence in (
-        explanation.answer,
-        explanation.why,
-        *explanation.todo,
-        *(fact.text for fact in explanation.facts),
+        explanation["answer"],
+        explanation["why"],
+        *explanation["todo"],
+        *(fact["text"] for fact in explanation["facts"]),
     ):
         assert sentence[0].isupper() or sentence[0].isdigit() or sentence.startswith("p: "), sentence
         assert sentence.endswith("."), sentence
-    assert (explanation.cause in ("connected", "timing", "dropped", "unconfirmed")) or not situation.connections
-    assert bool(explanation.todo) or explanation.cause == "connected"
-    times = [fact.at for fact in explanation.facts]
+    assert (explanation["cause"] in ("connected", "timing", "dropped", "unconfirmed")) or not situation.connections
+    assert bool(explanation["todo"]) or explanation["cause"] == "connected"
+    times = [fact["at"] for fact in explanation["facts"]]
     assert sorted(times, reverse=True) == times
 
 
 @given(situations())
 def test_the_text_has_a_line_for_each_fact_and_no_other(situation: Situation) -> None:
     explanation = explain(situation, lambda moment: f"T{moment:012.3f}")
-    lines = explanation.text().splitlines()
+    lines = as_text(explanation).splitlines()
 
     # Answer, nothing, why, what to do, nothing, the head, the facts, the start.
-    assert 3 + len(explanation.todo) + 2 + len(explanation.facts) + 1 == len(lines)
+    assert 3 + len(explanation["todo"]) + 2 + len(explanation["facts"]) + 1 == len(lines)
     assert all(line.isprintable() for line in lines)
 
 
@@ -99,7 +103,7 @@ def test_a_connection_that_recovered_events_and_was_gone_at_once_is_named() -> N
         Fact("late", "first", 5.0, seconds=4.0, connection="c", missed=2, recovered=2),
     ]
     situation = Situation(project="p", now=6.0, began_seconds=0.0, known=True, facts=facts)
-    texts = [fact.text for fact in explain(situation, str).facts]
+    texts = [fact["text"] for fact in explain(situation, str)["facts"]]
     end = "2 missed events recovered on arrival, by a connection that lasted only 2 ms."
     assert any(text.endswith(end) for text in texts)
 

@@ -21,7 +21,6 @@ from edge.core.errors import InvalidRequest
 from edge.core.event import NewEvent, check_type
 from edge.core.observer import Receipt
 from edge.core.resume import is_event_id, is_stream_id
-from edge.diagnose.explain import Explanation, ShownFact
 from edge.http import routes as http_app
 from edge.http.ndjson import LinesTaken
 from edge.http.openapi import document
@@ -78,7 +77,7 @@ async def test_routes_and_document_agree(config: Config) -> None:
     await context.store.close()
 
 
-STRUCTS = (Receipt, LinesTaken, NewEvent, Trigger, Ack, Delivery, Explanation, ShownFact)
+STRUCTS = (Receipt, LinesTaken, NewEvent, Trigger, Ack, Delivery)
 
 
 @pytest.mark.parametrize("struct", STRUCTS, ids=lambda one: str(one.__name__))
