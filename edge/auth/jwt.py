@@ -62,7 +62,20 @@ class JwtVerifier:
 
     async def verify(self, token: str) -> Identity:
         """Return the identity behind `token`. Raises Unauthenticated, KeysUnavailable."""
-        return self._identity(await self._claims(token))
+        claims = await self._claims(token)
+        expires = claims.get("exp")
+        if expires is not None:
+            expires = float(expires)
+            if not 0 <= expires < _MAX_TIME:
+                raise Unauthenticated("The token's exp is not a date.")
+            # No leeway here: a token shown late would outlive one shown early (RFC 7519, section 4.1.4).
+            if expires <= self._now():
+                raise Unauthenticated(_EXPIRED)
+        elif self._auth.require_exp:
+            raise Unauthenticated("The token has no exp, and this hub requires one (auth.require_exp).")
+        subject = claims.get("sub")
+        named = one_line(shorten(subject, _MAX_SUBJECT_CHARS)) if isinstance(subject, str) else None
+        return Identity(_permissions(claims.get(CLAIM, {})), expires, named)
 
     async def _claims(self, token: str) -> dict[str, Any]:
         try:
@@ -93,21 +106,6 @@ class JwtVerifier:
                 refusal = next(text for kind, text in _REFUSALS if isinstance(error, kind))
                 break
         raise Unauthenticated(refusal)
-
-    def _identity(self, claims: dict[str, Any]) -> Identity:
-        expires = claims.get("exp")
-        if expires is not None:
-            expires = float(expires)
-            if not 0 <= expires < _MAX_TIME:
-                raise Unauthenticated("The token's exp is not a date.")
-            # No leeway here: a token shown late would outlive one shown early (RFC 7519, section 4.1.4).
-            if expires <= self._now():
-                raise Unauthenticated(_EXPIRED)
-        elif self._auth.require_exp:
-            raise Unauthenticated("The token has no exp, and this hub requires one (auth.require_exp).")
-        subject = claims.get("sub")
-        named = one_line(shorten(subject, _MAX_SUBJECT_CHARS)) if isinstance(subject, str) else None
-        return Identity(_permissions(claims.get(CLAIM, {})), expires, named)
 
 
 def _permissions(claim: object) -> Permissions:
