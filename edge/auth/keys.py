@@ -184,13 +184,9 @@ class FetchedKeys(Keys):
 
     def _begin(self) -> None:
         cooling = self._tried_at is not None and self._clock() - self._tried_at < COOLDOWN_SECONDS
-        if self.fetching is None and not cooling:
+        if not cooling and (self.fetching is None or self.fetching.done()):
             self._tried_at = self._clock()
             self.fetching = self._supervisor.start("jwks", self._fetch())
-            self.fetching.add_done_callback(self._done)
-
-    def _done(self, _task: asyncio.Task[None]) -> None:
-        self.fetching = None
 
     async def _fetch(self) -> None:
         try:

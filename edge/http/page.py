@@ -49,16 +49,13 @@ _CONTENT_TYPES = {
 def routes(*, with_page: bool, base_path: str) -> Iterable[tuple[str, Handler]]:
     """Paths and their handlers: the clients' files, and the page's unless it is turned off."""
     served = _CLIENTS | (_PAGE if with_page else {})
-    if with_page and base_path:
-        served[""] = _to_slash(base_path)  # links of the page are relative
-    return served.items()
 
-
-def _to_slash(base_path: str) -> Handler:
-    async def redirect(_context: Context, _request: Request) -> Response:
+    async def to_slash(_context: Context, _request: Request) -> Response:
         return Response(308, content_type="text/plain; charset=utf-8", headers={"Location": f"{base_path}/"})
 
-    return redirect
+    if with_page and base_path:
+        served[""] = to_slash  # links of the page are relative
+    return served.items()
 
 
 def _static(name: str, headers: dict[str, str]) -> Handler:

@@ -65,7 +65,7 @@ async def issuing() -> AsyncIterator[Issuer]:
 
 def is_fetching(webtokens: JwtVerifier) -> bool:
     assert isinstance(webtokens.keys, keys.FetchedKeys)
-    return webtokens.keys.fetching is not None
+    return webtokens.keys.fetching is not None and not webtokens.keys.fetching.done()
 
 
 def signed(kind: str, number: int, kid: str | None, algorithm: str | None = None) -> str:
