@@ -16,6 +16,7 @@ from edge.config.schema import PERMISSIONS
 from edge.core import resume
 from edge.core.connection import Connection
 from edge.core.errors import EdgeError, InvalidRequest
+from edge.core.ledger import MissTotals
 from edge.diagnose.explain import Misses, Situation, as_text
 from edge.diagnose.explain import explain as explained
 from edge.diagnose.observer import Fact
@@ -154,7 +155,7 @@ async def projects(context: Context, request: Request) -> Response:
 async def hub(context: Context, request: Request) -> Response:
     """The totals of this process."""
     hub, config = context.hub, context.config
-    counters, misses = hub.counters, hub.counters.misses
+    counters = hub.counters
     now, oldest = context.clock(), counters.oldest_miss.oldest()
     unable = context.store_problem
     return _json(
@@ -176,13 +177,8 @@ async def hub(context: Context, request: Request) -> Response:
                 "bytes": counters.ring_memory_bytes,
                 "max_bytes": config.ring.total_bytes,
             },
-            "misses": {
-                "total": misses.misses,
-                "recovered": misses.recovered,
-                "lost": misses.lost,
-                "pending": misses.pending,
-                "oldest_pending_seconds": None if oldest is None else round(max(0.0, now - oldest), 3),
-            },
+            "misses": _misses(counters.misses)
+            | {"oldest_pending_seconds": None if oldest is None else round(max(0.0, now - oldest), 3)},
             "triggers": context.triggers.outcomes,
             "store": {"available": unable is None, "problem": unable and str(unable), "errors": context.store.errors},
             "memory_bytes": _resident_bytes(),
@@ -275,8 +271,8 @@ def _ring(view: View) -> dict[str, object]:
     return {"oldest": oldest, "newest": newest, "events": view.events, "bytes": view.bytes}
 
 
-def _misses(view: View) -> dict[str, object]:
-    return {"total": view.misses, "recovered": view.recovered, "lost": view.lost, "pending": view.pending}
+def _misses(of: View | MissTotals) -> dict[str, object]:
+    return {"total": of.misses, "recovered": of.recovered, "lost": of.lost, "pending": of.pending}
 
 
 def _connection(context: Context, connection: Connection) -> dict[str, object]:
