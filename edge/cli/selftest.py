@@ -134,12 +134,13 @@ class SelfTest:
     def run(self) -> Iterator[Step]:
         """The steps, each as it is done. Nothing is tried after the first that fails."""
         try:
-            for name in STEPS:
-                if name not in self._skipped:
-                    work: Callable[[], tuple[float, str]] = getattr(self, f"_{name}")
+            for name in (each for each in STEPS if each not in self._skipped):
+                work: Callable[[], tuple[float, str]] = getattr(self, f"_{name}")
+                try:
                     yield Step(name, True, *work())
-        except (Failed, Unreachable) as error:
-            yield Step(name, False, None, str(error))
+                except (Failed, Unreachable) as error:
+                    yield Step(name, False, None, str(error))
+                    break
         finally:
             with suppress(Unreachable):  # deleted if that is permitted; otherwise its events expire
                 self._hub.ask("DELETE", self._project, timeout_seconds=_ANSWER_SECONDS)

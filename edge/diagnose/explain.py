@@ -61,7 +61,7 @@ def explain(situation: Situation, iso_time: Callable[[float], str]) -> dict[str,
     """Explain `situation`, as the JSON document of the response; `iso_time` formats a moment of the hub's clock."""
     misses = situation.misses
     left, refused, late = (situation.newest(kind) for kind in ("left", "refused", "late"))
-    words = {
+    words: dict[str, Any] = {
         "project": situation.project,
         "connected": count(situation.connections, "subscriber"),
         "waiting": _if(situation.waiting, f" {count(situation.waiting, 'request')} waiting for a subscriber."),
