@@ -103,7 +103,7 @@ def loaded(arguments: argparse.Namespace, *, listens: bool = False) -> tuple[Con
     try:
         return _load(arguments, listens=listens)
     except ConfigError as error:
-        raise CommandError(error.line, ExitStatus.USAGE) from None
+        raise CommandError(str(error), ExitStatus.USAGE) from None
 
 
 def _load(arguments: argparse.Namespace, *, listens: bool) -> tuple[Config, Sources]:
@@ -135,7 +135,7 @@ def serve(arguments: argparse.Namespace) -> int:
         status: int = serve_until_signal(lambda: _load(arguments, listens=True))
         return status
     except ConfigError as error:
-        raise CommandError(error.line, ExitStatus.USAGE) from None
+        raise CommandError(str(error), ExitStatus.USAGE) from None
     except (CantListenError, OSError) as error:
         raise CommandError(str(error)) from None
 
@@ -167,7 +167,7 @@ def check_config(arguments: argparse.Namespace) -> None:
     try:
         tls_context(config, sources)
     except ConfigError as error:
-        raise CommandError(error.line, ExitStatus.USAGE) from None
+        raise CommandError(str(error), ExitStatus.USAGE) from None
     for key, sentence in warnings(config):
         warn(f"warning: {key}: {sentence}")
     say(describe(config, sources))

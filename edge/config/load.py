@@ -63,19 +63,15 @@ _NEEDS = (
 
 
 class ConfigError(Exception):
-    """A configuration that can't work. `str()` is one line for standard error, and holds no secret.
+    """A configuration that can't work. Its text is one line for standard error, and holds no secret.
 
     `key` is `section.key` (or the name as it was written, where there is no such key), `source` the variable,
     flag or file it came from, `message` what to do about it. `value` is shown masked, and not at all if None.
     """
 
     def __init__(self, key: str, source: str, message: str, *, value: object = None) -> None:
-        super().__init__(key, source, message)
         shown = "" if value is None else f" = {_show(key, value)}"
-        self.line = one_line(f"{key}{shown} (from {source}): {message}")
-
-    def __str__(self) -> str:
-        return f"edge: {self.line}"
+        super().__init__(one_line(f"{key}{shown} (from {source}): {message}"))
 
 
 def load(

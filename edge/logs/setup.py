@@ -146,15 +146,16 @@ def _is_terminal(fd: int | None) -> bool:
 
 
 def _to_line(_logger: WrappedLogger, level: str, fields: EventDict) -> str:
-    """The line of an event: the last and only processor of structlog. A field `exc_info` is an exception, as the
-    standard library passes one.
+    """The line of an event: the last and only processor of structlog. A field `exc_info` is an exception, or True for
+    the one at hand.
     """
     if (traceparent := TRACE.get()) is not None:
         fields[TRACE_HEADER] = traceparent
-    if (error := _exception_of(fields.pop("exc_info", None))) is not None:
+    exc_info = fields.pop("exc_info", None)
+    error = sys.exc_info()[1] if exc_info is True else exc_info
+    if isinstance(error, BaseException):
         fields["error"] = _describe_error(error)
-        if level != "debug":
-            fields["trace"] = _trace(error.__traceback__)
+        fields["trace"] = _trace(error.__traceback__)
     head = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "level": level,
@@ -213,14 +214,6 @@ def _to_text(value: object) -> str:
 
 
 # --- exceptions ---
-
-
-def _exception_of(exc_info: object) -> BaseException | None:
-    if isinstance(exc_info, BaseException):
-        return exc_info
-    if isinstance(exc_info, tuple):
-        return cast(BaseException | None, exc_info[1])
-    return sys.exc_info()[1] if exc_info else None
 
 
 def _describe_error(error: BaseException) -> str:
@@ -336,7 +329,7 @@ class _StandardLibraryHandler(logging.Handler):
         )
 
     def emit(self, record: logging.LogRecord) -> None:
-        error = _exception_of(record.exc_info)
+        error = record.exc_info[1] if record.exc_info else None
         key = (record.name, record.levelno, _to_text(record.msg), type(error).__name__)
         suppressed = self._deduplicator.admit(key, time.monotonic())
         if suppressed is None:

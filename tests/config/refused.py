@@ -20,8 +20,9 @@ def refusal(
     file: Path | None = None,
     flags: Mapping[str, str] | None = None,
 ) -> str:
+    """The refusal as the command line prints it."""
     with pytest.raises(ConfigError) as caught:
         load(file, environ or {}, flags or {})
     line = str(caught.value)
     assert line.isprintable(), "one line, nothing a terminal acts on"
-    return line
+    return f"edge: {line}"

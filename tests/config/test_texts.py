@@ -79,7 +79,7 @@ def test_malformed_redis_url_is_one_line_without_the_secret(url: str, complaint:
     with pytest.raises(ConfigError) as refused:
         load(None, {"EDGE_STORE_URL": url}, {})
     line = str(refused.value)
-    assert line.startswith("edge: store.url = *** (from EDGE_STORE_URL): ")
+    assert line.startswith("store.url = *** (from EDGE_STORE_URL): ")
     assert complaint in line
     assert SECRET not in line
     assert "\n" not in line

@@ -111,14 +111,14 @@ def test_tls_files_that_cant_be_used_are_named(certificate: Certificate, tmp_pat
     missing, empty = tmp_path / "missing", tmp_path / "empty"
     empty.write_text("nothing")
     from_file = "(from edge.toml): "
-    assert f"edge: server.tls_cert = {missing} {from_file}can't read the file: No such file or directory" == refusal(
+    assert f"server.tls_cert = {missing} {from_file}can't read the file: No such file or directory" == refusal(
         missing, key
     )
-    assert f"edge: server.tls_key = {missing} {from_file}can't read the file: No such file or directory" == refusal(
+    assert f"server.tls_key = {missing} {from_file}can't read the file: No such file or directory" == refusal(
         cert, missing
     )
-    assert f"edge: server.tls_cert = {empty} {from_file}holds no certificate in PEM format" == refusal(empty, key)
-    assert f"edge: server.tls_key = {empty} {from_file}holds no private key" in refusal(cert, empty)
+    assert f"server.tls_cert = {empty} {from_file}holds no certificate in PEM format" == refusal(empty, key)
+    assert refusal(cert, empty).startswith(f"server.tls_key = {empty} {from_file}holds no private key")
     assert "is not the key of the certificate in server.tls_cert" in refusal(
         cert, certificate_for("localhost", other).key
     )
@@ -143,4 +143,4 @@ def test_a_name_is_judged_by_what_it_resolves_to() -> None:
         "except ConfigError as error: print(error)\n"
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=os.environ)
-    assert "edge: server.host = 0.0.0.0" in run.stdout
+    assert run.stdout.startswith("server.host = 0.0.0.0")
