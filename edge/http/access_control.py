@@ -67,7 +67,7 @@ class AccessControl:
                 self._check_origin(request)
             elif request.permission is not None and request.method != "OPTIONS":
                 self._check_reading(request)
-        elif request.stream and "application/xhtml+xml" in headers.get("Accept", ""):
+        elif request.stream and "application/xhtml+xml" in (request.listed("Accept") or ""):
             # A browser that sends no Sec-Fetch-Site (an old one, or any over plain HTTP beyond this machine) loads a
             # page or a frame, and says neither whose.
             raise _foreign(request)
@@ -182,7 +182,7 @@ class AccessControl:
 
     def _redeem(self, tickets: Sequence[str], request: Request) -> Identity | Awaitable[Identity]:
         """The identity behind the ticket of a stream, or behind as many tickets as it has projects, in their order."""
-        names = request.projects or (request.project,)
+        names = request.query["project"] if request.projects else [request.project]
         if len(tickets) != len(names):
             raise Unauthenticated(f"A stream of several projects requires a ?{TICKET}= for each, in their order.")
         found = self._context.nodes.redeem_ticket(tickets[0], names[0] or None)
@@ -234,8 +234,8 @@ class AccessControl:
         return token.strip() if scheme.lower() == "bearer" else None
 
     def _cookie(self, request: Request) -> str | None:
-        cookies = request.headers.get("Cookie")
-        if cookies is None or COOKIE not in cookies or not self._trusts(request):
+        cookies = "; ".join(request.headers.getall("Cookie", ()))
+        if COOKIE not in cookies or not self._trusts(request):
             return None
         tokens = cookie_values(cookies, COOKIE)
         if len(tokens) > 1:

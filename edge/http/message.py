@@ -11,6 +11,7 @@ response passes it through `edge.logs.text.one_line` first.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Coroutine, Mapping
 from email.utils import formatdate
@@ -66,8 +67,11 @@ class Request:
         self.peer = peer
         if target[:1] not in ("/", "*"):
             _, _, rest = target.partition("://")
-            self.authority, slash, path = rest.partition("/")
-            target = slash + path
+            end = re.search(r"[/?]|$", rest)
+            assert end is not None
+            self.authority, target = rest[: end.start()], rest[end.start() :]
+            if target[:1] != "/":  # an empty path is the root (RFC 9110, section 4.2.3)
+                target = f"/{target}"
         if "#" in target:
             target = target.partition("#")[0]
         self.path, _, self.query_string = target.partition("?")
@@ -97,6 +101,11 @@ class Request:
             query = self.query
         values = query.get(name)
         return None if values is None else values[0]
+
+    def listed(self, name: str) -> str | None:
+        """The lines of a header that is a list, as one (RFC 9110, section 5.3); None without any."""
+        lines = self.headers.getall(name, None)
+        return None if lines is None else ", ".join(lines)
 
     # The body and the connection, which the server's own class brings
 

@@ -69,11 +69,11 @@ def _serve(body: bytes, content_type: str, headers: dict[str, str], *, compress:
     etags = [f'"{hashlib.blake2b(each, digest_size=12).hexdigest()}"' for each in (body, packed)]
 
     async def serve(_context: Context, request: Request) -> Response:
-        zipped = compress and params.accepts_gzip(request.headers.get("Accept-Encoding"))
+        zipped = compress and params.accepts_gzip(request.listed("Accept-Encoding"))
         own = {**headers, "ETag": etags[zipped]}
         if b"Access-Control-Allow-Origin" in request.shared:
             own.pop("Access-Control-Allow-Origin", None)  # browsers refuse an answer with two
-        if _matches(request.headers.get("If-None-Match"), etags[zipped]):
+        if _matches(request.listed("If-None-Match"), etags[zipped]):
             return Response(304, headers=own)
         if zipped:
             own["Content-Encoding"] = "gzip"

@@ -47,7 +47,7 @@ def routes(context: Context) -> tuple[Route, ...]:
     """Every path, in the order of the API page."""
     project, waiting = "/projects/{project}", ("connections", "timeout", "confirm")
     files = page.routes(with_page=context.config.server.page, base_path=context.config.server.base_path or "")
-    since = ("since", *subscribe.LAST_ID_PARAMETERS)
+    since = ("since", *params.LAST_ID_PARAMETERS)
     streaming, publishing = (*since, "heartbeat", "observe", "ticket"), ("type", "require", "wait", "final")
     return (
         Route("GET", f"{project}/events", subscribe.subscribe, "subscribe", streaming),
@@ -95,23 +95,21 @@ _MAX_REMEMBERED_CHARS = 300
 @lru_cache(maxsize=2048)
 def read_path(path: str, base_path: str) -> tuple[str | None, str, str]:
     """The path of a route (None outside of `base_path`), the project and the connection that `path` names."""
-    parts = path.split("/")
-    if "%" in path:
+    parts, base = path.split("/"), base_path.split("/")
+    if coded := "%" in path:
         parts = [unquote(part, errors="surrogateescape") for part in parts]
-        path = "/".join(parts)
-    if base_path:
-        if path.startswith(base_path) and path[len(base_path) : len(base_path) + 1] in ("", "/"):
-            path = path[len(base_path) :]
-            parts = path.split("/")
-        elif path not in _OUTSIDE:
-            return None, "", ""
+    if parts[: len(base)] == base:
+        parts[: len(base)] = [""]
+    elif "/".join(parts) not in _OUTSIDE:
+        return None, "", ""
     project = connection = ""
     if len(parts) > 2 and parts[1] == "projects":
         project, parts[2] = parts[2], "{project}" if parts[2] else ""
         if len(parts) == 6 and parts[3] == "connections" and parts[4]:
             connection, parts[4] = parts[4], "{connection}"
-        path = "/".join(parts)
-    return path, project, connection
+    if coded and any("/" in part for part in parts):  # `%2F` separates nothing
+        return None, "", ""
+    return "/".join(parts), project, connection
 
 
 class Application:
@@ -123,6 +121,7 @@ class Application:
         """What runs as long as the application is served."""
         self._access = AccessControl(context)
         self.shared = self._access.shared
+        self.shared_problem = self._access.shared_problem
         self._no_origin = self.shared(None)
         context.on_reload.append(self._configure)
         self._logs = context.config.server.access_log
@@ -179,7 +178,7 @@ class Application:
     def _answered(self, request: Request, response: Response | None, began: float) -> None:
         """Log an answer, None where the client went away before; a refusal is part of the project's history."""
         if response is not None and response.status >= 400:
-            request.shared = self._access.shared_problem(request.headers.get("Origin"))
+            request.shared = self.shared_problem(request.headers.get("Origin"))
             if response.code != "internal":
                 self._refused(request, response)
         if self._logs and not isinstance(response, TakenOver):
@@ -246,14 +245,18 @@ class Application:
         return route
 
     def _refused(self, request: Request, response: Response) -> None:
-        """A subscriber that was refused, by access control or by a limit, is part of the project's history."""
+        """A subscriber that was refused, by access control or by a limit, is part of the project's history; an observer
+        is not, nor is `HEAD`, which would have opened nothing.
+        """
         code = response.code or str(response.status)
         self._access.refused(request, code)
-        if not request.stream:
+        if not request.stream or request.method == "HEAD":
             return
         context = self.context
         if code in DOOR_REASONS:
             context.hub.counters.rejected[code] += 1
+        if request.permission == "status":
+            return
         detail = None
         if code == "origin_not_allowed":
             named = compared(request)

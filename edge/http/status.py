@@ -209,7 +209,7 @@ async def explain(context: Context, request: Request) -> Response:
     situation = await _situation(context, request.project)
     explanation = explained(situation, context.iso_time)
     headers = {"Cache-Control": "no-store", "Vary": "Accept"}
-    accept = request.headers.get("Accept") or ""
+    accept = request.listed("Accept") or ""
     if "json" in accept.lower() and params.accepts(accept, JSON):  # curl and browsers, which accept anything, get text
         return Response(200, msgspec.json.encode(explanation), JSON, headers)
     return Response(200, as_text(explanation).encode(), "text/plain; charset=utf-8", headers)
@@ -262,7 +262,7 @@ async def readyz(context: Context, _request: Request) -> Response:
 
 async def metrics(context: Context, request: Request) -> Response:
     """The numbers, for Prometheus."""
-    body, content_type = context.exposition(request.headers.get("Accept") or "")
+    body, content_type = context.exposition(request.listed("Accept") or "")
     return Response(200, body, content_type)
 
 

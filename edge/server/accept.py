@@ -14,6 +14,7 @@ its turn. So the first request of a connection waits for its turn (`ConnectionTh
 from __future__ import annotations
 
 import asyncio
+import re
 import resource
 import socket
 from collections import deque
@@ -22,10 +23,10 @@ from collections.abc import Callable
 from multidict import CIMultiDict
 
 from edge.core.errors import LimitReached
-from edge.core.hub import Hub
 from edge.core.limits import network_of
 from edge.http import problems
 from edge.http.message import HTTP_1_1, NO_STORE, Request, Response
+from edge.http.routes import Application
 
 _A_TURN = 32
 """Fewer make a storm slower and its longest turn no shorter (measured with 16 and 24)."""
@@ -35,8 +36,14 @@ _MOST_KEPT = 64
 """Descriptors that are kept, and at most an eighth of all; without the last quarter of them nothing is answered."""
 _REQUEST_SECONDS = 1.0
 """How long a refused client has to send its request; it would not read a response before."""
-_ANY_REQUEST = Request("GET", "/", HTTP_1_1, CIMultiDict())
+_ORIGIN = re.compile(rb"\n[Oo][Rr][Ii][Gg][Ii][Nn]:[ \t]*([!-~]{1,300})[ \t]*\r?\n")
 _HEALTH_CHECKS = (b"GET /healthz ", b"GET /healthz?", b"HEAD /healthz ")
+
+
+def origin_in(head: bytes) -> str | None:
+    """The `Origin` in a head that no parser has read, or could read."""
+    found = _ORIGIN.search(head)
+    return None if found is None else found[1].decode()
 
 
 class ConnectionThrottle:
@@ -67,14 +74,12 @@ class ConnectionThrottle:
 
 
 class Acceptor:
-    """Which new connections of one server may stay. `max_per_address` 0 is no limit."""
+    """Which new connections of one server may stay, as the configuration in use says."""
 
-    def __init__(self, hub: Hub, max_per_address: int, is_proxy: Callable[[str], bool]) -> None:
-        self._hub = hub
+    def __init__(self, app: Application) -> None:
+        self._app = app
         self._descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._kept = min(_MOST_KEPT, self._descriptors // 8)
-        self._most = max_per_address + BESIDE_STREAMS if max_per_address else 0
-        self._is_proxy = is_proxy
         self._per_address: dict[str, int] = {}
         """Connections that are no streams, by address. Those of a trusted proxy are not counted."""
 
@@ -89,11 +94,13 @@ class Acceptor:
             error = LimitReached(detail, code="too_many_descriptors", retry_after_seconds=5)
             self._refuse(transport, error, answer=left > self._kept // 4)
             return None
-        if not self._most or address is None or self._is_proxy(address):
+        context = self._app.context
+        streams = context.config.limits.max_connections_per_address
+        if not streams or address is None or context.client_addresses.is_proxy(address):
             return ""
         network = network_of(address)
         there = self._per_address.get(network, 0)
-        if there < self._most:
+        if there < streams + BESIDE_STREAMS:
             self._per_address[network] = there + 1
             return network
         error = LimitReached(
@@ -101,7 +108,7 @@ class Acceptor:
             f"{BESIDE_STREAMS} more); close some.",
             code="too_many_address_connections",
             retry_after_seconds=1,
-            limit=self._most,
+            limit=streams + BESIDE_STREAMS,
         )
         self._refuse(transport, error)
         return None
@@ -110,9 +117,9 @@ class Acceptor:
         """Count, log and answer it."""
         peer = transport.get_extra_info("peername")
         now = asyncio.get_running_loop().time()
-        self._hub.refused(error.code, str(peer[0]) if isinstance(peer, tuple) else None, now)
+        self._app.context.hub.refused(error.code, str(peer[0]) if isinstance(peer, tuple) else None, now)
         if answer:
-            transport.set_protocol(_Refused(transport, problems.from_error(error)))
+            transport.set_protocol(_Refused(transport, problems.from_error(error), self._app.shared_problem))
         else:
             transport.abort()
 
@@ -128,9 +135,10 @@ class Acceptor:
 class _Refused(asyncio.Protocol):
     """Answers whatever comes with `problem`, once; a health check is answered as ever."""
 
-    def __init__(self, transport: asyncio.Transport, problem: Response) -> None:
+    def __init__(self, transport: asyncio.Transport, problem: Response, shared: Callable[[str | None], bytes]) -> None:
         self._transport = transport
         self._problem = problem
+        self._shared = shared
         self._ends = asyncio.get_running_loop().call_later(_REQUEST_SECONDS, transport.abort)
 
     def data_received(self, data: bytes) -> None:
@@ -139,7 +147,9 @@ class _Refused(asyncio.Protocol):
         healthy = data.startswith(_HEALTH_CHECKS)
         response = Response(200, b'{"status":"ok"}\n', headers=NO_STORE) if healthy else self._problem
         response.keep_alive = False
-        self._transport.write(response.encode(_ANY_REQUEST))
+        request = Request("GET", "/", HTTP_1_1, CIMultiDict())
+        request.shared = self._shared(origin_in(data))
+        self._transport.write(response.encode(request))
         self._transport.close()
 
     def connection_lost(self, _exc: Exception | None) -> None:

@@ -17,15 +17,16 @@ class HttpServer:
     """What the connections of one application share; called, it makes one."""
 
     def __init__(self, app: Application) -> None:
-        limits = app.context.config.limits
         self.app = app
         self.loop = asyncio.get_running_loop()
-        self.idle_seconds = limits.idle_seconds
-        """How long a connection may be idle, and a head take to come."""
         self.connections: set[HttpConnection] = set()
         self.throttle = ConnectionThrottle(self.loop)
-        is_proxy = app.context.client_addresses.is_proxy
-        self.acceptor = Acceptor(app.context.hub, limits.max_connections_per_address, is_proxy)
+        self.acceptor = Acceptor(app)
+
+    @property
+    def idle_seconds(self) -> float:
+        """How long a connection may be idle, and a head take to come."""
+        return self.app.context.config.limits.idle_seconds
 
     def __call__(self) -> HttpConnection:
         return HttpConnection(self)

@@ -12,7 +12,6 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Coroutine
 from typing import Any, Protocol, cast
 
@@ -22,7 +21,7 @@ from multidict import CIMultiDict
 from edge.http.message import HTTP_1_1, Request, Response
 from edge.http.routes import Application
 from edge.logs.text import TRACE, TRACE_HEADER, traced
-from edge.server.accept import Acceptor, ConnectionThrottle
+from edge.server.accept import Acceptor, ConnectionThrottle, origin_in
 from edge.server.reader import BLANK, Received, RequestReader, refusal
 
 _MAX_UNREAD_BYTES = 64 * 1024
@@ -30,7 +29,6 @@ _MAX_UNREAD_BYTES = 64 * 1024
 _A_TURN = 32
 """Pipelined requests of one connection that are answered in one turn of the loop."""
 _LINGER_SECONDS = 1.0
-_ORIGIN = re.compile(rb"\n[Oo][Rr][Ii][Gg][Ii][Nn]:[ \t]*([!-~]{1,300})[ \t]*\r?\n")
 
 
 class Server(Protocol):
@@ -41,8 +39,10 @@ class Server(Protocol):
     acceptor: Acceptor
     throttle: ConnectionThrottle
     connections: set[HttpConnection]
-    idle_seconds: float
-    """How long a connection may be idle, and a head take to come."""
+
+    @property
+    def idle_seconds(self) -> float:
+        """How long a connection may be idle, and a head take to come."""
 
 
 class HttpConnection(RequestReader):
@@ -295,8 +295,7 @@ class HttpConnection(RequestReader):
         assert transport is not None
         head = self._head.partition(BLANK)[0] + b"\r\n"
         request = Request("GET", "/", HTTP_1_1, CIMultiDict(), self.peer)
-        origin = _ORIGIN.search(head)
-        request.shared = self._server.app.shared(None if origin is None else origin[1].decode())
+        request.shared = self._server.app.shared_problem(origin_in(head))
         problem = refusal(error, head, self.peer)
         problem.keep_alive = False
         transport.write(problem.encode(request))  # no stream follows

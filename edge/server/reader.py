@@ -328,6 +328,10 @@ def refusal(error: HttpProcessingError, head: bytes, address: str | None) -> Res
     """The answer to a head that the parser failed on: it names what is wrong with it."""
     if head.startswith(_HTTP_2_PREFACE):
         return problems.unsupported_version()
+    if not isinstance(error, LineTooLong) and head.count(b"\n") > _MAX_HEADERS + 1:  # the request line is none
+        _log.warning("header_too_large", address=address, limit_headers=_MAX_HEADERS)
+        detail = f"The request has more than {_MAX_HEADERS} headers; send fewer."
+        return problems.response("header_too_large", detail, fields={"limit_headers": _MAX_HEADERS})
     if not isinstance(error, LineTooLong):
         _log.debug("malformed_http", address=address, error=type(error).__name__)
         return problems.response("malformed_http", "The request is not well-formed HTTP/1.1; see RFC 9112.")

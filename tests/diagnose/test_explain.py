@@ -136,6 +136,15 @@ async def test_refused_without_a_token(headers: dict[str, str], code: str, part:
     assert TOKEN not in str(answer)
 
 
+@pytest.mark.parametrize(("method", "query", "counted"), [("GET", "?observe=true", 1), ("HEAD", "", 0)])
+async def test_what_would_be_no_subscriber_is_no_refused_one(method: str, query: str, counted: int) -> None:
+    async with running(auth={"token": [TOKEN]}) as hub:
+        async with hub.client.request(method, hub.path("p", f"/events{query}")) as refused:
+            assert 401 == refused.status
+        assert [] == hub.context.history.facts("p")
+        assert counted == hub.context.hub.counters.rejected["unauthenticated"]
+
+
 async def test_refused_for_the_host_name() -> None:
     async with running() as hub:
         assert await hub.publish("p") == 202

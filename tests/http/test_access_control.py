@@ -237,6 +237,27 @@ async def test_every_page_may_read_why_it_was_refused(origins: tuple[str, ...]) 
                 assert ["Origin"] == response.headers.getall("Vary")
 
 
+@pytest.mark.parametrize("origins", [(), ("https://app.example.org",)])
+@pytest.mark.parametrize(
+    "head",
+    [
+        "GET /projects/{long} HTTP/1.1\r\nHost: localhost",
+        "GET / HTTP/1.1\r\nHost: localhost\r\nX: {long}",
+        "GET / HTTP/1.1\r\nHost: localhost" + "\r\nX: y" * 200,
+        "nonsense",
+    ],
+    ids=["a long URL", "a long header", "many headers", "malformed"],
+)
+async def test_every_page_may_read_why_its_head_was_refused(origins: tuple[str, ...], head: str) -> None:
+    async with running(Config(cors=CorsSettings(origins=origins))) as hub:
+        reader, writer = await asyncio.open_connection(hub.host, hub.port)
+        writer.write(f"{head.format(long='x' * 9000)}\r\nOrigin: https://evil.example\r\n\r\n".encode())
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 4")
+        assert b"\r\nAccess-Control-Allow-Origin: https://evil.example\r\n" in answer
+        writer.close()
+
+
 async def test_a_star_admits_every_origin_without_its_cookies() -> None:
     async with running(Config(cors=CorsSettings(origins=("*",)), auth=GUARDED.auth)) as hub:
         headers = {"Origin": "https://evil.example", "Cookie": f"edge_token={TOKEN}"}
@@ -357,6 +378,16 @@ async def test_a_token_that_expires_during_ndjson() -> None:
             assert (401, "unauthenticated", 1) == (response.status, answer["code"], answer["published"])
         await ending
         assert 1 == hub.context.hub.counters.published
+
+
+async def test_cookies_may_take_several_lines() -> None:
+    """As a proxy passes on those of HTTP/2 that has not joined them (RFC 9113, section 8.2.3)."""
+    async with running(GUARDED) as hub:
+        reader, writer = await asyncio.open_connection(hub.host, hub.port)
+        cookies = f"Cookie: theme=dark\r\nCookie: edge_token={TOKEN}\r\n"
+        writer.write(f"GET /projects HTTP/1.1\r\nHost: localhost\r\n{cookies}\r\n".encode())
+        assert b"HTTP/1.1 200 OK\r\n" == await reader.readline()
+        writer.close()
 
 
 # --- tickets ---

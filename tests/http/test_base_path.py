@@ -22,6 +22,23 @@ async def test_everything_is_served_under_the_prefix(start_hub: StartHub) -> Non
     assert 200 == (await site.ask("GET", f"{PREFIX}/%70rojects/p")).status
 
 
+@pytest.mark.parametrize("base_path", [None, PREFIX])
+async def test_an_encoded_slash_separates_nothing(start_hub: StartHub, base_path: str | None) -> None:
+    site = await start_hub(server={"base_path": base_path})
+    for path, code in {
+        "/projects/a%2Fevents": "method_not_allowed",
+        "/projects/a%2Fb/events": "invalid_project",
+        "/projects%2Fa/events": "not_found",
+        "/projects%2F%7Bproject%7D%2Fevents": "not_found",
+        "/projects/a/connections%2F%7Bconnection%7D%2Fack": "not_found",
+    }.items():
+        target = f"{base_path or ''}{path}"
+        request = f"POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 11\r\nConnection: close\r\n\r\n"
+        answer = await site.exchange(request.encode() + b'{"data": 1}')
+        assert code == answer.problem["code"], target
+    assert {} == site.context.hub.projects
+
+
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
 async def test_probes_and_metrics_are_served_without_it_too(start_hub: StartHub, path: str) -> None:
     site = await start_hub(server={"base_path": PREFIX})

@@ -252,7 +252,9 @@ async def test_permissions_are_checked_for_each_project(start_hub: StartHub) -> 
     params = [("project", "a"), ("project", "b")]
     assert "unauthenticated" == (await site.ask("GET", "/events", params=params)).problem["code"]
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    tickets = [(await site.ask("POST", f"/projects/{name}/ticket", headers=headers)).json["ticket"] for name in "abab"]
+    tickets = [
+        (await site.ask("POST", f"/projects/{name}/ticket", headers=headers)).json["ticket"] for name in "ababaab"
+    ]
     answer = await site.ask("GET", "/events", params=[*params, ("ticket", tickets[0])])
     assert "unauthenticated" == answer.problem["code"]
     answer = await site.ask("GET", "/events", params=[*params, ("ticket", tickets[1]), ("ticket", tickets[0])])
@@ -261,6 +263,8 @@ async def test_permissions_are_checked_for_each_project(start_hub: StartHub) -> 
         await stream.take(2)
     answer = await site.ask("GET", "/events", params=[*params, ("ticket", tickets[2]), ("ticket", tickets[3])])
     assert "unauthenticated" == answer.problem["code"]
+    async with opened(site, *(("ticket", each) for each in tickets[4:]), projects="aab") as stream:
+        assert [("edge.hello", "a"), ("edge.hello", "b")] == summary(await stream.take(2))
 
 
 async def test_a_client_confirms_each_project_for_itself(site: Site) -> None:

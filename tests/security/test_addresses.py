@@ -31,6 +31,9 @@ async def test_silent_connections_of_one_address_leave_room_for_health_checks() 
         await until(lambda: answered(hub, "/projects"), lambda seen: seen == (429, "too_many_address_connections"))
         assert (200, None) == await answered(hub, "/healthz")
         assert hub.context.hub.counters.rejected["too_many_address_connections"]
+        headers = {"Origin": "https://page.example", "Connection": "close"}
+        async with hub.client.get(f"{hub.url}/projects", headers=headers) as response:
+            assert (429, "https://page.example") == (response.status, response.headers["Access-Control-Allow-Origin"])
         for writer in writers[:3]:
             writer.close()
         await until(lambda: answered(hub, "/projects"), lambda seen: seen == (200, None))

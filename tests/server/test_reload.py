@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import signal
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from edge.server.accept import BESIDE_STREAMS
 from tests.faults.hub import HubProcess, serving, until
 from tests.faults.reader import open_stream
 from tests.server.test_process import logged
@@ -56,6 +58,38 @@ async def test_without_tls_a_hang_up_reloads_and_ends_nothing(tmp_path: Path) ->
         await hub.publish("p", 1)
         assert [1] == await stream.events(1), "no stream notices"
         await stream.close()
+
+
+async def first_line(hub: HubProcess) -> bytes:
+    """Of the answer on a connection of its own, which stays open; empty where it is closed without one."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", hub.port)
+    kept.append(writer)
+    writer.write(b"GET /projects HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    return await reader.readline()
+
+
+kept: list[asyncio.StreamWriter] = []
+
+
+async def test_limits_of_connections_are_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "edge.toml"
+    write(path)
+    async with serving(**configured(path)) as hub:
+        write(path, limits={"max_connections_per_address": 1})
+        assert ["limits.max_connections_per_address"] == (await reloaded(hub))["changed"]
+        lines = [await first_line(hub) for _ in range(BESIDE_STREAMS + 2)]
+        assert b" 200 " in lines[0]
+        assert b" 429 " in lines[-1]
+        write(path, limits={"max_connections_per_address": 1}, server={"trusted_proxies": ["127.0.0.1"]})
+        await reloaded(hub)
+        assert b" 200 " in await first_line(hub), "a proxy's connections aren't counted"
+        write(path, limits={"idle_seconds": 0.1})
+        await reloaded(hub)
+        reader, writer = await asyncio.open_connection("127.0.0.1", hub.port)
+        assert b"" == await reader.read(), "closed, as it is idle"
+        for each in (writer, *kept):
+            each.close()
+        kept.clear()
 
 
 async def test_tokens_rotate_without_a_moment_in_which_neither_is_good(tmp_path: Path) -> None:
