@@ -50,15 +50,20 @@ _ORDER = (
         "or a quiet peer would be removed before it gets a heartbeat",
     ),
 )
+_JWT_KEYS = ("auth.jwt_key", "auth.jwt_jwks_url")
 # What has no effect without one of the others.
 _NEEDS = (
     ("server.tls_cert", ("server.tls_key",)),
     ("server.tls_key", ("server.tls_cert",)),
     ("hooks.secret", ("hooks.url",)),
-    *(
-        (f"auth.{name}", ("auth.jwt_key", "auth.jwt_jwks_url"))
-        for name in ("jwt_algorithms", "jwt_audience", "jwt_issuer")
-    ),
+    *((f"auth.{name}", _JWT_KEYS) for name in ("jwt_algorithms", "jwt_audience", "jwt_issuer")),
+)
+# The same, but a deployment may set them before, or without, what they need: a warning.
+_IDLE = (
+    *((f"trigger.{name}", ("trigger.url",)) for name in ("secret", "format", "timeout_seconds", "retries")),
+    ("hooks.grace_seconds", ("hooks.url",)),
+    ("server.outbound_proxy", ("trigger.url", "hooks.url", "auth.jwt_jwks_url")),
+    *((f"auth.{name}", _JWT_KEYS) for name in ("require_exp", "jwt_skew_seconds")),
 )
 
 
@@ -195,6 +200,12 @@ def warnings(config: Config) -> Iterator[tuple[str, str]]:
             yield "auth.jwt_jwks_url", sentence
     if (auth.jwt_key is not None or auth.jwt_jwks_url is not None) and not auth.require_exp:
         yield "auth.require_exp", "Tokens without exp are accepted and never expire; set it to refuse them."
+    default = Config()
+    for key, others in _IDLE:
+        if value_of(config, key) != value_of(default, key) and not any(value_of(config, other) for other in others):
+            yield key, f"It has no effect without {' or '.join(others)}."
+    if config.store.durability == "commit" and config.store.url == default.store.url:
+        yield "store.durability", "It has no effect with memory:, which keeps nothing; set store.url."
 
 
 # --- what each key takes ---

@@ -90,7 +90,7 @@ class StreamSettings(Section, frozen=True):
     dead_after_seconds: Annotated[float, Meta(ge=0.1, le=_DAY_SECONDS)] = _CORE.dead_after_seconds
     # 0 would make every browser reconnect in a tight loop.
     retry_ms: Annotated[int, Meta(ge=1, le=3_600_000)] = _CORE.retry_ms
-    max_lifetime_seconds: Annotated[float, Meta(ge=0, le=_YEAR_SECONDS)] = 0.0  # 0: as long as it likes.
+    max_lifetime_seconds: Annotated[float, Meta(ge=0, le=_YEAR_SECONDS)] = 0.0  # 0: no limit.
 
 
 class RingSettings(Section, frozen=True):

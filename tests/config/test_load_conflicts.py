@@ -1,4 +1,4 @@
-"""Settings that can't be combined; warnings are tested where they are shown."""
+"""Settings that can't be combined, or do nothing; how warnings are shown is tested where they are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests.config.refused import PUBLIC_PEM, refusal
+from edge.config.load import load, warnings
+from tests.config.refused import PUBLIC_PEM, SIGNING_SECRET, refusal
 
 
 @pytest.mark.parametrize(
@@ -53,3 +54,39 @@ from tests.config.refused import PUBLIC_PEM, refusal
 )
 def test_conflicting_values_are_refused_naming_what_was_set(environ: Mapping[str, str], line: str) -> None:
     assert line in refusal(environ)
+
+
+@pytest.mark.parametrize(
+    ("environ", "missing", "key", "sentence"),
+    [
+        ({"EDGE_TRIGGER_SECRET": SIGNING_SECRET}, "EDGE_TRIGGER_URL", "trigger.secret", "without trigger.url."),
+        ({"EDGE_TRIGGER_FORMAT": "inngest"}, "EDGE_TRIGGER_URL", "trigger.format", "without trigger.url."),
+        ({"EDGE_HOOKS_GRACE_SECONDS": "1s"}, "EDGE_HOOKS_URL", "hooks.grace_seconds", "without hooks.url."),
+        (
+            {"EDGE_SERVER_OUTBOUND_PROXY": "http://p:3128"},
+            "EDGE_HOOKS_URL",
+            "server.outbound_proxy",
+            "without trigger.url or hooks.url or auth.jwt_jwks_url.",
+        ),
+        (
+            {"EDGE_AUTH_REQUIRE_EXP": "true"},
+            "EDGE_AUTH_JWT_JWKS_URL",
+            "auth.require_exp",
+            "without auth.jwt_key or auth.jwt_jwks_url.",
+        ),
+        ({"EDGE_STORE_DURABILITY": "commit"}, "EDGE_STORE_URL", "store.durability", "set store.url."),
+    ],
+)
+def test_a_setting_without_effect_is_a_warning(
+    environ: Mapping[str, str], missing: str, key: str, sentence: str
+) -> None:
+    (warning,) = warnings(load(None, environ, {})[0])
+    assert key == warning[0]
+    assert "It has no effect " in warning[1]
+    assert warning[1].endswith(sentence)
+    given = "sqlite:h.db" if missing == "EDGE_STORE_URL" else "https://a.example/"
+    assert [] == list(warnings(load(None, {**environ, missing: given}, {})[0]))
+
+
+def test_the_defaults_cause_no_warning() -> None:
+    assert [] == list(warnings(load(None, {}, {})[0]))
