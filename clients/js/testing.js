@@ -148,6 +148,7 @@ export class FakeHub {
         return json(receipt.missed ? 202 : 201, receipt);
       }
       const lines = body.split("\n").filter((line) => line.trim());
+      if (final && !lines.length) return problem(400, "invalid_event", "There is no line to be the last event.");
       const receipts = lines.map((line, at) => this.publish(name, JSON.parse(line), { final: final && at === lines.length - 1 }));
       return json(201, {
         published: receipts.length,

@@ -19,6 +19,7 @@ from urllib.parse import quote, urlencode
 from edge.cli.commands import Listed, add_config, loaded, own_url
 from edge.cli.hub import (
     DEFAULT_URL,
+    CommandError,
     ExitStatus,
     Finished,
     Hub,
@@ -112,14 +113,17 @@ def hub_of(arguments: argparse.Namespace) -> Hub:
 
 
 def _publish(arguments: argparse.Namespace, hub: Hub) -> None:
+    number = 0
     query = _query(type=arguments.type, require=arguments.require, wait=arguments.wait)
-    lines: Iterable[bytes] = sys.stdin.buffer if arguments.data == "-" else [arguments.data.encode()]
+    lines: Iterable[bytes] = sys.stdin.buffer if arguments.data == "-" else [_bytes(arguments.data)]
     with hub.connected(_TIMEOUT_SECONDS) as connection:
         for number, (line, is_last) in enumerate(_with_last(lines, look_ahead=arguments.final), 1):
             path = _path(arguments.project, "/events", query | ({"final": "true"} if is_last else {}))
             key = f"{arguments.key}-{number}" if arguments.data == "-" else arguments.key
             headers = {"Content-Type": "text/plain; charset=utf-8"} | _keyed(arguments.key and key)
             _print(connection.exchange("POST", path, line.rstrip(b"\r\n"), headers))
+    if arguments.final and not number:
+        raise CommandError(f"standard input has no line, so {arguments.project} is not finished")
 
 
 def _with_last(lines: Iterable[bytes], *, look_ahead: bool) -> Iterator[tuple[bytes, bool]]:
@@ -150,9 +154,9 @@ def _subscribe(arguments: argparse.Namespace, hub: Hub) -> None:
 
 def _trigger(arguments: argparse.Namespace, hub: Hub) -> None:
     given = {name: getattr(arguments, name) for name in ("timeout", "connections", "on_timeout", "confirm")}
-    job = {"name": arguments.name} | ({} if arguments.data is None else {"data": _json_or_text(arguments.data)})
+    data = "null" if arguments.data is None else _as_json_text(arguments.data)
     headers = {"Content-Type": "application/json"} | _keyed(arguments.key)
-    body = json.dumps(job, ensure_ascii=False).encode()
+    body = _bytes(f'{{"name": {json.dumps(arguments.name, ensure_ascii=False)}, "data": {data}}}')
     path = _path(arguments.project, "/trigger", _query(**given))
     _print(hub.ask("POST", path, body, headers, timeout_seconds=_TIMEOUT_SECONDS))
 
@@ -227,16 +231,28 @@ def _as_line(event_id: str, event_type: str, data: str) -> str:
 
 
 def _as_json(event: StreamEvent) -> str:
-    shown = {"id": event.id, "type": event.type, "data": _json_or_text(event.data)}
-    shown |= {"project": event.project} if event.project else {}
-    return json.dumps(shown, ensure_ascii=False) + "\n"
+    texts = (event.id, event.type, event.project)
+    event_id, event_type, project = (json.dumps(text, ensure_ascii=False) for text in texts)
+    end = f', "project": {project}' if event.project else ""
+    return f'{{"id": {event_id}, "type": {event_type}, "data": {_as_json_text(event.data)}{end}}}\n'
 
 
-def _json_or_text(text: str) -> Any:
+def _bytes(argument: str) -> bytes:
+    """An argument as UTF-8. What wasn't stays as it was given: the hub refuses it, in words."""
+    return argument.encode(errors="surrogateescape")
+
+
+def _as_json_text(text: str) -> str:
+    """`text` on one line if it is JSON, with its numbers as they are written; any other text as a JSON string."""
     try:
-        return json.loads(text)
-    except ValueError:
-        return text
+        json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return json.dumps(text, ensure_ascii=False)
+    return text.replace("\r", " ").replace("\n", " ")
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _note(event: StreamEvent, *, several: bool) -> None:

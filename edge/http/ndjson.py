@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import msgspec
 
-from edge.core.errors import EdgeError, LimitReached, StoreUnavailable, Unauthenticated
+from edge.core.errors import EdgeError, InvalidRequest, LimitReached, StoreUnavailable, Unauthenticated
 from edge.core.event import decode_json, decode_plain_lines
 from edge.core.idempotency import Answer
 from edge.core.observer import Receipt
@@ -172,8 +172,10 @@ class Lines:
         return LinesTaken(self._published, self._first_id, self._last_id, self._connections, self._misses)
 
     def answer(self) -> Response:
-        """All lines were taken."""
+        """All lines were taken. Raises InvalidRequest where there was none to finish the project with."""
         totals = self._totals()
+        if self._final and not totals.published:
+            raise _nothing_final(totals)
         return json_response(totals, status=201 if totals.connections and not self._misses else 202)
 
     async def ended(self, error: EdgeError) -> EdgeError:
@@ -229,7 +231,10 @@ async def publish_whole(context: Context, name: str, body: bytes, keyed: Keyed, 
         if number % _LINES_A_TURN == 0:
             await asyncio.sleep(0)
     if not events:
-        return answer_of(LinesTaken(0, None, None, context.hub.connected(name), 0), 202)
+        nothing = LinesTaken(0, None, None, context.hub.connected(name), 0)
+        if final:
+            raise _nothing_final(nothing)
+        return answer_of(nothing, 202)
     if final:
         events[-1] = msgspec.structs.replace(events[-1], final=True)
     keyed = keyed._replace(besides=str(len(events)).encode(), events=len(events))
@@ -248,6 +253,14 @@ async def publish_whole(context: Context, name: str, body: bytes, keyed: Keyed, 
             raise outcome
     assert isinstance(last, Receipt)
     return keyed.answered([last])
+
+
+def _nothing_final(totals: LinesTaken) -> InvalidRequest:
+    return InvalidRequest(
+        "final=true makes the last line the project's last event, and there is no line; send one.",
+        code="invalid_event",
+        **msgspec.structs.asdict(totals),
+    )
 
 
 def published(receipts: Sequence[Receipt], besides: bytes) -> Answer:

@@ -20,6 +20,9 @@ FORM = "application/x-www-form-urlencoded"
 """curl's default; such bodies are parsed as JSON."""
 TEXT = "text/plain"
 NDJSON = "application/x-ndjson"
+LAST_ID_PARAMETERS = ("last_event_id", "lastEventId", "lastEventID", "Last-Event-ID")
+"""For clients that can't set headers; the first is ours, the others are what polyfills and other hubs call it."""
+_REPEATABLE = frozenset({"project", "ticket", *LAST_ID_PARAMETERS})
 MAX_PROJECTS = 32
 """Projects of one stream, and of one request to publish."""
 _PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}", re.ASCII)
@@ -50,16 +53,21 @@ def check_projects(names: Sequence[str]) -> None:
 
 
 def check_known(request: Request, known: Collection[str]) -> None:
-    """Raise InvalidRequest (`unknown_parameter`) for a query parameter that isn't `known`; `_…` are cache busters."""
-    for name in request.query:
-        if name in known or name.startswith("_"):
+    """Raise InvalidRequest for a query parameter that isn't `known` (`unknown_parameter`), or has two values where one
+    counts (`invalid_parameter`); `_…` are cache busters.
+    """
+    for name, values in request.query.items():
+        if name in known:
+            if len(values) > 1 and name not in _REPEATABLE:
+                raise _unreadable(name, values[1], "repeats a parameter that has one value; send it once")
             continue
+        if name.startswith("_"):
+            continue
+        shown = one_line(shorten(name, 64)) or "(empty)"
         nearest = get_close_matches(shorten(name, 64).lower(), known, 1, 0.5)
         advice = f"the nearest is {nearest[0]}." if nearest else f"it supports {', '.join(sorted(known)) or 'none'}."
         raise InvalidRequest(
-            f"{one_line(shorten(name, 64))} is not a parameter of this endpoint; {advice}",
-            code="unknown_parameter",
-            parameter=one_line(shorten(name, 64)),
+            f"{shown} is not a parameter of this endpoint; {advice}", code="unknown_parameter", parameter=shown
         )
 
 
@@ -124,7 +132,11 @@ def confirm(request: Request) -> Confirm:
 def idempotency_key(request: Request) -> str | None:
     """The `Idempotency-Key` header, if there is one."""
     key = request.headers.get("Idempotency-Key")
-    if key is not None and _IDEMPOTENCY_KEY.fullmatch(key) is None:
+    if key is None:
+        return None
+    if len(request.headers.getall("Idempotency-Key")) > 1:
+        raise InvalidRequest("Idempotency-Key was sent twice; send one.", code="invalid_parameter")
+    if _IDEMPOTENCY_KEY.fullmatch(key) is None:
         raise InvalidRequest(
             "Idempotency-Key must have 1 to 255 printable ASCII characters without spaces.",
             code="invalid_parameter",

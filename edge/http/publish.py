@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
-from edge.core.errors import NotReady
+from edge.core.errors import InvalidRequest, NotReady
 from edge.core.event import Event, check_type, decode_json, decode_text
 from edge.core.idempotency import Answer
 from edge.core.observer import Receipt
@@ -37,8 +37,7 @@ def publish(context: Context, request: Request) -> Response | Awaitable[Response
         if "wait" in query:
             wait_seconds = params.seconds(request, "wait", 0, highest=context.config.trigger.max_wait_seconds)
         if "type" in query:
-            event_type = query["type"][0]
-            check_type(event_type)
+            event_type = _type_of_text(kind, query["type"][0])
         if "final" in query:
             final = params.flag(request, "final")
     key = params.idempotency_key(request)
@@ -51,6 +50,19 @@ def publish(context: Context, request: Request) -> Response | Awaitable[Response
     event = _decode(context, kind, params.bounded(context, body), event_type, final=final)
     promised = context.store.publish(request.project, event, context.clock())
     return _response(promised) if isinstance(promised, Receipt) else _respond_later(promised)
+
+
+def _type_of_text(kind: str, event_type: str) -> str:
+    """The type of an event whose body can't name it. Raises InvalidRequest (`invalid_parameter`) where it can."""
+    if kind != params.TEXT:
+        raise InvalidRequest(
+            "The parameter type is for text/plain; put the type of a JSON event into the body, as in "
+            '{"type": "progress", "data": <any JSON>}.',
+            code="invalid_parameter",
+            parameter="type",
+        )
+    check_type(event_type)
+    return event_type
 
 
 async def _publish_later(

@@ -28,8 +28,6 @@ from edge.transport.carrier import Carrier, Part, TracedPart
 from edge.transport.stream import HEADERS, Stream, TracedStream, stream_head
 
 MEDIA_TYPE = "text/event-stream"
-LAST_ID_PARAMETERS = ("last_event_id", "lastEventId", "lastEventID", "Last-Event-ID")
-"""For clients that can't set headers; the first is ours, the others are what polyfills and other hubs call it."""
 _LAST = re.compile(r"last(?::([1-9][0-9]{0,5}))?", re.ASCII)
 _LONGEST_SPAN_SECONDS = 10 * 365.25 * 86_400
 """Ten years. A longer span is a mistake, most often a Unix time."""
@@ -49,8 +47,8 @@ class Wanted(NamedTuple):
 
 def subscribe(context: Context, request: Request) -> Response | Awaitable[Response]:
     """Open a stream of the events of one project, or of several."""
-    headers, names = request.headers, request.projects or (request.project,)
-    if not params.accepts(headers.get("Accept"), MEDIA_TYPE):
+    names = request.projects or (request.project,)
+    if not params.accepts(request.listed("Accept"), MEDIA_TYPE):
         return problem("not_acceptable", f"Events come as {MEDIA_TYPE} only; ask for that or for */*.")
     last_id, wanted = last_event_id(request), _DEFAULTS
     if request.query_string:
@@ -135,10 +133,15 @@ _ONLY_STREAMS = {name: value for name, value in HEADERS.items() if name != "Cont
 
 
 def last_event_id(request: Request) -> str:
-    """The id that the client saw last; empty without one. The header wins over the query."""
+    """The id that the client saw last; empty without one.
+
+    The header wins over the query. In the query the last one wins: a polyfill that reconnects appends its own to the
+    one that the page began with.
+    """
     asked = request.headers.get("Last-Event-ID") or ""
     if not asked and request.query_string:
-        asked = next(filter(None, map(request.parameter, LAST_ID_PARAMETERS)), "")
+        named = [values[-1] for name, values in request.query.items() if name in params.LAST_ID_PARAMETERS]
+        asked = next(filter(None, reversed(named)), "")
     return asked if asked.isascii() else asked.encode(errors="replace").decode()
 
 

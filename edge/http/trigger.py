@@ -99,7 +99,7 @@ def decode(body: bytes) -> Trigger:
             reason or f'The body is not a trigger: {error}. Send {{"name": "api/iterate", "data": <any JSON>}}.'
         ) from None
     except InvalidRequest as error:
-        raise _invalid(error.detail.replace("event type", "name")) from None
+        raise _invalid(error.detail.replace("event type", "name").replace("Types", "Names")) from None
     if order.id is not None and JOB_ID.fullmatch(order.id) is None:
         raise _invalid("id must have 1 to 128 characters out of A-Z a-z 0-9 _ : ~ -.")
     return order

@@ -216,7 +216,7 @@ class Readiness:
         if self._hub.draining:
             raise draining()
         if waiting >= self.max_waiting:
-            raise _too_many(f"{waiting} requests are waiting already (limits.max_waiting)", self.max_waiting)
+            raise _too_many(f"limits.max_waiting is {self.max_waiting} and all are in use", self.max_waiting)
         share = self.max_per_project
         if self._waiting >= share and self.waiting_for(project) >= share:
             of = "its share of limits.max_waiting (limits.project_share_percent)"

@@ -65,7 +65,9 @@ async def test_final_and_keys_apply_to_lines_of_standard_input(hub: HubProcess) 
     status, printed, err = await edge(hub, "subscribe", "p")
     assert (0, ["one", "two", "three"]) == (status, [line.split("\t")[2] for line in printed.splitlines()])
     assert "finished" in err
-    assert (0, "", "") == await edge(hub, "publish", "p", "-", "--final", given=b"")
+    assert (0, "", "") == await edge(hub, "publish", "p", "-", given=b"")
+    refused = "edge: standard input has no line, so p is not finished\n"
+    assert (1, "", refused) == await edge(hub, "publish", "p", "-", "--final", given=b"")
 
 
 async def test_publish_prints_the_receipt(hub: HubProcess) -> None:
@@ -83,6 +85,41 @@ async def test_publish_reads_standard_input_line_by_line(hub: HubProcess) -> Non
     _, printed, _ = await edge(hub, "subscribe", "p", "--json", "--count", "3")
     events = [line for line in as_json(printed) if not line["type"].startswith("edge.")]
     assert ["one", {"two": 2}, "dr\u00fcben"] == [event["data"] for event in events]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("1e400", "1e400"),
+        ("12345678901234567890.10", "12345678901234567890.10"),
+        ('{"a":1,"a":\n2}', '{"a":1,"a": 2}'),
+        ("NaN", '"NaN"'),
+        ("[" * 100_000 + "]" * 100_000, '"' + "[" * 100_000 + "]" * 100_000 + '"'),
+    ],
+    ids=["a number beyond any float", "digits", "lines and repeated keys", "not JSON", "nested"],
+)
+async def test_data_keeps_its_text_in_json_output(hub: HubProcess, text: str, shown: str) -> None:
+    assert 0 == (await edge(hub, "publish", "p", "-", given=b"zero"))[0]
+    await hub.ask("POST", "/projects/p/events", data=text.encode(), headers={"Content-Type": "text/plain"})
+    status, printed, err = await edge(hub, "subscribe", "p", "--json", "--count", "2", "--since", "all")
+    assert 0 == status, err
+    assert f'"data": {shown}}}' == printed.splitlines()[-1][-len(shown) - 9 :]
+
+
+@pytest.mark.parametrize(("text", "shown"), [("1e400", "1e400"), ("NaN", '"NaN"'), ("[1,", '"[1,"')])
+async def test_a_triggers_data_is_sent_as_it_is_written(hub: HubProcess, text: str, shown: str) -> None:
+    status, out, err = await edge(hub, "trigger", "p", "job", text, "--on-timeout", "dispatch", "--timeout", "0")
+    assert (0, "") == (status, err), out
+    _, printed, _ = await edge(hub, "history", "p")
+    assert shown == printed.rstrip("\n").split("\t")[2]
+
+
+@pytest.mark.parametrize("command", [("publish", "p"), ("trigger", "p", "job")])
+async def test_an_argument_that_is_not_utf8_is_refused_in_words(hub: HubProcess, command: tuple[str, ...]) -> None:
+    status, out, err = await edge(hub, *command, "\udcff")
+    assert (1, "") == (status, out)
+    assert "UTF-8" in err
+    assert 1 == err.count("\n")
 
 
 async def test_a_key_publishes_once(hub: HubProcess) -> None:

@@ -64,6 +64,15 @@ async def test_a_bad_last_line_finishes_nothing(site: Site) -> None:
     assert not (await site.ask("GET", "/projects/p")).json["finished"]
 
 
+@pytest.mark.parametrize("key", [{}, {"Idempotency-Key": "k"}], ids=["arriving", "whole"])
+@pytest.mark.parametrize("body", [b"", b"\n \n"])
+async def test_lines_without_an_event_finish_nothing_and_say_so(site: Site, key: dict[str, str], body: bytes) -> None:
+    headers = {"Content-Type": "application/x-ndjson", **key}
+    problem = (await site.ask("POST", f"{EVENTS}?final=true", data=body, headers=headers)).problem
+    assert ("invalid_event", 0) == (problem["code"], problem["published"])
+    assert "there is no line" in problem["detail"]
+
+
 async def test_final_is_true_or_false(site: Site) -> None:
     assert 400 == (await site.ask("POST", f"{EVENTS}?final=yes", json={"data": 1})).status
     assert {} == site.context.hub.projects

@@ -32,6 +32,13 @@ async def test_the_same_key_with_another_body_is_a_mismatch(site: Site) -> None:
     assert 1 == site.context.hub.counters.published
 
 
+async def test_two_keys_are_refused(site: Site) -> None:
+    head = f"POST {EVENTS} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 11\r\n"
+    answer = await site.exchange(f'{head}Idempotency-Key: a\r\nIdempotency-Key: b\r\n\r\n{{"data": 1}}'.encode())
+    assert "invalid_parameter" == answer.problem["code"]
+    assert 0 == site.context.hub.counters.published
+
+
 async def test_the_type_of_a_text_is_part_of_what_is_compared(site: Site) -> None:
     headers = {"Idempotency-Key": "k", "Content-Type": "text/plain"}
     await site.ask("POST", f"{EVENTS}?type=a", data=b"x", headers=headers)

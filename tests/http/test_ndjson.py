@@ -109,6 +109,13 @@ async def test_an_empty_body_publishes_nothing(site: Site) -> None:
     assert (202, expected) == (answer.status, answer.json)
 
 
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "k"}], ids=["arriving", "whole"])
+async def test_a_type_in_the_query_is_refused(site: Site, headers: dict[str, str]) -> None:
+    problem = (await send(site, b'{"data": 1}\n', headers, type="progress")).problem
+    assert ("invalid_parameter", "type") == (problem["code"], problem["parameter"])
+    assert {} == site.context.hub.projects
+
+
 @pytest.mark.parametrize(
     ("bad", "code"),
     [

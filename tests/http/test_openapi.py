@@ -24,9 +24,9 @@ from edge.core.resume import is_event_id, is_stream_id
 from edge.http import routes as http_app
 from edge.http.ndjson import LinesTaken
 from edge.http.openapi import document
+from edge.http.params import LAST_ID_PARAMETERS
 from edge.http.problems import PROBLEMS
 from edge.http.status import Ack
-from edge.http.subscribe import LAST_ID_PARAMETERS
 from edge.http.trigger import Trigger
 from edge.server.assembly import assemble
 from edge.triggers.job import Delivery

@@ -115,6 +115,25 @@ async def test_text_is_checked_too(site: Site, query: str, body: bytes) -> None:
     assert "invalid_event" == answer.problem["code"]
 
 
+@pytest.mark.parametrize("target", [EVENTS + "?", "/events?project=p&"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Type": "application/json"},
+        {"Content-Type": "application/x-www-form-urlencoded"},
+        {"Content-Type": "application/json", "Idempotency-Key": "k"},
+    ],
+    ids=["json", "curl's default", "with a key"],
+)
+async def test_a_type_in_the_query_is_refused_where_the_body_has_one(
+    site: Site, target: str, headers: dict[str, str]
+) -> None:
+    problem = (await site.ask("POST", f"{target}type=progress", data=b'{"data": 1}', headers=headers)).problem
+    assert (400, "invalid_parameter", "type") == (problem["status"], problem["code"], problem["parameter"])
+    assert "put the type of a JSON event into the body" in problem["detail"]
+    assert {} == site.context.hub.projects
+
+
 @pytest.mark.parametrize(
     ("headers", "code"),
     [

@@ -114,10 +114,14 @@ async def test_since_a_duration_replays_what_is_younger(site: Site) -> None:
         lambda event_id: {"since": event_id},
         lambda event_id: {"headers": {"Last-Event-ID": event_id}, "last_event_id": "gone-7", "since": "none"},
         lambda event_id: {"headers": {"Last-Event-ID": ""}, "last_event_id": event_id, "since": "none"},
+        lambda event_id: {"last_event_id": "gone-7", "lastEventId": event_id},
+        lambda event_id: {"lastEventId": "gone-7", "last_event_id": event_id},
+        lambda event_id: {"lastEventId": ["gone-7", "gone-8", event_id]},
     ],
     ids=[
         *("header", "query", "polyfill", "other hubs", "the header in the query", "since"),
         *("the header wins", "an empty header says nothing"),
+        *("a polyfill reconnects", "the last name wins", "the last value wins"),
     ],
 )
 async def test_continuing_behind_an_id(site: Site, ask: Any) -> None:
@@ -314,6 +318,14 @@ async def test_what_cant_be_read_is_refused_before_the_stream(site: Site, query:
     problem = (await site.ask("GET", f"/projects/p/events?{query}")).problem
     assert ("invalid_parameter", parameter) == (problem["code"], problem["parameter"])
     assert {} == site.context.hub.projects
+
+
+@pytest.mark.parametrize(
+    "header", ["Accept: text/html\r\nAccept: text/event-stream", "accept: */*\r\nACCEPT: text/html"]
+)
+async def test_accept_may_take_several_lines(site: Site, header: str) -> None:
+    head = f"HEAD /projects/p/events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{header}\r\n\r\n"
+    assert 200 == (await site.exchange(head.encode())).status
 
 
 @pytest.mark.parametrize("name", ["-a", "a%20b", "a%2Fb", "a%0Ab", "a" * 129, "%C3%A9"])

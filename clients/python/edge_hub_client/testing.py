@@ -196,6 +196,8 @@ class FakeHub(httpx.BaseTransport, httpx.AsyncBaseTransport):
                 return _problem(409, "no_connection", "No subscriber is connected, and nothing was stored.")
         is_batch = "ndjson" in request.headers.get("Content-Type", "")
         lines = [json.loads(line) for line in (body.splitlines() if is_batch else [body]) if line.strip()]
+        if not lines and parameters.get("final") == "true":
+            return _problem(400, "invalid_event", "There is no line to be the last event.")
         receipts = []
         for number, line in enumerate(lines, 1):
             for name in names:
