@@ -7,8 +7,9 @@ counted and `REFUSED` to the error codes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -28,17 +29,6 @@ REFUSED: dict[str, dict[str, str]] = _TEXTS["refused"]
 _UNKNOWN_REMEDY = "Look up the error code in docs/errors.md."
 
 
-class Misses(msgspec.Struct, frozen=True):
-    """As in the project's status, with the first and last time in seconds of the hub's clock."""
-
-    total: int = 0
-    recovered: int = 0
-    lost: int = 0
-    pending: int = 0
-    first_seconds: float | None = None
-    last_seconds: float | None = None
-
-
 class Situation(msgspec.Struct, frozen=True):
     """Everything known about a project. `confirmed` is how a connection was confirmed just now, None if none was."""
 
@@ -50,7 +40,9 @@ class Situation(msgspec.Struct, frozen=True):
     connections: int = 0
     confirmed: str | None = None
     waiting: int = 0
-    misses: Misses = Misses()
+    misses: Mapping[str, int] = MappingProxyType({"total": 0, "recovered": 0, "lost": 0, "pending": 0})
+    first_miss_seconds: float | None = None
+    last_miss_seconds: float | None = None
     facts: Sequence[Fact] = ()
 
     def newest(self, kind: str) -> Fact | None:
@@ -59,21 +51,21 @@ class Situation(msgspec.Struct, frozen=True):
 
 def explain(situation: Situation, iso_time: Callable[[float], str]) -> dict[str, Any]:
     """Explain `situation`, as the JSON document of the response; `iso_time` formats a moment of the hub's clock."""
-    misses = situation.misses
+    misses, pending = situation.misses, situation.misses["pending"]
     left, refused, late = (situation.newest(kind) for kind in ("left", "refused", "late"))
     words: dict[str, Any] = {
         "project": situation.project,
         "connected": count(situation.connections, "subscriber"),
         "waiting": _if(situation.waiting, f" {count(situation.waiting, 'request')} waiting for a subscriber."),
-        "kept": _if(misses.pending, f" {count(misses.pending, 'event')} kept for the next one."),
-        "lost": count(misses.lost, "event"),
+        "kept": _if(pending, f" {count(pending, 'event')} kept for the next one."),
+        "lost": count(misses["lost"], "event"),
         "began": ago(situation.now - situation.began_seconds),
         **{fact.kind: _words(situation, fact) for fact in (left, refused, late) if fact is not None},
     }
     answer = situation.confirmed or "unconfirmed" if situation.connections else "none"
     case = _TEXTS["cases"][_case(situation, left, refused, late)]
     cause, hints = case["cause"], _TEXTS["hints"]
-    todo = [case["remedy"], _if(cause == "refused", hints["refused"]), _if(misses.lost, hints["lost"])]
+    todo = [case["remedy"], _if(cause == "refused", hints["refused"]), _if(misses["lost"], hints["lost"])]
     return {
         "project": situation.project,
         "connections": situation.connections,
@@ -82,7 +74,7 @@ def explain(situation: Situation, iso_time: Callable[[float], str]) -> dict[str,
         "answer": _TEXTS["answers"][answer].format(**words),
         "why": case["why"].format(**words),
         "todo": [text.format(**words) for text in todo if text],
-        "misses": {name: getattr(misses, name) for name in ("total", "recovered", "lost", "pending")},
+        "misses": dict(misses),
         "facts": _facts(situation, iso_time),
         "known_since": iso_time(situation.began_seconds),
     }
@@ -119,11 +111,10 @@ def _case(situation: Situation, left: Fact | None, refused: Fact | None, late: F
 
 def _facts(situation: Situation, iso_time: Callable[[float], str]) -> list[dict[str, object]]:
     """Every fact, newest first."""
-    facts, misses = list(situation.facts), situation.misses
-    if misses.last_seconds is not None:
-        facts.append(
-            Fact("missed", "", misses.last_seconds, misses.total, lost=misses.lost, recovered=misses.recovered)
-        )
+    facts, misses, last_seconds = list(situation.facts), situation.misses, situation.last_miss_seconds
+    if last_seconds is not None:
+        missed = Fact("missed", "", last_seconds, misses["total"], recovered=misses["recovered"], lost=misses["lost"])
+        facts.append(missed)
     facts.sort(key=lambda fact: fact.last_seconds, reverse=True)
     texts = _TEXTS["facts"]
     return [
@@ -140,7 +131,7 @@ def _facts(situation: Situation, iso_time: Callable[[float], str]) -> list[dict[
 
 def _words(situation: Situation, fact: Fact) -> dict[str, str]:
     misses = situation.misses
-    since_first_miss = situation.now - (misses.first_seconds or 0.0)
+    since_first_miss = situation.now - (situation.first_miss_seconds or 0.0)
     reason = {"left": LEFT, "refused": REFUSED}.get(fact.kind, {}).get(fact.reason)
     return {
         **(reason or {"what": fact.reason, "remedy": _UNKNOWN_REMEDY}),
@@ -156,9 +147,9 @@ def _words(situation: Situation, fact: Fact) -> dict[str, str]:
         "recovered": str(fact.recovered),
         "lost": str(fact.lost),
         "outcome": _outcome(situation, fact),
-        "total": count(misses.total, "event"),
-        "pending": str(misses.pending),
-        "first": _if(misses.total > 1, f", the first {ago(since_first_miss)}"),
+        "total": count(misses["total"], "event"),
+        "pending": str(misses["pending"]),
+        "first": _if(misses["total"] > 1, f", the first {ago(since_first_miss)}"),
     }
 
 

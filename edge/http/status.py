@@ -17,7 +17,7 @@ from edge.core import resume
 from edge.core.connection import Connection
 from edge.core.errors import EdgeError, InvalidRequest
 from edge.core.ledger import MissTotals
-from edge.diagnose.explain import Misses, Situation, as_text
+from edge.diagnose.explain import Situation, as_text
 from edge.diagnose.explain import explain as explained
 from edge.diagnose.observer import Fact
 from edge.http import params, problems
@@ -217,15 +217,12 @@ async def explain(context: Context, request: Request) -> Response:
 
 async def _situation(context: Context, name: str) -> Situation:
     now, view = context.clock(), await context.nodes.view(name)
-    facts, misses = context.history.facts(name), Misses()
-    if view is not None:
-        counts = view.misses, view.recovered, view.lost, view.pending
-        misses = Misses(*counts, view.first_miss_seconds, view.last_miss_seconds)
-        if (here := context.hub.projects.get(name)) is not None:
-            if here.connections and here.last_connect_seconds is not None:
-                facts.append(Fact("connected", "", here.last_connect_seconds))
-            if len(here.ring):
-                facts.append(Fact("published", "", here.ring.published_at(here.ring.newest)))
+    facts, here = context.history.facts(name), context.hub.projects.get(name)
+    if view is not None and here is not None:
+        if here.connections and here.last_connect_seconds is not None:
+            facts.append(Fact("connected", "", here.last_connect_seconds))
+        if len(here.ring):
+            facts.append(Fact("published", "", here.ring.published_at(here.ring.newest)))
     return Situation(
         project=name,
         now=now,
@@ -233,7 +230,9 @@ async def _situation(context: Context, name: str) -> Situation:
         known=view is not None,
         connections=0 if view is None else view.connections,
         waiting=context.readiness.waiting_for(name),
-        misses=misses,
+        misses=_misses(MissTotals() if view is None else view),
+        first_miss_seconds=None if view is None else view.first_miss_seconds,
+        last_miss_seconds=None if view is None else view.last_miss_seconds,
         facts=facts,
         confirmed=await _confirmed(context, name) if view is not None and view.connections else None,
     )
@@ -271,7 +270,7 @@ def _ring(view: View) -> dict[str, object]:
     return {"oldest": oldest, "newest": newest, "events": view.events, "bytes": view.bytes}
 
 
-def _misses(of: View | MissTotals) -> dict[str, object]:
+def _misses(of: View | MissTotals) -> dict[str, int]:
     return {"total": of.misses, "recovered": of.recovered, "lost": of.lost, "pending": of.pending}
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.core.counters import REMOVAL_REASONS
-from edge.diagnose.explain import REFUSED, Misses, Situation, as_text, count, duration, explain
+from edge.diagnose.explain import REFUSED, Situation, as_text, count, duration, explain
 from edge.diagnose.observer import Fact
 from tests.http.client import check_answer
 
@@ -19,6 +20,17 @@ KINDS = [
     *(("late", reason) for reason in ("first", "dropped", "trigger")),
     *(("trigger", what) for what in ("waited", "no_connection", "dispatched_anyway", "cancelled", "failed")),
     *((kind, "") for kind in ("forgotten", "connected", "published")),
+]
+MISSES: list[dict[str, Any]] = [
+    {},
+    *(
+        {
+            "misses": dict(zip(("total", "recovered", "lost", "pending"), counts, strict=True)),
+            "first_miss_seconds": first,
+            "last_miss_seconds": 2.0,
+        }
+        for counts, first in (((5, 2, 1, 2), 1.0), ((1, 0, 0, 1), 2.0))
+    ),
 ]
 FACTS = st.builds(
     lambda kind, last, times, seconds, missed, recovered: Fact(
@@ -45,7 +57,7 @@ def situations(draw: st.DrawFn) -> Situation:
         connections=connections,
         confirmed=draw(st.sampled_from([None, "acknowledged", "client", "written"])) if connections else None,
         waiting=draw(st.integers(0, 3)),
-        misses=draw(st.sampled_from([Misses(), Misses(5, 2, 1, 2, 1.0, 2.0), Misses(1, 0, 0, 1, 2.0, 2.0)])),
+        **draw(st.sampled_from(MISSES)),
         facts=facts,
     )
 
