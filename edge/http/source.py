@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 
 from edge.config.texts import WILDCARD_ORIGIN, is_local
@@ -109,19 +109,12 @@ class ClientAddresses:
 
     def of(self, request: Request) -> str:
         """The client's address in canonical form."""
-        headers = request.headers
-        if "X-Forwarded-For" not in headers and "Forwarded" not in headers:
-            return _shown(request.peer)
-        return self.behind(request.peer, headers.getall("X-Forwarded-For", ()), headers.getall("Forwarded", ()))
-
-    def behind(self, remote: str | None, forwarded_for: Sequence[str], forwarded: Sequence[str]) -> str:
-        """The same from the peer's address and the lines of the two headers."""
-        if not remote:
-            return UNKNOWN
-        peer = _peer(remote)
+        headers, remote = request.headers, request.peer
+        peer = _peer(remote) if remote and ("X-Forwarded-For" in headers or "Forwarded" in headers) else None
         if peer is None or not self._trusts(peer):
             return _shown(remote)
-        lists = (_hops(forwarded_for), [_forwarded_for(part) for part in _hops(forwarded)])
+        forwarded = _hops(headers.getall("Forwarded", ()))
+        lists = (_hops(headers.getall("X-Forwarded-For", ())), [_forwarded_for(part) for part in forwarded])
         answers = {self._client(hops, peer) for hops in lists if hops}
         return str(answers.pop() if len(answers) == 1 else peer)
 
