@@ -7,7 +7,7 @@ the target: `tracestate` belongs to the vendors of tracing systems, and we are n
 from __future__ import annotations
 
 import re
-from contextvars import Context, ContextVar, copy_context
+from contextvars import ContextVar
 
 TRACE_HEADER = "traceparent"
 TRACE: ContextVar[str | None] = ContextVar(TRACE_HEADER, default=None)
@@ -37,11 +37,6 @@ def is_traceparent(text: str) -> bool:
     return _TRACEPARENT.fullmatch(text) is not None
 
 
-def traced(traceparent: str | None) -> Context:
-    """A context in which a call, and the tasks that it makes, have `traceparent`, or none if that isn't one.
-
-    A connection goes on in the task of the request before, and may read in it: that one's trace isn't the next one's.
-    """
-    context = copy_context()
-    context.run(TRACE.set, traceparent if traceparent is not None and is_traceparent(traceparent) else None)
-    return context
+def trace_of(traceparent: str | None) -> str | None:
+    """What `TRACE` is in a request with this header: None without one, or if it is invalid."""
+    return traceparent if traceparent is not None and is_traceparent(traceparent) else None

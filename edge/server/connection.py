@@ -20,7 +20,7 @@ from multidict import CIMultiDict
 
 from edge.http.message import HTTP_1_1, Request, Response
 from edge.http.routes import Application
-from edge.logs.text import TRACE, TRACE_HEADER, traced
+from edge.logs.text import TRACE, TRACE_HEADER, trace_of
 from edge.server.accept import Acceptor, ConnectionThrottle, origin_in
 from edge.server.reader import BLANK, Received, RequestReader, refusal
 
@@ -197,13 +197,22 @@ class HttpConnection(RequestReader):
                     self.resume_reading(resume_parser=False)
                 return
             traceparent = request.headers.get(TRACE_HEADER)
-            as_before = traceparent == TRACE.get()
-            answered = self._answer(request) if as_before else traced(traceparent).run(self._answer, request)
-            if not answered:
+            if not (self._answer(request) if traceparent == TRACE.get() else self._answer_traced(request, traceparent)):
                 return
             if self._writing_paused:
                 break
         self._serve_later()
+
+    def _answer_traced(self, request: Received, traceparent: str | None) -> bool:
+        """`_answer`, and the tasks that it makes, with the trace of the request.
+
+        A connection goes on in the task of the request before, and may read in it: that one's trace isn't this one's.
+        """
+        token = TRACE.set(trace_of(traceparent))
+        try:
+            return self._answer(request)
+        finally:
+            TRACE.reset(token)
 
     def _answer(self, request: Received) -> bool:
         """Answer a request, or begin to. Returns whether the next one may follow at once."""

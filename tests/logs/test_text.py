@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.logs.text import TRACE, is_traceparent, one_line, shorten, traced
+from edge.logs.text import is_traceparent, one_line, shorten, trace_of
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -46,5 +46,4 @@ def test_shorten_cuts_with_an_ellipsis() -> None:
 )
 def test_a_trace_that_is_none_is_ignored(text: str, well_formed: bool) -> None:
     assert well_formed is is_traceparent(text)
-    assert (text if well_formed else None) == traced(text).run(TRACE.get)
-    assert TRACE.get() is None
+    assert (text if well_formed else None) == trace_of(text)
