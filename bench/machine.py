@@ -15,10 +15,9 @@ _DEBIAN = ("nginx", "libnginx-mod-nchan", "pushpin")
 
 
 def describe() -> dict[str, str]:
-    cpus = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "processor": f"{len(cpus)} x {cpus[0].partition(':')[2].strip()} ({_hypervisor()})",
+        "processor": _processor(),
         "kernel": platform.release(),
         "python": f"{platform.python_version()} ({_built()})",
         **{name: version(name) for name in _PACKAGES},
@@ -26,8 +25,13 @@ def describe() -> dict[str, str]:
     }
 
 
-def _hypervisor() -> str:
-    return "a virtual machine" if "hypervisor" in Path("/proc/cpuinfo").read_text() else "bare metal"
+def _processor() -> str:
+    """Its name, which a virtual machine may shorten, and the numbers that its generation goes by."""
+    lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
+    said = {name.strip(): value.strip() for name, _, value in lines}
+    count = sum(name.strip() == "model name" for name, _, _ in lines)
+    where = "a virtual machine" if "hypervisor" in said["flags"] else "bare metal"
+    return f"{count} x {said['model name']}, family {said['cpu family']} model {said['model']} ({where})"
 
 
 def _built() -> str:
