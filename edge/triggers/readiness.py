@@ -223,15 +223,13 @@ class Readiness:
             raise _too_many(f"{share} requests wait for {project} already, {of}", share)
 
     def waiting_for(self, project: str) -> int:
-        return sum(len(watch.waiters) for watch in self._watches_of(project))
+        watches = (self._watches.get((project, confirm)) for confirm in CONFIRMS)
+        return sum(len(watch.waiters) for watch in watches if watch is not None)
 
     def connection_added(self, project: str) -> None:
-        for watch in self._watches_of(project):
-            watch.wake()
-
-    def _watches_of(self, project: str) -> list[_Watch]:
-        found = (self._watches.get((project, confirm)) for confirm in CONFIRMS)
-        return [watch for watch in found if watch is not None]
+        for confirm in CONFIRMS:
+            if (watch := self._watches.get((project, confirm))) is not None:
+                watch.wake()
 
     def answer(self, project: str, connection_id: str, token: str) -> bool:
         """The client of a connection answers a probe; False if the probe was another one, or is no longer open."""
