@@ -66,7 +66,7 @@ def add_to(listed: Listed) -> None:
     subscribe("--since", metavar="START", help=starts)
     subscribe("--json", action="store_true", help="a JSON object per event, and per event of the hub")
     subscribe("--observe", action="store_true", help="watch without counting as a subscriber")
-    subscribe("--count", type=int, metavar="N", help="exit after N events")
+    subscribe("--count", type=_count, metavar="N", help="exit after N events")
 
     trigger = add("trigger", "start a job once a subscriber is confirmed", _trigger).add_argument
     trigger("name", metavar="NAME", help="the job's name")
@@ -94,6 +94,12 @@ def add_to(listed: Listed) -> None:
     selftest.add_argument("--no-trigger", action="store_true", help=no_trigger)
     for parser in (explain, selftest):
         add_config(parser, "; its auth.token is sent, and its hub is the default")
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
 
 
 def hub_of(arguments: argparse.Namespace) -> Hub:

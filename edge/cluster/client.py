@@ -105,9 +105,7 @@ class RedisClient:
         self.address = address
         self.keys = Keys(address.prefix, address.database)
         self.answer_seconds = answer_seconds
-        names = f"local PREFIX, CHANNELS = '{self.keys.prefix}', '{self.keys.channels}'\n"
-        constants["TTL_SECONDS"] = NODE_TTL_SECONDS
-        self._constants = names + "".join(f"local {name} = {value}\n" for name, value in constants.items())
+        self._constants = {**constants, "TTL_SECONDS": NODE_TTL_SECONDS}
         self._client = _connect(address, answer_seconds)
         # Silence is normal for a subscriber; redis-py takes the socket's timeout for the longest silence.
         self._subscriber = _connect(address, None)
@@ -126,6 +124,11 @@ class RedisClient:
     async def open(self) -> None:
         """Read the scripts."""
         self._texts = await asyncio.to_thread(_read_scripts)
+        self.define()
+
+    def define(self, **constants: float) -> None:
+        """Give scripts other constants, from their next run on."""
+        self._constants |= constants
         self._shas = dict.fromkeys(self._texts, "0" * 40)  # not loaded
 
     async def run(self, script: str, *args: Any, probing: bool = False) -> Any:
@@ -159,9 +162,11 @@ class RedisClient:
     async def _load(self, client: redis.asyncio.Redis) -> None:
         """Load the scripts. They name the Redis process, so that those of an earlier process are never used in it."""
         loaded_into = None
+        names = f"local PREFIX, CHANNELS = '{self.keys.prefix}', '{self.keys.channels}'\n"
+        lines = names + "".join(f"local {name} = {value}\n" for name, value in self._constants.items())
         while (run := await _run_id(client)) != loaded_into:
             loaded_into = run
-            constants = f"local RUN = '{run}'\n{self._constants}"
+            constants = f"local RUN = '{run}'\n{lines}"
             self._shas = {name: await client.script_load(constants + text) for name, text in self._texts.items()}
 
     @asynccontextmanager

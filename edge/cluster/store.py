@@ -24,7 +24,7 @@ from edge.cluster.presence import PresenceReporter
 from edge.cluster.readiness import ClusterReadiness
 from edge.cluster.replication import Replicator
 from edge.cluster.status import ClusterHooks, ClusterStatus, SharedTickets
-from edge.config.schema import LimitsSettings
+from edge.config.schema import Config, LimitsSettings
 from edge.config.texts import RedisAddress
 from edge.core import sse
 from edge.core.errors import StoreUnavailable
@@ -72,7 +72,7 @@ class RedisStore:
             MAX_BYTES=hub.limits.max_bytes,
             MAX_AGE_SECONDS=hub.limits.max_age_seconds,
             KEEP_MS=keep_ms,
-            KEEP_RECEIPTS_MS=int(limits.idempotency_seconds * 1000),
+            **_of(limits),
         )
         self.status = ClusterStatus(self.redis, keep_ms)
         self.tickets = SharedTickets(self.redis, limits.max_tickets, limits.project_share(limits.max_tickets))
@@ -103,6 +103,10 @@ class RedisStore:
         self._has_joined = False
         misses = hub.counters.misses
         misses.pending_in_all, misses.reported_elsewhere = 0, True
+
+    def configure(self, config: Config) -> None:
+        """Take what a reload has changed."""
+        self.redis.define(**_of(config.limits))
 
     @property
     def problem(self) -> StoreUnavailable | None:
@@ -313,3 +317,8 @@ def _refuse(part: list[_Queued], error: BaseException) -> None:
     for queued in part:
         if not queued.future.done():
             queued.future.set_exception(StoreUnavailable(detail))
+
+
+def _of(limits: LimitsSettings) -> dict[str, float]:
+    """The constants of scripts that a reload may change."""
+    return {"KEEP_RECEIPTS_MS": int(limits.idempotency_seconds * 1000)}

@@ -129,7 +129,7 @@ def _open(
 
 _DEFAULTS = Wanted()
 _TAKEN_OVER = TakenOver()
-_ONLY_STREAMS = {name: value for name, value in HEADERS.items() if name != "Content-Type"}
+_ONLY_STREAMS = {name: value for name, value in HEADERS.items() if name not in ("Content-Type", "Connection")}
 
 
 def last_event_id(request: Request) -> str:

@@ -76,7 +76,6 @@ class SqliteWriter(MemoryStore):
     _: KW_ONLY
     commit: bool
     flush_seconds: float
-    keep_receipts_seconds: float
     supervisor: Supervisor = field(default_factory=Supervisor)
     _offset_seconds: float = 0.0
     """How far the file's clock is ahead of the hub's."""
@@ -224,7 +223,7 @@ class SqliteWriter(MemoryStore):
 
     def _transaction(self, part: Gathered) -> Transaction:
         transaction = part.transaction(
-            self._hub, self._offset_seconds, self._now(), self.keep_receipts_seconds, self._drift_seconds()
+            self._hub, self._offset_seconds, self._now(), self._receipts.keep_seconds, self._drift_seconds()
         )
         # What is not yet assigned to a connection is looked at again in the next transaction.
         self._gathered.touched.update(row.name for row in transaction.projects if row.ledger.waiting)

@@ -127,6 +127,13 @@ async def test_a_key_publishes_once(hub: HubProcess) -> None:
     assert first == await edge(hub, "publish", "p", "x", "--key", "k")
 
 
+@pytest.mark.parametrize("count", ["0", "-3", "x"])
+async def test_subscribe_counts_from_1(hub: HubProcess, count: str) -> None:
+    status, out, err = await edge(hub, "subscribe", "p", f"--count={count}")
+    assert (2, "") == (status, out)
+    assert "is not a whole number from 1" in err
+
+
 async def test_without_a_subscriber_the_exit_status_is_3(hub: HubProcess) -> None:
     for command in (("publish", "p", "x", "--require", "1"), ("trigger", "p", "job", "--timeout", "10ms")):
         status, out, err = await edge(hub, *command)

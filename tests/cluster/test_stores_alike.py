@@ -233,9 +233,7 @@ async def in_sqlite(story: Story, path: Path, *, commit: bool) -> Outcome:
     def rig() -> tuple[Hub, SqliteStore]:
         hub = _hub()
         clock = asyncio.get_running_loop().time
-        return hub, SqliteStore(
-            hub, Receipts(10, 60.0), clock, path, commit=commit, flush_seconds=0.001, keep_receipts_seconds=60.0
-        )
+        return hub, SqliteStore(hub, Receipts(10, 60.0), clock, path, commit=commit, flush_seconds=0.001)
 
     async def settle() -> None:
         for _ in range(3):

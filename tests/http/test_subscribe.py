@@ -255,6 +255,15 @@ async def test_head_gets_the_headers_and_opens_nothing(site: Site) -> None:
     assert {} == site.context.hub.projects
 
 
+async def test_a_connection_goes_on_behind_a_head_request(site: Site) -> None:
+    request = b"HEAD /projects/p/events HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    reader, writer = await site.raw(request * 2)
+    for _ in range(2):
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"\r\nConnection:" not in head
+    writer.close()
+
+
 async def test_http_1_0_gets_the_stream_unchunked(site: Site) -> None:
     reader, writer = await site.raw(b"GET /projects/p/events HTTP/1.0\r\nHost: localhost\r\n\r\n")
     head = await reader.readuntil(b"\r\n\r\n")

@@ -91,7 +91,6 @@ class Rig:
             path,
             commit=commit,
             flush_seconds=flush_seconds,
-            keep_receipts_seconds=600.0,
         )
 
     def _wake(self) -> None:

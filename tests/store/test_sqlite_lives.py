@@ -337,3 +337,16 @@ async def test_a_quiet_project_goes_on_from_the_position_behind_a_reported_resta
         await rig.crash()
     async with life(path, commit=False) as rig:
         assert ["restart"] == rig.resumed(positions[-1])[1], "a kill may have lost something since"
+
+
+async def test_the_file_forgets_keys_after_the_time_of_the_configuration_in_use(tmp_path: Path) -> None:
+    first = Rig(tmp_path / "h.db", commit=True)
+    await first.store.open()
+    await first.answered(("publish", "p", "k"), b"f", Answer(202, b"{}"))
+    first.receipts.keep_seconds = 0.0
+    await first.publish("1")
+    await first.store.close()
+    second = Rig(tmp_path / "h.db", commit=True)
+    await second.store.open()
+    assert 0 == len(second.receipts)
+    await second.store.close()
