@@ -7,6 +7,8 @@ each for projects and waiting requests, a sixteenth for idempotency keys; the re
 from __future__ import annotations
 
 import resource
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,44 +75,33 @@ def defaults(machine: Machine) -> dict[str, tuple[int, str]]:
     return found
 
 
-def cgroups(root: Path) -> list[tuple[Path, int]]:
+def cgroups(root: Path) -> Iterator[tuple[Path, int]]:
     """The folders of this process's memory cgroup and of those above it, of version 2 or 1, that have a limit; and
     their limits in bytes.
     """
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "memory":
-            top, file = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
-        elif not controllers and (root / "sys/fs/cgroup/cgroup.controllers").exists():
-            top, file = root / "sys/fs/cgroup", "memory.max"
-        else:
-            continue
-        own = top / path.lstrip("/")
-        # In a container the path may be the host's; what is mounted is then the container's own cgroup.
-        folders = [folder for folder in (own, *own.parents) if folder.is_relative_to(top)]
-        return [(folder, limit) for folder in folders if (limit := _limit_bytes(folder / file)) is not None]
-    return []
-
-
-def _limit_bytes(file: Path) -> int | None:
-    try:
-        limit = int(file.read_text())
-    except (OSError, ValueError):  # There is no such file, or it says "max".
-        return None
-    return limit if limit < _UNLIMITED_BYTES else None
+    with suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers == "memory":
+                top, file = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+            elif not controllers and (root / "sys/fs/cgroup/cgroup.controllers").exists():
+                top, file = root / "sys/fs/cgroup", "memory.max"
+            else:
+                continue
+            own = top / path.lstrip("/")
+            # In a container the path may be the host's; what is mounted is then the container's own cgroup.
+            for folder in (own, *own.parents):
+                with suppress(OSError, ValueError):  # There is no such file, or it says "max".
+                    limit = int((folder / file).read_text())
+                    if limit < _UNLIMITED_BYTES and folder.is_relative_to(top):
+                        yield folder, limit
+            return
 
 
 def memory_info_bytes(root: Path, field: str) -> int | None:
     """A field of /proc/meminfo."""
-    try:
-        lines = (root / "proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * _KIB
+    with suppress(OSError):
+        for line in (root / "proc/meminfo").read_text().splitlines():
+            if line.startswith(f"{field}:"):
+                return int(line.split()[1]) * _KIB
     return None

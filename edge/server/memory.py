@@ -35,7 +35,7 @@ class MemoryWatch:
         self._hub = hub
         self._clock = clock
         self._root = root
-        self._cgroups = cgroups(root)
+        self._cgroups = list(cgroups(root))
         self._machine_bytes = memory_info_bytes(root, "MemTotal")
         self._total_bytes = hub.limits.total_bytes
         self._low_until = 0.0
@@ -95,11 +95,9 @@ def _missing(limit_bytes: int, free_bytes: int) -> int:
 
 def _used_bytes(folder: Path) -> int:
     """What a cgroup uses, but for files that the kernel would drop first."""
-    try:
+    with suppress(OSError, ValueError):  # The cgroup was removed, or its files are not readable here.
         for current, cached in (("memory.current", "inactive_file"), ("memory.usage_in_bytes", "total_inactive_file")):
             if (folder / current).exists():
                 stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
                 return int((folder / current).read_text()) - int(stat.get(cached, 0))
-    except (OSError, ValueError):  # The cgroup was removed, or its files are not readable here.
-        pass
     return 0
