@@ -132,6 +132,11 @@ def _no_containers() -> str:
     return ""
 
 
+def _no_clone() -> str:
+    there = _succeeds("git", "-C", str(TESTS), "ls-files")
+    return "" if there else "this folder is not a clone, or another user's"
+
+
 def _no_node_modules() -> str:
     return "" if NODE_MODULES.exists() else "tests/node/node_modules is not installed"
 
@@ -152,6 +157,7 @@ RIGHTS: dict[str, list[Callable[[], str]]] = {
 # Asked once the packages are there.
 WORKS: dict[str, tuple[Callable[[], str], str]] = {
     "namespaces": (_no_namespaces, IN_A_CONTAINER),
+    "git": (_no_clone, "make test, in a clone of your own"),
     "node": (_no_node_modules, "make setup-test"),
     "clients": (_no_clients, "make setup-clients"),
 }

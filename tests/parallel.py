@@ -14,7 +14,7 @@ import pytest
 # Begin with what takes longest, so that no worker is left alone with it at the end.
 FIRST = ["packaging", "browser", "faultcheck", "clients", "cluster", "faults", "store", "security", "fuzz"]
 # A file is given to a worker whole, and with it its module's fixtures. These share what they build:
-BUILT = {f"tests/packaging/test_{name}.py" for name in ("binary", "booted", "deb")}
+BUILT = {f"tests/packaging/test_{name}.py" for name in ("binary", "booted", "deb", "install")}
 # These have tests that take long and share nothing.
 APART = {"tests/faultcheck/test_rounds.py", "tests/cluster/test_chaos.py"}
 

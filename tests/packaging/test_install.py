@@ -95,6 +95,7 @@ def test_the_pages_name_the_address_and_the_version_that_one_file_holds() -> Non
     }
 
 
+@pytest.mark.git
 def test_no_text_has_a_blank_to_fill_in() -> None:
     found = subprocess.run(
         ["git", "grep", "--files-with-matches", "--extended-regexp", r"\bOWNER\b|[Yy]our-org\b|<owner>"],

@@ -48,6 +48,7 @@ def test_every_change_is_checked_and_on_every_python_that_is_promised() -> None:
     assert f"python: {promised}".replace("'", '"') in check
 
 
+@pytest.mark.git
 def test_every_lock_is_renewed_by_a_bot() -> None:
     """requirements/*.lock by workflows/update.yml, those of npm and Go by Dependabot."""
     bot = (ROOT / ".github" / "dependabot.yml").read_text()
