@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -62,10 +63,44 @@ class Line:
         while data := await reader.read(65536):
             if not self._whole.is_set():
                 await asyncio.Event().wait()  # until the line is removed
+            await self._may_pass(data)
             writer.write(data)
             await writer.drain()
         writer.close()
         raise ConnectionResetError
+
+    async def _may_pass(self, data: bytes) -> None:
+        """Wait until `data` may be forwarded."""
+
+
+class Gate(Line):
+    """Forwards everything while it is open, and holds what matches `held` while it is closed."""
+
+    def __init__(self, port: int, held: bytes) -> None:
+        super().__init__(port)
+        self._held = re.compile(held)
+        self._opened = asyncio.Event()
+        self._opened.set()
+
+    def close(self) -> None:
+        self._opened.clear()
+
+    def open(self) -> None:
+        self._opened.set()
+
+    async def _may_pass(self, data: bytes) -> None:
+        if self._held.search(data):
+            await self._opened.wait()
+
+
+@asynccontextmanager
+async def gate_to(port: int, held: bytes) -> AsyncIterator[Gate]:
+    gate = Gate(port, held)
+    await gate.lay()
+    try:
+        yield gate
+    finally:
+        await gate.remove()
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ import pytest_asyncio
 from playwright.async_api import BrowserContext, Route
 
 from tests.browser.conftest import LOCAL, OpenTab
-from tests.browser.line import Line, line_to
+from tests.browser.line import Gate, Line, gate_to, line_to
 from tests.browser.tab import Tab
 from tests.clients.client import INSTALLED
 from tests.clients.recipe import server, unpack
@@ -30,25 +30,33 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwDlTCiM6ulM4="
 
 
 class Recipe(NamedTuple):
-    """An example: its program, what its page shows in the middle of a job for "a red house", and at its end."""
+    """An example: its program, what its page shows in the middle of a job for "a red house", and at its end.
+
+    `second_half`: what a job publishes behind its middle. A test that looks at that holds this back.
+    """
 
     program: str
     environment: dict[str, str]
     middle: str
     end: str
+    second_half: bytes
 
 
-PLAIN = Recipe("plain/worker.py", {"STEP_SECONDS": "0.3"}, "Working…", "A picture of a red house")
-LLM = Recipe("llm/server.py", {"TOKEN_SECONDS": "0.02"}, "stands on a hill", "The end.")
+SECOND_HALF = rb'"percent": ?60'
+PLAIN = Recipe("plain/worker.py", {"STEP_SECONDS": "0.1"}, "Working…", "A picture of a red house", SECOND_HALF)
+LLM = Recipe("llm/server.py", {"TOKEN_SECONDS": "0.02"}, "stands on a hill", "The end.", b"(?!)")  # its text stays
 
 
 class App:
-    """A running example, its hub, and the cable between browser and hub."""
+    """A running example, its hub, the cable between browser and hub, and the gate between example and hub."""
 
-    def __init__(self, recipe: Recipe, hub: HubProcess, line: Line, url: str, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, recipe: Recipe, hub: HubProcess, line: Line, gate: Gate, url: str, settings: dict[str, Any]
+    ) -> None:
         self.recipe = recipe
         self.hub = hub
         self.line = line
+        self.gate = gate
         self.url = url
         self.settings = settings
         self.stack = AsyncExitStack()
@@ -120,9 +128,10 @@ async def running(recipe: Recipe, packages: Path) -> AsyncIterator[App]:
     async with AsyncExitStack() as stack:
         hub = await stack.enter_async_context(serving(**settings))
         line = await stack.enter_async_context(line_to(hub.port))
-        environment = {"EDGE_URL": hub.url, "HUB_FOR_PAGES": line.url, **recipe.environment}
+        gate = await stack.enter_async_context(gate_to(hub.port, recipe.second_half))
+        environment = {"EDGE_URL": gate.url, "HUB_FOR_PAGES": line.url, **recipe.environment}
         await stack.enter_async_context(backend(recipe.program, port, packages, **environment))
-        app = App(recipe, hub, line, url, settings)
+        app = App(recipe, hub, line, gate, url, settings)
         await stack.enter_async_context(app.stack)
         yield app
 
@@ -143,6 +152,7 @@ async def in_the_middle(app: App, tab: Tab) -> None:
 
 
 async def done(app: App, tab: Tab) -> None:
+    app.gate.open()
     await tab.shows("main", app.recipe.end)
     assert [] == tab.errors
 
@@ -166,6 +176,7 @@ async def sent_before_the_stream_is_open(app: App, profile: BrowserContext, open
 
 async def reloaded_in_the_middle_and_after_the_end_and_a_second_tab(app: App, open_tab: OpenTab) -> None:
     tab = await open_tab(app.page("reload"))
+    app.gate.close()
     await send(tab, "an older job")
     await in_the_middle(app, tab)
     await send(tab)
@@ -184,6 +195,7 @@ async def reloaded_in_the_middle_and_after_the_end_and_a_second_tab(app: App, op
 
 async def cut_and_the_hub_restarted(app: App, open_tab: OpenTab) -> None:
     tab = await open_tab(app.page("cut"))
+    app.gate.close()
     await send(tab)
     await in_the_middle(app, tab)
     app.line.cut()
@@ -191,6 +203,7 @@ async def cut_and_the_hub_restarted(app: App, open_tab: OpenTab) -> None:
     app.line.mend()
     await tab.shows("[role=status]", "Connected")
     await done(app, tab)
+    app.gate.close()
     await send(tab, "a red house, again")
     await tab.shows("h2", "again")
     await in_the_middle(app, tab)
@@ -252,25 +265,30 @@ async def test_tokens_of_a_model(packages: Path, profile: BrowserContext, open_t
 
 
 async def test_vite_with_fastapi(packages: Path, profile: BrowserContext, open_tab: OpenTab) -> None:
-    recipe = Recipe("fastapi/server.py", {"STEP_SECONDS": "0.5"}, "Connected", "A picture of a red house")
+    recipe = Recipe("fastapi/server.py", {"STEP_SECONDS": "0.1"}, "Connected", "A picture of a red house", SECOND_HALF)
     async with running(recipe, packages) as app, AsyncExitStack() as stack:
         port = free_port()
         command = ("vite/bin/vite.js", "--port", str(port), "--host", "127.0.0.1", "--strictPort")
         await stack.enter_async_context(server(unpack("vite-react"), *command, port=port, EDGE_URL=app.line.url))
         tab = await open_tab(f"http://127.0.0.1:{port}/?project=vite")
+        app.gate.close()
         await send(tab)  # at once: the stream is still opening
         await tab.page.wait_for_selector("progress")
         await tab.page.reload()
         await done(app, tab)
+        app.gate.close()
         await send(tab, "a red house, again")
         await tab.page.wait_for_selector("progress")
         app.line.cut()
         await tab.shows("[role=status]", "Connecting…")
         app.line.mend()
+        app.gate.open()
         await tab.shows("main", "A picture of a red house, again")
+        app.gate.close()
         await send(tab, "a third one")
         await tab.page.wait_for_selector("progress")
         await app.restart_hub()
+        app.gate.open()
         await tab.shows("main", "A picture of a third one")
         assert [] == tab.errors
 

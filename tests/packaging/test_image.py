@@ -24,6 +24,8 @@ from tests.ports import free_port
 pytestmark = [pytest.mark.packaging, pytest.mark.timeout(1800)]
 PYTHON_IMAGE = "docker.io/library/python:3.11-bookworm"
 TOKEN = "a-token-that-stands-in-the-environment"
+# Starting the program that asks takes longer than the image's 3 s on a busy machine.
+HEALTH_TIMEOUT = "--health-timeout=60s"
 LOCKED_DOWN = ("--read-only", "--cap-drop=all", "--security-opt=no-new-privileges")
 # crun, Debian's default, doesn't start on machines with both kinds of control groups; and a container may not ask for
 # more descriptors than this machine has.
@@ -100,7 +102,7 @@ def image(podman: Podman, debian_with_python: Path) -> str:
 @pytest.fixture(scope="module")
 def running(podman: Podman, image: str) -> Iterator[str]:
     """A container as compose.yaml starts it."""
-    options = (*LOCKED_DOWN, "--publish=127.0.0.1::8080", f"--env=EDGE_AUTH_TOKEN={TOKEN}")
+    options = (*LOCKED_DOWN, "--publish=127.0.0.1::8080", f"--env=EDGE_AUTH_TOKEN={TOKEN}", HEALTH_TIMEOUT)
     with podman.container(image, *options) as container:
         wait_until(lambda: "listening" in podman("logs", container))
         yield container
@@ -133,6 +135,7 @@ def test_a_hub_that_doesnt_answer_fails_its_health_check(podman: Podman, image: 
     options = (
         f"--env=EDGE_AUTH_TOKEN={TOKEN}",
         "--entrypoint=/usr/bin/edge",
+        HEALTH_TIMEOUT,
         "--health-retries=1",
         "--health-start-period=0s",
     )
