@@ -93,6 +93,9 @@ def image(podman: Podman, debian_with_python: Path) -> str:
         *(f"--build-arg=PYTHON_IMAGE={PYTHON_IMAGE}", "--build-arg=SOURCE_COMMIT=0123abc"),
         *("--build-arg=SOURCE_DATE_EPOCH=1700000000", ROOT),
     )
+    # What a build left that was broken off holds images, which then can't be removed.
+    for container in podman("ps", "--all", "--external", "--quiet").split():
+        podman("rm", "--force", "--time=0", container)
     podman("image", "prune", "--force")
     return "localhost/edge-tests"
 
