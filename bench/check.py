@@ -9,7 +9,8 @@ the cheapest round of each counts: noise only ever adds.
 
 The bounds leave about half as much again over what was measured when they were set, which noise doesn't cross and an
 accident such as a task, a timer or a copy for each subscriber does. They were drawn on two virtual processors of an
-Intel Xeon (Sapphire Rapids or near it), kernel 6.18, CPython 3.11.2 of Debian; the run prints its own.
+Intel Xeon (Sapphire Rapids or near it), and hold on a processor that runs Python half as fast (AMD EPYC, family 23
+model 1): both with kernel 6.18 and CPython 3.11.2 of Debian. The run prints its own.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ _CPU_CHARTS = {
     "burst": ("100 events to 1,000 subscribers", "CPU µs per delivery"),
     "projects": ("POST to 1 of 1,000 projects", "CPU µs per event"),
     "posts": ("POST without a subscriber", "CPU µs per event"),
-    "storm": ("Reconnect storm (* with replay)", "CPU µs per subscriber"),
+    "storm": ("Reconnect storm (edge and nchan replay)", "CPU µs per subscriber"),
 }
 _MEMORY_CHARTS = {
     "memory": ("8,000 idle streams, 8 projects", "KiB per stream"),
