@@ -21,7 +21,7 @@ from edge.config.texts import UNIX_PREFIX, is_local
 BACKLOG = 4096
 """Connections that may wait to be accepted; a thousand clients that reconnect at once must not be refused."""
 _ADVICE = {
-    errno.EADDRINUSE: "another process listens there: stop it, or choose another address",
+    errno.EADDRINUSE: "another process listens there: stop it, or choose another port or path",
     errno.EADDRNOTAVAIL: "this machine does not have that address: see server.host",
     errno.EAFNOSUPPORT: "this machine does not support that kind of address: see server.host",
     errno.EACCES: "that requires a permission this user lacks: choose a port above 1023, or a folder it may write",

@@ -43,7 +43,7 @@ def test_a_port_that_is_taken_is_one_line_and_status_1() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         ended = edge("serve", "--port", str(port))
-    advice = "another process listens there: stop it, or choose another address"
+    advice = "another process listens there: stop it, or choose another port or path"
     assert (1, "") == (ended.returncode, ended.stdout)
     assert ended.stderr.endswith(f"edge: can't listen on 127.0.0.1, port {port}: {advice}\n")
 
