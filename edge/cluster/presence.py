@@ -115,11 +115,6 @@ class PresenceReporter:
     _task: asyncio.Task[None] | None = None
     _closing: bool = False
 
-    @property
-    def done(self) -> bool:
-        """Whether everything is reported."""
-        return self._task is None and not self._changed
-
     def changed(self, name: str) -> None:
         """Report on project `name` soon."""
         self._changed[name] = None

@@ -69,8 +69,6 @@ class _Waiting:
     """A caller of this node, and what the nodes have reported."""
 
     count: int
-    text: bytes = b""
-    """The question, as it may be in Redis."""
     reports: dict[str, Report] = field(default_factory=dict)
     enough: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     """False when the node is shut down first. Without Redis an exception would stay unretrieved."""
@@ -116,24 +114,23 @@ class ClusterReadiness(Readiness):
         """As on one node, on all nodes. Without Redis only connections of this node count."""
         self.check(project, self.waiting)
         began, seconds = self._clock(), max(timeout_seconds, _MIN_SECONDS)
-        question = Question(secrets.token_hex(8), self._node, project, count, confirm, 0.0, seconds)
+        deadline = began + seconds + self._redis.ahead_seconds
+        question = Question(secrets.token_hex(8), self._node, project, count, confirm, deadline, seconds)
         caller = self._callers[question.id] = _Waiting(count)
         try:
-            try:
-                await self._publish(question, caller)
-            except StoreUnavailable:
-                if caller.enough.done():  # drained meanwhile
-                    raise draining() from None
-                return await super().wait(project, count, timeout_seconds, confirm)
+            await self._publish(question)
             done, _ = await asyncio.wait((caller.enough,), timeout=seconds)
             if not done:
                 raise await self._timed_out(project, count, timeout_seconds)
             if not caller.enough.result():
                 raise draining()
+        except StoreUnavailable:
+            if caller.enough.done():  # drained meanwhile
+                raise draining() from None
+            return await super().wait(project, count, timeout_seconds, confirm)
         finally:
             del self._callers[question.id]
-            if caller.text:
-                self._supervisor.start("redis_readiness", self._publish_done(question, caller.text))
+            self._supervisor.start("redis_readiness", self._publish_done(question))
         how = {report.confirmed for report in caller.reports.values() if report.connections}
         return Confirmation(
             caller.connections,
@@ -141,23 +138,20 @@ class ClusterReadiness(Readiness):
             round((self._clock() - began) * 1000, 3),
         )
 
-    async def _publish(self, question: Question, caller: _Waiting) -> None:
+    async def _publish(self, question: Question) -> None:
         """Ask all nodes, also those that follow the project later."""
-        async with self._redis.use() as client:
-            seconds, micros = await client.time()
-            deadline = seconds + micros / 1e6 + question.timeout_seconds
-            caller.text = msgspec.json.encode(msgspec.structs.replace(question, deadline=deadline))
-            (waits,) = self._redis.keys.of(question.project, "waits")
-            async with client.pipeline(transaction=True) as pipeline:
-                pipeline.zadd(waits, {caller.text: deadline})
-                pipeline.expire(waits, int(question.timeout_seconds) + 2)
-                pipeline.publish(self._redis.keys.questions, caller.text)
-                await pipeline.execute()
+        text = msgspec.json.encode(question)
+        (waits,) = self._redis.keys.of(question.project, "waits")
+        async with self._redis.use() as client, client.pipeline(transaction=True) as pipeline:
+            pipeline.zadd(waits, {text: question.deadline})
+            pipeline.expire(waits, int(question.timeout_seconds) + 2)
+            pipeline.publish(self._redis.keys.questions, text)
+            await pipeline.execute()
 
-    async def _publish_done(self, question: Question, text: bytes) -> None:
+    async def _publish_done(self, question: Question) -> None:
         with suppress(StoreUnavailable):  # then the deadline ends it
             async with self._redis.use() as client, client.pipeline(transaction=False) as pipeline:
-                pipeline.zrem(*self._redis.keys.of(question.project, "waits"), text)
+                pipeline.zrem(*self._redis.keys.of(question.project, "waits"), msgspec.json.encode(question))
                 pipeline.publish(self._redis.keys.questions, msgspec.json.encode(Done(question.id)))
                 await pipeline.execute()
 

@@ -225,7 +225,8 @@ class Replicator:
             self._apply(name, appended)
         followed.heard.clear()
         for text in waits:
-            self.subscription.guard(name, self._readiness.receive_earlier, text, float(now))
+            with self.subscription.guard(name):
+                self._readiness.receive_earlier(text, float(now))
 
     def _restore(self, name: str, epoch: str, newest: int, held: dict[int, Any], redis_now: float) -> None:
         if held and list(held) != list(range(newest - len(held) + 1, newest + 1)):

@@ -141,11 +141,6 @@ class RedisStore:
             await self.redis.run("close_node", self.node)
         await self.redis.close()
 
-    @property
-    def settled(self) -> bool:
-        """Whether Redis has everything there is to report."""
-        return self._sender is None and self._presence.done
-
     # Publishing
 
     def publish(self, name: str, event: Event, now: float, keyed: Keyed | None = None) -> Awaitable[Receipt]:

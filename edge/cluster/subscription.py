@@ -7,10 +7,10 @@ receiver learns that it missed something.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVarTuple
+from typing import Any, Protocol
 
 import msgspec
 from redis.asyncio.client import PubSub
@@ -26,7 +26,6 @@ _LOG_PERIOD_SECONDS = 10.0
 _CHANNELS_AT_ONCE = 512
 _MESSAGES_A_TURN = 32
 _NOT_UNDERSTOOD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-Arguments = TypeVarTuple("Arguments")
 
 
 class Receiver(Protocol):
@@ -128,7 +127,8 @@ class Subscription:
                         await asyncio.sleep(0)
                     self._unheard_seconds = None
                     channel = message["channel"].decode()
-                    self.guard(channel, self._receiver.receive, channel, message)
+                    with self.guard(channel):
+                        self._receiver.receive(channel, message)
         finally:
             self.problem = self.problem or StoreUnavailable("This node has no subscription in Redis; try again soon.")
             await self._disconnect()
@@ -148,10 +148,11 @@ class Subscription:
         if connection is not None:
             self._supervisor.start("redis_listener", connection.disconnect(nowait=True))
 
-    def guard(self, channel: str, handle: Callable[[*Arguments], None], *arguments: *Arguments) -> None:
-        """Call `handle`, and survive what it raises."""
+    @contextmanager
+    def guard(self, channel: str) -> Iterator[None]:
+        """Survive what the handling of a message raises."""
         try:
-            handle(*arguments)
+            yield
         except Exception as error:  # noqa: BLE001 - the next message is handled
             self.rejected_messages += 1
             suppressed = self._deduplicator.admit(type(error).__name__, self._clock())

@@ -60,7 +60,8 @@ class SqliteStore(SqliteWriter):
         for receipt in receipts:
             self._restore_receipt(receipt)
         self.problem = None
-        self._check()
+        self._wanted.set()
+        self._writer = self.supervisor.keep_running("store_writer", self._write_all)
         events = sum(len(saved.frames) for saved in projects)
         _log.info("store_opened", projects=len(projects), events=events, whole=file.whole)
 
@@ -104,7 +105,7 @@ class SqliteStore(SqliteWriter):
             project, frame = self._hub.reserve(name, event, now)
             pending = PendingCommit(project, frame, keyed)
             self._gathered.pending.append(pending)
-            self._start()
+            self._wanted.set()
             return pending.future
         # With a key, `settle` follows in the same turn of the loop, and so in the same transaction.
         receipt = self._hub.publish(name, event, now)
@@ -125,12 +126,12 @@ class SqliteStore(SqliteWriter):
         # None: the hub's limits left no room for what was just published.
         if project is not None and project not in self._gathered.unwritten:
             self._gathered.unwritten[project] = project.ring.newest - count + 1
-        self._start()
+        self._wanted.set()
 
     async def deleted(self, name: str) -> None:
         self._gathered.deleted.add(name)
         if not self.commit:
-            self._start()
+            self._wanted.set()
             return
         if self.problem is not None:
             raise self._refusal()
@@ -158,7 +159,7 @@ class SqliteStore(SqliteWriter):
                 await self._written(or_refused=False)
         elif intended:
             self._gathered.receipts[key_text(key)] = None
-        self._start()
+        self._wanted.set()
         # Kept first: those that wait for it get it when it can't be lost any more.
         await super().settle(key, answer)
 

@@ -91,7 +91,6 @@ class Lock:
         self.text = os.pread(self._descriptor, 200, 0).decode(errors="replace")
 
     def write(self, text: str) -> None:
-        self.text = text
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, text.encode(), 0)
         os.fsync(self._descriptor)

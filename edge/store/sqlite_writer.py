@@ -1,7 +1,8 @@
 """Writes what gathers on the event loop to the SQLite file, one transaction after another.
 
 What a few milliseconds bring is one transaction on the store's own thread; while one is written, the next gathers. When
-a transaction fails, the writer refuses new events until a later one succeeds, and it tries again by itself.
+a transaction fails, the writer refuses new events until a later one succeeds, and it tries again by itself. When there
+is nothing to write, it looks once a second whether the file is still there and the disk answers.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -88,13 +88,16 @@ class SqliteWriter(MemoryStore):
     """Keys whose intent to send a job is recorded in the file."""
     _remembered: set[Key] = field(default_factory=set)
     """Keys whose answer was written together with their event."""
+    _wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when there is something to write."""
     _urgent: asyncio.Event = field(default_factory=asyncio.Event)
     """Set while a request waits for the disk: stop gathering."""
     _closing: bool = False
     _writer: asyncio.Task[None] | None = None
-    _writing: tuple[Gathered, float] | None = None
-    """What is being written, and since when (the hub's clock)."""
-    _next_check: asyncio.TimerHandle | None = None
+    _writing: Gathered | None = None
+    """What is being written."""
+    _stalled: bool = False
+    """The disk has not answered for seconds."""
 
     def __post_init__(self) -> None:
         self.problem = StoreUnavailable("The history is not open yet; try again soon.")
@@ -104,14 +107,13 @@ class SqliteWriter(MemoryStore):
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._gathered.waiting[written] = or_refused
         self._urgent.set()
-        self._start()
+        self._wanted.set()
         await written
 
     async def close(self) -> None:
         self._closing = True
         self._urgent.set()
-        if self._next_check is not None:
-            self._next_check.cancel()
+        self._wanted.set()
         if self._file is not None:
             closing = asyncio.create_task(self._close_file(self._file))
             # The process doesn't wait for a hanging disk; it abandons the thread.
@@ -140,44 +142,21 @@ class SqliteWriter(MemoryStore):
     def _log_unwritten(self) -> None:
         first = self._gathered.unwritten
         if self._writing is not None:
-            first = first | self._writing[0].unwritten
+            first = first | self._writing.unwritten
         _log.error("store_left_unwritten", events=sum(project.ring.newest - seq + 1 for project, seq in first.items()))
 
-    def _check(self) -> None:
-        """Once a second: write what changed without an event (an eviction, a late miss), free space, and check that the
-        file is still there and the disk answers.
-        """
-        self._next_check = asyncio.get_running_loop().call_later(_CHECK_SECONDS, self._check)
-        if self._stalled:
-            self._refuse_stalled()
-        else:
-            self._start()
-
-    def _start(self) -> None:
-        if self._writer is None and self._file is not None and not self._closing:
-            self._writer = self.supervisor.start("store_writer", self._write_all())
-
     async def _write_all(self) -> None:
-        """Gather and write in turns until nothing is left. After an exception, `_check` starts it again."""
-        try:
-            while True:
-                await self._pause()
-                if not await self._write() and not self._closing:
-                    await asyncio.sleep(_RETRY_SECONDS)
-                more = self._gathered or len(self._gathered.touched) > _PROJECTS_AT_ONCE
-                if self._closing or not (more or self.problem):
-                    return
-        finally:
-            self._writer = None
-
-    async def _pause(self) -> None:
-        """Let events gather: for the rest of this turn of the event loop, or `flush_seconds` if no request waits."""
-        if self.commit:
-            await asyncio.sleep(0)
-            return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self.flush_seconds):
-                await self._urgent.wait()
+        """Gather and write in turns. Once a second also what changed without an event: an eviction, a late miss."""
+        while not self._closing:
+            if not (self._gathered or len(self._gathered.touched) > _PROJECTS_AT_ONCE or self.problem):
+                await _set_within(self._wanted, _CHECK_SECONDS)
+            # Let events gather: for the rest of this turn of the event loop, or `flush_seconds` if no request waits.
+            if self.commit:
+                await asyncio.sleep(0)
+            else:
+                await _set_within(self._urgent, self.flush_seconds)
+            if not await self._write() and not self._closing:
+                await asyncio.sleep(_RETRY_SECONDS)
 
     async def _write(self) -> bool:
         """Write everything gathered in one transaction; check the file if there is nothing. Returns whether that
@@ -190,17 +169,22 @@ class SqliteWriter(MemoryStore):
                 await self._recreate(self._file)
             has_news = self._has_news(self._file)
             part = self._gathered.take(_PROJECTS_AT_ONCE)
+            self._wanted.clear()
             self._urgent.clear()
-            self._writing = part, self._clock()
+            self._writing = part
             if has_news:
-                await self._worker.call(self._file.write, self._transaction(part))
+                written = self._worker.call(self._file.write, self._transaction(part))
             else:
-                await self._worker.call(self._file.check)
+                written = self._worker.call(self._file.check)
+            await asyncio.wait((written,), timeout=_STALLED_AFTER_SECONDS)
+            if not written.done():
+                self._refuse_stalled(part)
+            await written
         except Exception as error:  # noqa: BLE001 - waiting requests are refused, and the write is retried
             self._failed(error, part)
             return False
         finally:
-            self._writing = None
+            self._writing, self._stalled = None, False
         if self._file.untidy is not None:
             self.errors += 1
             _log.warning("store_untidy", error=str(self._file.untidy))
@@ -280,17 +264,12 @@ class SqliteWriter(MemoryStore):
             _resolve(written, self._refusal() if or_refused else None)
         part.waiting = {}
 
-    @property
-    def _stalled(self) -> bool:
-        return self._writing is not None and self._clock() - self._writing[1] > _STALLED_AFTER_SECONDS
-
-    def _refuse_stalled(self) -> None:
+    def _refuse_stalled(self, part: Gathered) -> None:
         """Refuse every request that waits for a hanging disk, but not those with a key: their outcome is unknown."""
-        assert self._writing is not None
-        part, since_seconds = self._writing
+        self._stalled = True
         if self.problem is None:
             self.errors += 1
-            _log.error("store_stalled", seconds=round(self._clock() - since_seconds, 1))
+            _log.error("store_stalled", seconds=_STALLED_AFTER_SECONDS)
         self.problem = StoreUnavailable(
             "The disk has not answered for seconds, so nothing can be kept; try again soon."
         )
@@ -331,6 +310,15 @@ class SqliteWriter(MemoryStore):
     def _now(self) -> float:
         """The time on the file's clock."""
         return self._clock() + self._offset_seconds
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> None:
+    """Wait until `event` is set, which it is in `seconds` at the latest."""
+    timer = asyncio.get_running_loop().call_later(seconds, event.set)
+    try:
+        await event.wait()
+    finally:
+        timer.cancel()
 
 
 def _in_place(file: SqliteFile, commit: bool) -> SqliteFile:

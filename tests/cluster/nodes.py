@@ -203,6 +203,11 @@ class Subscriber:
             self.changed.notify_all()
 
 
+def unreported(store: RedisStore) -> bool:
+    """Whether the node has something to tell Redis."""
+    return store._sender is not None or store._presence._task is not None or bool(store._presence._changed)
+
+
 def numbers(ids: list[str]) -> list[int]:
     return [int(event_id.rpartition("-")[2]) for event_id in ids]
 

@@ -12,7 +12,7 @@ from edge.cluster import presence
 from edge.cluster.client import Call
 from edge.transport.stream import Stream
 from tests.cluster.conftest import RedisServer
-from tests.cluster.nodes import Node, Subscriber, lose_answers, numbers, start_node
+from tests.cluster.nodes import Node, Subscriber, lose_answers, numbers, start_node, unreported
 
 
 async def test_a_project_that_is_finished_on_one_node_is_finished_on_all(nodes: list[Node]) -> None:
@@ -453,7 +453,7 @@ async def test_no_turn_reports_on_all_projects(nodes: list[Node], monkeypatch: p
     projects = 3 * presence._PROJECTS_AT_ONCE
     for number in range(projects):
         reporter.changed(f"p{number}")
-    while not reporter.done:
+    while unreported(nodes[0].store):
         made.append(0)
         await asyncio.sleep(0)
     assert (projects, presence._PROJECTS_AT_ONCE) == (sum(made), max(made))

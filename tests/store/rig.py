@@ -116,8 +116,6 @@ class Rig:
     async def crash(self) -> None:
         """End as a process that is killed: nothing more is written, nothing is closed in order."""
         store = self.store
-        if store._next_check is not None:
-            store._next_check.cancel()
         if store._writer is not None:
             store._writer.cancel()
             await asyncio.wait([store._writer])
@@ -143,16 +141,14 @@ class Rig:
 
         def idle() -> bool:
             if store._gathered or store._gathered.touched:
-                store._start()
-            return not (store._gathered or store._gathered.touched or store._writer)
+                store._wanted.set()
+            return not (store._gathered or store._gathered.touched or store._writing)
 
         await until(idle)
 
-    async def written_once(self) -> None:
-        """Wait for one more write. While a subscriber is behind, there is always something left for the next."""
-        await until(lambda: self.store._writer is None)
-        self.store._start()
-        await until(lambda: self.store._writer is None)
+    async def events_written(self) -> None:
+        """Wait until every event is written. While a subscriber is behind, something is left for the next write."""
+        await until(lambda: not (self.store._gathered or self.store._writing))
 
     async def publish_until_refused(self, data: str = "x") -> list[str]:
         """The ids of the events that were taken."""

@@ -110,7 +110,7 @@ async def test_an_event_without_room_is_missed_after_a_crash(tmp_path: Path) -> 
         subscriber = first.read()
         subscriber.paused = True
         await first.publish("no room")
-        await first.written_once()
+        await first.events_written()
         _copy_as_after_a_crash(tmp_path)
         first.leave(subscriber)
     async with life(tmp_path / "crashed.db", commit=False) as second:
