@@ -62,9 +62,12 @@ class App:
         self.stack = AsyncExitStack()
 
     async def restart_hub(self) -> None:
+        """However long it takes: what the example sends meanwhile waits, because its client gives up after seconds."""
+        self.gate.cut()
         self.hub.signal(signal.SIGKILL)
         await self.hub.ended()
         self.hub = await self.stack.enter_async_context(serving(port=self.hub.port, **self.settings))
+        self.gate.mend()
 
     def page(self, project: str) -> str:
         return f"{self.url}/?project={project}"

@@ -105,7 +105,7 @@ def patient(podman: Podman, image: str) -> tuple[str, ...]:
     """Options that check health by the image's command without its 3 s: on a busy machine it takes longer to start."""
     checked = json.loads(podman("image", "inspect", "--format={{json .HealthCheck}}", image))
     assert ("CMD", 3_000_000_000) == (checked["Test"][0], checked["Timeout"])
-    return (f"--health-cmd={json.dumps(checked['Test'])}", "--health-timeout=60s")
+    return (f"--health-cmd={json.dumps(checked['Test'][1:])}", "--health-timeout=60s")
 
 
 @pytest.fixture(scope="module")
