@@ -62,7 +62,7 @@ class App:
         self.stack = AsyncExitStack()
 
     async def restart_hub(self) -> None:
-        """However long it takes: what the example sends meanwhile waits, because its client gives up after seconds."""
+        """What the example sends meanwhile waits, however long it takes: its client retries for a few seconds only."""
         self.gate.cut()
         self.hub.signal(signal.SIGKILL)
         await self.hub.ended()

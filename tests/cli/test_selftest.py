@@ -144,7 +144,7 @@ async def test_a_proxy_that_buffers_everything(monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_a_proxy_that_batches() -> None:
-    async with running(stream=FAST) as hub, between(hub, lump_seconds=0.6) as url:
+    async with running(stream=FAST) as hub, between(hub, lump_seconds=2) as url:
         steps = await outcome(url)
 
     assert ["reach", "subscribe", "publish"] == list(steps)
