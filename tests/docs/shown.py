@@ -47,8 +47,9 @@ def without_chance(text: str) -> str:
 
 async def start(command: str, hub: HubProcess) -> asyncio.subprocess.Process:
     """Run `command` by a shell, against `hub` where the page says 127.0.0.1:8080."""
+    # `kill` is the shell's own; not every machine has it as a program.
     return await asyncio.create_subprocess_shell(
-        "exec " + command.replace("127.0.0.1:8080", f"127.0.0.1:{hub.port}"),
+        ("" if command.startswith("kill ") else "exec ") + command.replace("127.0.0.1:8080", f"127.0.0.1:{hub.port}"),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
     )
