@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, Protocol, cast
 
 from aiohttp.http_exceptions import HttpProcessingError
@@ -280,7 +281,8 @@ class HttpConnection(RequestReader):
         if self.half_closed or self._expiry is None or not transport.can_write_eof():
             transport.close()
             return
-        transport.write_eof()
+        with suppress(OSError):  # reset by the peer a moment ago, on asyncio's loop: the transport finds out
+            transport.write_eof()
         self._expiry.cancel()
         self._expiry = self._loop.call_later(_LINGER_SECONDS, transport.close)
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 
 import pytest
 
+from edge.http import routes
 from edge.http.message import Request
 from edge.http.routes import Application
+from edge.server import connection
+from edge.server.aiohttp_server import HttpServer
 from tests.http.client import Site, read_answer
 from tests.hubs import StartHub
 
@@ -37,6 +41,47 @@ async def test_malformed_http_gets_a_problem_and_the_door(
     assert '"level": "error"' not in printed
     assert '"level": "warning"' not in printed
     assert 1 == printed.count('"event": "malformed_http"')
+
+
+class _Reset(asyncio.Transport):
+    """A transport whose peer is gone, as asyncio's says it: the end can't be written any more."""
+
+    closed = False
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        return ("127.0.0.1", 1) if name == "peername" else default
+
+    def write(self, data: object) -> None:
+        """Lost."""
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [b"nonsense\r\n\r\n", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"],
+    ids=["refused", "answered"],
+)
+async def test_a_peer_that_is_gone_when_its_connection_is_closed(
+    site: Site, monkeypatch: pytest.MonkeyPatch, request_bytes: bytes
+) -> None:
+    monkeypatch.setattr(connection, "_LINGER_SECONDS", 0.0)
+    transport, made = _Reset(), HttpServer(routes.build(site.context))()
+    made.connection_made(transport)
+    made.data_received(request_bytes)
+    async with asyncio.timeout(20):
+        while not transport.closed:  # noqa: ASYNC110 - nothing says so
+            await asyncio.sleep(0)
 
 
 async def test_a_compressed_body_is_refused_whatever_its_coding(site: Site) -> None:
