@@ -15,7 +15,8 @@ from typing import Literal, Protocol, get_args
 
 import msgspec
 
-from edge.auth.permissions import Identity, Tickets
+from edge.auth.permissions import Identity
+from edge.auth.tickets import Tickets
 from edge.core.hub import Hub
 from edge.core.project import Project
 from edge.supervisor import Supervisor

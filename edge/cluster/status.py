@@ -1,49 +1,22 @@
-"""What Redis knows of all nodes together: projects, tickets that are good on every node, and webhooks to be sent.
+"""What Redis knows of all nodes together: projects, and tickets that are good on every node.
 
-Redis keeps a ticket's digest and what it stands for, never the ticket itself. Invariant: as in `edge.auth.permissions`;
+Redis keeps a ticket's digest and what it stands for, never the ticket itself. Invariant: as in `edge.auth.tickets`;
 redeeming is one step in Redis, so of two requests with the same ticket at the same time, on any nodes, one succeeds.
-
-Each node says which projects have a confirmed connection. The scripts that count connections and misses queue the
-webhooks about them, in Redis. One of the nodes with `hooks.url` sends those, and another when that one is gone.
-Invariant: a webhook stays in the queue until it was sent or has failed for good, so what a node had not finished is
-sent by the next one, under the same id.
 """
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from heapq import nsmallest
 from typing import Any
 
 import msgspec
 
-from edge.auth.permissions import (
-    TICKET_SECONDS,
-    Identity,
-    Permissions,
-    digest,
-    invalid_ticket,
-    new_ticket,
-    too_many_tickets,
-)
+from edge.auth.permissions import Identity, Permissions
+from edge.auth.tickets import TICKET_SECONDS, digest, invalid_ticket, new_ticket, too_many_tickets
 from edge.cluster.client import RedisClient
 from edge.cluster.local import PROJECTS_A_TURN, Order, View, rank
-from edge.core.connection import Connection
 from edge.core.errors import StoreUnavailable
-from edge.core.hub import Hub
-from edge.core.project import Project
-from edge.supervisor import Supervisor
-from edge.triggers.hooks import Hooks
-from edge.triggers.job import Job, Target
-
-_HOOKS_WANTED_MS = 600_000
-"""How long webhooks are queued without a node that wants them."""
-_HOOKS_AT_ONCE = 512
-_decode_hook = msgspec.json.Decoder(tuple[str, str, str, str, msgspec.Raw]).decode
-"""Id, kind, Unix milliseconds, project, data."""
 
 
 @dataclass(eq=False)
@@ -146,61 +119,3 @@ class SharedTickets:
             raise invalid_ticket()
         permissions = Permissions({"subscribe": (holder.project,)})
         return Identity(permissions, holder.expires_at_seconds, holder.subject)
-
-
-class ClusterHooks(Hooks):
-    """For one node of several. What was not sent when it ends stays in Redis.
-
-    `queued`: how many wait in Redis, where this node sends them. `_occupied`: projects with a connection here of which
-    Redis knows that one is confirmed.
-    """
-
-    look_seconds = 0.25
-
-    def __init__(
-        self, hub: Hub, target: Target, grace_seconds: float, supervisor: Supervisor, redis: RedisClient, node: str
-    ) -> None:
-        super().__init__(hub, target, grace_seconds, supervisor)
-        self._redis = redis
-        self._node = node
-        self._taken: set[bytes] = set()
-
-    def connection_removed(self, project: Project, connection: Connection) -> None:
-        super().connection_removed(project, connection)
-        if not self._hub.connected(project.name):
-            self._occupied.discard(project.name)
-
-    async def look(self) -> None:
-        with suppress(StoreUnavailable):  # then everything waits
-            names = self._confirmed()
-            answers = await self._redis.run_all([("confirm", [name]) for name in names])
-            for name, answer in zip(names, answers, strict=True):
-                if answer == 1 and name in self._unconfirmed:  # else Redis doesn't know of the connection yet
-                    del self._unconfirmed[name]
-                    self._occupied.add(name)
-            await self._take()
-
-    async def _take(self) -> None:
-        """Send what is queued, if this node is the one that sends."""
-        answer = await self._redis.run("hooks", self._node, self._grace_seconds, _HOOKS_WANTED_MS, _HOOKS_AT_ONCE)
-        if answer is None:
-            self.queued = 0
-            return
-        waiting, self.queued, dropped = answer
-        self.outcomes["dropped"] += dropped
-        for text in waiting:
-            if text not in self._taken:
-                self._taken.add(text)
-                hook_id, kind, ms, project, data = _decode_hook(text)
-                job = Job(id=hook_id, name=kind, ts_ms=int(ms), project=project, data=data)
-                self.send(job, partial(self._sent, text))
-
-    async def _sent(self, text: bytes) -> None:
-        """Take a webhook from the queue. While Redis is unreachable its project's others wait."""
-        while True:
-            with suppress(StoreUnavailable):
-                async with self._redis.use() as client:
-                    await client.lrem(f"{self._redis.keys.hooks}:queue", 1, text.decode())
-                self._taken.discard(text)
-                return
-            await asyncio.sleep(self.look_seconds)

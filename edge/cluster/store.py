@@ -19,11 +19,12 @@ from operator import ge
 from typing import Any, NamedTuple
 
 from edge.cluster.client import NODE_HEARTBEAT_SECONDS, NODE_TTL_SECONDS, Call, RedisClient
+from edge.cluster.hooks import ClusterHooks
 from edge.cluster.idempotency import Claim, ClusterIdempotency, claim_lost
 from edge.cluster.presence import PresenceReporter
 from edge.cluster.readiness import ClusterReadiness
 from edge.cluster.replication import Replicator
-from edge.cluster.status import ClusterHooks, ClusterStatus, SharedTickets
+from edge.cluster.status import ClusterStatus, SharedTickets
 from edge.config.schema import Config, LimitsSettings
 from edge.config.texts import RedisAddress
 from edge.core import sse

@@ -10,7 +10,7 @@ from typing import cast
 import msgspec
 
 from edge import __version__
-from edge.auth.permissions import TICKET_SECONDS
+from edge.auth.tickets import TICKET_SECONDS
 from edge.cluster.local import ORDERS, Order, View
 from edge.config.schema import PERMISSIONS
 from edge.core import resume

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from edge.auth.permissions import Tickets
+from edge.auth.tickets import Tickets
 from edge.auth.tokens import Verifier
 from edge.cluster.local import LocalNode, Nodes
 from edge.config.load import DEFAULT_SOURCE, ConfigError, Sources

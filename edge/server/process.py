@@ -45,7 +45,7 @@ from edge.supervisor import end
 try:
     from uvloop import run
 except ModuleNotFoundError:  # it doesn't exist everywhere
-    from asyncio import run  # type: ignore[assignment]
+    from asyncio import run  # type: ignore[assignment]  # uvloop's has options that nothing here uses
 
 _log = get_logger("server")
 GC_THRESHOLDS = (10_000, 10, 100)
