@@ -166,5 +166,5 @@ def _signing_key(auth: AuthSettings, private_pem: str | None) -> tuple[str | byt
         raise ValueError("no signing key: set auth.jwt_key to a shared secret, or give --key-file")
     key = keys.from_setting(auth.jwt_key, ())
     if not isinstance(key.material, bytes):
-        raise ValueError("auth.jwt_key is a public key; give the private one with --key-file")  # noqa: TRY004
+        raise ValueError("auth.jwt_key is a public key; give the private one with --key-file")  # noqa: TRY004 - one kind of refusal
     return key.material, key.algorithms

@@ -148,7 +148,7 @@ async def test_when_the_issuer_fails_its_last_keys_are_used_for_a_day(status: in
         issuer.headers = {"Location": "/elsewhere"} if status == 302 else {}
         issuer.now += keys.STALE_SECONDS - 1
         await webtokens.verify(signed("P-256", 0, "a"))
-        while issuer.requests < 2 or is_fetching(webtokens):  # noqa: ASYNC110 - a fetch in the background
+        while issuer.requests < 2 or is_fetching(webtokens):
             await asyncio.sleep(0.01)
         issuer.now += 1 + keys.COOLDOWN_SECONDS
         with pytest.raises(KeysUnavailable):

@@ -222,7 +222,7 @@ async def nginx(folder: Path, upstream: str, *, buffers: bool) -> AsyncIterator[
     )
     async with live.process("nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder)):
         async with asyncio.timeout(60), aiohttp.ClientSession() as client:
-            while not await answers(client, f"http://127.0.0.1:{port}/healthz"):  # noqa: ASYNC110 - it doesn't tell
+            while not await answers(client, f"http://127.0.0.1:{port}/healthz"):
                 await asyncio.sleep(0.02)
         yield f"http://127.0.0.1:{port}"
 

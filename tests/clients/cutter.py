@@ -116,7 +116,7 @@ async def _is_read(client: asyncio.StreamWriter) -> None:
     await client.drain()
     ends = [f":{client.get_extra_info(end)[1]:04X}" for end in ("peername", "sockname")]
     async with asyncio.timeout(60):
-        while _unread(*ends):  # noqa: ASYNC110 - the kernel has no callback
+        while _unread(*ends):
             await asyncio.sleep(0.005)
 
 

@@ -38,7 +38,7 @@ class Hooked:
             self.nodes.append(await serve(config))
         redis = self.nodes[0].store.redis
         async with asyncio.timeout(60):
-            while not await redis._client.exists(f"{redis.keys.hooks}:sender"):  # noqa: ASYNC110 - else none is wanted yet
+            while not await redis._client.exists(f"{redis.keys.hooks}:sender"):
                 await asyncio.sleep(0.02)
         return self
 
@@ -60,7 +60,7 @@ class Hooked:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - a receiver sets no event for this
+        while not condition():
             await asyncio.sleep(0.02)
 
 
@@ -133,7 +133,7 @@ async def test_a_node_that_is_killed_vacates_what_only_it_had(redis_server: Redi
             async with Subscriber(port):
                 await until(lambda: hub.names() == ["occupied"])
                 redis = hub.nodes[0].store.redis
-                while await redis._client.llen(f"{redis.keys.hooks}:queue"):  # noqa: ASYNC110 - else it is sent again
+                while await redis._client.llen(f"{redis.keys.hooks}:queue"):
                     await asyncio.sleep(0.02)
                 process.kill()
                 await until(lambda: hub.names() == ["occupied", "vacated"])

@@ -9,6 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import aiohttp
 import pytest
 from redis import Redis
 
@@ -215,9 +216,6 @@ async def _publish_until(port: int, stop: asyncio.Event) -> list[str]:
 
 class _Client:
     def __init__(self, port: int) -> None:
-        import aiohttp  # noqa: PLC0415
-
-        self._errors = (aiohttp.ClientError,)
         self._session = aiohttp.ClientSession(f"http://127.0.0.1:{port}")
 
     async def publish(self, data: object) -> dict[str, str]:
@@ -225,7 +223,7 @@ class _Client:
             async with self._session.post("/projects/p/events", json={"data": data}) as answer:
                 found: dict[str, str] = await answer.json(content_type=None)
                 return found
-        except self._errors:
+        except aiohttp.ClientError:
             return {}
 
     async def close(self) -> None:
@@ -259,7 +257,7 @@ async def test_a_trigger_that_waits_without_redis_ends_with_its_node_and_leaves_
     readiness = nodes[0].context.readiness
     assert isinstance(readiness, ClusterReadiness)
     async with asyncio.timeout(60):
-        while not readiness._callers:  # noqa: ASYNC110 - nothing says when it waits
+        while not readiness._callers:
             await asyncio.sleep(0.01)
     [caller] = readiness._callers.values()
     readiness.drain()

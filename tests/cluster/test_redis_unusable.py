@@ -45,7 +45,7 @@ async def node(redis_server: RedisServer) -> AsyncIterator[Node]:
 
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
-        while not await condition():  # noqa: ASYNC110 - a condition of another process
+        while not await condition():
             await asyncio.sleep(0.05)
 
 

@@ -45,7 +45,7 @@ async def test_a_stream_roams_over_the_nodes_and_misses_nothing(nodes: list[Node
             subscriber.connected.clear()
             part.abort()
             await asyncio.wait_for(subscriber.connected.wait(), 20)
-            while any(unreported(node.store) for node in nodes):  # noqa: ASYNC110 - nothing says when
+            while any(unreported(node.store) for node in nodes):
                 await asyncio.sleep(0.01)
             assert {1} == {(await nodes[0].get(f"/projects/{name}"))["connections_total"] for name in "ab"}
         await subscriber.until(expected)
@@ -60,7 +60,7 @@ async def test_an_event_goes_to_all_projects_or_to_none(nodes: list[Node], redis
     redis_server.stop()
     assert 503 == (await nodes[0].post(PATH, {"data": 2}))["status"]
     redis_server.start()
-    while 202 != (await nodes[1].post(PATH, {"data": 3}))["status"]:  # noqa: ASYNC110 - seen from outside
+    while 202 != (await nodes[1].post(PATH, {"data": 3}))["status"]:
         await asyncio.sleep(0.05)
     for name in "ab":
         history = await nodes[2].get(f"/projects/{name}/history")

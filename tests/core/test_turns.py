@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -297,8 +298,7 @@ def test_events_expire_and_make_room_in_slices(monkeypatch: pytest.MonkeyPatch) 
     assert hub.counters.ring_memory_bytes <= hub.limits.total_bytes
     hub.limits.total_bytes = 1 << 40
     hub.publish_many("many", [text()] * 99_999, 0.0)
-    tick = lambda: hub.tick(30.0)  # noqa: E731
-    while work.bounded(tick):
+    while work.bounded(partial(hub.tick, 30.0)):
         pass
     assert (0, {}) == (hub.counters.ring_events, hub.projects)
     hub.publish_many("many", [text()] * 99_999, 40.0)

@@ -60,7 +60,7 @@ class Scene:
     async def start(self, node: Node) -> None:
         """Every hub starts again by itself, as systemd would have it, until it stays."""
         async with asyncio.timeout(60):
-            while not await node.start():  # noqa: ASYNC110 - nothing tells when it will start
+            while not await node.start():
                 await asyncio.sleep(0.5)
 
     async def job_at_work(self) -> None:

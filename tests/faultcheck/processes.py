@@ -148,7 +148,7 @@ class Redis:
             stdout=asyncio.subprocess.DEVNULL,
         )
         async with asyncio.timeout(START_SECONDS):
-            while (await self._ask("PING")) != b"+PONG\r\n":  # noqa: ASYNC110 - another process
+            while (await self._ask("PING")) != b"+PONG\r\n":
                 await asyncio.sleep(0.02)
 
     async def kill(self) -> None:

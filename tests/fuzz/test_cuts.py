@@ -120,7 +120,7 @@ async def exchange(hub: RunningHub, pieces: list[bytes], *, end: bool = False) -
         wire._writer.write_eof()
     heard = await wire.heard(patience_seconds=20)
     await wire.close()
-    while hub.runner.server.connections:  # noqa: ASYNC110 - the loop rests behind this, and they have to be closed
+    while hub.runner.server.connections:
         await asyncio.sleep(0.001)
     assert heard.closed, (pieces, heard.raw)
     return heard.raw
@@ -138,7 +138,7 @@ async def one_by_one(hub: RunningHub, sent: list[bytes]) -> bytes:
             break
     raw += (await wire.heard(patience_seconds=20)).raw
     await wire.close()
-    while hub.runner.server.connections:  # noqa: ASYNC110 - the loop rests behind this, and they have to be closed
+    while hub.runner.server.connections:
         await asyncio.sleep(0.001)
     return raw
 

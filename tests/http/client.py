@@ -168,7 +168,7 @@ class Site:
 
     async def connections(self, count: int, project: str = "p") -> None:
         """Wait until `project` has that many."""
-        while self.context.hub.connected(project) != count:  # noqa: ASYNC110 - the hub tells its log, not tests
+        while self.context.hub.connected(project) != count:
             await asyncio.sleep(0.005)
 
     async def raw(self, request: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

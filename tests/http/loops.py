@@ -63,7 +63,7 @@ class Served:
 
     async def streams(self, count: int) -> list[Stream]:
         """The hub's side of the connections, once there are so many."""
-        while len(self.context.hub.connections) != count:  # noqa: ASYNC110 - the hub tells its log, not tests
+        while len(self.context.hub.connections) != count:
             await asyncio.sleep(0.005)
         return [cast(Stream, connection) for connection in self.context.hub.connections.values()]
 

@@ -366,7 +366,7 @@ async def test_a_token_that_expires_during_ndjson() -> None:
             yield b'{"data":2}\n'
 
         async def let_it_end() -> None:
-            while not hub.context.hub.counters.published or time.time() < ends:  # noqa: ASYNC110 - two things
+            while not hub.context.hub.counters.published or time.time() < ends:
                 await asyncio.sleep(0.02)
             taken.set()
 
@@ -451,7 +451,7 @@ async def test_the_status_shows_whom_a_token_names_and_nothing_more_of_it() -> N
                 await frames_until(stream, "edge.hello")
                 async with hub.client.get(f"{hub.url}/projects/p1", headers=bearer(TOKEN)) as response:
                     [found] = (await response.json())["connections"]
-            while hub.context.hub.connections:  # noqa: ASYNC110 - the hub notifies its log, not tests
+            while hub.context.hub.connections:
                 await asyncio.sleep(0.01)
             return dict(found)
 

@@ -18,7 +18,7 @@ async def test_a_request_that_runs_out_of_time_does_not_disturb_the_drain(start_
             await asyncio.Event().wait()
 
     reading = asyncio.create_task(slow())
-    while not any(leash.expired() for leash in context._leashes):  # noqa: ASYNC110 - it has no callback
+    while not any(leash.expired() for leash in context._leashes):
         await asyncio.sleep(0)
     context.drain()
     with pytest.raises(Draining):

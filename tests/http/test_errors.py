@@ -30,7 +30,7 @@ async def limited_connections(start_hub: StartHub, setting: str) -> Answer:
 async def full_of_waiters(start_hub: StartHub) -> Answer:
     site = await start_hub(limits={"max_waiting": 1})
     waiting = asyncio.create_task(site.trigger(timeout="20s"))
-    while site.context.readiness.waiting != 1:  # noqa: ASYNC110 - it has no callback
+    while site.context.readiness.waiting != 1:
         await asyncio.sleep(0.005)
     refused = await site.trigger()
     site.context.drain()

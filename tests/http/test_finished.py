@@ -99,7 +99,7 @@ async def test_an_observer_sees_everything_and_changes_nothing(site: Site) -> No
         assert (0, [], 2) == (status["connections_total"], status["connections"], status["misses"]["pending"])
         assert b"edge_observers 1.0" in (await site.ask("GET", "/metrics")).body
     async with asyncio.timeout(10):
-        while site.context.hub.observers:  # noqa: ASYNC110 - the transport has no callback
+        while site.context.hub.observers:
             await asyncio.sleep(0.01)
     async with site.stream() as reader:
         assert [1, 2] == [frame.data for frame in await reader.take(2)]

@@ -60,7 +60,7 @@ async def test_without_a_key_everything_is_done(site: Site) -> None:
 
 async def test_sent_twice_at_once_it_is_done_once(site: Site) -> None:
     publishing = [asyncio.create_task(publish(site, 1, "k", wait="20s")) for _ in range(10)]
-    while site.context.readiness.waiting != 1:  # noqa: ASYNC110 - it has no callback
+    while site.context.readiness.waiting != 1:
         await asyncio.sleep(0.005)
     async with site.stream():
         answers = await asyncio.gather(*publishing)
@@ -73,7 +73,7 @@ async def test_when_the_first_caller_goes_away_the_next_takes_its_place(site: Si
     body = b'{"data": 1}'
     head = f"POST {EVENTS}?wait=20s HTTP/1.1\r\nHost: localhost\r\nIdempotency-Key: k\r\nContent-Length: 11\r\n\r\n"
     _, writer = await site.raw(head.encode() + body)
-    while site.context.readiness.waiting != 1:  # noqa: ASYNC110 - it has no callback
+    while site.context.readiness.waiting != 1:
         await asyncio.sleep(0.005)
     # The same body byte for byte, or it would be another request.
     headers = {"Idempotency-Key": "k", "Content-Type": "application/json"}

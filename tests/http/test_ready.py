@@ -73,7 +73,7 @@ async def test_a_reader_that_takes_nothing_is_not_ready_until_it_does(start_hub:
 async def test_only_so_many_may_wait(start_hub: StartHub) -> None:
     site = await start_hub(limits={"max_waiting": 1})
     waiting = asyncio.create_task(ready(site, timeout="20s"))
-    while site.context.readiness.waiting != 1:  # noqa: ASYNC110 - it has no callback
+    while site.context.readiness.waiting != 1:
         await asyncio.sleep(0.005)
     problem = (await ready(site, timeout="20s")).problem
     assert ("too_many_waiting", 1) == (problem["code"], problem["limit"])

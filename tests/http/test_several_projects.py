@@ -37,7 +37,7 @@ def summary(frames: list[Frame]) -> list[tuple[str, Any]]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - the hub tells its log, not tests
+    while not condition():
         await asyncio.sleep(0.01)
 
 

@@ -37,7 +37,7 @@ async def goes_away(writer: asyncio.StreamWriter) -> None:
 
 
 async def until_waiting(site: Site, count: int) -> None:
-    while site.context.readiness.waiting != count:  # noqa: ASYNC110 - it has no callback
+    while site.context.readiness.waiting != count:
         await asyncio.sleep(0.005)
 
 

@@ -38,7 +38,7 @@ class LoggedHub:
     async def first_lines(self, event: str, count: int) -> list[dict[str, Any]]:
         """All of them, once so many are there. That of a request is written after its response was."""
         async with asyncio.timeout(60):
-            while len(found := self.lines(event)) < count:  # noqa: ASYNC110 - a file has no callback
+            while len(found := self.lines(event)) < count:
                 await asyncio.sleep(0.02)
         return found
 
@@ -222,9 +222,9 @@ async def test_floods_of_connections_are_folded_and_each_is_counted(tmp_path: Pa
             return sum(("connection" in line) + int(line.get("suppressed", 0)) for line in lines)
 
         async with asyncio.timeout(60):
-            while counted("connection_added") < visits + 1:  # noqa: ASYNC110 - a file has no callback
+            while counted("connection_added") < visits + 1:
                 await asyncio.sleep(0.05)
-            while counted("connection_removed", "last_connection_removed") < visits + 1:  # noqa: ASYNC110
+            while counted("connection_removed", "last_connection_removed") < visits + 1:
                 await asyncio.sleep(0.05)
         assert visits + 1 == counted("connection_added")
         assert len(hub.lines("connection_added")) < visits

@@ -20,7 +20,7 @@ from edge.server.listening import listen
 async def until(so: Callable[[], bool]) -> None:
     """Wait for something that the hub does by itself."""
     async with asyncio.timeout(60):
-        while not so():  # noqa: ASYNC110 - the hub has no callback
+        while not so():
             await asyncio.sleep(0.005)
 
 

@@ -48,7 +48,7 @@ class Accepting:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(60):
-            while not condition():  # noqa: ASYNC110 - sockets and sets have no event to wait for
+            while not condition():
                 await asyncio.sleep(0.005)
 
 

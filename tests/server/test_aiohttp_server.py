@@ -80,7 +80,7 @@ async def test_a_peer_that_is_gone_when_its_connection_is_closed(
     made.connection_made(transport)
     made.data_received(request_bytes)
     async with asyncio.timeout(20):
-        while not transport.closed:  # noqa: ASYNC110 - nothing says so
+        while not transport.closed:
             await asyncio.sleep(0)
 
 
@@ -149,10 +149,10 @@ async def test_an_unexpected_error_is_a_problem_and_is_logged_once(
 
 async def test_a_handler_ends_with_its_caller(site: Site) -> None:
     reader, writer = await site.raw(b"GET /projects/p/ready?timeout=20s HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    while site.context.readiness.waiting != 1:  # noqa: ASYNC110 - it has no callback
+    while site.context.readiness.waiting != 1:
         await asyncio.sleep(0.005)
     writer.close()
     await writer.wait_closed()
-    while site.context.readiness.waiting:  # noqa: ASYNC110 - it has no callback
+    while site.context.readiness.waiting:
         await asyncio.sleep(0.005)
     assert b"" == await reader.read()

@@ -168,7 +168,7 @@ async def test_the_busiest_projects_have_series_and_all_others_are_one() -> None
     ):
         await hub.publish("c")
         async with asyncio.timeout(60):
-            while 'edge_project_connections{project="b"}' not in (before := await hub.metrics()):  # noqa: ASYNC110
+            while 'edge_project_connections{project="b"}' not in (before := await hub.metrics()):
                 await asyncio.sleep(0.02)
         await hub.publish("a")
         await hub.publish("c")

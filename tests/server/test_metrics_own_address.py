@@ -47,7 +47,7 @@ async def test_metrics_on_an_address_of_their_own_until_the_hub_has_ended(tmp_pa
                 await called.wait()
                 hub.terminate()
                 async with asyncio.timeout(60):
-                    while "edge_draining 1.0" not in await text_of(client, f"{metrics}/metrics"):  # noqa: ASYNC110
+                    while "edge_draining 1.0" not in await text_of(client, f"{metrics}/metrics"):
                         await asyncio.sleep(0.02)
                 answer.set()
                 assert 202 == (await job).status

@@ -106,7 +106,7 @@ async def storing(_supervisor: FaultySupervisor, tmp_path: Path) -> AsyncIterato
 
         async def publish_durably() -> None:
             async with asyncio.timeout(60):
-                while await hub.publish("p") != 202:  # noqa: ASYNC110
+                while await hub.publish("p") != 202:
                     await asyncio.sleep(0.05)
 
         yield publish_durably

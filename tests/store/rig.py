@@ -66,7 +66,7 @@ class Subscriber(Connection):
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - what a test waits for sets no event
+        while not condition():
             await asyncio.sleep(0.005)
 
 

@@ -220,7 +220,7 @@ async def test_space_is_given_back_while_the_hub_lives_on(tmp_path: Path) -> Non
         for _ in range(80):
             await rig.publish("x" * 100_000)
         async with asyncio.timeout(60):
-            while _size_bytes(tmp_path) < 8_000_000:  # noqa: ASYNC110 - a file says nothing when it grows
+            while _size_bytes(tmp_path) < 8_000_000:
                 await asyncio.sleep(0.02)
         rig.hub.delete("p", rig.clock())
         # The log beside the file is folded into it now and then, and keeps its four megabytes.

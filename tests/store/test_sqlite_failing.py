@@ -154,7 +154,7 @@ async def test_a_file_that_was_removed_is_noticed_and_made_anew(tmp_path: Path, 
         ids = [(await rig.publish(str(number))).id for number in range(5)]
         await rig.answered(KEY, b"print", Answer(201, b"{}"))
         for entry in os.scandir(tmp_path):
-            os.unlink(entry)  # noqa: PTH108
+            (tmp_path / entry.name).unlink()
         ids += await rig.publish_until_refused()
         await rig.healed()
         ids.append((await rig.publish("after")).id)

@@ -240,7 +240,7 @@ def test_on_the_real_server(loop: str, secure: bool, certificate: Certificate) -
                 ]
             assert 200 == len(set(ids))
             assert 2 == ids[-1].count("-100")
-            while any(part.refresh() for part in core.connections.values()):  # noqa: ASYNC110 - the kernel has no callback
+            while any(part.refresh() for part in core.connections.values()):
                 await asyncio.sleep(0.01)
             await peer.close()
             await hub.streams(0)

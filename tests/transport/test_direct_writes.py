@@ -89,7 +89,7 @@ async def reader(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - of many parts
+        while not condition():
             await asyncio.sleep(0.005)
 
 

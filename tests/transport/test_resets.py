@@ -44,7 +44,7 @@ def misses(hub: Served) -> tuple[int, int, int]:
 
 async def acknowledged(hub: Served) -> None:
     [stream] = await hub.streams(1)
-    while stream.acked_bytes() < stream.written_bytes:  # noqa: ASYNC110 - the kernel has no callback
+    while stream.acked_bytes() < stream.written_bytes:
         await asyncio.sleep(0.005)
 
 

@@ -39,7 +39,7 @@ def test_the_transport_belongs_to_the_stream_and_the_request_is_freed(loop: str,
             assert stream._transport is not None
             assert stream is stream._transport.get_protocol()
             assert hub.runner.server is not None
-            while hub.runner.server.connections or asyncio.all_tasks() != others:  # noqa: ASYNC110 - two sets
+            while hub.runner.server.connections or asyncio.all_tasks() != others:
                 await asyncio.sleep(0)
             assert before == (living(HttpConnection), living(Received))
             await peer.close()
@@ -93,7 +93,7 @@ def test_what_the_connection_carried_before_is_not_counted(loop: str, tls: Certi
             [stream] = await hub.streams(1)
             publish(hub, b"x" * 50_000)
             await peer.reader.readuntil(b"-1\n\n\r\n")
-            while stream.unacked_bytes:  # noqa: ASYNC110 - the kernel has no callback
+            while stream.unacked_bytes:
                 await asyncio.sleep(0.005)
             assert stream.written_bytes == stream.acked_bytes() > 50_000
             await peer.close()

@@ -23,14 +23,15 @@ def settings(receiver: Receiver, **more: Any) -> dict[str, Any]:
 
 
 def received(receiver: Receiver, project: str = "p") -> list[str]:
-    bodies = [json.loads(request.body) for request in receiver.requests]
-    return [body["name"] for body in bodies if body["project"] == project]
+    """The names of its webhooks. One that was sent again, as on a busy machine, counts once, as its id has it."""
+    by_id = {request.headers["webhook-id"]: json.loads(request.body) for request in receiver.requests}
+    return [body["name"] for body in by_id.values() if body["project"] == project]
 
 
 async def sent(hub: Hub, count: int) -> dict[str, float]:
     """Wait until so many webhooks were sent; returns the metrics then."""
     async with asyncio.timeout(60):
-        while (metrics := await hub.metrics())['edge_hooks_total{outcome="sent"}'] < count:  # noqa: ASYNC110
+        while (metrics := await hub.metrics())['edge_hooks_total{outcome="sent"}'] < count:
             await asyncio.sleep(0.02)
     return metrics
 
@@ -75,20 +76,21 @@ async def test_the_first_miss_of_a_silence_and_losses_are_reported() -> None:
         for number in range(5):
             await hub.publish("p", number)
         await until(lambda: 3 == lost_events(receiver))
-        before = len(receiver.requests)
+        before = len(received(receiver))
         async with hub.subscriber("p"):
-            await until(lambda: received(receiver)[before:] == ["occupied"])
+            await until(lambda: len(received(receiver)) > before)
         await hub.gone("p")
         await hub.publish("p")
-        await until(lambda: len(receiver.requests) >= before + 3)
+        await until(lambda: len(received(receiver)) >= before + 3)
     assert "missed" == received(receiver)[0]
     assert {"lost"} == set(received(receiver)[1:before])
+    assert "occupied" == received(receiver)[before]
     assert {"missed", "vacated"} == set(received(receiver)[before + 1 :])
 
 
 def lost_events(receiver: Receiver) -> int:
-    bodies = [json.loads(request.body) for request in receiver.requests]
-    return sum(body["data"]["events"] for body in bodies if body["name"] == "lost")
+    by_id = {request.headers["webhook-id"]: json.loads(request.body) for request in receiver.requests}
+    return sum(body["data"]["events"] for body in by_id.values() if body["name"] == "lost")
 
 
 async def test_what_is_refused_is_retried_and_keeps_its_place() -> None:
@@ -96,7 +98,7 @@ async def test_what_is_refused_is_retried_and_keeps_its_place() -> None:
         async with hub.subscriber("p"):
             await until(lambda: len(receiver.requests) >= 1)
         metrics = await sent(hub, 2)
-    assert ["occupied", "occupied", "occupied", "vacated"] == received(receiver)
+    assert ["occupied", "vacated"] == received(receiver)
     assert 1 == len({request.headers["webhook-id"] for request in receiver.requests[:3]})
     assert 0 == metrics['edge_hooks_total{outcome="failed"}'] == metrics["edge_hooks_queued"]
 
