@@ -27,7 +27,6 @@ from edge.cluster.replication import Replicator
 from edge.cluster.status import ClusterStatus, SharedTickets
 from edge.config.schema import Config, LimitsSettings
 from edge.config.texts import RedisAddress
-from edge.core import sse
 from edge.core.errors import StoreUnavailable
 from edge.core.event import Event
 from edge.core.hub import Hub
@@ -149,7 +148,7 @@ class RedisStore:
         self._hub.check(event)
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         queue = self._queues.setdefault(name, [])
-        queued = _Queued(sse.event_text(event), future, self.idempotency.publishing(keyed))
+        queued = _Queued(event.text(), future, self.idempotency.publishing(keyed))
         first = len(queue) if keyed is None else len(queue) - keyed.events + 1
         queue[first:] = [[*chain.from_iterable(queue[first:]), queued]]
         if self._sender is None:
@@ -162,7 +161,7 @@ class RedisStore:
         del now
         self._hub.check(event)
         loop = asyncio.get_running_loop()
-        claim, text = self.idempotency.publishing(keyed), sse.event_text(event)
+        claim, text = self.idempotency.publishing(keyed), event.text()
         queued = [(name, [_Queued(text, loop.create_future(), claim)]) for name in names]
         answers = await self._append_all([self._append(name, part) for name, part in queued], together=True)
         for (name, part), answer in zip(queued, answers, strict=True):

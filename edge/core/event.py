@@ -1,13 +1,17 @@
-"""What a publisher sends, decoded and checked in one place.
+"""What a publisher sends: decoded and checked in one place, and encoded once for all subscribers.
 
 Everything that could let one field forge another on the wire is refused here: CR or LF in a type would start a new
 field, NUL is dropped by browsers, and names beginning with `edge.` belong to the hub. The JSON text of `data` is passed
 through as it came: it is checked to be JSON and UTF-8, never re-encoded.
+
+`id:` is the last line of a frame (WHATWG HTML, section 9.2.6). Several clients note an id when they read it: with the
+id first they would resume behind an event that was cut off after its first line.
 """
 
 from __future__ import annotations
 
 import codecs
+import re
 
 import msgspec
 
@@ -17,6 +21,11 @@ DEFAULT_TYPE = "message"
 RESERVED_PREFIX = "edge."
 MAX_TYPE_CHARS = 256
 """A type is a name that subscribers listen for; longer ones are a mistake."""
+FINAL = b": final\n"
+"""The first line of a held event that finishes its project, so that every store and node keeps it with the event.
+`sse.without_final` takes it away before the event is sent.
+"""
+_LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
@@ -25,6 +34,25 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     type: str
     data: bytes
     final: bool = False
+
+    def frame(self, id_prefix: bytes, seq: int) -> bytes:
+        """The event as subscribers get it, with the id `id_prefix` (`<epoch>-`) and `seq`."""
+        data = self.data
+        if b"\n" in data or b"\r" in data:
+            data = _LINE_END.sub(b"\ndata: ", data)
+        if self.final:
+            return b"%b%bdata: %b\nid: %b%d\n\n" % (FINAL, self._type_line(), data, id_prefix, seq)
+        if self.type == DEFAULT_TYPE:
+            return b"data: %b\nid: %b%d\n\n" % (data, id_prefix, seq)
+        return b"event: %b\ndata: %b\nid: %b%d\n\n" % (self.type.encode(), data, id_prefix, seq)
+
+    def text(self) -> bytes:
+        """The frame of an event that is numbered elsewhere, without its `id:` line; `sse.numbered` adds the line."""
+        data = _LINE_END.sub(b"\ndata: ", self.data)
+        return b"%b%bdata: %b\n\n" % (FINAL if self.final else b"", self._type_line(), data)
+
+    def _type_line(self) -> bytes:
+        return b"" if self.type == DEFAULT_TYPE else b"event: %b\n" % self.type.encode()
 
 
 class NewEvent(msgspec.Struct, forbid_unknown_fields=True, gc=False):

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from edge.core import sse
 from edge.core.errors import Draining
 from edge.core.event import Event
 from edge.core.observer import Batch, Receipt
@@ -52,7 +51,7 @@ class Hub(Streams):
         if self.draining or len(event.data) > self._admission.fits_bytes:
             self.check(event)
         project = self.projects.get(name) or self._create(name, None, now)
-        frame = sse.event_frame(project.id_prefix, project.ring.newest + project.reserved + 1, event)
+        frame = event.frame(project.id_prefix, project.ring.newest + project.reserved + 1)
         return self._take_in(project, frame, now)
 
     def check(self, event: Event) -> None:

@@ -11,7 +11,6 @@ from functools import lru_cache
 
 import msgspec
 
-from edge.core import sse
 from edge.core.counters import Counters
 from edge.core.errors import LimitReached
 from edge.core.event import Event
@@ -114,7 +113,7 @@ class Admission:
 
     def frame(self, event: Event) -> None:
         """Raise LimitReached unless a ring can hold `event`."""
-        size_bytes = len(sse.event_frame(b"z" * 32, 1 << 60, event))
+        size_bytes = len(event.frame(b"z" * 32, 1 << 60))
         most_bytes = self._limits.max_frame_bytes
         if size_bytes > most_bytes:
             raise LimitReached(

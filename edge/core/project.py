@@ -12,7 +12,7 @@ from edge.core import sse
 from edge.core.batches import MAX_BATCH_BYTES, BatchLog, FrameCache
 from edge.core.connection import Connection, share_missed
 from edge.core.counters import Counters
-from edge.core.event import Event
+from edge.core.event import FINAL, Event
 from edge.core.intervals import Intervals
 from edge.core.ledger import Ledger
 from edge.core.resume import Gap, Start
@@ -154,19 +154,19 @@ class Project:
 
     def frame(self, event: Event) -> bytes:
         """`event` encoded for all subscribers, with the next free number."""
-        return sse.event_frame(self.id_prefix, self.ring.newest + self.reserved + 1, event)
+        return event.frame(self.id_prefix, self.ring.newest + self.reserved + 1)
 
     def frames(self, events: Sequence[Event]) -> list[bytes]:
         """`frame` for many."""
         prefix, first = self.id_prefix, self.ring.newest + self.reserved + 1
-        return [sse.event_frame(prefix, seq, event) for seq, event in enumerate(events, first)]
+        return [event.frame(prefix, seq) for seq, event in enumerate(events, first)]
 
     def extend(self, frames: list[bytes], now: float) -> int:
         """`append` for many; returns the number of the last."""
         ring, counters = self.ring, self._counters
         before_bytes = ring.size_bytes
         seq = ring.extend(frames, now)
-        self.finished = frames[-1].startswith(sse.FINAL)
+        self.finished = frames[-1].startswith(FINAL)
         if self.finished:
             self.had_final = True
         counters.published += len(frames)
@@ -182,7 +182,7 @@ class Project:
     def append(self, frame: bytes, now: float) -> int:
         """Add the next frame to the ring; `flush` delivers it. Returns its number."""
         seq = self.ring.append(frame, now)
-        self.finished = frame.startswith(sse.FINAL)
+        self.finished = frame.startswith(FINAL)
         if self.finished:
             self.had_final = True
         counters = self._counters

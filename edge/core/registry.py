@@ -13,9 +13,9 @@ from collections.abc import Collection
 from itertools import islice
 from typing import NamedTuple
 
-from edge.core import sse
 from edge.core.batches import FrameCache
 from edge.core.counters import Counters
+from edge.core.event import FINAL
 from edge.core.observer import Observer
 from edge.core.project import Project
 from edge.core.saved import PastEpoch, SavedProject
@@ -145,8 +145,8 @@ def restored(saved: SavedProject, counters: Counters, frame_cache: FrameCache, n
     project.pinned = saved.pinned
     project.earlier = saved.earlier
     project.ring.load(saved.frames, saved.times)
-    project.had_final = any(frame.startswith(sse.FINAL) for frame in saved.frames)
-    project.finished = saved.finished or (project.had_final and saved.frames[-1].startswith(sse.FINAL))
+    project.had_final = any(frame.startswith(FINAL) for frame in saved.frames)
+    project.finished = saved.finished or (project.had_final and saved.frames[-1].startswith(FINAL))
     counters.ring_events += len(project.ring)
     counters.ring_bytes += project.ring.size_bytes
     project.ledger.restore(saved.ledger, project.ring.oldest, now)

@@ -1,28 +1,20 @@
 """The event-stream format, in bytes (WHATWG HTML, section 9.2.5 and 9.2.6; chunks: RFC 9112, section 7.1).
 
 Invariant: a frame is a whole number of events, ends in an empty line, and nothing a publisher wrote can start a field
-in it, because data is split at every line end that a parser would split it at (CRLF, CR and LF) and types are checked.
-
-`id:` is the last line of an event. Several clients note an id when they read it: with the id first they would resume
-behind an event that was cut off after its first line. Frames that version 0.1 stored have the id first; they are sent
-as they are, and `text_of` and `decode` read both.
+in it, because data is split at every line end that a parser would split it at (CRLF, CR and LF) and types are checked
+(`edge.core.event` encodes both). Frames that version 0.1 stored have the id first; they are sent as they are, and
+`text_of` and `decode` read both.
 """
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
 import msgspec
 
-from edge.core.event import DEFAULT_TYPE, Event
+from edge.core.event import DEFAULT_TYPE, FINAL
 
-_LINE_END = re.compile(rb"\r\n|\r|\n")
 _ID_FIRST = b"id: "
-FINAL = b": final\n"
-"""The first line of a held event that finishes its project, so that every store and node keeps it with the event.
-`without_final` takes it away before the event is sent.
-"""
 _FINAL_BEHIND = b"\n\n" + FINAL
 
 PING_COMMENT = b": ping\n"
@@ -39,35 +31,13 @@ class Decoded(NamedTuple):
     data: str
 
 
-def event_frame(id_prefix: bytes, seq: int, event: Event) -> bytes:
-    """One event as text: `id_prefix` is `<epoch>-`."""
-    data = event.data
-    if b"\n" in data or b"\r" in data:
-        data = _LINE_END.sub(b"\ndata: ", data)
-    if event.final:
-        return b"%b%bdata: %b\nid: %b%d\n\n" % (FINAL, _type_line(event.type), data, id_prefix, seq)
-    if event.type == DEFAULT_TYPE:
-        return b"data: %b\nid: %b%d\n\n" % (data, id_prefix, seq)
-    return b"event: %b\ndata: %b\nid: %b%d\n\n" % (event.type.encode(), data, id_prefix, seq)
-
-
-def event_text(event: Event) -> bytes:
-    """An event that is numbered elsewhere, without its `id:` line; `numbered` adds the line."""
-    data = _LINE_END.sub(b"\ndata: ", event.data)
-    return b"%b%bdata: %b\n\n" % (FINAL if event.final else b"", _type_line(event.type), data)
-
-
 def without_final(frames: bytes) -> bytes:
     """`frames` as they are sent."""
     return frames.removeprefix(FINAL).replace(_FINAL_BEHIND, b"\n\n")
 
 
-def _type_line(event_type: str) -> bytes:
-    return b"" if event_type == DEFAULT_TYPE else b"event: %b\n" % event_type.encode()
-
-
 def numbered(id_prefix: bytes, seq: int, text: bytes) -> bytes:
-    """`text` (of `event_text`) as the frame with number `seq`."""
+    """`text` (of `Event.text`) as the frame with number `seq`."""
     return b"%bid: %b%d\n\n" % (text[:-1], id_prefix, seq)
 
 

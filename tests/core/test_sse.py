@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edge.core import sse
 from edge.core.errors import InvalidRequest
-from edge.core.event import Event, check_type
+from edge.core.event import FINAL, Event, check_type
 from tests.core.eventstream import Comment, Message, Retry, lines_of, parse, unchunk
 
 texts = st.text(
@@ -45,7 +45,7 @@ types = st.text(max_size=40).filter(is_type)
 @example(data="line\n" * 40_000, event_type="message", seq=1)
 @example(data="é" * 102_400, event_type="message", seq=1)
 def test_any_text_comes_out_as_it_went_in(data: str, event_type: str, seq: int) -> None:
-    frame = sse.event_frame(b"epoch1-", seq, Event(event_type, data.encode()))
+    frame = Event(event_type, data.encode()).frame(b"epoch1-", seq)
     assert [Message(event_type, lines_of(data), f"epoch1-{seq}", own_id=True)] == parse(frame)
     assert frame.endswith(b"\n\n")
     assert frame == unchunk(sse.chunk(frame))
@@ -53,9 +53,7 @@ def test_any_text_comes_out_as_it_went_in(data: str, event_type: str, seq: int) 
 
 @given(st.lists(st.tuples(types, texts), max_size=6))
 def test_frames_joined_are_the_events_one_after_the_other(events: list[tuple[str, str]]) -> None:
-    joined = b"".join(
-        sse.event_frame(b"e-", seq, Event(name, data.encode())) for seq, (name, data) in enumerate(events, 1)
-    )
+    joined = b"".join(Event(name, data.encode()).frame(b"e-", seq) for seq, (name, data) in enumerate(events, 1))
     assert [
         Message(name, lines_of(data), f"e-{seq}", own_id=True) for seq, (name, data) in enumerate(events, 1)
     ] == parse(joined)
@@ -63,8 +61,8 @@ def test_frames_joined_are_the_events_one_after_the_other(events: list[tuple[str
 
 @given(data=texts, event_type=types, seq=st.integers(1, 10**18 - 1))
 def test_a_number_can_be_put_on_later(data: str, event_type: str, seq: int) -> None:
-    frame = sse.event_frame(b"e-", seq, Event(event_type, data.encode()))
-    text = sse.event_text(Event(event_type, data.encode()))
+    frame = Event(event_type, data.encode()).frame(b"e-", seq)
+    text = Event(event_type, data.encode()).text()
     assert frame == sse.numbered(b"e-", seq, text)
     assert text == sse.text_of(frame)
     assert text == sse.text_of(id_first(seq, text))
@@ -77,28 +75,25 @@ def id_first(seq: int, text: bytes) -> bytes:
 
 @given(data=texts, event_type=types, seq=st.integers(1, 10**18 - 1))
 def test_frames_of_both_versions_are_decoded(data: str, event_type: str, seq: int) -> None:
-    text = sse.event_text(Event(event_type, data.encode()))
+    text = Event(event_type, data.encode()).text()
     for frame in (sse.numbered(b"e-", seq, text), id_first(seq, text)):
         assert (f"e-{seq}", event_type, lines_of(data)) == sse.decode(frame)
 
 
 @given(st.lists(st.tuples(types, texts, st.booleans()), min_size=1, max_size=6))
 def test_what_finishes_a_project_is_known_and_not_sent(events: list[tuple[str, str, bool]]) -> None:
-    held = [
-        sse.event_frame(b"e-", seq, Event(name, data.encode(), final))
-        for seq, (name, data, final) in enumerate(events, 1)
-    ]
-    sent = [sse.event_frame(b"e-", seq, Event(name, data.encode())) for seq, (name, data, _) in enumerate(events, 1)]
-    assert [final for _, _, final in events] == [frame.startswith(sse.FINAL) for frame in held]
+    held = [Event(name, data.encode(), final).frame(b"e-", seq) for seq, (name, data, final) in enumerate(events, 1)]
+    sent = [Event(name, data.encode()).frame(b"e-", seq) for seq, (name, data, _) in enumerate(events, 1)]
+    assert [final for _, _, final in events] == [frame.startswith(FINAL) for frame in held]
     assert b"".join(sent) == sse.without_final(b"".join(held))
     for frame, plain, (name, data, final) in zip(held, sent, events, strict=True):
         assert sse.decode(plain) == sse.decode(frame)
-        assert sse.text_of(frame) == sse.event_text(Event(name, data.encode(), final))
+        assert sse.text_of(frame) == Event(name, data.encode(), final).text()
 
 
 def test_the_bytes_of_a_frame() -> None:
-    assert b"data: {}\nid: e-7\n\n" == sse.event_frame(b"e-", 7, Event("message", b"{}"))
-    assert b"event: tick\ndata: a\ndata: b\nid: e-7\n\n" == sse.event_frame(b"e-", 7, Event("tick", b"a\r\nb"))
+    assert b"data: {}\nid: e-7\n\n" == Event("message", b"{}").frame(b"e-", 7)
+    assert b"event: tick\ndata: a\ndata: b\nid: e-7\n\n" == Event("tick", b"a\r\nb").frame(b"e-", 7)
 
 
 @given(
