@@ -10,6 +10,7 @@ until it does again. While it is unreachable only heartbeats try it; other reque
 from __future__ import annotations
 
 import asyncio
+import secrets
 import socket
 import ssl
 import time
@@ -21,7 +22,6 @@ from typing import Any
 import redis.asyncio
 from redis import exceptions
 from redis.asyncio.client import PubSub
-from redis.asyncio.connection import ConnectionPool, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
@@ -98,11 +98,12 @@ class Keys:
 class RedisClient:
     """At most `_MAX_CONNECTIONS` connections to one Redis, and one for subscriptions.
 
-    `constants` are what scripts know besides the names of keys, and the same on all nodes.
+    `constants` are what scripts know besides the names of keys, and the same on all nodes. `node` is this one's name.
     """
 
     def __init__(self, address: RedisAddress, *, answer_seconds: float = ANSWER_SECONDS, **constants: float) -> None:
         self.address = address
+        self.node = secrets.token_hex(6)
         self.keys = Keys(address.prefix, address.database)
         self.answer_seconds = answer_seconds
         self._constants = {**constants, "TTL_SECONDS": NODE_TTL_SECONDS}
@@ -317,21 +318,15 @@ def _connect(address: RedisAddress, socket_timeout: float | None) -> redis.async
     tcp = options | {"socket_keepalive_options": _KEEPALIVE}
     login: dict[str, Any] = {"db": address.database, "username": address.username, "password": address.password}
     if address.path:
-        pool = ConnectionPool(UnixDomainSocketConnection, path=address.path, **options, **login)
-    elif address.service:
+        return redis.asyncio.Redis(unix_socket_path=address.path, **options, **login)
+    if address.service:
         to_sentinels = tcp | tls | {"ssl": address.tls, "password": address.sentinel_password}
         to_sentinels["socket_timeout"] = _CONNECT_SECONDS
         sentinel = Sentinel(address.hosts, sentinel_kwargs=to_sentinels)  # type: ignore[no-untyped-call]
-        pool = SentinelConnectionPool(  # type: ignore[no-untyped-call]
-            address.service, sentinel, ssl=address.tls, **tcp, **tls, **login
-        )
-    else:
-        ((host, port),) = address.hosts
-        if address.tls:
-            pool = ConnectionPool(SSLConnection, host=host, port=port, **tcp, **tls, **login)
-        else:
-            pool = ConnectionPool(host=host, port=port, **tcp, **login)
-    return redis.asyncio.Redis.from_pool(pool)
+        client: redis.asyncio.Redis = sentinel.master_for(address.service, ssl=address.tls, **tcp, **tls, **login)
+        return client
+    ((host, port),) = address.hosts
+    return redis.asyncio.Redis(host=host, port=port, ssl=address.tls, **tcp, **tls, **login)
 
 
 async def _close(client: redis.asyncio.Redis) -> None:

@@ -41,11 +41,10 @@ class ClusterHooks(Hooks):
     look_seconds = 0.25
 
     def __init__(
-        self, hub: Hub, target: Target, grace_seconds: float, supervisor: Supervisor, redis: RedisClient, node: str
+        self, hub: Hub, target: Target, grace_seconds: float, supervisor: Supervisor, redis: RedisClient
     ) -> None:
         super().__init__(hub, target, grace_seconds, supervisor)
         self._redis = redis
-        self._node = node
         self._taken: set[bytes] = set()
 
     def connection_removed(self, project: Project, connection: Connection) -> None:
@@ -65,7 +64,7 @@ class ClusterHooks(Hooks):
 
     async def _take(self) -> None:
         """Send what is queued, if this node is the one that sends."""
-        answer = await self._redis.run("hooks", self._node, self._grace_seconds, _WANTED_MS, _AT_ONCE)
+        answer = await self._redis.run("hooks", self._redis.node, self._grace_seconds, _WANTED_MS, _AT_ONCE)
         if answer is None:
             self.queued = 0
             return

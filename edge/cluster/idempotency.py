@@ -44,10 +44,9 @@ class _Held:
 
 @dataclass(eq=False)
 class ClusterIdempotency:
-    """`edge.store.base.Idempotency` for the requests of one node."""
+    """The keys of `edge.store.base.Store`, for the requests of one node."""
 
     _redis: RedisClient
-    _node: str
     _clock: Callable[[], float]
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
     _held: dict[str, _Held] = field(default_factory=dict)
@@ -57,7 +56,7 @@ class ClusterIdempotency:
 
     async def claim(self, keyed: Keyed) -> Answer | None:
         receipt = self._receipt(keyed.key)
-        claim = f"{self._node}/{next(self._numbers)}"
+        claim = f"{self._redis.node}/{next(self._numbers)}"
         while True:
             if (held := self._held.get(receipt)) is not None:
                 check_fingerprint(keyed.fingerprint, held.fingerprint)
@@ -80,8 +79,9 @@ class ClusterIdempotency:
 
     async def _claim_in_redis(self, keyed: Keyed, receipt: str, claim: str) -> tuple[bool, Answer | None]:
         """False when another node's request holds the key; else what `claim` returns."""
-        void_after = self._clock() + self._redis.answer_seconds + self._redis.ahead_seconds
-        found = await self._redis.run("claim", receipt, keyed.fingerprint, self._node, claim, _LEASE_MS, void_after)
+        redis = self._redis
+        void_after = self._clock() + redis.answer_seconds + redis.ahead_seconds
+        found = await redis.run("claim", receipt, keyed.fingerprint, redis.node, claim, _LEASE_MS, void_after)
         if found[0] == b"new":
             return True, None
         if found[0] == b"late":

@@ -100,13 +100,11 @@ class FollowedLedger(Ledger):
 
 @dataclass(eq=False)
 class PresenceReporter:
-    """`unfollow` is called with each project that has no connection here, once Redis knows."""
-
     _redis: RedisClient
     _hub: Hub
-    _node: str
     _supervisor: Supervisor
-    _unfollow: Callable[[str], Awaitable[None]]
+    unfollow: Callable[[str], Awaitable[None]] = field(init=False)
+    """Called with each project that has no connection here, once Redis knows."""
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
     _reports: list[Call] = field(default_factory=list)
     """What happened, in order and not confirmed. The number is the first argument."""
@@ -173,7 +171,7 @@ class PresenceReporter:
             return False
         for name in changed:
             if not self._hub.connected(name):
-                await self._unfollow(name)
+                await self.unfollow(name)
         return True
 
     def _note_runs(self, project: Project | None) -> None:
@@ -200,7 +198,7 @@ class PresenceReporter:
         return self._call("presence", name, *known, *_flat(ledger.received))
 
     def _call(self, script: str, name: str, *args: Any) -> Call:
-        return script, [next(self._numbers), self._node, name, *args]
+        return script, [next(self._numbers), self._redis.node, name, *args]
 
 
 def _flat(runs: Iterable[Run]) -> list[int]:

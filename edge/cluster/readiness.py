@@ -93,12 +93,10 @@ class ClusterReadiness(Readiness):
         max_per_project: int,
         supervisor: Supervisor,
         redis: RedisClient,
-        node: str,
         status: ClusterStatus,
     ) -> None:
         super().__init__(hub, clock, max_waiting, max_per_project, supervisor)
         self._redis = redis
-        self._node = node
         self._status = status
         self._callers: dict[str, _Waiting] = {}
         """By the id of their question."""
@@ -115,7 +113,7 @@ class ClusterReadiness(Readiness):
         self.check(project, self.waiting)
         began, seconds = self._clock(), max(timeout_seconds, _MIN_SECONDS)
         deadline = began + seconds + self._redis.ahead_seconds
-        question = Question(secrets.token_hex(8), self._node, project, count, confirm, deadline, seconds)
+        question = Question(secrets.token_hex(8), self._redis.node, project, count, confirm, deadline, seconds)
         caller = self._callers[question.id] = _Waiting(count)
         try:
             await self._publish(question)
@@ -215,6 +213,6 @@ class ClusterReadiness(Readiness):
                 left = max(deadline - self._clock(), 0.0)
                 found = await super().wait(question.project, confirmed + 1, left, question.confirm)
                 confirmed = found.connections
-                report = Report(question.id, self._node, confirmed, found.confirmed or "written")
+                report = Report(question.id, self._redis.node, confirmed, found.confirmed or "written")
                 async with self._redis.use() as client:
                     await client.publish(self._redis.keys.inbox(question.node), msgspec.json.encode(report))

@@ -59,7 +59,6 @@ class Replicator:
     _redis: RedisClient
     _hub: Hub
     _clock: Callable[[], float]
-    _node: str
     _supervisor: Supervisor
     _readiness: ClusterReadiness
     _report: Callable[[str], None]
@@ -68,7 +67,7 @@ class Replicator:
 
     def __post_init__(self) -> None:
         keys = self._redis.keys
-        own = (keys.inbox(self._node), keys.questions)
+        own = (keys.inbox(self._redis.node), keys.questions)
         self.subscription = Subscription(
             self._redis, self._clock, self._supervisor, lambda: [*own, *map(keys.channel, self._followed)], self
         )
@@ -263,7 +262,7 @@ class Replicator:
 
     def receive(self, channel: str, message: dict[str, Any]) -> None:
         keys = self._redis.keys
-        if channel in {keys.inbox(self._node), keys.questions}:
+        if channel in {keys.inbox(self._redis.node), keys.questions}:
             if message["type"] == "message" and message["data"] != b"heartbeat":
                 self._readiness.receive(message["data"], self.follows)
             return

@@ -11,7 +11,6 @@ it goes on without a gap or a duplicate when Redis comes (back), also after the 
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from itertools import chain
@@ -65,7 +64,6 @@ class RedisStore:
         self._clock = clock
         self._supervisor = supervisor
         keep_ms = int((hub.limits.max_age_seconds * 1.5 + 60) * 1000)
-        self.node = secrets.token_hex(6)
         self.redis = RedisClient(
             address,
             MAX_EVENTS=hub.limits.max_events,
@@ -76,13 +74,12 @@ class RedisStore:
         )
         self.status = ClusterStatus(self.redis, keep_ms)
         self.tickets = SharedTickets(self.redis, limits.max_tickets, limits.project_share(limits.max_tickets))
-        self.idempotency = ClusterIdempotency(self.redis, self.node, clock)
-        self._presence = PresenceReporter(self.redis, hub, self.node, supervisor, self._unfollow)
+        self.idempotency = ClusterIdempotency(self.redis, clock)
+        self._presence = PresenceReporter(self.redis, hub, supervisor)
         waiting = limits.max_waiting, limits.project_share(limits.max_waiting)
-        self.readiness = ClusterReadiness(hub, clock, *waiting, supervisor, self.redis, self.node, self.status)
-        self._replicator = Replicator(
-            self.redis, hub, clock, self.node, supervisor, self.readiness, self._presence.changed
-        )
+        self.readiness = ClusterReadiness(hub, clock, *waiting, supervisor, self.redis, self.status)
+        self._replicator = Replicator(self.redis, hub, clock, supervisor, self.readiness, self._presence.changed)
+        self._presence.unfollow = self._replicator.unfollow
         self.claim, self.record_intent = self.idempotency.claim, self.idempotency.record_intent
         self.settle, self.abandon = self.idempotency.settle, self.idempotency.abandon
         # `edge.cluster.local.Nodes`, but for `delete`
@@ -127,7 +124,7 @@ class RedisStore:
             await self._heartbeat()
         await self._replicator.open()
         self._heartbeats = self._supervisor.keep_running("redis_heartbeat", self._send_heartbeats)
-        _log.info("store_opened", node=self.node, redis=str(self.redis.address))
+        _log.info("store_opened", node=self.redis.node, redis=str(self.redis.address))
 
     async def close(self) -> None:
         await end(self._heartbeats)
@@ -138,7 +135,7 @@ class RedisStore:
         await self._presence.close()
         await self._replicator.close()
         with suppress(StoreUnavailable):  # likewise
-            await self.redis.run("close_node", self.node)
+            await self.redis.run("close_node", self.redis.node)
         await self.redis.close()
 
     # Publishing
@@ -162,11 +159,9 @@ class RedisStore:
         self._hub.check(event)
         loop = asyncio.get_running_loop()
         claim, text = self.idempotency.publishing(keyed), event.text()
-        queued = [(name, [_Queued(text, loop.create_future(), claim)]) for name in names]
-        answers = await self._append_all([self._append(name, part) for name, part in queued], together=True)
-        for (name, part), answer in zip(queued, answers, strict=True):
-            self._settle(name, part, answer)
-        return await all_receipts([part[0].future for _, part in queued])
+        queued = [_Queued(text, loop.create_future(), claim) for _ in names]
+        await self._append_all([(name, [one]) for name, one in zip(names, queued, strict=True)], together=True)
+        return await all_receipts(one.future for one in queued)
 
     def publish_many(self, name: str, events: Sequence[Event], now: float) -> None:
         """One by one: they are sent together anyhow."""
@@ -178,20 +173,20 @@ class RedisStore:
                 queues, self._queues = self._queues, {}
                 parts = [(name, part) for name, queue in queues.items() for part in _parts(queue)]
                 try:
-                    answers = await self._append_all([self._append(name, part) for name, part in parts])
-                except StoreUnavailable as error:
-                    answers = [error] * len(parts)
+                    await self._append_all(parts)
                 except BaseException as error:
                     for _, part in parts:
                         _refuse(part, error)
-                    raise
-                for (name, part), answer in zip(parts, answers, strict=True):
-                    self._settle(name, part, answer)
+                    if not isinstance(error, StoreUnavailable):
+                        raise
         finally:
             self._sender = None
 
-    async def _append_all(self, calls: list[Call], *, together: bool = False) -> list[Any]:
-        """The answers to `calls`. After a restart of Redis they wait until each node has reported what it knows."""
+    async def _append_all(self, parts: list[tuple[str, list[_Queued]]], *, together: bool = False) -> None:
+        """Append each part to its project. After a restart of Redis this waits until each node has reported what it
+        knows.
+        """
+        calls = [_append(name, part) for name, part in parts]
         answers = await self.redis.run_all(calls, together=together)
         deadline = self._clock() + self.redis.answer_seconds
         while any(answer is None for answer in answers):
@@ -203,16 +198,8 @@ class RedisStore:
             for place, answer in zip(waiting, again, strict=True):
                 answers[place] = answer
             await asyncio.sleep(_SETTLE_SECONDS if None in answers else 0)
-        return answers
-
-    def _append(self, name: str, part: list[_Queued]) -> Call:
-        texts = [queued.text for queued in part]
-        claims: list[str | int | bytes] = []
-        for last, queued in enumerate(part, 1):
-            if queued.claim is not None:
-                receipt, claim, besides, events = queued.claim
-                claims += [receipt, last - events + 1, last, claim, besides]
-        return "append", [name, new_epoch(), len(part), *texts, *claims]
+        for (name, part), answer in zip(parts, answers, strict=True):
+            self._settle(name, part, answer)
 
     def _settle(self, name: str, part: list[_Queued], answer: Any) -> None:
         if isinstance(answer, StoreUnavailable):
@@ -231,10 +218,7 @@ class RedisStore:
 
     def hooks(self, target: Target, grace_seconds: float) -> ClusterHooks:
         """Webhooks about the projects of all nodes, sent to `target`."""
-        return ClusterHooks(self._hub, target, grace_seconds, self._supervisor, self.redis, self.node)
-
-    async def _unfollow(self, name: str) -> None:
-        await self._replicator.unfollow(name)
+        return ClusterHooks(self._hub, target, grace_seconds, self._supervisor, self.redis)
 
     async def delete(self, name: str) -> tuple[int, int] | None:
         """Drop the history of `name` on all nodes: `(connections, events)`; None when it is unknown."""
@@ -268,7 +252,7 @@ class RedisStore:
     async def _heartbeat(self) -> None:
         misses = self._hub.counters.misses
         heard = int(not misses.reported_elsewhere), misses.misses, misses.recovered, misses.lost
-        arguments = [self.node, self._appends, int(not self._has_joined), *heard]
+        arguments = [self.redis.node, self._appends, int(not self._has_joined), *heard]
         known, gone, now, appends, *totals = await self.redis.run("heartbeat", *arguments, probing=True)
         self.redis.recovered()
         self._has_joined = True
@@ -304,6 +288,15 @@ def _parts(queue: list[list[_Queued]]) -> list[list[_Queued]]:
         room -= len(group)
         room_bytes -= size_bytes
     return parts
+
+
+def _append(name: str, part: list[_Queued]) -> Call:
+    claims: list[str | int | bytes] = []
+    for last, queued in enumerate(part, 1):
+        if queued.claim is not None:
+            receipt, claim, besides, events = queued.claim
+            claims += [receipt, last - events + 1, last, claim, besides]
+    return "append", [name, new_epoch(), len(part), *(queued.text for queued in part), *claims]
 
 
 def _refuse(part: list[_Queued], error: BaseException) -> None:

@@ -270,4 +270,4 @@ async def presume_dead(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
         return await run_all(calls, **options)
 
     monkeypatch.setattr(redis, "run_all", hang)
-    await redis._client.zadd(redis.keys.nodes, {node.store.node: 1})
+    await redis._client.zadd(redis.keys.nodes, {node.store.redis.node: 1})

@@ -115,7 +115,7 @@ async def test_what_the_sender_had_not_finished_is_sent_by_another_node(redis_se
         redis = hub.nodes[0].store.redis
         sender = await redis._client.get(f"{redis.keys.hooks}:sender")
         assert isinstance(sender, bytes)
-        [first] = [node for node in hub.nodes if node.store.node == sender.decode()]
+        [first] = [node for node in hub.nodes if node.store.redis.node == sender.decode()]
         await first.stop()
         hub.nodes.remove(first)
         hub.receiver.replies[:] = [answer(200)]

@@ -140,7 +140,7 @@ async def test_message_that_is_not_understood_costs_no_event(
     async with Subscriber(node.port) as subscriber:
         await node.publish("before")
         await subscriber.until(1)
-        await redis.publish(cluster.redis.keys.inbox(cluster.node) if channel == "inbox" else channel, message)
+        await redis.publish(cluster.redis.keys.inbox(cluster.redis.node) if channel == "inbox" else channel, message)
         await until(lambda: _equal(_value(lambda: cluster.rejected_messages), 1))
         assert 1 == (await node.publish("after"))["connections"]
         await subscriber.until(2)
@@ -262,7 +262,7 @@ async def test_key_is_used_by_one_request_although_the_heartbeat_is_old(node: No
     original = cluster.redis.run_all
 
     async def old_heartbeat(calls: list[Any], *, probing: bool = False, together: bool = False) -> list[Any]:
-        await redis.zadd(cluster.redis.keys.nodes, {cluster.node: 1})
+        await redis.zadd(cluster.redis.keys.nodes, {cluster.redis.node: 1})
         return await original([call for call in calls if call[0] != "heartbeat"] or calls, probing=probing)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -279,7 +279,7 @@ async def test_second_request_of_a_key_waits_for_the_first_on_its_node(node: Nod
     cluster = node.store
     keys = cluster.idempotency
     assert await keys.claim(keyed) is None
-    await redis.zadd(cluster.redis.keys.nodes, {cluster.node: 1})
+    await redis.zadd(cluster.redis.keys.nodes, {cluster.redis.node: 1})
     second = asyncio.create_task(keys.claim(keyed))
     await asyncio.sleep(0.3)
     assert not second.done()
