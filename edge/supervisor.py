@@ -86,8 +86,7 @@ class Supervisor:
         """Log and count an exception in the task or callback `name`."""
         self.failures[name] += 1
         now = asyncio.get_running_loop().time()
-        suppressed = self._deduplicator.admit((name, type(error).__name__), now)
-        if suppressed is not None:
+        if (suppressed := self._deduplicator.admit((name, type(error).__name__), now)) is not None:
             _log.error(
                 "background_task_failed", task=name, consequence=TASKS[name], suppressed=suppressed, exc_info=error
             )

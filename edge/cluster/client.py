@@ -215,8 +215,7 @@ class RedisClient:
         """Count and log an error; the refusal to raise for it."""
         self.errors += 1
         refusal = StoreUnavailable(f"Redis {_explain(error, self.address)}. Nothing was stored.")
-        suppressed = self._deduplicator.admit(refusal.detail, time.monotonic())
-        if suppressed is not None:
+        if (suppressed := self._deduplicator.admit(refusal.detail, time.monotonic())) is not None:
             self._logged_problem = True
             text = f"{type(error).__name__}: {error}"
             _log.error("store_error", detail=refusal.detail, error=text, suppressed=suppressed)

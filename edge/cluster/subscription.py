@@ -155,8 +155,7 @@ class Subscription:
             yield
         except Exception as error:  # noqa: BLE001 - the next message is handled
             self.rejected_messages += 1
-            suppressed = self._deduplicator.admit(type(error).__name__, self._clock())
-            if suppressed is not None:
+            if (suppressed := self._deduplicator.admit(type(error).__name__, self._clock())) is not None:
                 _log.error("message_rejected", channel=channel, error=str(error), suppressed=suppressed)
             if not isinstance(error, _NOT_UNDERSTOOD):
                 self._supervisor.failed("redis_listener", error)

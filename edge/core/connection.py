@@ -295,6 +295,11 @@ class Connection:
         for connection in connections:
             connection.write(wire)
 
+    @property
+    def confirmable(self) -> bool:
+        """Whether the platform tells what the peer has acknowledged."""
+        raise NotImplementedError
+
     def acked_bytes(self) -> int:
         """How many of `written_bytes` the peer has acknowledged, as far as can be known."""
         raise NotImplementedError

@@ -185,8 +185,7 @@ class HubObserver:
         )
 
     def connection_added(self, project: Project, connection: Connection) -> None:
-        suppressed = self._connections_log.admit("connection_added", connection.connected_at_seconds)
-        if suppressed is not None:
+        if (suppressed := self._connections_log.admit("connection_added", connection.connected_at_seconds)) is not None:
             _log.info(
                 "connection_added",
                 project=project.name,
@@ -205,8 +204,7 @@ class HubObserver:
         self._history.disconnected(project, connection, reason, missed, now)
         remaining = len(project.connections)
         event = "connection_removed" if remaining else "last_connection_removed"
-        suppressed = self._connections_log.admit(event, now)
-        if suppressed is not None:
+        if (suppressed := self._connections_log.admit(event, now)) is not None:
             _log.info(
                 event,
                 project=project.name,
@@ -243,13 +241,11 @@ class HubObserver:
             callback(project)
 
     def project_displaced(self, project: Project, now: float) -> None:
-        suppressed = self._limits.admit("project_displaced", now)
-        if suppressed is not None:
+        if (suppressed := self._limits.admit("project_displaced", now)) is not None:
             _log.warning("project_displaced", project=project.name, **_more(suppressed))
 
     def event_missed(self, project: Project, event_id: str, now: float) -> None:
-        suppressed = self._missed_log.admit(project.name, now)
-        if suppressed is not None:
+        if (suppressed := self._missed_log.admit(project.name, now)) is not None:
             _log.warning(
                 "event_missed",
                 project=project.name,
@@ -261,8 +257,7 @@ class HubObserver:
             callback(project, event_id)
 
     def limit_reached(self, code: str, project: str | None, address: str | None, now: float) -> None:
-        suppressed = self._limits.admit(code, now)
-        if suppressed is not None:
+        if (suppressed := self._limits.admit(code, now)) is not None:
             _log.warning("limit_reached", code=code, project=project, address=address, **_more(suppressed))
 
     def flush_suppressed(self, now: float) -> None:
@@ -270,7 +265,10 @@ class HubObserver:
         for project, suppressed in self._missed_log.due(now):
             _log.warning("event_missed", project=project, suppressed=suppressed)
         for code, suppressed in self._limits.due(now):
-            _log.warning("limit_reached", code=code, suppressed=suppressed)
+            if code == "project_displaced":
+                _log.warning("project_displaced", suppressed=suppressed)
+            else:
+                _log.warning("limit_reached", code=code, suppressed=suppressed)
         for event, suppressed in self._connections_log.due(now):
             if event is not None:  # there are fewer events than keys
                 _log.info(event, suppressed=suppressed)

@@ -24,7 +24,7 @@ from standardwebhooks.webhooks import Webhook
 from edge.core.errors import InvalidRequest
 from edge.core.event import Event
 from edge.core.observer import Receipt
-from edge.store.base import Keyed, Store
+from edge.store.base import Keyed, Store, receipt_of
 
 JOB_ID = re.compile(r"[A-Za-z0-9_:~-]{1,128}", re.ASCII)
 """What a job's id matches in full. It travels as an HTTP header, and a full stop would blur the signed
@@ -90,9 +90,7 @@ class StreamTarget:
     async def dispatch(self, job: Job) -> Delivery:
         """Raises what `Store.publish` raises."""
         event = Event(job.name, bytes(job.data))
-        published = self._store.publish(job.project, event, self._clock(), job.keyed)
-        receipt = published if isinstance(published, Receipt) else await published
-        return self.delivery(receipt)
+        return self.delivery(await receipt_of(self._store.publish(job.project, event, self._clock(), job.keyed)))
 
     @classmethod
     def delivery(cls, receipt: Receipt) -> Delivery:

@@ -20,7 +20,7 @@ import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, cast
+from typing import Literal
 
 import msgspec
 
@@ -47,13 +47,6 @@ Confirm = Literal["transport", "client"]
 """What confirms a connection: its peer's TCP stack, or the client itself."""
 CONFIRMS: tuple[Confirm, ...] = ("transport", "client")
 Confirmed = Literal["acknowledged", "written", "client"]
-
-
-class Confirmable(Protocol):
-    """What readiness needs to know beyond `Connection`."""
-
-    @property
-    def confirmable(self) -> bool: ...
 
 
 class Confirmation(msgspec.Struct, frozen=True):
@@ -292,7 +285,7 @@ class Readiness:
             if connection.paused or connection.cursor < connection.replay_to:
                 behind += 1
                 continue
-            if watch.confirm == "transport" and not cast(Confirmable, connection).confirmable:
+            if watch.confirm == "transport" and not connection.confirmable:
                 written += 1
             elif watch.proves(connection, now):
                 proved += 1

@@ -138,7 +138,7 @@ class TestForgetting:
         assert (61, 70) == (connection.start, connection.skips.first)
 
 
-@pytest.mark.parametrize("method", ["acked_bytes", "moved_bytes", "answers", "finish", "abort"])
+@pytest.mark.parametrize("method", ["confirmable", "acked_bytes", "moved_bytes", "answers", "finish", "abort"])
 def test_the_core_knows_no_transport(method: str) -> None:
     with pytest.raises(NotImplementedError):
         getattr(Connection("c", "::1", 0.0), method)()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.core import resume
 from edge.core.hub import Hub
 from edge.core.limits import Limits
-from edge.diagnose.observer import Fact, ProjectHistory
+from edge.diagnose import observer
+from edge.diagnose.observer import FOLD_SECONDS, Fact, HubObserver, ProjectHistory
+from edge.supervisor import Supervisor
 from tests.core.fakes import FakeConnection, Recorder, Woken, text
 
 if TYPE_CHECKING:
@@ -201,3 +204,26 @@ def test_a_long_name_is_cut() -> None:
     history.refused("x" * 10_000, "invalid_project", None, 1.0)
 
     assert ["x" * 128] == [*history.projects, *history.unknown]
+
+
+def test_suppressed_lines_are_counted_under_the_name_of_their_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[tuple[str, dict[str, object]]] = []
+
+    class Log:
+        def warning(self, event: str, **fields: object) -> None:
+            lines.append((event, fields))
+
+    monkeypatch.setattr(observer, "_log", Log())
+    log = HubObserver(ProjectHistory(), Supervisor())
+    hub, _ = recorded()
+    connect(hub, "a", 0.0)
+    for _ in range(3):
+        log.project_displaced(hub.projects["p"], 0.0)
+        log.limit_reached("too_many_projects", "p", None, 0.0)
+    lines.clear()
+    log.flush_suppressed(FOLD_SECONDS)
+
+    assert [
+        ("project_displaced", {"suppressed": 2}),
+        ("limit_reached", {"code": "too_many_projects", "suppressed": 2}),
+    ] == lines
