@@ -277,13 +277,12 @@ def _projects(permission: str, given: list[str]) -> list[str]:
 
 def store_copy(arguments: argparse.Namespace) -> None:
     from edge.cli.store_copy import copy
+    from edge.diagnose.explain import count
     from edge.logs.setup import configure
 
     configure("console", "critical")
     copied = copy(arguments.source, arguments.destination)
-    projects = "1 project" if copied.projects == 1 else f"{copied.projects} projects"
-    events = "1 event" if copied.events == 1 else f"{copied.events} events"
-    say(f"edge: copied {projects} with {events}\n")
+    say(f"edge: copied {count(copied.projects, 'project')} with {count(copied.events, 'event')}\n")
 
 
 def store_backup(arguments: argparse.Namespace) -> None:

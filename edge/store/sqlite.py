@@ -140,24 +140,22 @@ class SqliteStore(SqliteWriter):
     async def record_intent(self, key: Key, job_id: str) -> None:
         if self.problem is not None:
             raise self._refusal()
+        await super().record_intent(key, job_id)
         text, fingerprint = key_text(key), self._receipts.in_progress(key).fingerprint
         self._gathered.receipts[text] = ReceiptRow(text, fingerprint, job_id, None, None, None, self._now())
-        self._intended.add(key)
         await self._written(or_refused=True)
-        await super().record_intent(key, job_id)
 
     async def settle(self, key: Key, answer: Answer | None) -> None:
-        intended = key in self._intended
-        self._intended.discard(key)
+        entry = self._receipts.in_progress(key)
         if key in self._remembered:
             self._remembered.discard(key)
         elif answer is not None:
-            row = receipt_row(key, self._receipts.in_progress(key).fingerprint, answer, self._now())
+            row = receipt_row(key, entry.fingerprint, answer, self._now())
             self._gathered.receipts[row.key] = row
-            if intended and self.problem is None:
+            if entry.job_id is not None and self.problem is None:
                 # If killed before this is written, the next process would report a finished job as possibly started.
                 await self._written(or_refused=False)
-        elif intended:
+        elif entry.job_id is not None:
             self._gathered.receipts[key_text(key)] = None
         self._wanted.set()
         # Kept first: those that wait for it get it when it can't be lost any more.

@@ -84,8 +84,6 @@ class SqliteWriter(MemoryStore):
     _lost: bool = False
     """The file may no longer be at its path."""
     _gathered: Gathered = field(default_factory=Gathered)
-    _intended: set[Key] = field(default_factory=set)
-    """Keys whose intent to send a job is recorded in the file."""
     _remembered: set[Key] = field(default_factory=set)
     """Keys whose answer was written together with their event."""
     _wanted: asyncio.Event = field(default_factory=asyncio.Event)
@@ -102,13 +100,13 @@ class SqliteWriter(MemoryStore):
     def __post_init__(self) -> None:
         self.problem = StoreUnavailable("The history is not open yet; try again soon.")
 
-    async def _written(self, *, or_refused: bool) -> None:
-        """Wait until what has gathered is written. Raises StoreUnavailable where it can't be, if `or_refused`."""
+    def _written(self, *, or_refused: bool) -> asyncio.Future[None]:
+        """Done when what has gathered is written. Raises StoreUnavailable where it can't be, if `or_refused`."""
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._gathered.waiting[written] = or_refused
         self._urgent.set()
         self._wanted.set()
-        await written
+        return written
 
     async def close(self) -> None:
         self._closing = True
@@ -229,9 +227,7 @@ class SqliteWriter(MemoryStore):
         # A subscriber connected or disconnected meanwhile: write the answer before it is given.
         row = receipt_row(one.keyed.key, one.keyed.fingerprint, answer, self._now())
         self._gathered.receipts[row.key] = row
-        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        written.add_done_callback(lambda _: _resolve(one.future, receipt))
-        self._gathered.waiting[written] = False
+        self._written(or_refused=False).add_done_callback(lambda _: _resolve(one.future, receipt))
 
     # Failing
 
