@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 
 import msgspec
@@ -18,11 +19,9 @@ import msgspec
 from edge.cluster.client import RedisClient
 from edge.core.connection import Connection
 from edge.core.errors import StoreUnavailable
-from edge.core.hub import Hub
 from edge.core.project import Project
-from edge.supervisor import Supervisor
 from edge.triggers.hooks import Hooks
-from edge.triggers.job import Job, Target
+from edge.triggers.job import Job
 
 _WANTED_MS = 600_000
 """How long webhooks are queued without a node that wants them."""
@@ -31,6 +30,7 @@ _decode = msgspec.json.Decoder(tuple[str, str, str, str, msgspec.Raw]).decode
 """Id, kind, Unix milliseconds, project, data."""
 
 
+@dataclass(eq=False)
 class ClusterHooks(Hooks):
     """For one node of several. What was not sent when it ends stays in Redis.
 
@@ -40,12 +40,8 @@ class ClusterHooks(Hooks):
 
     look_seconds = 0.25
 
-    def __init__(
-        self, hub: Hub, target: Target, grace_seconds: float, supervisor: Supervisor, redis: RedisClient
-    ) -> None:
-        super().__init__(hub, target, grace_seconds, supervisor)
-        self._redis = redis
-        self._taken: set[bytes] = set()
+    _redis: RedisClient
+    _taken: set[bytes] = field(default_factory=set, init=False)
 
     def connection_removed(self, project: Project, connection: Connection) -> None:
         super().connection_removed(project, connection)

@@ -85,9 +85,6 @@ class Nodes(Protocol):
         can be attached in the same turn. None where there is nothing to wait for.
         """
 
-    async def connections(self, name: str) -> int:
-        """How many connections `name` has."""
-
     async def view(self, name: str) -> View | None:
         """None when `name` is unknown."""
 
@@ -126,9 +123,6 @@ class LocalNode:
 
     def follow(self, names: Sequence[str], last_id: str) -> None:
         """All there is, is here."""
-
-    async def connections(self, name: str) -> int:
-        return self._hub.connected(name)
 
     async def view(self, name: str) -> View | None:
         project = self._hub.project(name, self._clock())

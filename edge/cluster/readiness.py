@@ -19,8 +19,6 @@ from edge.cluster.client import RedisClient
 from edge.cluster.local import connected
 from edge.cluster.status import ClusterStatus
 from edge.core.errors import EdgeError, NotReady, StoreUnavailable
-from edge.core.hub import Hub
-from edge.supervisor import Supervisor
 from edge.triggers.readiness import Confirm, Confirmation, Confirmed, Readiness, draining
 
 _MIN_SECONDS = 0.05
@@ -82,25 +80,15 @@ class _Waiting:
             self.enough.set_result(enough)
 
 
+@dataclass(eq=False)
 class ClusterReadiness(Readiness):
     """Readiness of all nodes."""
 
-    def __init__(
-        self,
-        hub: Hub,
-        clock: Callable[[], float],
-        max_waiting: int,
-        max_per_project: int,
-        supervisor: Supervisor,
-        redis: RedisClient,
-        status: ClusterStatus,
-    ) -> None:
-        super().__init__(hub, clock, max_waiting, max_per_project, supervisor)
-        self._redis = redis
-        self._status = status
-        self._callers: dict[str, _Waiting] = {}
-        """By the id of their question."""
-        self._answering: dict[str, asyncio.Task[None]] = {}
+    _redis: RedisClient
+    _status: ClusterStatus
+    _callers: dict[str, _Waiting] = field(default_factory=dict, init=False)
+    """By the id of their question."""
+    _answering: dict[str, asyncio.Task[None]] = field(default_factory=dict, init=False)
 
     @property
     def waiting(self) -> int:
@@ -154,11 +142,10 @@ class ClusterReadiness(Readiness):
                 await pipeline.execute()
 
     async def _timed_out(self, project: str, count: int, timeout_seconds: float) -> NotReady:
-        try:
-            there = await self._status.connections(project)
-        except EdgeError:
-            there = 0
-        return self.not_ready(project, count, timeout_seconds, there)
+        view = None
+        with suppress(EdgeError):
+            view = await self._status.view(project)
+        return self.not_ready(project, count, timeout_seconds, 0 if view is None else view.connections)
 
     async def answer_probe(self, project: str, connection_id: str, token: str) -> bool:
         """As `Nodes.answer_probe`. What a node that has the connection makes of the answer is not known here."""

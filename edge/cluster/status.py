@@ -26,10 +26,6 @@ class ClusterStatus:
     _redis: RedisClient
     _keep_ms: int
 
-    async def connections(self, name: str) -> int:
-        view = await self.view(name)
-        return 0 if view is None else view.connections
-
     async def view(self, name: str) -> View | None:
         return (await self.views([name]))[0]
 

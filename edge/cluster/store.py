@@ -31,7 +31,7 @@ from edge.core.event import Event
 from edge.core.hub import Hub
 from edge.core.observer import Receipt
 from edge.logs.setup import get_logger
-from edge.store.base import Keyed, all_receipts, new_epoch
+from edge.store.base import Keyed, all_of, new_epoch
 from edge.supervisor import Supervisor, end
 from edge.triggers.job import Target
 
@@ -84,7 +84,7 @@ class RedisStore:
         self.settle, self.abandon = self.idempotency.settle, self.idempotency.abandon
         # `edge.cluster.local.Nodes`, but for `delete`
         self.follow = self._replicator.follow
-        self.connections, self.view, self.page = self.status.connections, self.status.view, self.status.page
+        self.view, self.page = self.status.view, self.status.page
         self.issue_ticket, self.redeem_ticket = self.tickets.issue, self.tickets.redeem
         self.answer_probe = self.readiness.answer_probe
         # for the hub's observer
@@ -161,7 +161,7 @@ class RedisStore:
         claim, text = self.idempotency.publishing(keyed), event.text()
         queued = [_Queued(text, loop.create_future(), claim) for _ in names]
         await self._append_all([(name, [one]) for name, one in zip(names, queued, strict=True)], together=True)
-        return await all_receipts(one.future for one in queued)
+        return await all_of(one.future for one in queued)
 
     def publish_many(self, name: str, events: Sequence[Event], now: float) -> None:
         """One by one: they are sent together anyhow."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
@@ -50,11 +50,11 @@ class Subscription:
     rejected_messages: int = 0
     problem: StoreUnavailable | None = None
     """Why nothing is heard at the moment."""
-
-    def __post_init__(self) -> None:
-        self._unheard_seconds: float | None = None
-        """Since when heartbeats of this node were published and not heard."""
-        self._deduplicator: LogDeduplicator[str] = LogDeduplicator(period_seconds=_LOG_PERIOD_SECONDS, max_keys=16)
+    _unheard_seconds: float | None = None
+    """Since when heartbeats of this node were published and not heard."""
+    _deduplicator: LogDeduplicator[str] = field(
+        default_factory=lambda: LogDeduplicator(period_seconds=_LOG_PERIOD_SECONDS, max_keys=16)
+    )
 
     async def open(self) -> None:
         with suppress(StoreUnavailable):  # then the listener tries again

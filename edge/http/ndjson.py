@@ -20,7 +20,7 @@ from edge.http.access_control import expiry_of
 from edge.http.context import Context
 from edge.http.idempotency import answer_of
 from edge.http.message import Request, Response, json_response
-from edge.store.base import Keyed, receipt_of
+from edge.store.base import Keyed, all_of, receipt_of
 
 _LINES_A_TURN = 256
 """Lines published before the loop gets a turn, so that subscribers are served while a burst comes in."""
@@ -246,13 +246,8 @@ async def publish_whole(context: Context, name: str, body: bytes, keyed: Keyed, 
     promised = [
         context.store.publish(name, event, context.clock(), key) for event, key in zip(events, keys, strict=True)
     ]
-    outcomes = await asyncio.gather(*map(receipt_of, promised), return_exceptions=True)
-    last = outcomes[-1]
-    for outcome in outcomes:
-        if isinstance(outcome, BaseException):
-            raise outcome
-    assert isinstance(last, Receipt)
-    return keyed.answered([last])
+    receipts = await all_of(map(receipt_of, promised))
+    return keyed.answered(receipts[-1:])
 
 
 def _nothing_final(totals: LinesTaken) -> InvalidRequest:

@@ -6,7 +6,6 @@ nothing waits.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
@@ -19,7 +18,7 @@ from edge.http import ndjson, params
 from edge.http.context import Context
 from edge.http.idempotency import answer_of, fingerprint, response_of, run_once
 from edge.http.message import JSON, Request, Response
-from edge.store.base import Keyed
+from edge.store.base import Keyed, all_of
 
 _MAX_REQUIRED = 1_000_000
 _OF_SEVERAL = (JSON, params.FORM, params.TEXT)
@@ -140,20 +139,15 @@ def _decode(context: Context, kind: str, body: bytes, event_type: str | None, *,
     return msgspec.structs.replace(event, final=True) if final else event
 
 
-async def _wait_for_all(context: Context, names: Sequence[str], count: int, seconds: float) -> None:
-    waits = [context.readiness.wait(name, count, seconds) for name in names]
-    for outcome in await asyncio.gather(*waits, return_exceptions=True):
-        if isinstance(outcome, BaseException):
-            raise outcome
-
-
 async def _ready(context: Context, request: Request, require: int, wait_seconds: float | None) -> None:
     """Wait if that was asked for, then insist on `require` connections, in each project."""
     names = request.projects or (request.project,)
     if wait_seconds is not None:
-        await request.while_open(_wait_for_all(context, names, max(require, 1), wait_seconds))
+        waits = (context.readiness.wait(name, max(require, 1), wait_seconds) for name in names)
+        await request.while_open(all_of(waits))
     for name in names if require else ():
-        there = await context.nodes.connections(name)
+        view = await context.nodes.view(name)
+        there = 0 if view is None else view.connections
         if there < require:
             raise NotReady(
                 f"{there} of {require} required connections are open and nothing was stored; "

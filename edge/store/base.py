@@ -14,7 +14,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from edge.core.errors import StoreUnavailable
 from edge.core.event import Event
@@ -22,6 +22,8 @@ from edge.core.hub import Hub
 from edge.core.idempotency import Answer, Key, Receipts, unknown_fate
 from edge.core.observer import Batch, Receipt
 from edge.core.registry import base36
+
+Result = TypeVar("Result")
 
 
 class StoreUnusableError(Exception):
@@ -117,13 +119,14 @@ def new_epoch() -> str:
     return base36(time.time_ns() // 1_000_000 * 36**3 + secrets.randbelow(36**3))
 
 
-async def all_receipts(promised: Iterable[Awaitable[Receipt]]) -> list[Receipt]:
-    """Raises the first exception when all have come."""
-    outcomes = await asyncio.gather(*promised, return_exceptions=True)
-    for outcome in outcomes:
+async def all_of(promised: Iterable[Awaitable[Result]]) -> list[Result]:
+    """What was promised, in order. Raises the first exception when all have come."""
+    results: list[Result] = []
+    for outcome in await asyncio.gather(*promised, return_exceptions=True):
         if isinstance(outcome, BaseException):
             raise outcome
-    return [outcome for outcome in outcomes if isinstance(outcome, Receipt)]
+        results.append(outcome)
+    return results
 
 
 async def receipt_of(promised: Receipt | Awaitable[Receipt]) -> Receipt:
@@ -157,7 +160,7 @@ class MemoryStore(Store):
         self._hub.check(event)
         self._hub.check_room(names, None, now)
         promised = [self.publish(name, event, now, keyed if name == names[-1] else None) for name in names]
-        return await all_receipts(map(receipt_of, promised))
+        return await all_of(map(receipt_of, promised))
 
     def publish_many(self, name: str, events: Sequence[Event], now: float) -> Batch | None:
         return self._hub.publish_many(name, events, now)

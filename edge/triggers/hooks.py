@@ -16,6 +16,7 @@ import secrets
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
 
@@ -35,8 +36,10 @@ _SLICE = 512
 """Projects that are looked at in one turn of the event loop."""
 OUTCOMES: Final = ("sent", "failed", "dropped")
 _log = get_logger("hooks")
+_Queue = deque[tuple[Job, Callable[[], Awaitable[None]] | None]]
 
 
+@dataclass(eq=False)
 class Hooks:
     """What a hub that is alone and a node of several have in common.
 
@@ -44,22 +47,21 @@ class Hooks:
     """
 
     look_seconds = 0.05
-    queued = 0
-    """Webhooks that wait to be sent, or are being sent."""
 
-    def __init__(self, hub: Hub, target: Target, grace_seconds: float, supervisor: Supervisor) -> None:
-        self._hub = hub
-        self._target = target
-        self._grace_seconds = grace_seconds
-        self._supervisor = supervisor
-        self.outcomes: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
-        self._occupied: set[str] = set()
-        self._unconfirmed: dict[str, None] = {}
-        """Projects that are not occupied and have a connection."""
-        self._queues: dict[str, deque[tuple[Job, Callable[[], Awaitable[None]] | None]]] = {}
-        self._sending: dict[str, asyncio.Task[None]] = {}
-        self._closing = False
-        self._task: asyncio.Task[None] | None = None
+    _hub: Hub
+    _target: Target
+    _grace_seconds: float
+    _supervisor: Supervisor
+    queued: int = field(default=0, init=False)
+    """Webhooks that wait to be sent, or are being sent."""
+    outcomes: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(OUTCOMES, 0)), init=False)
+    _occupied: set[str] = field(default_factory=set, init=False)
+    _unconfirmed: dict[str, None] = field(default_factory=dict, init=False)
+    """Projects that are not occupied and have a connection."""
+    _queues: dict[str, _Queue] = field(default_factory=dict, init=False)
+    _sending: dict[str, asyncio.Task[None]] = field(default_factory=dict, init=False)
+    _closing: bool = field(default=False, init=False)
+    _task: asyncio.Task[None] | None = field(default=None, init=False)
 
     def start(self) -> None:
         self._task = self._supervisor.keep_running("hooks", self._run)
@@ -142,19 +144,16 @@ class Hooks:
         return found
 
 
+@dataclass(eq=False)
 class LocalHooks(Hooks):
     """Webhooks of a hub that is alone. What has not been sent when it ends is dropped."""
 
-    def __init__(
-        self, hub: Hub, target: Target, grace_seconds: float, supervisor: Supervisor, clock: Callable[[], float]
-    ) -> None:
-        super().__init__(hub, target, grace_seconds, supervisor)
-        self._clock = clock
-        self._vacating: dict[str, float] = {}
-        """Occupied projects without a connection, with the end of their grace time; the first one to end first."""
-        self._lost: dict[str, int] = {}
-        """Projects that have missed events since their last subscriber, with the losses reported so far."""
-        self._look_from = 0
+    _clock: Callable[[], float]
+    _vacating: dict[str, float] = field(default_factory=dict, init=False)
+    """Occupied projects without a connection, with the end of their grace time; the first one to end first."""
+    _lost: dict[str, int] = field(default_factory=dict, init=False)
+    """Projects that have missed events since their last subscriber, with the losses reported so far."""
+    _look_from: int = field(default=0, init=False)
 
     async def close(self) -> None:
         await super().close()

@@ -144,19 +144,17 @@ class _Watch:
                 await self.changed.wait()
 
 
+@dataclass(eq=False)
 class Readiness:
     """Answers `wait`. `connection_added` and `answer` report new connections and the answers of clients."""
 
-    def __init__(
-        self, hub: Hub, clock: Callable[[], float], max_waiting: int, max_per_project: int, supervisor: Supervisor
-    ) -> None:
-        self._hub = hub
-        self._clock = clock
-        self.max_waiting = max_waiting
-        self.max_per_project = max_per_project
-        self._supervisor = supervisor
-        self._watches: dict[tuple[str, Confirm], _Watch] = {}
-        self._waiting = 0
+    _hub: Hub
+    _clock: Callable[[], float]
+    max_waiting: int
+    max_per_project: int
+    _supervisor: Supervisor
+    _watches: dict[tuple[str, Confirm], _Watch] = field(default_factory=dict, init=False)
+    _waiting: int = field(default=0, init=False)
 
     @property
     def waiting(self) -> int:
