@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, pairwise
 from typing import Any
-from urllib.parse import quote, urlencode
 
 from edge.cli.commands import Listed, add_config, loaded, own_url
 from edge.cli.hub import (
@@ -29,6 +28,7 @@ from edge.cli.hub import (
     Subscription,
     check_url,
     json_object,
+    path_of_project,
     say,
     warn,
 )
@@ -104,7 +104,8 @@ def _count(text: str) -> int:
 
 def hub_of(arguments: argparse.Namespace) -> Hub:
     """The hub that a client command asks. Raises CommandError."""
-    url, token = arguments.url or os.environ.get("EDGE_URL"), os.environ.get("EDGE_TOKEN") or None
+    url = arguments.url or os.environ.get("EDGE_URL")
+    token = os.environ.get("EDGE_TOKEN", "").rstrip("\r\n") or None  # which files and env files add
     if url:
         check_url(url)
     if "config" in arguments:
@@ -124,9 +125,10 @@ def _publish(arguments: argparse.Namespace, hub: Hub) -> None:
     lines: Iterable[bytes] = sys.stdin.buffer if arguments.data == "-" else [_bytes(arguments.data)]
     with hub.connected(_TIMEOUT_SECONDS) as connection:
         for number, (line, is_last) in enumerate(_with_last(lines, look_ahead=arguments.final), 1):
-            path = _path(arguments.project, "/events", query | ({"final": "true"} if is_last else {}))
-            key = f"{arguments.key}-{number}" if arguments.data == "-" else arguments.key
-            headers = {"Content-Type": "text/plain; charset=utf-8"} | _keyed(arguments.key and key)
+            last = [("final", "true")] if is_last else []
+            path = path_of_project(arguments.project, "/events", query + last)
+            key = f"{arguments.key}-{number}" if arguments.key and arguments.data == "-" else arguments.key
+            headers = {"Content-Type": "text/plain; charset=utf-8"} | _keyed(key)
             _print(connection.exchange("POST", path, line.rstrip(b"\r\n"), headers))
     if arguments.final and not number:
         raise CommandError(f"standard input has no line, so {arguments.project} is not finished")
@@ -163,32 +165,42 @@ def _trigger(arguments: argparse.Namespace, hub: Hub) -> None:
     data = "null" if arguments.data is None else _as_json_text(arguments.data)
     headers = {"Content-Type": "application/json"} | _keyed(arguments.key)
     body = _bytes(f'{{"name": {json.dumps(arguments.name, ensure_ascii=False)}, "data": {data}}}')
-    path = _path(arguments.project, "/trigger", _query(**given))
+    path = path_of_project(arguments.project, "/trigger", _query(**given))
     _print(hub.ask("POST", path, body, headers, timeout_seconds=_TIMEOUT_SECONDS))
 
 
 def _status(arguments: argparse.Namespace, hub: Hub) -> None:
-    response = _get(hub, "/projects" if arguments.project is None else _path(arguments.project))
+    response = _get(hub, "/projects" if arguments.project is None else path_of_project(arguments.project))
+    document = response.document
     if response.status != 200 or arguments.json:
         _print(response)
+    elif arguments.project is not None:
+        say(_summary(document))
     else:
-        say(_table(response.document["projects"]) if arguments.project is None else _summary(response.document))
+        say(_table(document["projects"]))
+        if (rest := document["next_offset"]) is not None:
+            warn(f"the busiest {rest} of {document['total']} projects; GET /projects?offset={rest} has the others")
 
 
 def _history(arguments: argparse.Namespace, hub: Hub) -> None:
-    response = _get(hub, _path(arguments.project, "/history", _query(since=arguments.since, limit=arguments.limit)))
+    response = _get(
+        hub, path_of_project(arguments.project, "/history", _query(since=arguments.since, limit=arguments.limit))
+    )
     if response.status != 200:
         raise Refused(response)
     if gap := response.document.get("gap"):
         warn(f"gap: {json.dumps(gap)}")
-    for event in response.document["events"]:
+    events = response.document["events"]
+    for event in events:
         line = _as_line(event["id"], event["type"], event["data"])
         say(json.dumps(event, ensure_ascii=False) + "\n" if arguments.json else line)
+    if events and events[-1]["id"] != response.document["newest"]:
+        warn(f"more events follow: --since {events[-1]['id']} continues here, --limit takes more at once")
 
 
 def _explain(arguments: argparse.Namespace, hub: Hub) -> None:
     accept = "application/json" if arguments.json else "text/plain"
-    _print(_get(hub, _path(arguments.project, "/explain"), accept))
+    _print(_get(hub, path_of_project(arguments.project, "/explain"), accept))
 
 
 def _selftest(arguments: argparse.Namespace, hub: Hub) -> int:
@@ -204,17 +216,12 @@ def _selftest(arguments: argparse.Namespace, hub: Hub) -> int:
 # --- requests and responses ---
 
 
-def _path(project: str, rest: str = "", query: dict[str, str] | None = None) -> str:
-    path = f"/projects/{quote(project, safe='')}{rest}"
-    return f"{path}?{urlencode(query)}" if query else path
-
-
-def _query(**given: str | None) -> dict[str, str]:
-    return {name: value for name, value in given.items() if value is not None}
+def _query(**given: str | None) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in given.items() if value is not None]
 
 
 def _keyed(key: str | None) -> dict[str, str]:
-    return {"Idempotency-Key": key} if key else {}
+    return {} if key is None else {"Idempotency-Key": key}
 
 
 def _get(hub: Hub, path: str, accept: str = "application/json") -> Response:

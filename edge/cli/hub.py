@@ -149,6 +149,16 @@ class Hub(NamedTuple):
             return connection.exchange(method, path, body, {"Connection": "close", **headers})
 
 
+def path_of(path: str, query: Iterable[tuple[str, str]] = ()) -> str:
+    """`path` with a query. As everywhere, an argument that is not UTF-8 stays as it was given: the hub refuses it."""
+    encoded = urlencode(list(query), errors="surrogateescape")
+    return f"{path}?{encoded}" if encoded else path
+
+
+def path_of_project(project: str, rest: str = "", query: Iterable[tuple[str, str]] = ()) -> str:
+    return path_of(f"/projects/{quote(project, safe='', errors='surrogateescape')}{rest}", query)
+
+
 class Connection:
     """An HTTP connection to `hub`. Paths are those of the hub, with their query."""
 
@@ -173,7 +183,11 @@ class Connection:
         sent = {"User-Agent": "edge", "Accept": "application/json, */*;q=0.5", **headers}
         if self._token is not None:
             sent["Authorization"] = f"Bearer {self._token}"
-        self.http.request(method, self._base + path, body, sent)
+        for name, value in sent.items():
+            if "\n" in value or "\r" in value:
+                raise CommandError(f"there is a line end in what is sent as {name}; remove it", ExitStatus.USAGE)
+        encoded = {name: value.encode(errors="surrogateescape") for name, value in sent.items()}
+        self.http.request(method, self._base + path, body, encoded)
         return self.http.getresponse()
 
     def exchange(self, method: str, path: str, body: bytes | None = None, headers: Headers = _NONE) -> Response:
@@ -286,11 +300,10 @@ class Subscription:
     def __init__(self, hub: Hub, projects: list[str], since: str | None, *, observe: bool) -> None:
         query = [("since", since)] if since is not None else []
         query += [("observe", "true")] if observe else []
-        path = f"/projects/{quote(projects[0], safe='')}/events"
+        self._path = path_of_project(projects[0], "/events", query)
         if len(projects) > 1:
-            path = "/events"
-            query = [("project", project) for project in projects] + [("prefix", "true")] + query
-        self._path = f"{path}?{urlencode(query)}" if query else path
+            named = [("project", project) for project in projects]
+            self._path = path_of("/events", [*named, ("prefix", "true"), *query])
         self._projects = projects
         self._hub = hub
         self._last_id = ""

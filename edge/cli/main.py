@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from edge import __version__
 from edge.cli import client, commands
@@ -31,6 +34,35 @@ first steps:
 
 exit status: 0 success, 1 failed, 2 wrong usage or configuration, 3 no subscriber connected
 """
+
+_OPTION = re.compile(r"-[^\d.\s]\S*")
+"""What argparse reads as an option, known or not: no `-`, no negative number, no text with spaces."""
+
+
+class _Command(argparse.ArgumentParser):
+    """Takes options between the arguments, too: `edge publish PROJECT --type TYPE DATA`, which argparse refuses."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self._subparsers is None and args is not None:
+            args = self._options_first(args)
+        return super().parse_known_args(args, namespace)
+
+    def _options_first(self, args: Sequence[str]) -> list[str]:
+        options: list[str] = []
+        others: list[str] = []
+        words = iter(args)
+        for word in words:
+            if word == "--":
+                others += [word, *words]
+            elif _OPTION.fullmatch(word):
+                known = self._option_string_actions.get(word)
+                wants = 1 if known is not None and known.nargs is None else 0
+                value = list(islice(words, wants))
+                # One that lacks its value stays at the end, or it would take an argument for it.
+                (options if len(value) == wants else others).extend([word, *value])
+            else:
+                others.append(word)
+        return options + others
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,7 +108,8 @@ def command_line() -> argparse.ArgumentParser:
     )
     parser.set_defaults(run=lambda _: say(parser.format_help()))
     parser.add_argument("--version", action="store_true", help="show versions and exit")
-    listed = parser.add_subparsers(title="commands", metavar="COMMAND")
+    of_commands: type[argparse.ArgumentParser] = _Command
+    listed = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=of_commands)
 
     commands.add_to(listed)
     client.add_to(listed)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,43 +16,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.cli.hub import Hub, StreamEvent, parse
+from tests.cli.process import PATIENCE_SECONDS, edge, environ
 from tests.faults.hub import HubProcess, serving, until
 from tests.observability import live
 from tests.observability.rig import running
 
 Lines = list[dict[str, Any]]
-PATIENCE_SECONDS = 30.0
 TOKEN = "a-token-of-some-length"
-
-
-def environ(hub: HubProcess) -> dict[str, str]:
-    return {**os.environ, "EDGE_URL": hub.url}
-
-
-async def edge(
-    hub: HubProcess, *command: str, given: bytes | None = None, more: dict[str, str] | None = None
-) -> tuple[int, str, str]:
-    """Exit status, standard output and standard error of `edge COMMAND`."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "edge", *command),
-        env=environ(hub) | (more or {}),
-        stdin=subprocess.PIPE if given is not None else subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    out, err = await asyncio.wait_for(process.communicate(given), PATIENCE_SECONDS)
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
 
 
 def as_json(out: str) -> Lines:
     return [json.loads(line) for line in out.splitlines()]
-
-
-@pytest.fixture
-async def hub() -> AsyncIterator[HubProcess]:
-    async with serving(stream__heartbeat_seconds="500ms", trigger__wait_seconds="0") as started:
-        yield started
 
 
 async def test_final_and_keys_apply_to_lines_of_standard_input(hub: HubProcess) -> None:
@@ -114,12 +86,18 @@ async def test_a_triggers_data_is_sent_as_it_is_written(hub: HubProcess, text: s
     assert shown == printed.rstrip("\n").split("\t")[2]
 
 
-@pytest.mark.parametrize("command", [("publish", "p"), ("trigger", "p", "job")])
-async def test_an_argument_that_is_not_utf8_is_refused_in_words(hub: HubProcess, command: tuple[str, ...]) -> None:
-    status, out, err = await edge(hub, *command, "\udcff")
-    assert (1, "") == (status, out)
-    assert "UTF-8" in err
-    assert 1 == err.count("\n")
+async def test_a_list_says_what_it_leaves_out(hub: HubProcess) -> None:
+    for number in range(101):
+        await hub.ask("POST", f"/projects/p{number}/events", json={"data": number})
+    _, _, err = await edge(hub, "status")
+    assert "edge: the busiest 100 of 101 projects; GET /projects?offset=100 has the others\n" == err
+    for number in range(3):
+        await hub.ask("POST", "/projects/p/events", json={"data": number})
+    _, printed, err = await edge(hub, "history", "p", "--limit", "2")
+    first = printed.splitlines()[-1].split("\t")[0]
+    assert err.startswith(f"edge: more events follow: --since {first} continues here")
+    _, printed, err = await edge(hub, "history", "p", "--since", first)
+    assert ("2", "") == (printed.rstrip().split("\t")[2], err)
 
 
 async def test_a_key_publishes_once(hub: HubProcess) -> None:
@@ -235,7 +213,7 @@ async def test_the_token_is_sent_and_never_shown() -> None:
     token = "a-token-of-the-tests-that-is-long"
     async with serving(auth__anonymous=None, auth__token=token) as hub:
         assert 1 == (await edge(hub, "publish", "p", "x"))[0]
-        status, out, err = await edge(hub, "publish", "p", "x", more={"EDGE_TOKEN": token})
+        status, out, err = await edge(hub, "publish", "p", "x", more={"EDGE_TOKEN": f"{token}\n"})
     assert 0 == status
     assert token not in out + err
 
