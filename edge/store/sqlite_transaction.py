@@ -133,22 +133,20 @@ class PendingCommit:
     future: asyncio.Future[Receipt] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
+@dataclass(eq=False, slots=True)
 class Gathered:
     """What gathers for the next transaction."""
 
-    __slots__ = ("deleted", "pending", "receipts", "touched", "unwritten", "waiting")
-
-    def __init__(self) -> None:
-        self.touched: set[str] = set()
-        """Projects whose history or ledger has changed; the hub adds to it."""
-        self.deleted: set[str] = set()
-        self.unwritten: dict[Project, int] = {}
-        """The first event of each that is on its ring and has not been written."""
-        self.pending: list[PendingCommit] = []
-        self.receipts: dict[str, ReceiptRow | None] = {}
-        """Rows to write; None for a key to drop."""
-        self.waiting: dict[asyncio.Future[None], bool] = {}
-        """Requests that go on once it is written, and whether they are refused where it can't be."""
+    touched: set[str] = field(default_factory=set)
+    """Projects whose history or ledger has changed; the hub adds to it."""
+    deleted: set[str] = field(default_factory=set)
+    unwritten: dict[Project, int] = field(default_factory=dict)
+    """The first event of each that is on its ring and has not been written."""
+    pending: list[PendingCommit] = field(default_factory=list)
+    receipts: dict[str, ReceiptRow | None] = field(default_factory=dict)
+    """Rows to write; None for a key to drop."""
+    waiting: dict[asyncio.Future[None], bool] = field(default_factory=dict)
+    """Requests that go on once it is written, and whether they are refused where it can't be."""
 
     def __bool__(self) -> bool:
         return bool(self.unwritten or self.pending or self.receipts or self.deleted)
@@ -158,14 +156,12 @@ class Gathered:
 
         No event is parted from its key: with keys, all events are taken.
         """
-        taken = Gathered()
         first = list(self.unwritten) if self.receipts else list(islice(self.unwritten, most))
-        taken.unwritten = {project: self.unwritten.pop(project) for project in first}
-        taken.touched.update(islice(self.touched, max(0, most - len(first))))
-        self.touched -= taken.touched  # in place: the hub holds it
-        for name in ("deleted", "pending", "receipts", "waiting"):
-            setattr(taken, name, getattr(self, name))
-            setattr(self, name, type(getattr(self, name))())
+        unwritten = {project: self.unwritten.pop(project) for project in first}
+        touched = set(islice(self.touched, max(0, most - len(first))))
+        self.touched -= touched  # in place: the hub holds it
+        taken = Gathered(touched, self.deleted, unwritten, self.pending, self.receipts, self.waiting)
+        self.deleted, self.pending, self.receipts, self.waiting = set(), [], {}, {}
         return taken
 
     def put_back(self, earlier: Gathered) -> None:

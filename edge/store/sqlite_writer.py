@@ -16,13 +16,13 @@ from concurrent.futures import Future
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any
 
 from edge.core.errors import StoreUnavailable
 from edge.core.idempotency import Key
 from edge.core.observer import Receipt
 from edge.logs.setup import get_logger
-from edge.store.base import MemoryStore, StoreUnusableError
+from edge.store.base import MemoryStore, Result, StoreUnusableError
 from edge.store.sqlite_file import DRIFT_NOTED_SECONDS, SqliteFile, SqliteFileError, primary_code
 from edge.store.sqlite_transaction import Gathered, PendingCommit, Transaction, receipt_row
 from edge.supervisor import Supervisor
@@ -36,7 +36,6 @@ _ROUNDS_AT_THE_END = 3
 """What one transaction causes is in the next."""
 _PROJECTS_AT_ONCE = 512
 """In one transaction, whose rows are made in one turn of the event loop: about two milliseconds."""
-Result = TypeVar("Result")
 
 
 class Worker:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -175,23 +175,16 @@ def encode_job(job: Job, format_name: str) -> bytes:
     return body
 
 
-class Signer:
-    """The headers of Standard Webhooks (https://www.standardwebhooks.com): id, timestamp, signatures.
+def signed_headers(webhooks: Sequence[Webhook], message_id: str, body: bytes, now_ms: int) -> dict[str, str]:
+    """The headers of Standard Webhooks (https://www.standardwebhooks.com): id, timestamp, a signature by each secret.
 
-    Id and timestamp are sent without a secret, too: receivers deduplicate by the id.
+    Id and timestamp are sent without a secret, too: receivers deduplicate by the id. The timestamp is the attempt's, or
+    a late retry would be taken for a replay.
     """
-
-    def __init__(self, secrets: Collection[str]) -> None:
-        """Each secret is base64, with or without `whsec_` before it; `edge.config.texts` has checked that."""
-        self._webhooks = [Webhook(secret) for secret in secrets]
-
-    def headers(self, message_id: str, body: bytes, now_ms: int) -> dict[str, str]:
-        """For one attempt: the timestamp is the attempt's, or a late retry would be taken for a replay."""
-        seconds = now_ms // 1000
-        headers = {"webhook-id": message_id, "webhook-timestamp": str(seconds)}
-        if self._webhooks:
-            # `sign` replaces the time zone instead of converting it, so it has to be UTC already.
-            moment = datetime.fromtimestamp(seconds, tz=UTC)
-            signatures = [webhook.sign(message_id, moment, body.decode()) for webhook in self._webhooks]
-            headers["webhook-signature"] = " ".join(signatures)
-        return headers
+    seconds = now_ms // 1000
+    headers = {"webhook-id": message_id, "webhook-timestamp": str(seconds)}
+    if webhooks:
+        # `sign` replaces the time zone instead of converting it, so it has to be UTC already.
+        moment = datetime.fromtimestamp(seconds, tz=UTC)
+        headers["webhook-signature"] = " ".join(one.sign(message_id, moment, body.decode()) for one in webhooks)
+    return headers

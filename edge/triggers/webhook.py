@@ -38,12 +38,13 @@ from typing import Final
 
 import aiohttp
 import msgspec
+from standardwebhooks.webhooks import Webhook
 from yarl import URL
 
 from edge.core.errors import DispatchFailed, Draining, InvalidRequest
 from edge.logs.setup import get_logger
 from edge.logs.text import TRACE_HEADER, is_traceparent
-from edge.triggers.job import JOB_ID, Delivery, Job, Signer, content_type, encode_job
+from edge.triggers.job import JOB_ID, Delivery, Job, content_type, encode_job, signed_headers
 
 ANSWER_BYTES: Final = 4096
 
@@ -92,7 +93,7 @@ class WebhookTarget:
     ) -> None:
         """Raises ValueError for a URL that can't work, in a sentence that does not repeat it."""
         self._url, self._authorization, self.safe_url = parse_address(url)
-        self._signer = Signer(secrets)
+        self._webhooks = [Webhook(secret) for secret in secrets]  # `edge.config.texts` has checked them
         self._format = format
         self._timeout_seconds = timeout_seconds
         self._max_retries = retries
@@ -175,7 +176,7 @@ class WebhookTarget:
         )
 
     async def _post(self, job: Job, body: bytes, sent: SimpleNamespace) -> aiohttp.ClientResponse:
-        headers = self._signer.headers(job.unique_id, body, self._now_ms())
+        headers = signed_headers(self._webhooks, job.unique_id, body, self._now_ms())
         headers["Content-Type"] = content_type(self._format)
         if self._authorization is not None:
             headers["Authorization"] = self._authorization
@@ -231,15 +232,13 @@ async def read_answer(response: aiohttp.ClientResponse, deadline: float) -> tupl
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
         return b"", False
     body = bytearray()
-    try:
+    with suppress(TimeoutError, aiohttp.ClientError, OSError):
         async with asyncio.timeout_at(deadline):
             while len(body) <= ANSWER_BYTES:
                 chunk = await response.content.read(ANSWER_BYTES + 1 - len(body))
                 if not chunk:
                     return bytes(body), True
                 body += chunk
-    except (TimeoutError, aiohttp.ClientError, OSError):
-        return bytes(body), False
     return bytes(body), False
 
 
