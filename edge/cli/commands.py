@@ -281,8 +281,8 @@ def store_copy(arguments: argparse.Namespace) -> None:
     from edge.logs.setup import configure
 
     configure("console", "critical")
-    copied = copy(arguments.source, arguments.destination)
-    say(f"edge: copied {count(copied.projects, 'project')} with {count(copied.events, 'event')}\n")
+    projects, events = copy(arguments.source, arguments.destination)
+    say(f"edge: copied {count(projects, 'project')} with {count(events, 'event')}\n")
 
 
 def store_backup(arguments: argparse.Namespace) -> None:

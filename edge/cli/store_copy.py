@@ -13,7 +13,6 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
@@ -26,11 +25,6 @@ from edge.store.sqlite_file import ADVICE, Lock, SqliteFile, SqliteFileError, pr
 from edge.store.sqlite_transaction import APPLICATION_ID, SCHEMA_VERSION, ProjectRow, Segment, Transaction
 
 
-class Copied(NamedTuple):
-    projects: int
-    events: int
-
-
 @contextmanager
 def _in_words() -> Iterator[None]:
     """Raise what stores raise as CommandError."""
@@ -41,8 +35,8 @@ def _in_words() -> Iterator[None]:
 
 
 @_in_words()
-def copy(source: str, destination: str) -> Copied:
-    """Copy everything. Both are values of `store.url`. Raises CommandError."""
+def copy(source: str, destination: str) -> tuple[int, int]:
+    """Copy everything; returns how many projects and events. Both are values of `store.url`. Raises CommandError."""
     kinds = [url.partition(":")[0] for url in (source, destination)]
     if kinds == ["sqlite", "sqlite"]:
         raise CommandError("Both are files: use edge store backup and edge store restore.")
@@ -53,7 +47,7 @@ def copy(source: str, destination: str) -> Copied:
     projects = _from_file(source) if kinds[0] == "sqlite" else iter(asyncio.run(read_all(source)))
     if kinds[1] == "sqlite":
         return _into_file(destination, projects)
-    return Copied(*asyncio.run(write_all(destination, list(projects))))
+    return asyncio.run(write_all(destination, list(projects)))
 
 
 @_in_words()
@@ -131,13 +125,13 @@ def _from_file(url: str) -> Iterator[SavedProject]:
         file.close(clean=file.whole)
 
 
-def _into_file(url: str, projects: Iterator[SavedProject]) -> Copied:
+def _into_file(url: str, projects: Iterator[SavedProject]) -> tuple[int, int]:
     file = SqliteFile(_path(url))
+    copied = events = 0
     clean = False
     try:
         if file.projects():
             raise CommandError("The destination holds projects already; name an empty one.")
-        copied = Copied(0, 0)
         for saved in projects:
             oldest = saved.newest - len(saved.frames) + 1
             segments = [
@@ -146,8 +140,9 @@ def _into_file(url: str, projects: Iterator[SavedProject]) -> Copied:
             ]
             row = ProjectRow(saved.name, saved.epoch, saved.first_seq, oldest, saved.newest, saved.ledger)
             file.write(Transaction(segments=segments, projects=[row]))
-            copied = Copied(copied.projects + 1, copied.events + len(segments))
+            copied += 1
+            events += len(segments)
         clean = True
-        return copied
+        return copied, events
     finally:
         file.close(clean=clean)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 
 import msgspec
 
@@ -41,7 +40,8 @@ class ClusterHooks(Hooks):
     look_seconds = 0.25
 
     _redis: RedisClient
-    _taken: set[bytes] = field(default_factory=set, init=False)
+    _taken: dict[str, bytes] = field(default_factory=dict, init=False)
+    """By id."""
 
     def connection_removed(self, project: Project, connection: Connection) -> None:
         super().connection_removed(project, connection)
@@ -67,18 +67,17 @@ class ClusterHooks(Hooks):
         waiting, self.queued, dropped = answer
         self.outcomes["dropped"] += dropped
         for text in waiting:
-            if text not in self._taken:
-                self._taken.add(text)
-                hook_id, kind, ms, project, data = _decode(text)
-                job = Job(id=hook_id, name=kind, ts_ms=int(ms), project=project, data=data)
-                self.send(job, partial(self._sent, text))
+            hook_id, kind, ms, project, data = _decode(text)
+            if hook_id not in self._taken:
+                self._taken[hook_id] = text
+                self.send(Job(id=hook_id, name=kind, ts_ms=int(ms), project=project, data=data))
 
-    async def _sent(self, text: bytes) -> None:
+    async def _sent(self, job: Job) -> None:
         """Take a webhook from the queue. While Redis is unreachable its project's others wait."""
         while True:
             with suppress(StoreUnavailable):
                 async with self._redis.use() as client:
-                    await client.lrem(f"{self._redis.keys.hooks}:queue", 1, text.decode())
-                self._taken.discard(text)
+                    await client.lrem(f"{self._redis.keys.hooks}:queue", 1, self._taken[job.id].decode())
+                del self._taken[job.id]
                 return
             await asyncio.sleep(self.look_seconds)

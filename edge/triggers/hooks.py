@@ -15,7 +15,7 @@ import asyncio
 import secrets
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
@@ -36,7 +36,6 @@ _SLICE = 512
 """Projects that are looked at in one turn of the event loop."""
 OUTCOMES: Final = ("sent", "failed", "dropped")
 _log = get_logger("hooks")
-_Queue = deque[tuple[Job, Callable[[], Awaitable[None]] | None]]
 
 
 @dataclass(eq=False)
@@ -58,7 +57,7 @@ class Hooks:
     _occupied: set[str] = field(default_factory=set, init=False)
     _unconfirmed: dict[str, None] = field(default_factory=dict, init=False)
     """Projects that are not occupied and have a connection."""
-    _queues: dict[str, _Queue] = field(default_factory=dict, init=False)
+    _queues: dict[str, deque[Job]] = field(default_factory=dict, init=False)
     _sending: dict[str, asyncio.Task[None]] = field(default_factory=dict, init=False)
     _closing: bool = field(default=False, init=False)
     _task: asyncio.Task[None] | None = field(default=None, init=False)
@@ -74,9 +73,9 @@ class Hooks:
             await end(task)
         await self._target.close()
 
-    def send(self, job: Job, done: Callable[[], Awaitable[None]] | None = None) -> None:
-        """Send `job` behind those of its project; `done` is awaited when it was sent, or has failed for good."""
-        self._queues.setdefault(job.project, deque()).append((job, done))
+    def send(self, job: Job) -> None:
+        """Send `job` behind those of its project."""
+        self._queues.setdefault(job.project, deque()).append(job)
         self._send_next()
 
     def _send_next(self) -> None:
@@ -90,15 +89,12 @@ class Hooks:
         queue = self._queues[name]
         try:
             while queue:
-                job, done = queue[0]
                 try:
-                    await self._target.dispatch(job)
+                    await self._target.dispatch(queue[0])
                     self.outcomes["sent"] += 1
                 except EdgeError:  # the target has logged it
                     self.outcomes["failed"] += 1
-                queue.popleft()
-                if done is not None:
-                    await done()
+                await self._sent(queue.popleft())
         finally:
             del self._sending[name]
             if not queue:
@@ -120,6 +116,10 @@ class Hooks:
         """The hub has forgotten the project."""
 
     async def look(self) -> None:
+        raise NotImplementedError
+
+    async def _sent(self, job: Job) -> None:
+        """`job` was sent, or has failed for good."""
         raise NotImplementedError
 
     async def _run(self) -> None:
@@ -212,7 +212,7 @@ class LocalHooks(Hooks):
         raw = msgspec.Raw(msgspec.json.encode(data))
         ts_ms = time.time_ns() // 1_000_000
         self.queued += 1
-        self.send(Job(id=f"hook_{secrets.token_hex(12)}", name=kind, ts_ms=ts_ms, project=name, data=raw), self._sent)
+        self.send(Job(id=f"hook_{secrets.token_hex(12)}", name=kind, ts_ms=ts_ms, project=name, data=raw))
 
-    async def _sent(self) -> None:
+    async def _sent(self, job: Job) -> None:  # noqa: ARG002 - as the base class has it
         self.queued -= 1

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge.cli.hub import CommandError
-from edge.cli.store_copy import Copied, copy
+from edge.cli.store_copy import copy
 from edge.core import resume
 from tests.cluster.conftest import RedisServer
 from tests.cluster.nodes import Node, Subscriber, start_node
@@ -31,7 +31,7 @@ def _fill(path: Path) -> list[str]:
 
 def test_copy_to_redis_and_back_keeps_ids_and_misses(redis_server: RedisServer, tmp_path: Path) -> None:
     ids = _fill(tmp_path / "a.db")
-    assert Copied(1, 4) == copy(f"sqlite:{tmp_path / 'a.db'}", redis_server.url)
+    assert (1, 4) == copy(f"sqlite:{tmp_path / 'a.db'}", redis_server.url)
 
     async def on_a_node() -> None:
         node = await start_node(redis_server.url)
@@ -48,7 +48,7 @@ def test_copy_to_redis_and_back_keeps_ids_and_misses(redis_server: RedisServer, 
         await node.stop()
 
     asyncio.run(on_a_node())
-    assert Copied(1, 5) == copy(redis_server.url, f"sqlite:{tmp_path / 'b.db'}")
+    assert (1, 5) == copy(redis_server.url, f"sqlite:{tmp_path / 'b.db'}")
 
     async def from_the_file() -> None:
         async with life(tmp_path / "b.db", commit=False) as rig:
@@ -73,7 +73,7 @@ def test_copy_knows_the_misses_that_a_killed_process_had_not_written(redis_serve
         await node.stop()
 
     asyncio.run(killed())
-    assert Copied(1, 3) == copy(f"sqlite:{tmp_path / 'a.db'}", redis_server.url)
+    assert (1, 3) == copy(f"sqlite:{tmp_path / 'a.db'}", redis_server.url)
     asyncio.run(on_a_node())
 
 
