@@ -142,7 +142,8 @@ class Rig:
         def idle() -> bool:
             if store._gathered or store._gathered.touched:
                 store._wanted.set()
-            return not (store._gathered or store._gathered.touched or store._writing)
+            # What is being written is false where it holds no event, though it may hold changes of projects.
+            return not (store._gathered or store._gathered.touched) and store._writing is None
 
         await until(idle)
 
