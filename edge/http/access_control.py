@@ -230,6 +230,8 @@ class AccessControl:
         header = request.headers.get("Authorization")
         if header is None:
             return None
+        if len(request.headers.getall("Authorization")) > 1:
+            raise Unauthenticated("Authorization was sent twice; send one.")
         scheme, _, token = header.partition(" ")
         return token.strip() if scheme.lower() == "bearer" else None
 

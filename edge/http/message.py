@@ -146,6 +146,8 @@ class Response:
     """Of a problem."""
     keep_alive = True
     """Whether the connection may take another request behind this answer."""
+    endless = False
+    """Whether the body that `HEAD` asks about has no length: a stream's."""
 
     def __init__(
         self,
@@ -163,8 +165,8 @@ class Response:
         """Everything that goes on the wire."""
         body, status = self.body, self.status
         head = _begin(status, self.content_type)
-        if status not in _BODILESS:
-            head = b"%b%d\r\n" % (head, len(body))
+        if status not in _BODILESS and not self.endless:
+            head = b"%bContent-Length: %d\r\n" % (head, len(body))
         if self.headers:
             head += "".join([f"{name}: {value}\r\n" for name, value in self.headers.items()]).encode("latin-1")
         if not self.keep_alive:
@@ -189,10 +191,10 @@ def json_response(
 
 @lru_cache(maxsize=256)
 def _begin(status: int, content_type: str) -> bytes:
-    """The lines that depend on nothing else; but for answers without a body the last one lacks its number."""
+    """The lines that depend on nothing else."""
     lines = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nServer: edge\r\nX-Content-Type-Options: nosniff\r\n"
     if status not in _BODILESS:
-        lines += f"Content-Type: {content_type}\r\nContent-Length: "
+        lines += f"Content-Type: {content_type}\r\n"
     return lines.encode("latin-1")
 
 

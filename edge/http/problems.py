@@ -15,6 +15,7 @@ from edge.core.errors import EdgeError
 from edge.http.message import Response, json_response
 
 CONTENT_TYPE = "application/problem+json"
+ALL_METHODS = "DELETE, GET, HEAD, OPTIONS, POST"
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -116,8 +117,14 @@ def no_route(allow: str) -> Response:
     return response("not_found", "There is no resource at this path. GET /openapi.json lists all of them.")
 
 
+def unknown_method() -> Response:
+    """The response to a method that the parser doesn't know; nothing is known of the path."""
+    detail = f"The hub supports {ALL_METHODS}; names of methods are case-sensitive."
+    return response("method_not_allowed", detail, headers={"Allow": ALL_METHODS})
+
+
 def unsupported_version() -> Response:
-    """The response to HTTP/0.9 and HTTP/2, which the parser lets through."""
+    """The response to any version but HTTP/1.1 and HTTP/1.0."""
     answer = response("unsupported_http_version", "The hub supports HTTP/1.1 and HTTP/1.0.")
     answer.keep_alive = False
     return answer

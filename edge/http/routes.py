@@ -28,7 +28,6 @@ _log = get_logger("http")
 _access_log = get_logger("access")
 _GONE = 499
 """nginx's status for a client that went away before its answer."""
-_ALL_METHODS = "DELETE, GET, HEAD, OPTIONS, POST"
 
 
 class Route(NamedTuple):
@@ -104,7 +103,9 @@ def read_path(path: str, base_path: str) -> tuple[str | None, str, str]:
         return None, "", ""
     project = connection = ""
     if len(parts) > 2 and parts[1] == "projects":
-        project, parts[2] = parts[2], "{project}" if parts[2] else ""
+        project = parts[2]
+        if project or len(parts) > 3:
+            parts[2] = "{project}"
         if len(parts) == 6 and parts[3] == "connections" and parts[4]:
             connection, parts[4] = parts[4], "{connection}"
     if coded and any("/" in part for part in parts):  # `%2F` separates nothing
@@ -197,7 +198,11 @@ class Application:
         if route is None:
             return problems.no_route(request.allow)
         if route.path == SEVERAL:
+            if "project" not in request.query:  # or it is misspelt
+                params.check_known(request, route.parameters)
             params.check_projects(request.query.get("project", ()))
+        elif not request.project and route.path.startswith("/projects/"):  # `/projects//events`
+            params.check_project("")
         if not access.open and route.permission is not None:
             identity = access.identity(request)
             if not isinstance(identity, Identity):
@@ -230,7 +235,7 @@ class Application:
         methods = None if pattern is None else self._table.get(pattern)
         if methods is None:
             if pattern == "*":
-                request.allow = _ALL_METHODS
+                request.allow = problems.ALL_METHODS
             return None
         route = methods.get(request.method)
         if route is None:

@@ -60,7 +60,9 @@ def subscribe(context: Context, request: Request) -> Response | Awaitable[Respon
         )
     start = start_at(wanted.since, last_id, context.clock())
     if request.method == "HEAD":
-        return Response(200, content_type=HEADERS["Content-Type"], headers=_ONLY_STREAMS)
+        head = Response(200, content_type=HEADERS["Content-Type"], headers=_ONLY_STREAMS)
+        head.endless = True
+        return head
     coming = context.nodes.follow(names, last_id)
     if coming is None:
         return _open(context, request, names, wanted, last_id, start)
@@ -129,7 +131,7 @@ def _open(
 
 _DEFAULTS = Wanted()
 _TAKEN_OVER = TakenOver()
-_ONLY_STREAMS = {name: value for name, value in HEADERS.items() if name not in ("Content-Type", "Connection")}
+_ONLY_STREAMS = {name: HEADERS[name] for name in ("Cache-Control", "X-Accel-Buffering")}
 
 
 def last_event_id(request: Request) -> str:

@@ -11,12 +11,13 @@ used that isn't public: `_buffer`.
 from __future__ import annotations
 
 import asyncio
+import re
 from abc import abstractmethod
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, Protocol, cast
 
-from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.http_exceptions import BadHttpMethod, HttpProcessingError, LineTooLong
 from aiohttp.http_parser import HttpRequestParser, RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
@@ -36,7 +37,8 @@ _MAX_FAILED_HEAD_BYTES = 64 * 1024
 BLANK = b"\r\n\r\n"
 _LAST_CHUNK = b"0\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_HTTP_2_PREFACE = b"PRI * HTTP/2.0\r\n"
+_REQUEST_LINE = re.compile(rb"[\r\n]*[!#$%&'*+.^_`|~0-9A-Za-z-]+ [!-~]+ HTTP/([0-9]\.[0-9])\r\n")
+"""A well-formed one (RFC 9112, section 3), of any method and version."""
 _SHORT_BODY_BYTES = 64 * 1024
 _SHOWN_BYTES = 64
 _DISCARD_SECONDS = 10.0
@@ -326,8 +328,11 @@ class RequestReader(asyncio.Protocol):
 
 def refusal(error: HttpProcessingError, head: bytes, address: str | None) -> Response:
     """The answer to a head that the parser failed on: it names what is wrong with it."""
-    if head.startswith(_HTTP_2_PREFACE):
+    begin = _REQUEST_LINE.match(head)
+    if begin is not None and begin[1] not in (b"1.1", b"1.0"):
         return problems.unsupported_version()
+    if begin is not None and isinstance(error, BadHttpMethod):
+        return problems.unknown_method()
     if not isinstance(error, LineTooLong) and head.count(b"\n") > _MAX_HEADERS + 1:  # the request line is none
         _log.warning("header_too_large", address=address, limit_headers=_MAX_HEADERS)
         detail = f"The request has more than {_MAX_HEADERS} headers; send fewer."

@@ -56,8 +56,9 @@ HEADERS: Mapping[str, str] = {
     # aiohttp-sse says keep-alive; but nothing comes after a stream, and a client that believed it would lose its next
     # request on a connection that is being closed.
     "Connection": "close",
+    "X-Content-Type-Options": "nosniff",
 }
-"""Those that aiohttp-sse gives a stream, but for three."""
+"""Those that aiohttp-sse gives a stream, and ours."""
 
 
 @cache

@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import jwt
 import pytest
+from multidict import CIMultiDict
 
 from tests.security.hub import AuthSettings, Config, CorsSettings, LimitsSettings, ServerSettings, code_of, running
 
@@ -388,6 +389,20 @@ async def test_cookies_may_take_several_lines() -> None:
         writer.write(f"GET /projects HTTP/1.1\r\nHost: localhost\r\n{cookies}\r\n".encode())
         assert b"HTTP/1.1 200 OK\r\n" == await reader.readline()
         writer.close()
+
+
+async def test_a_token_is_taken_once() -> None:
+    """Of two, this hub and a proxy might each believe another one."""
+    async with running(GUARDED) as hub:
+        for tokens, status in (
+            ((TOKEN,), 200),
+            ((TOKEN, TOKEN), 401),
+            ((TOKEN, "wrong"), 401),
+            (("wrong", TOKEN), 401),
+        ):
+            headers = [("Authorization", f"Bearer {token}") for token in tokens]
+            async with hub.client.get(f"{hub.url}/projects", headers=CIMultiDict(headers)) as response:
+                assert (tokens, status) == (tokens, response.status)
 
 
 # --- tickets ---

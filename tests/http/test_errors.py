@@ -194,6 +194,18 @@ async def test_a_method_that_isnt_served_names_those_that_are(site: Site, path: 
     assert set(allowed.split(", ")) == set(refused.headers["Allow"].replace(" ", "").split(","))
 
 
+async def test_a_method_that_no_path_has_names_those_of_the_hub(site: Site) -> None:
+    answer = await site.exchange(b"BREW /projects HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert (405, "DELETE, GET, HEAD, OPTIONS, POST") == (answer.status, answer.headers["Allow"])
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_an_empty_project_is_no_project_id(site: Site, method: str) -> None:
+    """As a page sends it whose variable is empty."""
+    assert "invalid_project" == (await site.ask(method, "/projects//events", json={"data": 1})).problem["code"]
+    assert "not_found" == (await site.ask(method, "/projects//nothing")).problem["code"]
+
+
 @pytest.mark.parametrize("path", ["/projects/", "/projects/p/", "/projects/p/events/", "//healthz", "/healthz/x"])
 async def test_paths_are_taken_as_they_are(site: Site, path: str) -> None:
     assert "not_found" == (await site.ask("GET", path)).problem["code"]

@@ -161,6 +161,10 @@ async def test_a_duplicate_counts_once_and_too_many_or_none_are_refused(site: Si
     answer = await site.ask("GET", "/events", params=[*AB, ("prefixes", "true")])
     assert "unknown_parameter" == answer.problem["code"]
     assert "unknown_parameter" == (await site.ask("GET", "/projects/p/events?prefix=true")).problem["code"]
+    for method in ("GET", "POST"):
+        problem = (await site.ask(method, "/events?projects=a&projects=b", json={"data": 1})).problem
+        assert ("unknown_parameter", "projects") == (problem["code"], problem["parameter"])
+        assert "the nearest is project." in problem["detail"]
     assert {} == site.context.hub.projects
 
 

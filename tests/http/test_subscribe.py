@@ -32,6 +32,7 @@ async def test_the_headers_are_those_of_an_event_stream_that_no_proxy_holds_back
         assert "text/event-stream; charset=utf-8" == headers["Content-Type"]
         assert "no-cache, no-transform" == headers["Cache-Control"]
         assert "no" == headers["X-Accel-Buffering"]
+        assert "nosniff" == headers["X-Content-Type-Options"]
         assert "edge" == headers["Server"]
 
 
@@ -252,6 +253,7 @@ async def test_head_gets_the_headers_and_opens_nothing(site: Site) -> None:
     assert (200, b"") == (answer.status, answer.body)
     assert "text/event-stream; charset=utf-8" == answer.headers["Content-Type"]
     assert "no" == answer.headers["X-Accel-Buffering"]
+    assert "Content-Length" not in answer.headers  # which GET has not either (RFC 9110, section 8.6)
     assert {} == site.context.hub.projects
 
 

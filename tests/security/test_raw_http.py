@@ -16,6 +16,7 @@ from tests.security.hub import running
 from tests.security.wire import EVENT, EVENTS
 
 MALFORMED = (400, "malformed_http")
+UNKNOWN_METHOD = (405, "method_not_allowed")
 TOO_LARGE = (431, "header_too_large")
 INVALID_PROJECT = (400, "invalid_project")
 NOT_FOUND = (404, "not_found")
@@ -131,14 +132,18 @@ CASES = {
     # Methods and versions
     "TRACE": Case(get("/projects", method="TRACE"), (405, "method_not_allowed")),
     "PUT": Case(get("/projects", method="PUT"), (405, "method_not_allowed")),
-    "an unknown method": Case(get("/projects", method="BREW"), MALFORMED, closes=True),
-    "a method in small letters": Case(get("/projects", method="get"), MALFORMED, closes=True),
+    "an unknown method": Case(get("/projects", method="BREW"), UNKNOWN_METHOD, closes=True),
+    "a method in small letters": Case(get("/projects", method="get"), UNKNOWN_METHOD, closes=True),
+    "a known method and more": Case(get("/projects", method="GETS"), UNKNOWN_METHOD, closes=True),
+    "no method": Case(get("/projects", method="(get)"), MALFORMED, closes=True),
+    "words without a version": Case("hello hub\r\n\r\n", MALFORMED, closes=True),
     "a method override": Case(get("/projects/p1", "X-HTTP-Method-Override: DELETE"), (404, "unknown_project")),
     "HEAD": Case(get("/projects", method="HEAD"), (200, None)),
     "HEAD of nothing": Case(get("/nothing", method="HEAD"), (404, None)),
     "HTTP/0.9": Case("GET /projects\r\n\r\n", (505, "unsupported_http_version"), closes=True),
     "HTTP/1.0 without Host": Case("GET /projects HTTP/1.0\r\n\r\n", (200, None), closes=True),
-    "HTTP/1.2": Case(get("/projects", version="HTTP/1.2"), MALFORMED, closes=True),
+    "HTTP/1.2": Case(get("/projects", version="HTTP/1.2"), (505, "unsupported_http_version"), closes=True),
+    "HTTP/1.10": Case(get("/projects", version="HTTP/1.10"), MALFORMED, closes=True),
     "HTTP/2.0 in words": Case(get("/projects", version="HTTP/2.0"), (505, "unsupported_http_version"), closes=True),
     "the preface of HTTP/2": Case("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", (505, "unsupported_http_version"), closes=True),
     "a TLS hello": Case("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", MALFORMED, closes=True),
