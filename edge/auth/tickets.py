@@ -9,6 +9,9 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from edge.auth.permissions import Identity, Permissions
 from edge.core.errors import LimitReached, Unauthenticated
@@ -16,21 +19,35 @@ from edge.core.errors import LimitReached, Unauthenticated
 TICKET_SECONDS = 60.0
 
 
-class Tickets:
-    """Issued and unused tickets, at most `max_tickets`, `max_per_project` of one project. Times never go back."""
+class TicketTable(Protocol):
+    """Issued and unused tickets, at most `max_tickets`, `max_per_project` of one project; both may be changed."""
 
-    def __init__(self, max_tickets: int, max_per_project: int) -> None:
-        self.max_tickets = max_tickets
-        self.max_per_project = max_per_project
-        self._issued: OrderedDict[bytes, tuple[float, str, Identity]] = OrderedDict()
-        """By digest, oldest first: when it ends, its project, the identity it stands for."""
-        self._per_project: Counter[str] = Counter()
+    max_tickets: int
+    max_per_project: int
+
+    async def issue(self, project: str, identity: Identity) -> str:
+        """A new ticket for `project`. Raises LimitReached (`too_many_tickets`)."""
+
+    def redeem(self, ticket: str, project: str | None) -> Identity | Awaitable[Identity]:
+        """The identity behind `ticket`, which is used up by this. Raises Unauthenticated."""
+
+
+@dataclass(eq=False)
+class Tickets(TicketTable):
+    """The tickets of a hub that is alone. The clock never goes back."""
+
+    max_tickets: int
+    max_per_project: int
+    _clock: Callable[[], float]
+    _issued: OrderedDict[bytes, tuple[float, str, Identity]] = field(default_factory=OrderedDict, init=False)
+    """By digest, oldest first: when it ends, its project, the identity it stands for."""
+    _per_project: Counter[str] = field(default_factory=Counter, init=False)
 
     def __len__(self) -> int:
         return len(self._issued)
 
-    def issue(self, project: str, identity: Identity, now: float) -> str:
-        """A new ticket for `project`. Raises LimitReached (`too_many_tickets`)."""
+    async def issue(self, project: str, identity: Identity) -> str:
+        now = self._clock()
         self._expire(now)
         if len(self._issued) >= self.max_tickets:
             raise too_many_tickets(self.max_tickets)
@@ -42,9 +59,8 @@ class Tickets:
         self._per_project[project] += 1
         return ticket
 
-    def redeem(self, ticket: str, project: str | None, now: float) -> Identity:
-        """The identity behind `ticket`, which is used up by this. Raises Unauthenticated."""
-        self._expire(now)
+    def redeem(self, ticket: str, project: str | None) -> Identity:
+        self._expire(self._clock())
         held = self._issued.pop(digest(ticket), None)
         if held is None:
             raise invalid_ticket()

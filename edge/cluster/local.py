@@ -15,8 +15,7 @@ from typing import Literal, Protocol, get_args
 
 import msgspec
 
-from edge.auth.permissions import Identity
-from edge.auth.tickets import Tickets
+from edge.auth.tickets import TicketTable
 from edge.core.hub import Hub
 from edge.core.project import Project
 from edge.supervisor import Supervisor
@@ -43,13 +42,6 @@ class View(msgspec.Struct, frozen=True):
     last_miss_seconds: float | None
 
 
-class TicketLimits(Protocol):
-    """Unused tickets: how many there may be, and how many of one project. They may be changed."""
-
-    max_tickets: int
-    max_per_project: int
-
-
 Order = Literal["busiest", "connections", "lost", "pending", "name"]
 ORDERS: tuple[Order, ...] = get_args(Order)
 PROJECTS_A_TURN = 512
@@ -74,7 +66,7 @@ class Nodes(Protocol):
     def readiness(self) -> Readiness: ...
 
     @property
-    def tickets(self) -> TicketLimits: ...
+    def tickets(self) -> TicketTable: ...
 
     @property
     def rejected_messages(self) -> int:
@@ -96,15 +88,6 @@ class Nodes(Protocol):
     async def delete(self, name: str) -> tuple[int, int] | None:
         """Close the streams of `name` and drop its history: `(connections, events)`; None when it is unknown."""
 
-    async def issue_ticket(self, project: str, identity: Identity) -> str:
-        """A new ticket for `project`. Raises LimitReached (`too_many_tickets`)."""
-
-    def redeem_ticket(self, ticket: str, project: str | None) -> Identity | Awaitable[Identity]:
-        """The identity behind `ticket`, which is used up by this. Raises Unauthenticated."""
-
-    async def answer_probe(self, project: str, connection_id: str, token: str) -> bool | None:
-        """A client's answer to a probe: whether it was expected. None when the connection is unknown."""
-
     def hooks(self, target: Target, grace_seconds: float) -> Hooks:
         """What reports about projects to `hooks.url`."""
 
@@ -117,7 +100,7 @@ class LocalNode:
 
     _hub: Hub
     readiness: Readiness
-    tickets: Tickets
+    tickets: TicketTable
     _clock: Callable[[], float]
     _supervisor: Supervisor
 
@@ -157,22 +140,5 @@ class LocalNode:
     async def delete(self, name: str) -> tuple[int, int] | None:
         return self._hub.delete(name, self._clock())
 
-    async def issue_ticket(self, project: str, identity: Identity) -> str:
-        return self.tickets.issue(project, identity, self._clock())
-
-    def redeem_ticket(self, ticket: str, project: str | None) -> Identity:
-        return self.tickets.redeem(ticket, project, self._clock())
-
-    async def answer_probe(self, project: str, connection_id: str, token: str) -> bool | None:
-        if not connected(self._hub, project, connection_id):
-            return None
-        return self.readiness.answer(project, connection_id, token)
-
     def hooks(self, target: Target, grace_seconds: float) -> LocalHooks:
         return LocalHooks(self._hub, target, grace_seconds, self._supervisor, self._clock)
-
-
-def connected(hub: Hub, project: str, connection_id: str) -> bool:
-    """Whether `hub` itself has this connection of `project`."""
-    connection = hub.connections.get(connection_id)
-    return connection is not None and connection.project is not None and connection.project.name == project

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 import msgspec
 
 from edge.cluster.client import RedisClient
-from edge.cluster.local import connected
 from edge.cluster.status import ClusterStatus
 from edge.core.errors import EdgeError, NotReady, StoreUnavailable
 from edge.triggers.readiness import Confirm, Confirmation, Confirmed, Readiness, draining
@@ -147,10 +146,11 @@ class ClusterReadiness(Readiness):
             view = await self._status.view(project)
         return self.not_ready(project, count, timeout_seconds, 0 if view is None else view.connections)
 
-    async def answer_probe(self, project: str, connection_id: str, token: str) -> bool:
-        """As `Nodes.answer_probe`. What a node that has the connection makes of the answer is not known here."""
-        if connected(self._hub, project, connection_id):
-            return self.answer(project, connection_id, token)
+    async def answer_probe(self, project: str, connection_id: str, token: str) -> bool | None:
+        """What another node that has the connection makes of the answer is not known here."""
+        expected = await super().answer_probe(project, connection_id, token)
+        if expected is not None:
+            return expected
         async with self._redis.use() as client:
             await client.publish(self._redis.keys.questions, msgspec.json.encode(Ack(project, connection_id, token)))
         return True

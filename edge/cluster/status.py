@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from edge.auth.permissions import Identity, Permissions
-from edge.auth.tickets import TICKET_SECONDS, digest, invalid_ticket, new_ticket, too_many_tickets
+from edge.auth.tickets import TICKET_SECONDS, TicketTable, digest, invalid_ticket, new_ticket, too_many_tickets
 from edge.cluster.client import RedisClient
 from edge.cluster.local import PROJECTS_A_TURN, Order, View, rank
 from edge.core.errors import StoreUnavailable
@@ -87,15 +87,14 @@ class _Holder(msgspec.Struct, frozen=True):
 
 
 @dataclass(eq=False)
-class SharedTickets:
-    """Issued and unused tickets of all nodes together, at most `max_tickets`, `max_per_project` of one project."""
+class SharedTickets(TicketTable):
+    """The tickets of all nodes together. All of it may raise StoreUnavailable."""
 
     _redis: RedisClient
     max_tickets: int
     max_per_project: int
 
     async def issue(self, project: str, identity: Identity) -> str:
-        """A new ticket for `project`. Raises LimitReached (`too_many_tickets`), StoreUnavailable."""
         ticket = new_ticket()
         holder = msgspec.json.encode(_Holder(project, identity.expires_at_seconds, identity.subject))
         limits = (self.max_tickets, self.max_per_project)
@@ -108,7 +107,6 @@ class SharedTickets:
         return ticket
 
     async def redeem(self, ticket: str, project: str | None) -> Identity:
-        """The identity behind `ticket`, which is used up by this. Raises Unauthenticated, StoreUnavailable."""
         found = await self._redis.run("redeem_ticket", digest(ticket).hex(), project or "")
         holder = None if found is None else msgspec.json.decode(found, type=_Holder)
         if holder is None or holder.project != project:

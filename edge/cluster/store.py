@@ -85,8 +85,6 @@ class RedisStore:
         # `edge.cluster.local.Nodes`, but for `delete`
         self.follow = self._replicator.follow
         self.view, self.page = self.status.view, self.status.page
-        self.issue_ticket, self.redeem_ticket = self.tickets.issue, self.tickets.redeem
-        self.answer_probe = self.readiness.answer_probe
         # for the hub's observer
         self.connection_added, self.connection_removed = self._presence.changed, self._presence.connection_removed
         self._queues: dict[str, list[list[_Queued]]] = {}

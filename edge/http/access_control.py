@@ -185,7 +185,7 @@ class AccessControl:
         names = request.query["project"] if request.projects else [request.project]
         if len(tickets) != len(names):
             raise Unauthenticated(f"A stream of several projects requires a ?{TICKET}= for each, in their order.")
-        found = self._context.nodes.redeem_ticket(tickets[0], names[0] or None)
+        found = self._context.nodes.tickets.redeem(tickets[0], names[0] or None)
         if len(names) == 1 and isinstance(found, Identity):
             return self._subscriber(names, [found])
         return self._redeem_each(names, tickets, found)
@@ -195,7 +195,7 @@ class AccessControl:
     ) -> Identity:
         identities = [found if isinstance(found, Identity) else await found]
         for ticket, name in zip(tickets[1:], names[1:], strict=True):
-            found = self._context.nodes.redeem_ticket(ticket, name or None)
+            found = self._context.nodes.tickets.redeem(ticket, name or None)
             identities.append(found if isinstance(found, Identity) else await found)
         return self._subscriber(names, identities)
 

@@ -67,7 +67,7 @@ async def ack(context: Context, request: Request) -> Response:
         answer = _ack_decoder.decode(await params.read(context, request))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise InvalidRequest('Send the data of the edge.probe event unchanged: {"probe": "…"}.') from None
-    expected = await context.nodes.answer_probe(request.project, request.connection, answer.probe)
+    expected = await context.readiness.answer_probe(request.project, request.connection, answer.probe)
     if expected is None:
         return problem(
             "unknown_connection", "There is no such connection, or it has closed; use the id from edge.hello."
@@ -79,7 +79,7 @@ async def ack(context: Context, request: Request) -> Response:
 
 async def ticket(context: Context, request: Request) -> Response:
     """Give a ticket that opens one stream of the project: a browser's EventSource can send no header."""
-    given = await context.nodes.issue_ticket(request.project, request.identity)
+    given = await context.nodes.tickets.issue(request.project, request.identity)
     return json_response({"ticket": given, "expires_in": int(TICKET_SECONDS)}, status=201, headers=NO_STORE)
 
 

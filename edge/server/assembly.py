@@ -76,7 +76,7 @@ async def assemble(
     else:
         store = store_of(config, hub, receipts, clock, supervisor)
         readiness = Readiness(hub, clock, limits.max_waiting, limits.project_share(limits.max_waiting), supervisor)
-        tickets = Tickets(limits.max_tickets, limits.project_share(limits.max_tickets))
+        tickets = Tickets(limits.max_tickets, limits.project_share(limits.max_tickets), clock)
         nodes = LocalNode(hub, readiness, tickets, clock, supervisor)
     log.connection_came.append(nodes.readiness.connection_added)
     target = target_of(config, sources, store, clock)

@@ -222,6 +222,13 @@ class Readiness:
             if (watch := self._watches.get((project, confirm))) is not None:
                 watch.wake()
 
+    async def answer_probe(self, project: str, connection_id: str, token: str) -> bool | None:
+        """A client's answer to a probe: whether it was expected. None when the connection is unknown."""
+        connection = self._hub.connections.get(connection_id)
+        if connection is None or connection.project is None or connection.project.name != project:
+            return None
+        return self.answer(project, connection_id, token)
+
     def answer(self, project: str, connection_id: str, token: str) -> bool:
         """The client of a connection answers a probe; False if the probe was another one, or is no longer open."""
         watch, given = self._watches.get((project, "client")), token.encode(errors="replace")

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from edge.cluster.local import LocalNode
+from edge.auth.tickets import Tickets
 from edge.config.schema import AuthSettings, Config, CorsSettings, LimitsSettings, TriggerSettings
 from tests.fuzz.mangling import mangle
 from tests.security.hub import RunningHub, running
@@ -141,5 +141,5 @@ def test_nothing_is_left_of_it_all(on_loop: tuple[asyncio.Runner, RunningHub]) -
     context = hub.context
     assert (0, 0, 0) == (len(context.hub.connections), context.readiness.waiting, len(context.running))
     assert len(context.hub.projects) <= 100
-    assert isinstance(context.nodes, LocalNode)
+    assert isinstance(context.nodes.tickets, Tickets)
     assert len(context.nodes.tickets) <= 50
