@@ -125,11 +125,6 @@ class RedisClient:
     async def open(self) -> None:
         """Read the scripts."""
         self._texts = await asyncio.to_thread(_read_scripts)
-        self.define()
-
-    def define(self, **constants: float) -> None:
-        """Give scripts other constants, from their next run on."""
-        self._constants |= constants
         self._shas = dict.fromkeys(self._texts, "0" * 40)  # not loaded
 
     async def run(self, script: str, *args: Any, probing: bool = False) -> Any:

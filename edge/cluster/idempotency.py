@@ -19,7 +19,7 @@ import msgspec
 
 from edge.cluster.client import RedisClient
 from edge.core.errors import StoreUnavailable
-from edge.core.idempotency import Answer, Key, check_fingerprint, unknown_fate
+from edge.core.idempotency import Answer, Key, Receipts, check_fingerprint, unknown_fate
 from edge.core.observer import Receipt
 from edge.store.base import Keyed
 
@@ -28,8 +28,10 @@ _LEASE_MS = 7_200_000
 _POLL_SECONDS = 0.1
 _SETTLED_AT_ONCE = 256
 
-Claim = tuple[str, str, bytes, int]
-"""What an event is published under: where the key is kept in Redis, the claim, `besides` and `events` of `Keyed`."""
+Claim = tuple[str, str, bytes, int, int]
+"""What an event is published under: where the key is kept in Redis, the claim, `besides` and `events` of `Keyed`, and
+for how many milliseconds the key is remembered.
+"""
 
 
 @dataclass(eq=False)
@@ -47,6 +49,8 @@ class ClusterIdempotency:
     """The keys of `edge.store.base.Store`, for the requests of one node."""
 
     _redis: RedisClient
+    _kept: Receipts
+    """How long keys are remembered; what is remembered is in Redis."""
     _clock: Callable[[], float]
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
     _held: dict[str, _Held] = field(default_factory=dict)
@@ -129,7 +133,7 @@ class ClusterIdempotency:
         for at in range(0, len(unconfirmed), _SETTLED_AT_ONCE):
             part = unconfirmed[at : at + _SETTLED_AT_ONCE]
             outcomes = await self._redis.run_all(
-                [("settle", [receipt, claim, answer]) for claim, (receipt, answer) in part]
+                [("settle", [receipt, claim, answer, self._keep_ms]) for claim, (receipt, answer) in part]
             )
             for (claim, _), outcome in zip(part, outcomes, strict=True):
                 if not isinstance(outcome, StoreUnavailable):
@@ -140,7 +144,11 @@ class ClusterIdempotency:
         if keyed is None:
             return None
         receipt = self._receipt(keyed.key)
-        return receipt, self._held[receipt].claim, keyed.besides, keyed.events
+        return receipt, self._held[receipt].claim, keyed.besides, keyed.events, self._keep_ms
+
+    @property
+    def _keep_ms(self) -> int:
+        return int(self._kept.keep_seconds * 1000)
 
     def _receipt(self, key: Key) -> str:
         return f"{self._redis.keys.prefix}receipt:{msgspec.json.encode(key).decode()}"

@@ -24,11 +24,12 @@ from edge.cluster.presence import PresenceReporter
 from edge.cluster.readiness import ClusterReadiness
 from edge.cluster.replication import Replicator
 from edge.cluster.status import ClusterStatus, SharedTickets
-from edge.config.schema import Config, LimitsSettings
+from edge.config.schema import LimitsSettings
 from edge.config.texts import RedisAddress
 from edge.core.errors import StoreUnavailable
 from edge.core.event import Event
 from edge.core.hub import Hub
+from edge.core.idempotency import Receipts
 from edge.core.observer import Receipt
 from edge.logs.setup import get_logger
 from edge.store.base import Keyed, all_of, new_epoch
@@ -56,6 +57,7 @@ class RedisStore:
         self,
         address: RedisAddress,
         hub: Hub,
+        receipts: Receipts,
         clock: Callable[[], float],
         supervisor: Supervisor,
         limits: LimitsSettings,
@@ -70,11 +72,10 @@ class RedisStore:
             MAX_BYTES=hub.limits.max_bytes,
             MAX_AGE_SECONDS=hub.limits.max_age_seconds,
             KEEP_MS=keep_ms,
-            **_of(limits),
         )
         self.status = ClusterStatus(self.redis, keep_ms)
         self.tickets = SharedTickets(self.redis, limits.max_tickets, limits.project_share(limits.max_tickets))
-        self.idempotency = ClusterIdempotency(self.redis, clock)
+        self.idempotency = ClusterIdempotency(self.redis, receipts, clock)
         self._presence = PresenceReporter(self.redis, hub, supervisor)
         waiting = limits.max_waiting, limits.project_share(limits.max_waiting)
         self.readiness = ClusterReadiness(hub, clock, *waiting, supervisor, self.redis, self.status)
@@ -98,10 +99,6 @@ class RedisStore:
         self._has_joined = False
         misses = hub.counters.misses
         misses.pending_in_all, misses.reported_elsewhere = 0, True
-
-    def configure(self, config: Config) -> None:
-        """Take what a reload has changed."""
-        self.redis.define(**_of(config.limits))
 
     @property
     def problem(self) -> StoreUnavailable | None:
@@ -292,8 +289,8 @@ def _append(name: str, part: list[_Queued]) -> Call:
     claims: list[str | int | bytes] = []
     for last, queued in enumerate(part, 1):
         if queued.claim is not None:
-            receipt, claim, besides, events = queued.claim
-            claims += [receipt, last - events + 1, last, claim, besides]
+            receipt, claim, besides, events, keep_ms = queued.claim
+            claims += [receipt, last - events + 1, last, claim, besides, keep_ms]
     return "append", [name, new_epoch(), len(part), *(queued.text for queued in part), *claims]
 
 
@@ -303,8 +300,3 @@ def _refuse(part: list[_Queued], error: BaseException) -> None:
     for queued in part:
         if not queued.future.done():
             queued.future.set_exception(StoreUnavailable(detail))
-
-
-def _of(limits: LimitsSettings) -> dict[str, float]:
-    """The constants of scripts that a reload may change."""
-    return {"KEEP_RECEIPTS_MS": int(limits.idempotency_seconds * 1000)}

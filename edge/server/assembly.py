@@ -65,14 +65,13 @@ async def assemble(
     )
     store: Store
     nodes: Nodes
-    on_reload: list[Callable[[Config], None]] = []
     if config.store.url.startswith("redis"):
         from edge.cluster.store import RedisStore  # noqa: PLC0415 - redis would double the time to start
 
-        store = nodes = cluster = RedisStore(parse_redis_url(config.store.url), hub, clock, supervisor, limits)
+        address = parse_redis_url(config.store.url)
+        store = nodes = cluster = RedisStore(address, hub, receipts, clock, supervisor, limits)
         log.connection_came.append(cluster.connection_added)
         log.connection_left.append(cluster.connection_removed)
-        on_reload.append(cluster.configure)
     else:
         store = store_of(config, hub, receipts, clock, supervisor)
         readiness = Readiness(hub, clock, limits.max_waiting, limits.project_share(limits.max_waiting), supervisor)
@@ -81,7 +80,6 @@ async def assemble(
     log.connection_came.append(nodes.readiness.connection_added)
     target = target_of(config, sources, store, clock)
     context = Context(config, hub, nodes, target, store, receipts, history, clock, verifier, supervisor)
-    context.on_reload += on_reload
     hooks = _hooks_of(context, sources, log) if config.hooks.url is not None else None
     context.exposition = exposition(context, driver, hooks)
     app = routes.build(context)

@@ -43,19 +43,6 @@ def test_uvloop_says_runtime_error_on_a_closed_connection(redis_server: RedisSer
     run("uvloop", close_and_ask)
 
 
-async def test_scripts_take_other_constants_from_their_next_run_on(redis_server: RedisServer) -> None:
-    client = RedisClient(parse_redis_url(redis_server.url), KEEP_RECEIPTS_MS=1_000)
-    await client.open()
-    async with client.use() as redis:
-        await redis.hset("receipt-of-a-test", "claim", "mine")
-        await client.run("settle", "receipt-of-a-test", "mine", "an answer")
-        assert 0 < await redis.pttl("receipt-of-a-test") <= 1_000
-        client.define(KEEP_RECEIPTS_MS=60_000)
-        await client.run("settle", "receipt-of-a-test", "mine", "an answer")
-        assert 1_000 < await redis.pttl("receipt-of-a-test") <= 60_000
-    await client.close()
-
-
 async def test_lost_subscription_is_an_error_and_not_silence(client: RedisClient) -> None:
     """redis-py returns None for the kernel's ETIMEDOUT, and would do so again and again without waiting."""
     pubsub = client.subscription()

@@ -27,6 +27,22 @@ async def test_a_key_used_on_one_node_is_known_on_all(nodes: list[Node]) -> None
     assert 2 == (await nodes[0].get("/projects/p"))["ring"]["events"]
 
 
+async def test_keys_are_remembered_for_as_long_as_the_node_is_configured_by_now(nodes: list[Node]) -> None:
+    node, kept = nodes[0], nodes[0].context.receipts
+    idempotency, redis = node.store.idempotency, node.store.redis
+    for longest_ms, number in ((1_000, 1), (60_000, 2)):
+        kept.keep_seconds = longest_ms / 1000
+        for settled in (True, False):
+            keyed = Keyed(("publish", "p", f"{number} {settled}"), b"print", publish.published)
+            assert await idempotency.claim(keyed) is None
+            if settled:
+                await idempotency.settle(keyed.key, Answer(200, b"done"))
+            else:
+                await node.store.publish("p", Event("message", b"1"), 0.0, keyed)
+            async with redis.use() as client:
+                assert longest_ms - 1_000 < await client.pttl(idempotency._receipt(keyed.key)) <= longest_ms
+
+
 async def test_a_job_on_its_way_when_its_node_died_is_not_sent_by_another(
     nodes: list[Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:

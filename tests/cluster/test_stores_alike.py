@@ -255,7 +255,7 @@ async def in_redis(story: Story, server: RedisServer) -> Outcome:
     server.empty()
     hub = _hub()
     clock = asyncio.get_running_loop().time
-    store = RedisStore(parse_redis_url(server.url), hub, clock, Supervisor(), LimitsSettings())
+    store = RedisStore(parse_redis_url(server.url), hub, Receipts(10, 60.0), clock, Supervisor(), LimitsSettings())
     hub._observer = cast(Observer, _Reporter(store))
     await store.open()
 

@@ -1,7 +1,7 @@
 -- Number events of one project and hold them: one step, so that all nodes see the same ids in the same order. Events
 -- published under a claim that another request holds by now are left out.
 -- ARGV: project, new epoch, number of events, the events, then for each receipt: its key, the places of its first and its
---   last event, the claim, what its answer says besides. A key of several projects has an event in each, and keeps their
+--   last event, the claim, what its answer says besides, how long it is kept (ms). A key of several projects has an event in each, and keeps their
 --   ids and connections in this order
 -- Returns {epoch, first number, connections, places left out, appends}; nothing while nodes are awaited
 local p = project(ARGV[1])
@@ -9,9 +9,9 @@ local there = presence(p)
 if not settle(p, ARGV[2]) then return false end
 local epoch, seq = unpack(redis.call('HMGET', p.meta, 'epoch', 'seq'))
 local count, receipts, left_out, refused = tonumber(ARGV[3]), {}, {}, {}
-for at = 4 + count, #ARGV, 5 do
+for at = 4 + count, #ARGV, 6 do
   local receipt, last = ARGV[at], tonumber(ARGV[at + 2])
-  receipts[last] = { receipt, ARGV[at + 4] }
+  receipts[last] = { receipt, ARGV[at + 4], ARGV[at + 5] }
   if redis.call('HGET', receipt, 'claim') ~= ARGV[at + 3] then
     for place = tonumber(ARGV[at + 1]), last do
       left_out[place] = true
@@ -28,11 +28,11 @@ for i = 1, count do
     seq, bytes, events[#events + 1] = seq + 1, bytes + #event, event
     redis.call('XADD', p.stream, seq .. '-0', 't', tostring(now), 'e', event)
     if receipts[i] then
-      local receipt, answer = unpack(receipts[i])
+      local receipt, answer, keep_ms = unpack(receipts[i])
       local ids, counts = unpack(redis.call('HMGET', receipt, 'id', 'connections'))
       ids, counts = ids and ids .. ' ' or '', counts and counts .. ' ' or ''
       redis.call('HSET', receipt, 'id', ids .. epoch .. '-' .. seq, 'connections', counts .. there, 'besides', answer)
-      redis.call('PEXPIRE', receipt, KEEP_RECEIPTS_MS)
+      redis.call('PEXPIRE', receipt, keep_ms)
     end
   end
 end
