@@ -101,13 +101,12 @@ class RedisClient:
     `constants` are what scripts know besides the names of keys, and the same on all nodes. `node` is this one's name.
     """
 
-    def __init__(self, address: RedisAddress, *, answer_seconds: float = ANSWER_SECONDS, **constants: float) -> None:
+    def __init__(self, address: RedisAddress, **constants: float) -> None:
         self.address = address
         self.node = secrets.token_hex(6)
         self.keys = Keys(address.prefix, address.database)
-        self.answer_seconds = answer_seconds
         self._constants = {**constants, "TTL_SECONDS": NODE_TTL_SECONDS}
-        self._client = _connect(address, answer_seconds)
+        self._client = _connect(address, ANSWER_SECONDS)
         # Silence is normal for a subscriber; redis-py takes the socket's timeout for the longest silence.
         self._subscriber = _connect(address, None)
         self._slots = asyncio.Semaphore(_MAX_CONNECTIONS)
@@ -173,7 +172,7 @@ class RedisClient:
         if not probing:
             self.check()
         try:
-            async with asyncio.timeout(self.answer_seconds), self._slots:
+            async with asyncio.timeout(ANSWER_SECONDS), self._slots:
                 yield self._client
         except BROKEN as error:
             self.unreachable = isinstance(error, _UNREACHABLE)
@@ -240,7 +239,7 @@ class RedisClient:
     async def start_over(self) -> None:
         """Connect anew: after a break, idle connections are as dead as the one that was in use."""
         # A new pool, because `disconnect` on the one in use would close a connection that another task is just taking.
-        old, self._client = self._client, _connect(self.address, self.answer_seconds)
+        old, self._client = self._client, _connect(self.address, ANSWER_SECONDS)
         await _close(old)
 
     async def close(self) -> None:

@@ -17,7 +17,7 @@ from itertools import count
 
 import msgspec
 
-from edge.cluster.client import RedisClient
+from edge.cluster.client import ANSWER_SECONDS, RedisClient
 from edge.core.errors import StoreUnavailable
 from edge.core.idempotency import Answer, Key, Receipts, check_fingerprint, unknown_fate
 from edge.core.observer import Receipt
@@ -84,7 +84,7 @@ class ClusterIdempotency:
     async def _claim_in_redis(self, keyed: Keyed, receipt: str, claim: str) -> tuple[bool, Answer | None]:
         """False when another node's request holds the key; else what `claim` returns."""
         redis = self._redis
-        void_after = self._clock() + redis.answer_seconds + redis.ahead_seconds
+        void_after = self._clock() + ANSWER_SECONDS + redis.ahead_seconds
         found = await redis.run("claim", receipt, keyed.fingerprint, redis.node, claim, _LEASE_MS, void_after)
         if found[0] == b"new":
             return True, None

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from edge.cluster.client import BROKEN, NODE_HEARTBEAT_SECONDS, RedisClient
+from edge.cluster.client import ANSWER_SECONDS, BROKEN, NODE_HEARTBEAT_SECONDS, RedisClient
 from edge.cluster.presence import FollowedLedger
 from edge.cluster.readiness import ClusterReadiness
 from edge.cluster.subscription import Subscription
@@ -102,7 +102,7 @@ class Replicator:
 
     async def _follow_up_to(self, name: str, last_id: str) -> None:
         try:
-            async with asyncio.timeout(self._redis.answer_seconds):
+            async with asyncio.timeout(ANSWER_SECONDS):
                 await self._follow(name)
                 if last_id and await self._is_behind(name, last_id):
                     self._load_again(name)
@@ -158,7 +158,7 @@ class Replicator:
         followed.failure = StoreUnavailable(f"{name} could not be loaded from Redis; try again soon.")
         try:
             await self.subscription.add(self._redis.keys.channel(name))
-            async with asyncio.timeout(self._redis.answer_seconds):
+            async with asyncio.timeout(ANSWER_SECONDS):
                 await followed.subscribed.wait()
             await self._load_until_fresh(name, followed)
             followed.failure = None

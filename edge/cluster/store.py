@@ -17,7 +17,7 @@ from itertools import chain
 from operator import ge
 from typing import Any, NamedTuple
 
-from edge.cluster.client import NODE_HEARTBEAT_SECONDS, NODE_TTL_SECONDS, Call, RedisClient
+from edge.cluster.client import ANSWER_SECONDS, NODE_HEARTBEAT_SECONDS, NODE_TTL_SECONDS, Call, RedisClient
 from edge.cluster.hooks import ClusterHooks
 from edge.cluster.idempotency import Claim, ClusterIdempotency, claim_lost
 from edge.cluster.presence import PresenceReporter
@@ -183,7 +183,7 @@ class RedisStore:
         """
         calls = [_append(name, part) for name, part in parts]
         answers = await self.redis.run_all(calls, together=together)
-        deadline = self._clock() + self.redis.answer_seconds
+        deadline = self._clock() + ANSWER_SECONDS
         while any(answer is None for answer in answers):
             if self._clock() > deadline:
                 raise StoreUnavailable("Redis was restarted and waits for the nodes; try again soon.")

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import msgspec
 from redis.asyncio.client import PubSub
 
-from edge.cluster.client import BROKEN, NODE_TTL_SECONDS, RedisClient
+from edge.cluster.client import ANSWER_SECONDS, BROKEN, NODE_TTL_SECONDS, RedisClient
 from edge.core.errors import StoreUnavailable
 from edge.logs.setup import LogDeduplicator, get_logger
 from edge.supervisor import Supervisor, end
@@ -87,7 +87,7 @@ class Subscription:
         try:
             channels = self._channels()
             for at in range(0, len(channels), _CHANNELS_AT_ONCE):
-                async with asyncio.timeout(self._redis.answer_seconds):
+                async with asyncio.timeout(ANSWER_SECONDS):
                     await pubsub.subscribe(*channels[at : at + _CHANNELS_AT_ONCE])
                 await asyncio.sleep(0)
         except BROKEN as error:

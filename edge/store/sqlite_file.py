@@ -148,16 +148,14 @@ class SqliteFile:
             os.close(_opened(path, path))
             with _explained(path):
                 self._identity = _identity(self._path_text)
-                self._db = stack.enter_context(closing(self._connect()))
+                db = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_SECONDS, check_same_thread=False)
+                self._db = stack.enter_context(closing(db))
                 self._prepare(commit=commit)
             self._resources = stack.pop_all()
 
     def abandon(self) -> None:
         """Close it as it is."""
         self._resources.close()
-
-    def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(self.path, isolation_level=None, timeout=_BUSY_SECONDS, check_same_thread=False)
 
     def _prepare(self, *, commit: bool) -> None:
         db = self._db
