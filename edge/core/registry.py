@@ -3,7 +3,7 @@
 Invariants:
     * a project without stream, event and reservation is dropped, and a deleted one is removed at once;
     * a dropped project that is created again continues its epoch and numbers, so that a subscriber that has seen
-      everything gets no gap.
+      everything gets no gap, and one that has not gets the gap that it would have got before.
 """
 
 from __future__ import annotations
@@ -21,16 +21,20 @@ from edge.core.project import Project
 from edge.core.saved import PastEpoch, SavedProject
 
 _MAX_DROPPED = 10_000
-"""Dropped projects that are remembered; about 300 bytes each."""
+"""Dropped projects that are remembered; about 350 bytes each."""
 
 
 class DroppedProject(NamedTuple):
-    """Where the history of a dropped project ended."""
+    """What is remembered of a dropped project: where its history began and ended, and the losses not yet reported."""
 
     epoch: str
     newest: int
     finished: bool = False
     earlier: tuple[PastEpoch, ...] = ()
+    first_seq: int = 1
+    evicted_until_seconds: float | None = None
+    unreported_lost: int = 0
+    unreported_from: int | None = None
 
 
 class Epochs:
@@ -104,7 +108,11 @@ class Registry:
         if project.empty:
             self._idle.pop(project, None)
             del self.current[name]
-            self.dropped[name] = DroppedProject(project.epoch, project.ring.newest, project.finished, project.earlier)
+            ring, ledger = project.ring, project.ledger
+            self.dropped[name] = DroppedProject(
+                *(project.epoch, ring.newest, project.finished, project.earlier),
+                *(project.first_seq, ring.evicted_until_seconds, ledger.unreported_lost, ledger.unreported_from),
+            )
             if len(self.dropped) > _MAX_DROPPED:
                 self._counters.misses.touch(self.dropped.popitem(last=False)[0])
             self._observer.project_forgotten(project)
@@ -135,6 +143,9 @@ class Registry:
         project = Project(name, past.epoch, self._counters, self._frame_cache, newest=past.newest)
         project.finished = past.finished
         project.earlier = past.earlier
+        project.first_seq = past.first_seq
+        project.ring.evicted_until_seconds = past.evicted_until_seconds
+        project.ledger.unreported_lost, project.ledger.unreported_from = past.unreported_lost, past.unreported_from
         return project
 
 
@@ -145,6 +156,9 @@ def restored(saved: SavedProject, counters: Counters, frame_cache: FrameCache, n
     project.pinned = saved.pinned
     project.earlier = saved.earlier
     project.ring.load(saved.frames, saved.times)
+    if saved.first_seq < project.ring.oldest:
+        # At the latest: when the newest evicted event was published is not saved.
+        project.ring.evicted_until_seconds = saved.times[0] if saved.times else now
     project.had_final = any(frame.startswith(FINAL) for frame in saved.frames)
     project.finished = saved.finished or (project.had_final and saved.frames[-1].startswith(FINAL))
     counters.ring_events += len(project.ring)

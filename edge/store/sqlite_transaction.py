@@ -186,7 +186,8 @@ class Gathered:
                 held = project.first_seq, ring.oldest, ring.newest, shifted(state, offset_seconds)
                 rows.append(ProjectRow(name, project.epoch, *held, project.earlier, project.finished))
             elif past := hub.dropped.get(name):  # where its numbers continue
-                held = past.newest + 1, past.newest + 1, past.newest, LedgerState()
+                state = LedgerState(unreported_lost=past.unreported_lost, unreported_from=past.unreported_from)
+                held = past.first_seq, past.newest + 1, past.newest, state
                 rows.append(ProjectRow(name, past.epoch, *held, past.earlier, past.finished))
             else:
                 dropped.append(name)

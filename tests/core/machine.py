@@ -121,8 +121,8 @@ class HubMachine(RuleBasedStateMachine):
         self.idle: list[ModelProject] = []
         """Without stream and pending event since their last stream left, in the order in which it did."""
         self.displaced: list[str] = []
-        self.ended: dict[str, tuple[str, int, bool]] = {}
-        """Where the history of projects ended that were forgotten."""
+        self.ended: dict[str, ModelProject] = {}
+        """Projects that were forgotten, as they were at their end."""
         self.reserved: deque[tuple[ModelProject, Project, bytes, Event]] = deque()
 
     # What can happen
@@ -423,7 +423,7 @@ class HubMachine(RuleBasedStateMachine):
             while idlest.held:
                 self.evict(idlest, "projects")
             self.forget_if_empty(idlest)
-        project = self.current[name] = ModelProject(name, self.ended.pop(name, ("", 0, False)))
+        project = self.current[name] = ModelProject(name, self.ended.pop(name, None))
         self.all_projects.append(project)
         return project
 
@@ -470,8 +470,7 @@ class HubMachine(RuleBasedStateMachine):
         if not project.held:
             self.holders = [holder for holder in self.holders if holder != project.name]
             if not project.readers and not project.observers and not project.reserved:
-                self.current.pop(project.name)
-                self.ended[project.name] = project.epoch, project.newest, project.finished
+                self.ended[project.name] = self.current.pop(project.name)
 
     def lose(self, reader: ModelReader, reason: str, acked: float) -> None:
         connection = reader.connection
@@ -536,18 +535,19 @@ class HubMachine(RuleBasedStateMachine):
         if how == "missed":
             wanted, lost, first = project.with_status(PENDING), len(project.unreported), 0
         elif how == "all":
-            lost, first, gap_again = gone - project.base, project.base + 1, project.base
+            lost, first, gap_again = gone, 1, 0
         elif how == "none":
             wanted, lost = [], 0
         elif how == "newest":
-            published = range(max(project.base, project.newest - value) + 1, project.newest + 1)
+            published = range(max(0, project.newest - value) + 1, project.newest + 1)
             wanted = [seq for seq in held if seq in published]
             asked, first, gap_again = f"last:{value}", published.start, published.start - 1
             lost = len(published) - len(wanted)
         elif how == "last":
             young = {event.seq for event in project.events if event.at >= self.now - value}
             wanted = [seq for seq in held if seq in young]
-            asked, lost = f"{value}s", None if any(seq <= gone for seq in young) else 0
+            young_past = any(at >= self.now - value for at in project.past_times)
+            asked, lost = f"{value}s", None if young_past or any(seq <= gone for seq in young) else 0
         else:
             asked = self.id_asked(project.epoch, value)
             form = re.fullmatch(r"([0-9a-z]{1,32})-(0|[1-9][0-9]{0,17})", asked, re.ASCII)

@@ -52,18 +52,21 @@ def item_of_project(item: Item) -> Message | None:
 
 
 class ModelProject:
-    """One life of a project. `past`: epoch, newest number and whether finished, of a life before it."""
+    """One life of a project. `past`: the life before it, if that ended by itself."""
 
-    def __init__(self, name: str, past: tuple[str, int, bool] = ("", 0, False)) -> None:
+    def __init__(self, name: str, past: ModelProject | None = None) -> None:
         self.name = name
-        self.epoch, self.base, finished = past
+        self.epoch: str = past.epoch if past else ""
+        self.base: int = past.newest if past else 0
+        """The newest number of the life before."""
+        self.past_times: list[float] = [*past.past_times, *(event.at for event in past.events)] if past else []
         self.events: list[ModelEvent] = []
         self.oldest = self.base + 1
         self.reserved = 0
         self.readers: list[ModelReader] = []
         self.misses = self.recovered = self.lost = 0
-        self.unreported: set[int] = set()
-        self.finished = finished
+        self.unreported: set[int] = set(past.unreported) if past else set()
+        self.finished: bool = past is not None and past.finished
         self.observers: list[ModelReader] = []
 
     @property

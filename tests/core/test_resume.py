@@ -249,6 +249,37 @@ class TestTheIdOfHello:
         assert ([4], []) == ((back := come_back(hub, last_id)).seqs, back.controls("gap"))
         assert [1] == [gap["lost"] for gap in come_back(hub, "boot1-2", "late").controls("gap")]
 
+    @pytest.mark.parametrize(
+        ("start", "lost"),
+        [
+            (resume.missed, [2]),
+            (resume.everything, [3]),
+            (lambda known: resume.newest(known, "last:2", 2), [2]),
+            (lambda known: resume.younger_than(known, "30s", 30.0, 20.0), [None]),
+            (lambda known: resume.younger_than(known, "5s", 5.0, 20.0), []),
+            (resume.nothing, []),
+        ],
+    )
+    def test_a_project_whose_events_have_all_expired_still_reports_them(
+        self, start: Callable[[Project], Start], lost: list[int | None]
+    ) -> None:
+        hub = make_hub(max_age_seconds=10.0)
+        reader = FakeConnection(hub, "c")
+        hub.attach("p", reader, resume.missed, 0.0)
+        hub.publish("p", text(), 0.0)
+        hub.flush(0.0)
+        reader.acknowledge(len(reader.wire))
+        hub.detach(reader, "client", 0.0)
+        for _ in range(2):
+            hub.publish("p", text(), 0.0)
+        for _ in range(2):  # a visitor changes nothing
+            assert None is hub.project("p", 20.0)
+            hub.attach("p", visitor := FakeConnection(hub, "v"), resume.nothing, 20.0)
+            hub.detach(visitor, "client", 20.0)
+        back = FakeConnection(hub, "back")
+        hub.attach("p", back, start, 20.0)
+        assert lost == [gap["lost"] for gap in back.controls("gap")]
+
     def test_a_project_that_was_deleted_is_a_gap(self) -> None:
         hub = make_hub()
         reader = FakeConnection(hub, "c")

@@ -240,6 +240,21 @@ class TestNewEpoch:
         hub.publish("p", text(), 10.0)
         assert ([8, 9], []) == self.start(hub, position)
 
+    @pytest.mark.parametrize(("frames", "seconds", "gaps"), [(3, 10.0, 1), (3, 2.0, 0), (0, 10.0, 1)])
+    def test_a_span_that_reaches_behind_what_is_held_is_a_gap(self, frames: int, seconds: float, gaps: int) -> None:
+        hub = make_hub()
+        hub.restore(past(frames), 8.0)
+        reader = FakeConnection(hub, "c")
+        hub.attach("p", reader, lambda known: resume.younger_than(known, "10s", seconds, 8.0), 8.0)
+        assert [None] * gaps == [gap["lost"] for gap in reader.controls("gap")]
+
+    def test_one_that_never_lost_an_event_has_no_gap(self) -> None:
+        hub = make_hub()
+        hub.restore(msgspec.structs.replace(past(), first_seq=5), 8.0)
+        reader = FakeConnection(hub, "c")
+        hub.attach("p", reader, lambda known: resume.younger_than(known, "10s", 10.0, 8.0), 8.0)
+        assert [] == reader.controls("gap")
+
 
 class TestKeptElsewhere:
     """A project that other processes number and keep: followed here while it has a subscriber here."""

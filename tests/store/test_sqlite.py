@@ -22,7 +22,7 @@ from edge.store import sqlite_writer
 from edge.store.base import Keyed, StoreUnusableError
 from edge.store.sqlite_file import SqliteFile
 from edge.store.sqlite_transaction import Transaction
-from tests.store.rig import Rig, Subscriber, life
+from tests.store.rig import Rig, Subscriber, life, until
 
 EMPTY = Transaction()
 
@@ -260,6 +260,17 @@ async def test_aged_events_are_not_given_by_the_next_process(tmp_path: Path) -> 
         assert [] == subscriber.ids
         assert b'"lost":1' in subscriber.sent
         assert (1, 0, 1, 0) == second.ledger()
+
+
+async def test_losses_of_a_forgotten_project_are_reported_by_the_next_process(tmp_path: Path, commit: bool) -> None:
+    async with life(tmp_path / "h.db", commit=commit, limits=Limits(max_age_seconds=0.001)) as first:
+        await first.publish("x")
+        await until(lambda: first.hub.project("p", first.clock()) is None)
+        await first.publish("y", "other")
+        await first.written()
+    async with life(tmp_path / "h.db", commit=commit) as second:
+        assert b'"lost":1' in second.read().sent
+        assert b"edge.gap" not in second.read().sent  # which was reported
 
 
 async def test_an_answer_is_given_again_by_the_next_process(tmp_path: Path, commit: bool) -> None:
