@@ -359,7 +359,7 @@ def _show(key: str, value: object) -> str:
 def _toml(key: str, value: object) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml(key, item) for item in value) + "]"
-    if isinstance(value, int | float) and key.endswith(("_seconds", "_bytes")):
+    if isinstance(value, int | float) and not isinstance(value, bool) and key.endswith(("_seconds", "_bytes")):
         return f'"{format_value(key, value)}"'
     # JSON's values are TOML's; DEL is the one character that JSON leaves alone and TOML refuses.
     return msgspec.json.encode(value).decode().replace("\x7f", "\\u007f")

@@ -26,6 +26,10 @@ FINAL = b": final\n"
 `sse.without_final` takes it away before the event is sent.
 """
 _LINE_END = re.compile(rb"\r\n|\r|\n")
+_LONE_SURROGATE = re.compile(
+    rb"(\\u[dD][89abAB]..)(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)(\\u[dD][c-fC-F]..)", re.DOTALL
+)
+"""An escape for one half of a character: JavaScript writes it when a text was cut inside an emoji."""
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
@@ -100,6 +104,10 @@ def why_not_json(body: bytes, error: Exception) -> str | None:
         return "The body is UTF-16 or UTF-32; send JSON in UTF-8."
     if isinstance(error, UnicodeDecodeError):
         return "The body is not UTF-8; send JSON in UTF-8."
+    lone = _LONE_SURROGATE.search(body) if re.search("surrogate|truncated", str(error)) else None
+    if lone is not None:
+        half = lone[0].decode("ascii", "replace")
+        return f"The JSON has half of a character, {half}; don't cut a text inside a surrogate pair."
     if isinstance(error, RecursionError):
         return "The JSON is nested too deeply; flatten it."
     return None if body.strip() else "The body is empty. Send a JSON object."

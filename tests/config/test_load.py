@@ -261,6 +261,7 @@ def test_an_impossible_value_is_one_line_with_key_value_source_and_reason(variab
         ("[server]\nallowed_hosts = 1", "server.allowed_hosts = 1 (from {file}): must be a list of strings"),
         ("[server]\nallowed_hosts = [1]", "server.allowed_hosts = 1 (from {file}): must be a string in quotes"),
         ("[server]\nlog_level = ['info']", "(from {file}): must be debug, error, info or warning"),
+        ("[stream]\nheartbeat_seconds = true", "stream.heartbeat_seconds = true (from {file}): must be a number of"),
         ("[stream]\nheartbeat_seconds = nan", "(from {file}): must be between 50ms and 1h"),
         ("[stream]\nheartbeat_seconds = inf", "(from {file}): must be between 50ms and 1h"),
         (

@@ -130,6 +130,12 @@ def test_data_may_be_as_long_as_allowed(size: int, fits: bool) -> None:
         ('{"data":1}'.encode("utf-16-le"), "UTF-16"),
         ('{"data":1}'.encode("utf-32"), "UTF-16 or UTF-32"),
         (b'{"data":"\xff"}', "not UTF-8"),
+        (rb'{"data":"\ud83d"}', r"half of a character, \ud83d;"),
+        (rb'{"data":"\ud83dx"}', r"half of a character, \ud83d;"),
+        (rb'{"data":"\uDE00"}', r"half of a character, \uDE00;"),
+        (rb'{"data":["\ud83d\ude00","\ud83d\ud83d"]}', r"half of a character, \ud83d;"),
+        (rb'{"type":"\ud83d","data":1}', r"half of a character, \ud83d;"),
+        (rb'{"data":"\ud83d\ude00', "Input data was truncated"),
     ],
 )
 def test_a_common_mistake_is_named(body: bytes, says: str) -> None:
