@@ -69,13 +69,13 @@ def machine(bare_debian: Path, deb: Path, tmp_path_factory: pytest.TempPathFacto
     shutil.copy(deb, root / "root" / "edge.deb")
     machine = Machine(root, boot(root, folder / "boot.log"), port)
     try:
-        wait_until(lambda: leader_of(machine))
-        wait_until(lambda: machine_is_up(machine))
+        wait_until(lambda: leader_of(machine) and machine_is_up(machine))
         machine.run("dpkg", "--install", "/root/edge.deb")
         yield machine
     finally:
-        if machine.leader:
-            os.kill(machine.leader, signal.SIGRTMIN + 4)  # power off
+        with contextlib.suppress(ProcessLookupError, AssertionError):
+            if leader_of(machine):
+                os.kill(machine.leader, signal.SIGRTMIN + 4)  # power off
         with contextlib.suppress(subprocess.TimeoutExpired):
             machine.process.wait(30)
         machine.process.kill()
@@ -94,7 +94,7 @@ def boot(root: Path, log: Path) -> subprocess.Popen[bytes]:
 
 
 def leader_of(machine: Machine) -> bool:
-    """Find the machine's process 1."""
+    """Find the machine's process 1. At first it is one that only prepares the machine, and ends."""
     assert machine.process.poll() is None, "the machine ended"
     children = Path(f"/proc/{machine.process.pid}/task/{machine.process.pid}/children").read_text().split()
     machine.leader = int(children[0]) if children else 0
