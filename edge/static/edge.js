@@ -4,12 +4,12 @@
 // dispatched once, in order.
 
 const NOT_CONNECTED = "Failed to establish real-time connection. Please refresh and try again.";
-const CONNECT_MS = 10_000; // a seventh HTTP/1.1 connection hangs
+const CONNECT_MS = 10_000; // a seventh HTTP/1.1 connection hangs, a dead one, too
 const MAX_BACKOFF_MS = 30_000;
 const MAX_WAIT_MS = 3_600_000; // a timer overflows at 2 ** 31
 const SILENT_HEARTBEATS = 2.5;
 const JITTER = 0.25;
-const TRIES = 3;
+const LAST_MS = 160_000;
 const OWN_NAMES = ["event", "statechange", "gap", "closing"]; // come as "event" only
 
 export class EdgeError extends Error {
@@ -57,14 +57,14 @@ export class EventStreamParser {
     if (field === "data") this.#data.push(value);
     else if (field === "event") this.#type = value;
     else if (field === "id" && !value.includes("\0")) this.#id = value;
-    else if (field === "retry" && /^[0-9]+$/.test(value)) this.retry = Number(value);
+    else if (field === "retry" && /^[0-9]+$/.test(value)) this.retry = +value;
   }
 
   #dispatch() {
     const [name, data] = [this.#type || "message", this.#data];
     this.#type = "";
     this.#data = [];
-    return data.length > 0 && { name, data: data.join("\n"), id: this.#id };
+    return data.length && { name, data: data.join("\n"), id: this.#id };
   }
 }
 
@@ -133,16 +133,16 @@ export class ProjectStream extends EventTarget {
   async trigger(name, data = null, { timeout = 3000, id, key = id ?? newKey(), project, ...query } = {}) {
     const path = `${this.#path(project)}trigger?${new URLSearchParams({ timeout: `${Math.round(timeout)}ms`, confirm: "client", ...query })}`;
     let lost;
-    for (let tries = TRIES; ; tries -= 1) {
+    for (let ms = CONNECT_MS; ; ms *= 4) {
       await this.ready({ timeout }).catch((error) => {
         throw lost ?? error;
       });
       try {
         // Asked again under the same key: dispatched once.
-        return await (await this.#post(path, { name, data, id }, { "Idempotency-Key": key })).json();
+        return await (await this.#post(path, { name, data, id }, timeout + ms, { "Idempotency-Key": key })).json();
       } catch (error) {
         lost = Object.assign(known(error), { key });
-        if (lost.code !== "network" || tries === 1) throw lost;
+        if (lost.code !== "network" || ms === LAST_MS) throw lost;
       }
     }
   }
@@ -163,8 +163,7 @@ export class ProjectStream extends EventTarget {
       const wantedMs = this.#closingMs ?? Math.max(backoffMs, error.waitMs || 0);
       const waitMs = this.#hurried ? 0 : Math.min(wantedMs, MAX_WAIT_MS);
       this.#hurried = false;
-      this.#closingMs = undefined;
-      this.hello = null;
+      this.#closingMs = this.hello = null;
       this.#change("reconnecting", error, waitMs);
       await new Promise((resolve) => {
         const timer = setTimeout(resolve, waitMs);
@@ -181,7 +180,7 @@ export class ProjectStream extends EventTarget {
   #isFinal(status) {
     if (status === 204) return true; // the project is finished
     if (status === 401 && (this.#options.token?.call || this.#options.ticket?.call)) return this.#renewals++ > 0;
-    return status >= 400 && status < 500 && ![408, 425, 429].includes(status);
+    return /^4/.test(status) && ![408, 425, 429].includes(status);
   }
 
   // Returns why the connection ended.
@@ -250,7 +249,7 @@ export class ProjectStream extends EventTarget {
     } else if (type === "probe") {
       // An answer that is lost is asked for again.
       const { project, connection } = this.#hellos[fields.project ?? this.#projects[0]];
-      this.#post(`${this.#path(project)}connections/${connection}/ack`, fields).catch(() => {});
+      this.#post(`${this.#path(project)}connections/${connection}/ack`, fields, CONNECT_MS).catch(() => {});
     }
   }
 
@@ -267,9 +266,9 @@ export class ProjectStream extends EventTarget {
     return `projects/${encodeURIComponent(project)}/`;
   }
 
-  #post(path, body, headers) {
-    const init = { method: "POST", headers: { "Content-Type": "application/json", ...headers } };
-    return this.#fetch(path, { ...init, body: JSON.stringify(body) });
+  #post(path, body, ms, headers) {
+    const init = { method: "POST", body: JSON.stringify(body), signal: AbortSignal.timeout(Math.round(ms)) };
+    return this.#fetch(path, { headers: { "Content-Type": "application/json", ...headers }, ...init });
   }
 
   async #fetch(path, init) {
@@ -301,7 +300,7 @@ export class ProjectStream extends EventTarget {
     const lead = () => {
       this.#leading = true;
       if (this.state !== "connecting")
-        this.#change("reconnecting", new EdgeError("ended", "The tab that held the connection closed."), 0);
+        this.#change("reconnecting", new EdgeError("ended", "The tab that held the connection closed."));
       return this.#lead();
     };
     await navigator.locks.request(name, { signal: this.#ended.signal }, lead).catch(() => {

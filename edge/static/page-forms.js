@@ -95,7 +95,8 @@ function form(title, { send, say, onSent }, fields) {
   );
 }
 
-const post = (path, type, body) => ask(path, { method: "POST", headers: { "Content-Type": type }, body });
+const post = (path, type, body) =>
+  ask(path, { method: "POST", headers: { "Content-Type": type }, body, withinMs: 90_000 }); // a trigger waits
 
 const since = (moment) => ((performance.now() - moment) / 1000).toFixed(1);
 

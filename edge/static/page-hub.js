@@ -10,17 +10,18 @@ export const token = () => sessionStorage.getItem(KEY) ?? "";
 /** What a copied curl command needs to do what this page may do. */
 export const curlToken = () => (token() ? ` -H "Authorization: Bearer $EDGE_TOKEN"` : "");
 
-/** The answer's JSON; rejects with an EdgeError. */
-export async function ask(path, { method = "GET", headers = {}, body } = {}) {
+/** The answer's JSON; rejects with an EdgeError. A hub that has stopped must not leave the page as if all were well. */
+export async function ask(path, { method = "GET", headers = {}, body, withinMs = 10_000 } = {}) {
   if (token()) headers.Authorization = `Bearer ${token()}`;
-  let answer;
+  const signal = AbortSignal.timeout(withinMs);
+  let answer, isJson, found;
   try {
-    answer = await fetch(new URL(path, base), { method, headers, body, cache: "no-store" });
+    answer = await fetch(new URL(path, base), { method, headers, body, cache: "no-store", signal });
+    isJson = /json/.test(answer.headers.get("Content-Type"));
+    found = isJson ? await answer.json() : await answer.text();
   } catch (cause) {
     throw new EdgeError("network", "The hub can't be reached.", { cause });
   }
-  const isJson = /json/.test(answer.headers.get("Content-Type"));
-  const found = isJson ? await answer.json() : await answer.text();
   if (answer.ok) return found;
   const { code = `http_${answer.status}`, detail = `The hub responded with status ${answer.status}.` } = isJson
     ? found

@@ -15,7 +15,7 @@ from typing import Any
 
 import jwt
 import pytest
-from playwright.async_api import Browser, BrowserContext
+from playwright.async_api import Browser, BrowserContext, Route
 
 from tests.browser.conftest import PATIENCE_MS, OpenTab, Serve
 from tests.browser.tab import Tab
@@ -63,6 +63,27 @@ async def test_the_steps_of_the_bug_report_as_written(serve: Serve, open_tab: Op
     assert "1 connection, confirmed (client); target stream, status 201." in await tab.text(f"{TRIGGER} output")
     # Check that events arrive in real time.
     await until(lambda: rows(tab), lambda shown: any('{"prompt": "make it blue"}' in row for row in shown))
+    assert [] == tab.errors
+
+
+async def test_a_hub_that_hangs_or_breaks_off_is_shown_and_asked_again(serve: Serve, open_tab: OpenTab) -> None:
+    hub = await serve()
+    tab = await open_tab(hub.url)
+    await tab.shows("main", "Overview")
+    hub.signal(signal.SIGSTOP)
+    try:
+        await tab.shows("#hub", "The hub can't be reached. What you see is from")
+    finally:
+        hub.signal(signal.SIGCONT)
+    await until(lambda: tab.text("#hub"), lambda now: not now)
+
+    async def broken(request: Route) -> None:
+        await request.fulfill(content_type="application/json", body='{"version": ')
+
+    await tab.page.route("**/status", broken)
+    await tab.shows("#hub", "The hub can't be reached. What you see is from")
+    await tab.page.unroute("**/status")
+    await until(lambda: tab.text("#hub"), lambda now: not now)
     assert [] == tab.errors
 
 

@@ -121,6 +121,37 @@ test("a trigger whose answer the network loses is asked again under the same key
   });
 });
 
+test("what gets no answer is aborted: a trigger is asked again under its key, and an ack holds no connection", async (t) => {
+  const givenMs = [];
+  t.mock.method(AbortSignal, "timeout", (ms) => {
+    givenMs.push(ms);
+    const late = new AbortController();
+    setTimeout(() => late.abort(new DOMException("late", "TimeoutError")), 50);
+    return late.signal;
+  });
+  const keys = [];
+  let given, stream;
+  const ackAborted = new Promise((resolve) => (given = resolve));
+  const dead = (request, response) => {
+    if (request.method === "GET") {
+      stream = response.writeHead(200, { "Content-Type": "text/event-stream" });
+      return stream.write(HELLO.replace("{", '{"project":"p",'));
+    }
+    if (/ack$/.test(request.url)) return response.on("close", given);
+    keys.push(request.headers["idempotency-key"]);
+    if (keys.length === 1) return stream.write('event: edge.probe\ndata: {"probe":"1"}\n\n');
+    response.writeHead(202, { "Content-Type": "application/json" }).end('{"dispatched":true}');
+  };
+  await withServer(dead, async (url) => {
+    const opened = new ProjectStream(url, { project: "p" });
+    assert.deepEqual(await opened.trigger("job", 1, { timeout: 1500.4 }), { dispatched: true });
+    await ackAborted;
+    assert.deepEqual([keys.length, keys[1]], [2, keys[0]]);
+    assert.deepEqual(givenMs, [11_500, 10_000, 41_500]);
+    opened.close();
+  });
+});
+
 /** The error with which a stream is closed, and how many requests it made. */
 async function end(answer, options = {}) {
   const asked = [];
