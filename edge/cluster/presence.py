@@ -79,6 +79,11 @@ class FollowedLedger(Ledger):
             self.reported_lost += unreported
             self._report(self._project)
 
+    def gap_unread(self, count: int, first: int) -> None:
+        super().gap_unread(count, first)
+        self.reported_lost -= count
+        self._report(self._project)
+
     def _miss(self, runs: Iterable[Run], now: float) -> None:  # noqa: ARG002 - Redis has the time
         for lo, hi in runs:
             self._waiting.remove(lo, hi)

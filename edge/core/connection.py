@@ -264,12 +264,14 @@ class Connection:
         if marks is not None and len(marks) > _MAX_MARKS:
             del marks[_MAX_MARKS - 2 : -2]
 
-    def doubt_replay(self, now: float) -> None:
+    def doubt_replay(self, now: float) -> bool:
         """Its peer has reset the connection: right after the replay, most likely with bytes unread. Then what its
-        stack acknowledged counts for nothing.
+        stack acknowledged counts for nothing. Returns whether it is so.
         """
-        if self.replay_to > self.placed_at and now - self.connected_at_seconds < _DOUBT_SECONDS:
+        doubted = now - self.connected_at_seconds < _DOUBT_SECONDS
+        if doubted and self.replay_to > self.placed_at:
             self.acknowledged = min(self.acknowledged, self.start)
+        return doubted
 
     def forget_until(self, seq: int) -> None:
         """Cover only what comes after `seq`, or later where so many runs are skipped that they must be bounded."""

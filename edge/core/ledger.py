@@ -281,6 +281,16 @@ class Ledger:
             self.unreported_lost, self.unreported_from = 0, None
             self._total.touch(self._project)
 
+    def gap_unread(self, count: int, first: int) -> None:
+        """The gap that reported `count` losses from `first` on never reached its peer: the next one reports them."""
+        self._not_reported(count, first)
+        self._total.touch(self._project)
+
+    def _not_reported(self, count: int, first: int) -> None:
+        self.unreported_lost += count
+        if self.unreported_from is None or first < self.unreported_from:
+            self.unreported_from = first
+
     def _all_wait_until(self, seq: int) -> None:
         if seq > self._taken_to:
             self._waiting.add(self._taken_to + 1, seq)
@@ -309,9 +319,7 @@ class Ledger:
         if not pending.size or (first := pending.first) > seq:
             return
         count = pending.remove(first, seq)
-        self.unreported_lost += count
-        if self.unreported_from is None or first < self.unreported_from:
-            self.unreported_from = first
+        self._not_reported(count, first)
         self._count_lost(count)
 
     def _count_lost(self, count: int) -> None:

@@ -18,6 +18,7 @@ from edge.core.ledger import Ledger
 from edge.core.resume import Gap, Start
 from edge.core.ring import Ring
 from edge.core.saved import PastEpoch
+from edge.core.unread_gaps import UnreadGaps
 
 BYTES_A_UNIT = 4096
 """To send so much more takes as long as one more write (measured on loopback)."""
@@ -33,6 +34,7 @@ class Project:
         "_sweep",
         "_sweep_at",
         "_sweep_head",
+        "_unread_gaps",
         "batches",
         "connections",
         "dirty",
@@ -92,6 +94,7 @@ class Project:
         self._frame_cache = frame_cache
         self._flushed = newest
         """Every connection that was not paused was delivered the events up to this number."""
+        self._unread_gaps = UnreadGaps()
         self._sweep: list[Connection] | None = None
         self._sweep_at = 0
         self._sweep_head = 0
@@ -223,11 +226,7 @@ class Project:
         oldest = newest = None
         if ring.newest >= ring.oldest:
             oldest, newest = self.event_id(ring.oldest), self.event_id(ring.newest)
-        hello |= {
-            "oldest": oldest,
-            "newest": newest,
-            "replayed": ring.newest - start.cursor - skipped,
-        }
+        hello |= {"oldest": oldest, "newest": newest, "replayed": ring.newest - start.cursor - skipped}
         position = start.cursor if start.resume_from is None else start.resume_from
         event_id = start.resume_id or (newest if newest and position == ring.newest else self.event_id(position))
         greeting = sse.control_frame("hello", hello, retry_ms=retry_ms, event_id=event_id)
@@ -247,8 +246,7 @@ class Project:
             last.index = connection.index
             self.connections[last.index] = last
         connection.refresh()
-        if reset:
-            connection.doubt_replay(now)
+        self._unread_gaps.left(self.ledger, connection, doubted=reset and connection.doubt_replay(now))
         self.last_disconnect = (now, reason)
         ring = self.ring
         missed = self.ledger.disconnected(
@@ -396,5 +394,5 @@ class Project:
         if not connection.observes:
             self._counters.gaps[gap.reason] += 1
             if gap.first is not None:
-                self.ledger.gap_reported(gap.first)
+                self._unread_gaps.report(self.ledger, gap.first, connection)
         return sse.control_frame("gap", gap.fields(self.oldest_id, self.newest_id))

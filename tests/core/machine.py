@@ -282,7 +282,7 @@ class HubMachine(RuleBasedStateMachine):
         if observes:
             project.observers.append(reader)
         else:
-            project.gap_reported(expected.tells_from)
+            project.gap_reported(expected.tells_from, reader)
             project.readers.append(reader)
         self.readers[connection.id] = reader
 
@@ -480,6 +480,8 @@ class HubMachine(RuleBasedStateMachine):
         reader.project.settle()
         misses = reader.project.misses
         reader.leave()
+        if connection.known_acked_bytes <= reader.gap_begins:
+            reader.project.unreported |= reader.gaps
         reader.project.settle()
         missed = reader.project.misses - misses
         del self.readers[connection.id]

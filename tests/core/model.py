@@ -109,9 +109,10 @@ class ModelProject:
         self.oldest += 1
         return event
 
-    def gap_reported(self, seq: int | None) -> None:
+    def gap_reported(self, seq: int | None, reader: ModelReader) -> None:
         if seq is not None and self.unreported and seq <= min(self.unreported):
-            self.unreported.clear()
+            reader.reported(self.unreported)
+            self.unreported = set()
 
     def settle(self) -> None:
         """Work out anew what became of each event; what has changed is counted."""
@@ -163,6 +164,17 @@ class ModelReader:
         self.closed = False
         self.last_write = self.drained_at = now
         self.looked_at = 0
+        self.gaps: set[int] = set()
+        """What it was the first to be notified of, in the write that begins at byte `gap_begins`."""
+        self.gap_begins = self.write_begins = 0
+
+    def reported(self, lost: set[int]) -> None:
+        """It is the first to be notified of these, in the write that is looked at."""
+        if self.connection.known_acked_bytes > self.gap_begins:
+            self.gaps = set()
+        if not self.gaps:
+            self.gap_begins = self.write_begins
+        self.gaps |= lost
 
     def wants(self, seq: int) -> bool:
         return seq > self.head or seq in self.wanted
@@ -186,8 +198,9 @@ class ModelReader:
         """Check what has been written since the last look; count it in `seen`, but for what an observer sees."""
         seen = Counter() if self.observes else seen
         items = self.connection.items[self.looked_at :]
-        self.looked_at += len(items)
-        for item in items:
+        ends = self.connection.ends
+        for place, item in enumerate(items, self.looked_at):
+            self.write_begins = max((end for end in ends[:place] if end < ends[place]), default=0)
             assert not self.closed or isinstance(item, Message) is False, "something behind edge.closing"
             if isinstance(item, Comment):
                 assert " ping" == item.text
@@ -197,6 +210,7 @@ class ModelReader:
                 self._message(item, seen)
             else:
                 assert isinstance(item, Retry)
+        self.looked_at += len(items)
         if items:
             self.last_write = now
         self.was_paused = self.was_paused or self.connection.paused
@@ -250,7 +264,7 @@ class ModelReader:
         assert len(lost) == fields["lost"]
         assert self.project.oldest >= oldest, "reported as lost, but still held"
         if len(lost) == oldest - 1 - self.last and not self.observes:
-            self.project.gap_reported(lost[0])
+            self.project.gap_reported(lost[0], self)
         self.last = oldest - 1
 
     def _event(self, message: Message, seen: Counter[str]) -> None:

@@ -236,9 +236,36 @@ class TestUnreportedLosses:
     def test_later_losses_are_reported_next(self) -> None:
         hub = make_hub(max_events=2)
         publish(hub, 3)
-        hub.detach(connect(hub, "a", "missed"), "dead", 0.0)
+        first = connect(hub, "a", "missed")
+        first.acknowledge(1)
+        hub.detach(first, "dead", 0.0)
         publish(hub, 4)
         assert [4] == [gap["lost"] for gap in connect(hub, "b", "missed").controls("gap")]
+
+    @pytest.mark.parametrize(
+        ("acked_bytes", "reset", "again"),
+        [(0, False, [3]), (1, False, []), (UNLIMITED, False, []), (UNLIMITED, True, [3])],
+    )
+    def test_what_never_reached_its_peer_is_reported_again(
+        self, acked_bytes: int, reset: bool, again: list[int]
+    ) -> None:
+        hub = make_hub(max_events=2)
+        publish(hub, 5)
+        reader = connect(hub, "a", "missed")
+        reader.acknowledge(acked_bytes)
+        hub.detach(reader, "client", 0.0, reset=reset)
+        back = connect(hub, "b", "missed")
+        assert again == [gap["lost"] for gap in back.controls("gap")]
+
+    def test_losses_of_several_unread_gaps_are_reported_again_together(self) -> None:
+        hub = make_hub(max_events=2)
+        publish(hub, 3)
+        slow = connect(hub, "slow", "missed", room_bytes=0)
+        publish(hub, 4)
+        slow.drain()
+        assert [1, 4] == [gap["lost"] for gap in slow.controls("gap")]
+        hub.detach(slow, "dead", 0.0)
+        assert [5] == [gap["lost"] for gap in connect(hub, "b", "missed").controls("gap")]
 
     @pytest.mark.parametrize(("asked", "gap_again"), [("all", []), (0, []), (2, [3])])
     def test_a_gap_that_covers_everything(self, asked: str | int, gap_again: list[int]) -> None:
