@@ -105,11 +105,12 @@ class FollowedLedger(Ledger):
 
 @dataclass(eq=False)
 class PresenceReporter:
+    """`_unfollow` is called with each project that has no connection here, once Redis knows."""
+
     _redis: RedisClient
     _hub: Hub
     _supervisor: Supervisor
-    unfollow: Callable[[str], Awaitable[None]] = field(init=False)
-    """Called with each project that has no connection here, once Redis knows."""
+    _unfollow: Callable[[str], Awaitable[None]]
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
     _reports: list[Call] = field(default_factory=list)
     """What happened, in order and not confirmed. The number is the first argument."""
@@ -176,7 +177,7 @@ class PresenceReporter:
             return False
         for name in changed:
             if not self._hub.connected(name):
-                await self.unfollow(name)
+                await self._unfollow(name)
         return True
 
     def _note_runs(self, project: Project | None) -> None:

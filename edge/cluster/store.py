@@ -76,11 +76,10 @@ class RedisStore:
         self.status = ClusterStatus(self.redis, keep_ms)
         self.tickets = SharedTickets(self.redis, limits.max_tickets, limits.project_share(limits.max_tickets))
         self.idempotency = ClusterIdempotency(self.redis, receipts, clock)
-        self._presence = PresenceReporter(self.redis, hub, supervisor)
+        self._presence = PresenceReporter(self.redis, hub, supervisor, self._unfollow)
         waiting = limits.max_waiting, limits.project_share(limits.max_waiting)
         self.readiness = ClusterReadiness(hub, clock, *waiting, supervisor, self.redis, self.status)
         self._replicator = Replicator(self.redis, hub, clock, supervisor, self.readiness, self._presence.changed)
-        self._presence.unfollow = self._replicator.unfollow
         self.claim, self.record_intent = self.idempotency.claim, self.idempotency.record_intent
         self.settle, self.abandon = self.idempotency.settle, self.idempotency.abandon
         # `edge.cluster.local.Nodes`, but for `delete`
@@ -214,6 +213,9 @@ class RedisStore:
     def hooks(self, target: Target, grace_seconds: float) -> ClusterHooks:
         """Webhooks about the projects of all nodes, sent to `target`."""
         return ClusterHooks(self._hub, target, grace_seconds, self._supervisor, self.redis)
+
+    async def _unfollow(self, name: str) -> None:
+        await self._replicator.unfollow(name)
 
     async def delete(self, name: str) -> tuple[int, int] | None:
         """Drop the history of `name` on all nodes: `(connections, events)`; None when it is unknown."""
