@@ -160,6 +160,17 @@ async def done(app: App, tab: Tab) -> None:
     assert [] == tab.errors
 
 
+async def sent_without_a_hub(app: App, profile: BrowserContext, open_tab: OpenTab) -> None:
+    await profile.route("**/edge.js", lambda route: route.abort())
+    tab = await open_tab(app.page("gone"))
+    await tab.shows("[role=alert]", "The hub can't be reached.")
+    await tab.page.fill("input", "a red house")
+    await tab.page.press("input", "Enter")
+    assert app.page("gone") == tab.page.url  # a form that no script handles loads the page anew
+    await profile.unroute("**/edge.js")
+    await tab.page.close()
+
+
 async def sent_before_the_stream_is_open(app: App, profile: BrowserContext, open_tab: OpenTab) -> None:
     opened = asyncio.Event()
 
@@ -247,6 +258,7 @@ async def the_beginning_is_no_longer_held(app: App, open_tab: OpenTab) -> None:
 
 async def test_a_plain_page_with_an_aiohttp_worker(packages: Path, profile: BrowserContext, open_tab: OpenTab) -> None:
     async with running(PLAIN, packages) as app:
+        await sent_without_a_hub(app, profile, open_tab)
         await sent_before_the_stream_is_open(app, profile, open_tab)
         await reloaded_in_the_middle_and_after_the_end_and_a_second_tab(app, open_tab)
         await close_tabs(profile)
@@ -256,6 +268,7 @@ async def test_a_plain_page_with_an_aiohttp_worker(packages: Path, profile: Brow
 
 async def test_tokens_of_a_model(packages: Path, profile: BrowserContext, open_tab: OpenTab) -> None:
     async with running(LLM, packages) as app:
+        await sent_without_a_hub(app, profile, open_tab)
         await sent_before_the_stream_is_open(app, profile, open_tab)
         await reloaded_in_the_middle_and_after_the_end_and_a_second_tab(app, open_tab)
         await close_tabs(profile)

@@ -1,9 +1,12 @@
 // A page that shows the newest answer as it is written, also after a reload and in a second tab.
 
 const hub = document.querySelector("meta[name=hub]").content;
-const { ProjectStream } = await import(`${hub}/edge.js`);
 const element = (selector) => document.querySelector(selector);
 const complain = (text) => (element("[role=alert]").textContent = text);
+const { ProjectStream } = await import(`${hub}/edge.js`).catch((error) => {
+  complain("The hub can't be reached. Reload the page to try again.");
+  throw error;
+});
 
 const project = new URL(location).searchParams.get("project") ?? "chat";
 const stream = new ProjectStream(hub, { project, since: "all" });
@@ -59,6 +62,7 @@ element("form").addEventListener("submit", async (event) => {
     complain(error.message);
   }
 });
+element("form button").disabled = false; // sent before, the form would reload the page
 
 element("#stop").addEventListener("click", () => fetch(`/answers/${answer.id}/stop`, { method: "POST" }));
 

@@ -1,9 +1,12 @@
 // A page that starts jobs and shows the newest one: what it did so far, also after a reload and in a second tab.
 
 const hub = document.querySelector("meta[name=hub]").content;
-const { ProjectStream } = await import(`${hub}/edge.js`);
 const element = (selector) => document.querySelector(selector);
 const complain = (text) => (element("[role=alert]").textContent = text);
+const { ProjectStream } = await import(`${hub}/edge.js`).catch((error) => {
+  complain("The hub can't be reached. Reload the page to try again.");
+  throw error;
+});
 
 // What is on this page: take the id of your document, conversation or user.
 const project = new URL(location).searchParams.get("project") ?? "demo";
@@ -40,6 +43,7 @@ element("form").addEventListener("submit", async (event) => {
     complain(error.message);
   }
 });
+element("form button").disabled = false; // sent before, the form would reload the page
 
 function show() {
   element("#job").hidden = false;
