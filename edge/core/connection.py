@@ -11,11 +11,12 @@ been written; what it covers up to `acknowledged` has been acknowledged by its p
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from edge.core import sse
 from edge.core.batches import BatchLog
 from edge.core.intervals import Intervals, Run
+from edge.core.ledger import Ledger
 from edge.core.resume import Start
 
 _REFRESH_EVERY = 64
@@ -38,6 +39,14 @@ class Home(Protocol):
     batches: BatchLog
 
     def event_id(self, seq: int) -> str: ...
+
+
+class UnreadGap(NamedTuple):
+    """A gap that was the first to report `lost` events, from number `first` on, behind byte `begins_at`."""
+
+    lost: int
+    first: int
+    begins_at: int
 
 
 class Connection:
@@ -74,6 +83,7 @@ class Connection:
         "start",
         "subject",
         "takes_missed",
+        "unread_gap",
         "written_bytes",
     )
 
@@ -128,6 +138,7 @@ class Connection:
         self.progress_seconds = now
         self.leaving: str | None = None
         """Why it is to go (`slow`, `deleted`, …), once that is decided."""
+        self.unread_gap: UnreadGap | None = None
         self.finished_at = -1
         """The event behind which its client knows that the project is finished, on a stream that stays open."""
 
@@ -272,6 +283,25 @@ class Connection:
         if doubted and self.replay_to > self.placed_at:
             self.acknowledged = min(self.acknowledged, self.start)
         return doubted
+
+    def report_losses(self, ledger: Ledger, seq: int) -> None:
+        """It is about to be written a gap that says that everything from `seq` on is gone."""
+        lost, first = ledger.unreported_lost, ledger.unreported_from
+        ledger.gap_reported(seq)
+        if first is None or ledger.unreported_lost:
+            return
+        begins_at, before = self.written_bytes, self.unread_gap
+        if before is not None and self.acked_bytes() <= before.begins_at:
+            lost, first, begins_at = lost + before.lost, min(first, before.first), before.begins_at
+        self.unread_gap = UnreadGap(lost, first, begins_at)
+
+    def return_losses(self, ledger: Ledger, *, doubted: bool) -> None:
+        """It has gone: what its gap reported is unreported again if its peer received nothing of the gap. `doubted`:
+        what the peer acknowledged counts for nothing.
+        """
+        gap = self.unread_gap
+        if gap is not None and (doubted or self.acked_bytes() <= gap.begins_at):
+            ledger.gap_unread(gap.lost, gap.first)
 
     def forget_until(self, seq: int) -> None:
         """Cover only what comes after `seq`, or later where so many runs are skipped that they must be bounded."""

@@ -18,7 +18,6 @@ from edge.core.ledger import Ledger
 from edge.core.resume import Gap, Start
 from edge.core.ring import Ring
 from edge.core.saved import PastEpoch
-from edge.core.unread_gaps import UnreadGaps
 
 BYTES_A_UNIT = 4096
 """To send so much more takes as long as one more write (measured on loopback)."""
@@ -34,7 +33,6 @@ class Project:
         "_sweep",
         "_sweep_at",
         "_sweep_head",
-        "_unread_gaps",
         "batches",
         "connections",
         "dirty",
@@ -94,7 +92,6 @@ class Project:
         self._frame_cache = frame_cache
         self._flushed = newest
         """Every connection that was not paused was delivered the events up to this number."""
-        self._unread_gaps = UnreadGaps()
         self._sweep: list[Connection] | None = None
         self._sweep_at = 0
         self._sweep_head = 0
@@ -246,7 +243,7 @@ class Project:
             last.index = connection.index
             self.connections[last.index] = last
         connection.refresh()
-        self._unread_gaps.left(self.ledger, connection, doubted=reset and connection.doubt_replay(now))
+        connection.return_losses(self.ledger, doubted=reset and connection.doubt_replay(now))
         self.last_disconnect = (now, reason)
         ring = self.ring
         missed = self.ledger.disconnected(
@@ -394,5 +391,5 @@ class Project:
         if not connection.observes:
             self._counters.gaps[gap.reason] += 1
             if gap.first is not None:
-                self._unread_gaps.report(self.ledger, gap.first, connection)
+                connection.report_losses(self.ledger, gap.first)
         return sse.control_frame("gap", gap.fields(self.oldest_id, self.newest_id))
