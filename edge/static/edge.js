@@ -57,7 +57,7 @@ export class EventStreamParser {
     if (field === "data") this.#data.push(value);
     else if (field === "event") this.#type = value;
     else if (field === "id" && !value.includes("\0")) this.#id = value;
-    else if (field === "retry" && /^[0-9]+$/.test(value)) this.retry = +value;
+    else if (field === "retry" && /^\d+$/.test(value)) this.retry = +value;
   }
 
   #dispatch() {
@@ -76,7 +76,7 @@ export class ProjectStream extends EventTarget {
   #base;
   #options;
   #projects;
-  #seen = {}; // last id by project
+  #seen = { __proto__: null }; // last id by project
   #hellos = {};
   #retryMs = 1000;
   #closingMs;
@@ -86,7 +86,6 @@ export class ProjectStream extends EventTarget {
   #heardAt = 0;
   #ended = new AbortController();
   #attempt = null;
-  #hurried = false;
   #wake = () => {};
   #channel = null;
   #leading = true;
@@ -161,8 +160,7 @@ export class ProjectStream extends EventTarget {
       const slowerMs = Math.min(this.#retryMs * 2 ** this.#failures++, MAX_BACKOFF_MS);
       const backoffMs = Math.max(this.#retryMs, slowerMs) * jitter;
       const wantedMs = this.#closingMs ?? Math.max(backoffMs, error.waitMs || 0);
-      const waitMs = this.#hurried ? 0 : Math.min(wantedMs, MAX_WAIT_MS);
-      this.#hurried = false;
+      const waitMs = error.isHurried ? 0 : Math.min(wantedMs, MAX_WAIT_MS);
       this.#closingMs = this.hello = null;
       this.#change("reconnecting", error, waitMs);
       await new Promise((resolve) => {
@@ -173,7 +171,6 @@ export class ProjectStream extends EventTarget {
           resolve();
         };
       });
-      this.#wake = () => {};
     }
   }
 
@@ -193,11 +190,11 @@ export class ProjectStream extends EventTarget {
     };
     try {
       expectWithin(CONNECT_MS);
-      const response = await orAborted(this.#open(attempt.signal), attempt.signal);
+      const response = await this.#open(attempt.signal);
       const reader = response.body.getReader();
       const parser = new EventStreamParser();
       for (;;) {
-        const { done, value } = await orAborted(reader.read(), attempt.signal);
+        const { done, value } = await reader.read();
         if (done) throw new EdgeError("ended", "The stream ended.");
         this.#heardAt = Date.now();
         for (const event of parser.push(value)) {
@@ -208,7 +205,7 @@ export class ProjectStream extends EventTarget {
         expectWithin(this.#silentMs || CONNECT_MS);
       }
     } catch (error) {
-      return known(error);
+      return known(attempt.signal.reason ?? error);
     } finally {
       clearTimeout(timer);
       attempt.abort();
@@ -223,7 +220,7 @@ export class ProjectStream extends EventTarget {
     if (this.lastEventId) headers["Last-Event-ID"] = this.lastEventId;
     for (const project of this.#projects) {
       if (projects) query.append("project", project);
-      const once = await given(ticket, project);
+      const once = await given(ticket, signal, project);
       if (once) query.append("ticket", once);
     }
     const response = await this.#fetch(`${projects ? "" : this.#path()}events?${query}`, { headers, signal });
@@ -255,10 +252,8 @@ export class ProjectStream extends EventTarget {
 
   #hurry(networkChanged) {
     if (!this.#leading) return this.#channel.postMessage({ ask: true });
-    if (this.isConnected && (networkChanged || Date.now() - this.#heardAt > this.#silentMs)) {
-      this.#hurried = true;
-      this.#attempt.abort(new EdgeError("network", "The network changed."));
-    }
+    if (this.isConnected && (networkChanged || Date.now() - this.#heardAt > this.#silentMs))
+      this.#attempt.abort(new EdgeError("network", "The network changed.", { isHurried: true }));
     this.#wake();
   }
 
@@ -273,7 +268,7 @@ export class ProjectStream extends EventTarget {
 
   async #fetch(path, init) {
     const { token, credentials = "same-origin" } = this.#options;
-    const bearer = await given(token);
+    const bearer = await given(token, init.signal);
     if (bearer) init.headers.Authorization = `Bearer ${bearer}`;
     const response = await fetch(new URL(path, this.#base), { cache: "no-store", credentials, ...init });
     if (response.ok) return response;
@@ -286,7 +281,7 @@ export class ProjectStream extends EventTarget {
   // The tab with the lock leads and tells the others.
 
   async #share() {
-    const name = `edge ${this.#base} ${this.#projects}`;
+    const name = `edge ${[this.#base, this.#projects, this.#options.observe]}`;
     this.#leading = false;
     this.#channel = new BroadcastChannel(name);
     this.#channel.onmessage = ({ data }) => {
@@ -310,8 +305,8 @@ export class ProjectStream extends EventTarget {
 
   #change(state, error = null, waitMs = 0) {
     const { code, message, status } = error ?? {};
-    const shared = error && { code, message, status };
-    this.#tell({ change: { state, error: shared, waitMs, hello: this.hello, lastEventId: this.lastEventId } });
+    error &&= { code, message, status };
+    this.#tell({ change: { state, error, waitMs, hello: this.hello, lastEventId: this.lastEventId } });
   }
 
   #tell(message) {
@@ -323,14 +318,13 @@ export class ProjectStream extends EventTarget {
     if (this.#ended.signal.aborted) return;
     if (change) {
       this.lastEventId = change.lastEventId || this.lastEventId;
-      this.hello = change.hello;
-      const { state, error, waitMs } = change;
+      const { state, error, waitMs, hello } = change;
+      this.hello = hello;
       this.#enter(state, error && new EdgeError(error.code, error.message, error), waitMs);
     } else if (event && isAfter(event.id, this.#seen[event.project])) {
       this.#seen[event.project] = event.id;
-      const { name, id, lastEventId = id } = event;
-      this.lastEventId = lastEventId;
-      for (const type of OWN_NAMES.includes(name) ? ["event"] : ["event", name])
+      this.lastEventId = event.lastEventId ?? event.id;
+      for (const type of OWN_NAMES.includes(event.name) ? ["event"] : ["event", event.name])
         this.dispatchEvent(new ProjectEvent(type, { project: this.#projects[0], ...event }));
     } else if (type) {
       this.dispatchEvent(new CustomEvent(type, { detail }));
@@ -339,8 +333,7 @@ export class ProjectStream extends EventTarget {
 
   #enter(state, error, waitMs) {
     const previous = this.state;
-    this.state = state;
-    this.error = error;
+    Object.assign(this, { state, error });
     if (state === previous && state !== "reconnecting") return;
     this.dispatchEvent(new CustomEvent("statechange", { detail: { state, previous, error, waitMs } }));
   }
@@ -358,7 +351,12 @@ export class ProjectStream extends EventTarget {
 
 const finished = () => new EdgeError("finished", "The project is finished.", { status: 204 });
 
-const given = (value, project) => (value?.call ? value(project) : value);
+// What a function gives, which may hang.
+const given = async (value, signal, project) =>
+  Promise.race([
+    value?.call ? value(project) : value,
+    new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason))),
+  ]);
 
 // With several projects: type `<project>/<name>`, id `<project>:<id>,…`.
 function apart({ name, data, id }) {
@@ -370,21 +368,12 @@ function apart({ name, data, id }) {
 const newKey = () =>
   crypto.getRandomValues(new Uint8Array(16)).reduce((key, byte) => key + byte.toString(16).padStart(2, "0"), "");
 
-const known = (error) =>
-  error instanceof EdgeError
-    ? error
-    : new EdgeError("network", `The connection failed: ${error.message}`, { cause: error });
+const known = (cause) =>
+  cause instanceof EdgeError ? cause : new EdgeError("network", `The connection failed: ${cause?.message}`, { cause });
 
 // Another epoch comes after.
 function isAfter(id, last = "") {
   const [epoch, seq] = id.split("-");
   const [lastEpoch, lastSeq] = last.split("-");
   return epoch !== lastEpoch || +seq > lastSeq;
-}
-
-function orAborted(promise, signal) {
-  return new Promise((resolve, reject) => {
-    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
-    promise.then(resolve, reject);
-  });
 }

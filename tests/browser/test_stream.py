@@ -434,6 +434,16 @@ async def test_tabs_share_one_connection_for_several_projects_and_take_over(
     assert [] == await tabs[1].run("seen.gaps")
 
 
+async def test_who_observes_shares_with_observers_only(hub: HubProcess, open_tab: OpenTab, project: str) -> None:
+    tabs = [await open_tab(hub.url + BLANK) for _ in range(2)]
+    for tab, observe in zip(tabs, (True, False), strict=True):
+        await tab.open_stream(hub.url, project, shared=True, observe=observe)
+        await tab.reached("open")
+
+    assert 1 == (await tabs[1].run("stream.trigger('job', 1)"))["connections"]
+    await tabs[0].got(1)
+
+
 async def test_without_sharing_the_seventh_stream_never_opens(hub: HubProcess, open_tab: OpenTab, project: str) -> None:
     tab = await open_tab(hub.url + BLANK)
     for _ in range(7):

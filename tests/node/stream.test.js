@@ -1,7 +1,7 @@
 // What a browser would need minutes for: how long edge.js waits, waits by its own events, against a server in this process.
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
-import { once } from "node:events";
+import { getEventListeners, once } from "node:events";
 import test from "node:test";
 
 import { ProjectStream } from "../../edge/static/edge.js";
@@ -148,6 +148,68 @@ test("what gets no answer is aborted: a trigger is asked again under its key, an
     await ackAborted;
     assert.deepEqual([keys.length, keys[1]], [2, keys[0]]);
     assert.deepEqual(givenMs, [11_500, 10_000, 41_500]);
+    opened.close();
+  });
+});
+
+/** A server of streams that say `frames` behind their hello. */
+const open = (project, ...frames) => (request, response) => {
+  response.writeHead(200, { "Content-Type": "text/event-stream" });
+  response.write([HELLO.replace("{", `{"project":"${project}",`), ...frames].join(""));
+};
+
+test("a token that is refused without a reason is an error: of the stream, which tries again, and of a trigger", async () => {
+  await withServer(open("p"), async (url) => {
+    let token = () => Promise.reject();
+    const opened = new ProjectStream(url, { project: "p", token: () => token() });
+    const [{ detail }] = await once(opened, "statechange");
+    assert.deepEqual([detail.state, detail.error.code], ["reconnecting", "network"]);
+    token = () => "good";
+    await opened.ready();
+    token = () => Promise.reject();
+    await assert.rejects(opened.trigger("job"), { name: "EdgeError", code: "network" });
+    opened.close();
+  });
+});
+
+test("a trigger whose token never comes times out", async (t) => {
+  let late;
+  t.mock.method(AbortSignal, "timeout", () => (late = new AbortController()).signal);
+  await withServer(open("p"), async (url) => {
+    let token = () => "good";
+    const opened = new ProjectStream(url, { project: "p", token: () => token() });
+    await opened.ready();
+    token = () => new Promise(() => setTimeout(() => late.abort(new DOMException("late", "TimeoutError"))));
+    await assert.rejects(opened.trigger("job"), { name: "EdgeError", code: "network" });
+    opened.close();
+  });
+});
+
+test("what a stream reads leaves nothing behind", async (t) => {
+  const real = globalThis.fetch;
+  let signal;
+  t.mock.method(globalThis, "fetch", (url, init) => real(url, { ...init, signal: (signal = init.signal) }));
+  let response;
+  const answer = (request, given) => open("p")(request, (response = given));
+  await withServer(answer, async (url) => {
+    const opened = new ProjectStream(url, { project: "p" });
+    await opened.ready();
+    const before = getEventListeners(signal, "abort").length;
+    for (let number = 1; number <= 20; number += 1) {
+      response.write(`data: 1\nid: e-${number}\n\n`);
+      await once(opened, "event");
+    }
+    assert.equal(getEventListeners(signal, "abort").length, before);
+    opened.close();
+  });
+});
+
+test("a project may have the name of what every object has", async () => {
+  const frame = "event: constructor/message\ndata: 1\nid: constructor:e-1\n\n";
+  await withServer(open("constructor", frame), async (url) => {
+    const opened = new ProjectStream(url, { projects: ["constructor"] });
+    const [event] = await once(opened, "event");
+    assert.deepEqual([event.project, event.id, opened.state], ["constructor", "e-1", "open"]);
     opened.close();
   });
 });
