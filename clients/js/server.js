@@ -38,7 +38,7 @@ export class Hub {
   publishMany(project, events, { final, key, signal } = {}) {
     // With a key all lines are published or none. What was generated can't be sent again.
     const retries = key && Array.isArray(events) ? this.#retries : 0;
-    return this.#ask("POST", `${path(project)}/events`, { query: { final }, events, key, signal, retries, timeoutMs: 0 });
+    return this.#ask("POST", `${path(project)}/events`, { query: { final }, events, key, signal, retries });
   }
 
   async trigger(project, name, data = null, { timeout = 3000, id, key = id, signal, ...query } = {}) {
@@ -71,7 +71,7 @@ export class Hub {
         if (key) error.key = key;
         const pauseMs = Math.max(FIRST_PAUSE_MS * 2 ** tries * (0.75 + Math.random() / 2), error.waitMs ?? 0);
         if (tries >= retries || !isTransient(error) || pauseMs > MAX_PAUSE_MS) throw error;
-        await new Promise((resolve) => setTimeout(resolve, pauseMs));
+        await pause(pauseMs, signal);
         signal?.throwIfAborted();
       }
     }
@@ -81,23 +81,30 @@ export class Hub {
     const url = new URL(target, this.#base);
     for (const [name, value] of Object.entries(query))
       for (const each of [value].flat()) if (each !== undefined) url.searchParams.append(name, each);
-    const token = this.#token?.call ? await this.#token() : this.#token;
-    const headers = {
-      Accept: "application/json",
-      ...(token && { Authorization: `Bearer ${token}` }),
-      ...(key && { "Idempotency-Key": key }),
-      ...((body || events) && { "Content-Type": events ? "application/x-ndjson" : "application/json" }),
-    };
     const timer = new AbortController();
-    const late = timeoutMs && setTimeout(() => timer.abort(), timeoutMs);
     const stop = () => timer.abort();
+    let late;
+    const expectWithin = (ms) => {
+      clearTimeout(late);
+      late = ms && !timer.signal.aborted && setTimeout(stop, ms);
+    };
+    const turn = (isHubs) => expectWithin(isHubs && timeoutMs);
+    turn(true);
     signal?.addEventListener("abort", stop);
-    if (signal?.aborted) stop();
     try {
+      signal?.throwIfAborted();
+      const stopped = new Promise((_, reject) => timer.signal.addEventListener("abort", reject));
+      const token = await Promise.race([this.#token?.call ? this.#token() : this.#token, stopped]);
+      const headers = {
+        Accept: "application/json",
+        ...(token && { Authorization: `Bearer ${token}` }),
+        ...(key && { "Idempotency-Key": key }),
+        ...((body || events) && { "Content-Type": events ? "application/x-ndjson" : "application/json" }),
+      };
       const response = await fetch(url, {
         method,
         headers,
-        body: events ? ndjson(events) : body && JSON.stringify(body),
+        body: events ? ndjson(events, turn, timer.signal) : body && JSON.stringify(body),
         ...(events && { duplex: "half" }),
         redirect: "error",
         signal: timer.signal,
@@ -110,6 +117,7 @@ export class Hub {
       const code = timer.signal.aborted && !signal?.aborted ? "timeout" : "network";
       throw new EdgeError(code, `${method} ${url.origin}${url.pathname}: ${reason(code, error)}`, { cause: error });
     } finally {
+      stop();
       clearTimeout(late);
       signal?.removeEventListener("abort", stop);
     }
@@ -132,24 +140,28 @@ export async function verifyWebhook(secret, headers, body) {
   for (const each of [secret].flat()) {
     const algorithm = { name: "HMAC", hash: "SHA-256" };
     const key = await subtle.importKey("raw", base64(each.replace(/^whsec_/, "")), algorithm, false, ["verify"]);
+    const isGood = async (signature) => subtle.verify("HMAC", key, base64(signature.slice(3)), signed);
     for (const signature of signatures.filter((one) => one.startsWith("v1,")))
-      if (await subtle.verify("HMAC", key, base64(signature.slice(3)), signed).catch(() => false))
+      if (await isGood(signature).catch(() => false))
         return JSON.parse(new TextDecoder().decode(bytes));
   }
   return refuse("No webhook-signature of the request is that of the secret.");
 }
 
-/** One event a line, taken from `events` only as fast as the hub reads them. */
-function ndjson(events) {
+/** One event a line, taken only as fast as the hub reads them. `turn` is called with whether it is the hub's turn. */
+function ndjson(events, turn, signal) {
   const iterator = (events[Symbol.asyncIterator] ?? events[Symbol.iterator]).call(events);
+  const end = async () => iterator.return?.();
+  signal.addEventListener("abort", () => end().catch(() => {})); // Node cancels no stream that it reads
   return new ReadableStream(
     {
       async pull(controller) {
+        turn(false);
         const { done, value } = await iterator.next();
+        turn(true);
         if (done) controller.close();
         else controller.enqueue(utf8.encode(`${JSON.stringify(value)}\n`));
       },
-      cancel: (why) => iterator.return?.(why),
     },
     { highWaterMark: 0 },
   );
@@ -171,7 +183,13 @@ const isTransient = ({ code, status }) =>
   ["network", "timeout"].includes(code) || (TRANSIENT.includes(status) && code !== "dispatch_failed");
 
 const reason = (code, error) =>
-  code === "timeout" ? "no response in time." : `${error.cause?.message || error.message}.`;
+  code === "timeout" ? "no response in time." : `${error?.cause?.message || error?.message}.`;
+
+const pause = (ms, signal) =>
+  new Promise((resolve) => {
+    setTimeout(resolve, ms);
+    signal?.addEventListener("abort", resolve);
+  });
 
 const webcrypto = async () => globalThis.crypto ?? (await import("node:crypto")).webcrypto; // Node 18
 
