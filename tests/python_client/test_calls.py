@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 import time
 from datetime import UTC, datetime
@@ -94,6 +95,15 @@ def test_a_webhook_is_verified() -> None:
     assert "render" == verify_webhook(SECRET, headers, body)["name"]
 
 
+@pytest.mark.parametrize("secret", ["", "whsec_", [SECRET, ""]])
+def test_a_secret_that_is_empty_is_an_error_and_not_a_key_that_anyone_has(secret: str | list[str]) -> None:
+    headers, body = signed("whsec_" + base64.b64encode(bytes(32)).decode())
+    digest = hmac.digest(b"", f"msg.{headers['Webhook-Timestamp']}.".encode() + body, "sha256")
+    headers["Webhook-Signature"] = f"v1,{base64.b64encode(digest).decode()}"
+    with pytest.raises(ValueError, match="empty"):
+        verify_webhook(secret, headers, body)
+
+
 @pytest.mark.parametrize("age_seconds", [-400, 400])
 def test_an_old_webhook_is_refused(age_seconds: float) -> None:
     with pytest.raises(InvalidSignature):
@@ -101,7 +111,14 @@ def test_an_old_webhook_is_refused(age_seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"Webhook-Id": "other"}, {"Webhook-Signature": "v1,ä"}, {"Webhook-Timestamp": "١٢٣"}, {"body": b"{}"}]
+    "change",
+    [
+        {"Webhook-Id": "other"},
+        {"Webhook-Signature": "v1,ä"},
+        {"Webhook-Timestamp": "١٢٣"},
+        {"Webhook-Timestamp": "9" * 5000},
+        {"body": b"{}"},
+    ],
 )
 def test_a_changed_webhook_is_refused(change: dict[str, str | bytes]) -> None:
     headers, body = signed()

@@ -125,6 +125,22 @@ async def test_a_token_may_be_a_coroutine() -> None:
     assert ["Bearer good-token"] == sent
 
 
+async def test_a_wait_that_is_cancelled_ends_and_the_subscription_goes_on(hub_url: str, project: str) -> None:
+    async with AsyncClient(hub_url) as client:
+        events = client.subscribe(project)
+        for number in range(2):
+            waiting = asyncio.create_task(anext(events))
+            await client.ready(project, timeout=10)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            await client.publish(project, number)
+            assert number == (await anext(events)).json()
+        await events.close()
+        with pytest.raises(StopAsyncIteration):
+            await anext(events)
+
+
 async def test_the_fake_is_cut_restarted_and_refuses(connect: Connect) -> None:
     hub = FakeHub()
     client = connect(transport=hub, retries=0)

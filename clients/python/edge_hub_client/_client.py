@@ -410,9 +410,13 @@ class AsyncSubscription(_stream.Subscription):
         return self
 
     async def __anext__(self) -> Event:
-        async for item in self._items:
-            if item is not None:
-                return item
+        try:
+            async for item in self._items:
+                if item is not None:
+                    return item
+        except asyncio.CancelledError:
+            self._items = self._read()  # a time-out ends one wait, not the subscription: the next one resumes
+            raise
         raise StopAsyncIteration
 
     async def __aenter__(self) -> Self:
