@@ -20,7 +20,7 @@ export const CLOSINGS = {
 
 /** A gap as one sentence. */
 export function gapText({ lost, reason, asked }) {
-  if (reason === "restart") return "The hub restarted with an empty history; earlier events are gone.";
+  if (reason === "restart") return `${restartText(false)} Earlier events are gone.`;
   if (reason === "unknown") return `The hub never issued the id ${asked}; the events it holds follow.`;
   return lost === null
     ? "Earlier events were evicted before this page received them."
