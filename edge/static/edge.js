@@ -1,15 +1,15 @@
 // Events of projects in the browser, and triggers. Types: edge.d.ts; use: docs/browser.md.
 //
-// Invariant: one request for events at most is open in all tabs, and continues behind `lastEventId`; each event is
-// dispatched once, in order.
+// Invariant: at most one request for events is open, behind `lastEventId`; each event is dispatched once, in order.
 
 const NOT_CONNECTED = "Failed to establish real-time connection. Please refresh and try again.";
-const CONNECT_MS = 10_000; // a seventh HTTP/1.1 connection hangs, a dead one, too
+const CONNECT_MS = 10_000; // a seventh or dead connection hangs
 const MAX_BACKOFF_MS = 30_000;
 const MAX_WAIT_MS = 3_600_000; // a timer overflows at 2 ** 31
 const SILENT_HEARTBEATS = 2.5;
 const JITTER = 0.25;
 const LAST_MS = 160_000;
+const lanes = [Promise.resolve(), Promise.resolve()]; // of triggers: a probe's answer needs one of six connections
 const OWN_NAMES = ["event", "statechange", "gap", "closing"]; // come as "event" only
 
 export class EdgeError extends Error {
@@ -138,7 +138,10 @@ export class ProjectStream extends EventTarget {
       });
       try {
         // Asked again under the same key: dispatched once.
-        return await (await this.#post(path, { name, data, id }, timeout + ms, { "Idempotency-Key": key })).json();
+        const ask = async () =>
+          (await this.#post(path, { name, data, id }, timeout + ms, { "Idempotency-Key": key })).json();
+        lanes.push(lanes.shift().then(ask, ask));
+        return await lanes[1];
       } catch (error) {
         lost = Object.assign(known(error), { key });
         if (lost.code !== "network" || ms === LAST_MS) throw lost;
@@ -180,7 +183,6 @@ export class ProjectStream extends EventTarget {
     return /^4/.test(status) && ![408, 425, 429].includes(status);
   }
 
-  // Returns why the connection ended.
   async #connect() {
     const attempt = (this.#attempt = new AbortController());
     let timer;
@@ -272,13 +274,11 @@ export class ProjectStream extends EventTarget {
     if (bearer) init.headers.Authorization = `Bearer ${bearer}`;
     const response = await fetch(new URL(path, this.#base), { cache: "no-store", credentials, ...init });
     if (response.ok) return response;
-    const problem = await response.json().catch(() => ({})); // a proxy's own page has no JSON
+    const problem = await response.json().catch(() => ({})); // a proxy's page
     const { code = `http_${response.status}`, detail = `The hub responded with status ${response.status}.` } = problem;
     const waitMs = 1000 * response.headers.get("Retry-After") || 0;
     throw new EdgeError(code, detail, { status: response.status, problem, waitMs });
   }
-
-  // The tab with the lock leads and tells the others.
 
   async #share() {
     const name = `edge ${[this.#base, this.#projects, this.#options.observe]}`;
@@ -295,7 +295,7 @@ export class ProjectStream extends EventTarget {
     const lead = () => {
       this.#leading = true;
       if (this.state !== "connecting")
-        this.#change("reconnecting", new EdgeError("ended", "The tab that held the connection closed."));
+        this.#change("reconnecting", new EdgeError("ended", "The leading tab closed."));
       return this.#lead();
     };
     await navigator.locks.request(name, { signal: this.#ended.signal }, lead).catch(() => {
@@ -358,7 +358,7 @@ const given = async (value, signal, project) =>
     new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason))),
   ]);
 
-// With several projects: type `<project>/<name>`, id `<project>:<id>,…`.
+// Type `<project>/<name>`, id `<project>:<id>,…`.
 function apart({ name, data, id }) {
   const [project] = name.split("/");
   const [own] = `,${id}`.split(`,${project}:`)[1].split(",");

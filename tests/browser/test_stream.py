@@ -74,6 +74,20 @@ async def test_ready_resolves_once_open_and_a_trigger_gives_its_receipt(
     )
 
 
+async def test_triggers_at_once_leave_a_connection_to_the_answers_of_probes(
+    hub: HubProcess, open_tab: OpenTab, project: str
+) -> None:
+    tabs = [await open_tab(hub.url + BLANK) for _ in range(2)]
+    for tab in tabs:
+        await tab.open_stream(hub.url, project, shared=True)
+        await tab.reached("open")
+    script = "Promise.all([1, 2, 3, 4, 5, 6].map((number) => stream.trigger('job', number, { timeout: 20000 })))"
+    receipts = await asyncio.gather(*(tab.run(script) for tab in tabs))
+
+    assert [1] * 12 == [receipt["connections"] for one in receipts for receipt in one]
+    assert max(receipt["waited_ms"] for one in receipts for receipt in one) < 15_000
+
+
 async def test_a_trigger_with_the_same_id_is_dispatched_once(hub: HubProcess, open_tab: OpenTab, project: str) -> None:
     tab = await open_tab(hub.url + BLANK)
     await tab.open_stream(hub.url, project)
