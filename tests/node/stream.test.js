@@ -1,12 +1,14 @@
 // What a browser would need minutes for: how long edge.js waits, waits by its own events, against a server in this process.
 import assert from "node:assert/strict";
+import { webcrypto } from "node:crypto";
 import { createServer } from "node:http";
 import { getEventListeners, once } from "node:events";
 import test from "node:test";
 
 import { ProjectStream } from "../../edge/static/edge.js";
 
-// Browsers have it; Node does from 19 on.
+// Browsers have them; Node does from 19 on, and Debian 12 has 18.
+globalThis.crypto ??= webcrypto;
 globalThis.CustomEvent ??= class extends Event {
   constructor(type, { detail }) {
     super(type);

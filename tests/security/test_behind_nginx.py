@@ -24,6 +24,7 @@ MENDED = {
     "a header name with a space": 200,
     "a header without a name": 200,
     "HTTP/1.2": 200,
+    "HTTP/1.10": 200,
     "a method override": 200,  # a GET, of a project that others have made by then
     "absolute form for another host": 200,
     "an unknown expectation": 202,
