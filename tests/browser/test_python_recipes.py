@@ -106,7 +106,7 @@ async def backend(program: str, port: int, packages: Path, **environment: str) -
         assert process.returncode is None, "the example has ended"
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except ConnectionRefusedError:
+        except ConnectionError:
             return False
         writer.transport.abort()
         return True

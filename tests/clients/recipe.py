@@ -221,9 +221,9 @@ async def answers(port: int, process: asyncio.subprocess.Process, log: list[byte
     assert process.returncode is None, b"".join(log).decode()
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    except ConnectionRefusedError:
+    except ConnectionError:
         return False
-    # To be connected is not enough: Vite listens for a moment to see whether the port is free.
+    # To be connected is not enough: Vite listens for a moment to see whether the port is free, and then resets.
     writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
     try:
         answered = await reader.read(1)

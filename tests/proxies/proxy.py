@@ -100,7 +100,7 @@ class Proxy:
             assert self._process.returncode is None, (self._folder / "log").read_text()
             try:
                 _, writer = await asyncio.open_connection(*self.address)
-            except ConnectionRefusedError:
+            except ConnectionError:
                 await asyncio.sleep(0.02)
                 continue
             writer.close()
