@@ -139,6 +139,7 @@ class Connection:
         self.leaving: str | None = None
         """Why it is to go (`slow`, `deleted`, …), once that is decided."""
         self.unread_gap: UnreadGap | None = None
+        """The last one; whether it is still unread, `acked_bytes` says."""
         self.finished_at = -1
         """The event behind which its client knows that the project is finished, on a stream that stays open."""
 
@@ -231,10 +232,12 @@ class Connection:
         self.written_bytes += size_bytes
 
     def refresh(self) -> bool:
-        """Learn from the transport what the peer has acknowledged. Returns whether events are still on their way."""
+        """Learn from the transport what the peer has acknowledged. Returns whether events, or a gap that reported
+        losses, are still on their way: some transports can't tell any more once they are lost.
+        """
         cursor = self.cursor
         if self.acknowledged == cursor:
-            return False
+            return self.unread_gap is not None and self.acked_bytes() <= self.unread_gap.begins_at
         owed_bytes = self.written_bytes - self.acked_bytes()
         if owed_bytes <= 0:
             self.acknowledged, self._marks = cursor, None

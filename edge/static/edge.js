@@ -9,7 +9,7 @@ const MAX_WAIT_MS = 3_600_000; // a timer overflows at 2 ** 31
 const SILENT_HEARTBEATS = 2.5;
 const JITTER = 0.25;
 const LAST_MS = 160_000;
-const lanes = [Promise.resolve(), Promise.resolve()]; // of triggers: a probe's answer needs one of six connections
+const slots = [Promise.resolve(), Promise.resolve()]; // of triggers: a probe's answer needs one of six connections
 const OWN_NAMES = ["event", "statechange", "gap", "closing"]; // come as "event" only
 
 export class EdgeError extends Error {
@@ -140,8 +140,8 @@ export class ProjectStream extends EventTarget {
         // Asked again under the same key: dispatched once.
         const ask = async () =>
           (await this.#post(path, { name, data, id }, timeout + ms, { "Idempotency-Key": key })).json();
-        lanes.push(lanes.shift().then(ask, ask));
-        return await lanes[1];
+        slots.push(slots.shift().then(ask, ask));
+        return await slots[1];
       } catch (error) {
         lost = Object.assign(known(error), { key });
         if (lost.code !== "network" || ms === LAST_MS) throw lost;

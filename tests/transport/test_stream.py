@@ -12,6 +12,7 @@ from edge.core.event import Event
 from edge.core.hub import Hub
 from edge.server.connection import HttpConnection
 from edge.server.reader import Received
+from edge.transport import tcp
 from edge.transport.stream import Stream
 from tests.faults.tls import Certificate
 from tests.http.loops import LOOPS, SUBSCRIBE, Served, run, served
@@ -120,6 +121,33 @@ def test_a_client_that_is_gone_before_the_hand_over(
             assert ({}, 0) == (hub.context.hub.connections, hub.context.hub.counters.added)
 
     monkeypatch.setattr(Stream, "take_over_transport", gone)
+    run(loop, main)
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_gap_that_was_read_is_not_reported_again(
+    loop: str, tls: Certificate | None, counted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither over TLS nor over what has no acknowledgements, where a lost transport says nothing any more."""
+    if not counted:
+        monkeypatch.setattr(tcp, "supported", lambda _: False)
+
+    async def main() -> None:
+        async with served(tls) as hub:
+            publish(hub, b"x")
+            hub.context.hub.shrink(0, 1, hub.context.clock())
+            reported = []
+            for _ in range(2):
+                peer = await hub.connect()
+                await peer.reader.readuntil(b"\r\n\r\n")
+                reported.append(b"edge.gap" in await peer.reader.readuntil(b"\n\n\r\n"))
+                [stream] = await hub.streams(1)
+                while stream in hub.context.hub._ticker.pending_acks:
+                    await asyncio.sleep(0.005)
+                await peer.close()
+                await hub.streams(0)
+            assert [True, False] == reported
+
     run(loop, main)
 
 

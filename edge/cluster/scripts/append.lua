@@ -1,8 +1,8 @@
 -- Number events of one project and hold them: one step, so that all nodes see the same ids in the same order. Events
 -- published under a claim that another request holds by now are left out.
 -- ARGV: project, new epoch, number of events, the events, then for each receipt: its key, the places of its first and its
---   last event, the claim, what its answer says besides, how long it is kept (ms). A key of several projects has an event in each, and keeps their
---   ids and connections in this order
+--   last event, the claim, what its answer says besides, how long it is kept (ms). A key of several projects has an
+--   event in each, and keeps their ids and connections in this order
 -- Returns {epoch, first number, connections, places left out, appends}; nothing while nodes are awaited
 local p = project(ARGV[1])
 local there = presence(p)
